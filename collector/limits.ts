@@ -12,7 +12,43 @@ export const limits = {
   requestInflatedBytesMax: 64 * MiB,
   /** Bodies held in memory at once, over all connections; more is answered 503, so that a slow disk cannot fill the heap. */
   bodiesInFlightBytesMax: 128 * MiB,
+
+  /** The text in an answer. Clients read little of an answer (otelcol 64 KiB) and HTTP/2 peers refuse long trailers, where
+   *  it stands twice in base64; a request the client believes unanswered is sent again. */
+  answerMessageBytesMax: 1 * KiB,
+  /** One connection slower than this with its headers, or with headers and body, is holding a slot, not sending. */
+  requestHeadersMs: 10_000,
+  requestMs: 60_000,
+  /** Above the 60 s after which load balancers and exporters drop an idle connection themselves: the side that closes
+   *  first should be theirs, or a request is lost in the crossing. */
+  connectionIdleMs: 75_000,
+  connectionsMax: 10_000,
+  /** A refused body up to this size is read and thrown away, which is cheaper than a new connection; a longer one ends
+   *  the connection, after reading this much for this long, so that the client gets the answer and not a reset. */
+  refusedBodyBytesMax: 256 * KiB,
+  refusedBodyMs: 2_000,
+  /** Unary calls open at once on one gRPC connection. */
+  grpcStreamsMax: 256,
+  /** What a peer may send ahead of us, per call and per connection. Node's 64 KiB costs a 200 KB message three round trips. */
+  grpcStreamWindowBytes: 1 * MiB,
+  grpcConnectionWindowBytes: 8 * MiB,
+  grpcHeadersBytesMax: 16 * KiB,
+  /** What a port waits for its last answers at stop, unless told otherwise. */
+  receiverStopMs: 5_000,
+  /** Inflated on the event loop up to this, about 1 ms; more goes to the thread pool, which costs 0.1 ms a hop but stalls nobody. */
+  inflateSyncBytesMax: 1 * MiB,
+  /** Bodies inflated in the thread pool at once: each may hold requestInflatedBytesMax, twice that while it is joined. */
+  inflateConcurrentMax: 2,
+  /** Pools and parallel compressors cut a body into frames; each costs a decoder, so a body of nothing but frames would not end. */
+  zstdFramesMax: 1_024,
+  /** 8 MiB, all that RFC 9659 allows in Content-Encoding: a frame may ask for 2 GiB of window before its first byte. */
+  zstdWindowLogMax: 23,
+  /** How much of its rate a tenant may save up, in seconds: two batches of an exporter that sends once a second. */
+  ingestBurstSeconds: 2,
+  /** Tenants whose rate is remembered; the least recently seen is forgotten, and starts again with a full burst. */
+  ingestTenantsMax: 10_000,
 } as const
 
 assert(limits.bodiesInFlightBytesMax >= limits.requestBytesMax, 'one request of the largest size must fit in flight')
+
 export { GiB, KiB, MiB }

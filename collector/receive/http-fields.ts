@@ -1,0 +1,84 @@
+// What an OTLP/HTTP request says about itself in its first line and headers, and how it is told that this will not do.
+import type { IncomingMessage } from 'node:http'
+import type { Refusal } from './admission.ts'
+import type { ContentEncoding, Signal } from './request.ts'
+
+export type Encoding = 'protobuf' | 'json'
+
+export const contentTypeOf = { protobuf: 'application/x-protobuf', json: 'application/json' } as const
+
+export function signalOf(url: string): Signal | 'unknown' {
+  switch (url) {
+    case '/v1/traces':
+      return 'traces'
+    case '/v1/metrics':
+      return 'metrics'
+    case '/v1/logs':
+      return 'logs'
+    default: {
+      const query = url.indexOf('?')
+      return query === -1 ? 'unknown' : signalOf(url.slice(0, query))
+    }
+  }
+}
+
+export function encodingOf(contentType: string | undefined): Encoding | undefined {
+  if (contentType === contentTypeOf.protobuf) return 'protobuf'
+  if (contentType === contentTypeOf.json) return 'json'
+  const mediaType = contentType?.split(';', 1)[0]?.trim().toLowerCase()
+  if (mediaType === contentTypeOf.protobuf) return 'protobuf'
+  return mediaType === contentTypeOf.json ? 'json' : undefined
+}
+
+/** Undefined for one we cannot undo, and for several. */
+export function contentEncodingOf(header: string | undefined): ContentEncoding | undefined {
+  if (header === undefined || header === '') return 'identity'
+  switch (header.trim().toLowerCase()) {
+    case 'identity':
+      return 'identity'
+    case 'gzip':
+    case 'x-gzip':
+      return 'gzip'
+    case 'zstd':
+      return 'zstd'
+    case 'deflate':
+      return 'deflate'
+    default:
+      return undefined
+  }
+}
+
+/** Undefined when the body is chunked. The parser has refused what is no number, and both headers at once. */
+export function contentLengthOf(request: IncomingMessage): number | undefined {
+  const header = request.headers['content-length']
+  if (header !== undefined) return Number(header)
+  return request.headers['transfer-encoding'] === undefined ? 0 : undefined
+}
+
+/** Whether the rest of a refused body is worth reading for the sake of the connection. A client that waits for `100
+ *  Continue` may or may not send it after a refusal, so its connection cannot be used again. */
+export function isSmallRest(request: IncomingMessage, bytesMax: number): boolean {
+  const bytes = contentLengthOf(request)
+  return bytes === 0 || (bytes !== undefined && bytes <= bytesMax && request.headers.expect === undefined)
+}
+
+export function unknownPath(url: string): Refusal {
+  const message = `POST goes to /v1/traces, /v1/metrics or /v1/logs, not ${JSON.stringify(url.slice(0, 100))}`
+  return { reason: 'unknown_path', message }
+}
+
+export function wrongMethod(method: string): Refusal {
+  return { reason: 'method_not_allowed', message: `only POST is allowed, ${method} came` }
+}
+
+export function wrongMediaType(contentType: string | undefined): Refusal {
+  const came = contentType === undefined ? 'none' : JSON.stringify(contentType.slice(0, 100))
+  const message = `Content-Type must be ${contentTypeOf.protobuf} or ${contentTypeOf.json}, ${came} came`
+  return { reason: 'unsupported_media_type', message }
+}
+
+export function wrongContentEncoding(header: string): Refusal {
+  const came = JSON.stringify(header.slice(0, 100))
+  const message = `Content-Encoding must be one of gzip, zstd, deflate and identity, ${came} came`
+  return { reason: 'unsupported_encoding', message }
+}
