@@ -10,6 +10,11 @@ export const limits = {
   /** OTLP 1.11 recommends 64 MiB, before and after decompression. */
   requestBytesMax: 64 * MiB,
   requestInflatedBytesMax: 64 * MiB,
+  /** Objects and arrays inside each other in OTLP/JSON. A map in a map is four levels of JSON, so this is more than the walk
+   *  renders (64 values deep), and few enough frames for any stack. */
+  jsonDepthMax: 512,
+  /** The protobuf form of a JSON body. It is smaller than the JSON, save for long arrays of small numbers (8 bytes each). */
+  jsonWireBytesMax: 64 * MiB,
   /** Bodies held in memory at once, over all connections; more is answered 503, so that a slow disk cannot fill the heap. */
   bodiesInFlightBytesMax: 128 * MiB,
 
@@ -50,5 +55,6 @@ export const limits = {
 } as const
 
 assert(limits.bodiesInFlightBytesMax >= limits.requestBytesMax, 'one request of the largest size must fit in flight')
+assert(limits.jsonWireBytesMax < 2 ** 28, 'lengths in converted JSON are written in four bytes of seven bits')
 
 export { GiB, KiB, MiB }

@@ -97,7 +97,7 @@ function readScaledInteger(source: Source, start: number, into: NumberRead): num
   if (end - start > slowTokenCharsMax) {
     return fault(source, start, `an integer of ${end - start} characters, at most ${slowTokenCharsMax} are read`)
   }
-  const parts = scaledPattern.exec(source.bytes.latin1Slice(start, end))
+  const parts = scaledPattern.exec(source.bytes.toString('latin1', start, end))
   if (!parts) return unexpected(source, start, 'a decimal integer')
   const fraction = parts[2] ?? ''
   const allDigits = (parts[1]! + fraction).replace(/^0+/, '')
@@ -134,7 +134,8 @@ export function readDouble(source: Source, start: number, into: NumberRead): num
     if (fraction === 0) return readLongDouble(source, start, into)
   }
   const next = bytes[at]
-  const isUsual = whole > 0 && (bytes[first] !== ZERO || whole === 1) && !isDigit(next) && next !== 0x65 && next !== 0x45
+  const isUsual =
+    whole > 0 && (bytes[first] !== ZERO || whole === 1) && !isDigit(next) && next !== 0x65 && next !== 0x45
   if (!isUsual || next === DOT) return readLongDouble(source, start, into)
   const value = digits / powersOfTen[fraction]!
   into.double = isNegative ? -value : value
@@ -143,7 +144,7 @@ export function readDouble(source: Source, start: number, into: NumberRead): num
 
 function readLongDouble(source: Source, start: number, into: NumberRead): number {
   const end = skipNumber(source, start)
-  const value = Number(source.bytes.latin1Slice(start, end))
+  const value = Number(source.bytes.toString('latin1', start, end))
   if (!Number.isFinite(value)) return fault(source, start, 'the number does not fit into a double')
   into.double = value
   return end

@@ -1,7 +1,7 @@
 // Where in a JSON document a byte stands: "resourceSpans[0].scopeSpans[0].spans[3].traceId". Only asked for when something is
 // wrong, so that the reader itself keeps no path; it then reads the document once more up to that byte, which is known to be
 // well-formed that far.
-import { skipSpace, type Source, scanText } from './json-source.ts'
+import { type Source, scanText, skipSpace } from './json-source.ts'
 
 const segmentsMax = 12
 
@@ -18,7 +18,8 @@ export function pathAt(source: Source, offset: number): string {
     if (byte === 0x22) {
       const end = textEnd(source, at + 1)
       const next = skipSpace(source, end)
-      if (top && top.index < 0 && bytes[next] === 0x3a && end <= offset) top.name = safeName(bytes.latin1Slice(at + 1, end - 1))
+      if (top && top.index < 0 && bytes[next] === 0x3a && end <= offset)
+        top.name = safeName(bytes.toString('latin1', at + 1, end - 1))
       at = end
       continue
     }
@@ -31,21 +32,24 @@ export function pathAt(source: Source, offset: number): string {
     }
     at += 1
   }
-  const shown = levels.slice(0, segmentsMax).map((level) => (level.index >= 0 ? `[${level.index}]` : level.name && `.${level.name}`))
+  const shown = levels
+    .slice(0, segmentsMax)
+    .map((level) => (level.index >= 0 ? `[${level.index}]` : level.name && `.${level.name}`))
   return `${shown.join('').replace(/^\./, '')}${levels.length > segmentsMax ? '…' : ''}`
 }
 
-/** The names of the outermost object's members, for a document whose object is well-formed. */
-export function memberNames(source: Source, max: number): string[] {
+/** The names of the members of the object at `start`, which is known to be well-formed; at most `max`. */
+export function memberNames(source: Source, start: number, max: number): string[] {
   const { bytes, end } = source
   const names: string[] = []
   let depth = 0
-  let at = skipSpace(source, 0)
+  let at = start
   while (at < end && names.length < max) {
     const byte = bytes[at]
     if (byte === 0x22) {
       const after = textEnd(source, at + 1)
-      if (depth === 1 && bytes[skipSpace(source, after)] === 0x3a) names.push(safeName(bytes.latin1Slice(at + 1, after - 1)))
+      if (depth === 1 && bytes[skipSpace(source, after)] === 0x3a)
+        names.push(safeName(bytes.toString('latin1', at + 1, after - 1)))
       at = after
       continue
     }

@@ -94,7 +94,7 @@ const scalarKinds: Readonly<Record<string, number>> = {
 
 export type Field = {
   readonly name: string
-  /** Its place in the message, from 1: 0 stands for the opening brace in `then` and `or`. */
+  /** Its place in the message, from 1: 0 stands for the opening brace in `likely` and `second`. */
   readonly slot: number
   readonly kind: number
   /** PACKED: the kind of its elements. */
@@ -109,14 +109,14 @@ export type Field = {
   readonly literalLength: number
 }
 
-/** `then[slot]` and `or[slot]` are the two fields that last came after the one in `slot`, as indexes: an exporter writes
+/** `likely[slot]` and `second[slot]` are the two fields that last came after the one in `slot`, as indexes: an exporter writes
  *  every object of a kind in one order, so the next name is nearly always known before it is read, and comparing a few
  *  words replaces finding it. They are a guess only; a wrong one costs a look-up and nothing else. */
 export type Message = {
   readonly name: string
   readonly fields: readonly Field[]
-  readonly then: Uint8Array
-  readonly or: Uint8Array
+  readonly likely: Uint8Array
+  readonly second: Uint8Array
   /** Bytes reserved for the length prefix: what a usual message of the kind needs, so that few are moved when they close. */
   readonly lengthBytes: number
   readonly isKeyValue: boolean
@@ -141,8 +141,8 @@ export function compileSchema(): Readonly<Record<Signal, Message>> {
     const message: Message = {
       name,
       fields,
-      then: Uint8Array.from({ length: lines.length + 1 }, (_, slot) => slot % lines.length),
-      or: new Uint8Array(lines.length + 1),
+      likely: Uint8Array.from({ length: lines.length + 1 }, (_, slot) => slot % lines.length),
+      second: new Uint8Array(lines.length + 1),
       lengthBytes: /^(Resource|Scope)./.test(name) ? 4 : 2,
       isKeyValue: name === 'KeyValue',
     }

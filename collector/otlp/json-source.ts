@@ -56,7 +56,7 @@ function describe(source: Source, at: number): string {
   if (byte === OPEN_ARRAY) return 'an array'
   if (byte === 0x2d || (byte >= 0x30 && byte <= 0x39)) return 'a number'
   for (const word of ['true', 'false', 'null', 'NaN', 'Infinity']) {
-    if (source.bytes.latin1Slice(at, at + word.length) === word) return word
+    if (source.bytes.toString('latin1', at, at + word.length) === word) return word
   }
   return byte > SPACE && byte < 0x7f ? `"${String.fromCharCode(byte)}"` : `byte 0x${byte.toString(16).padStart(2, '0')}`
 }
@@ -82,7 +82,9 @@ export function scanText(source: Source, start: number): number {
   for (const last = end - 4; at <= last; at += 4) {
     const word = view.getInt32(at, true)
     const marks =
-      (((word ^ 0x22222222) - 0x01010101) | ((word ^ 0x5c5c5c5c) - 0x01010101) | (word - 0x20202020)) & ~word & -0x7f7f7f80
+      (((word ^ 0x22222222) - 0x01010101) | ((word ^ 0x5c5c5c5c) - 0x01010101) | (word - 0x20202020)) &
+      ~word &
+      -0x7f7f7f80
     if (marks !== 0) return at + ((31 - Math.clz32(marks & -marks)) >> 3)
   }
   while (at < end) {
@@ -153,7 +155,8 @@ export function skipText(source: Source, start: number): number {
 export function skipWord(source: Source, start: number, word: string): number {
   const { bytes, end } = source
   for (let index = 0; index < word.length; index += 1) {
-    if (start + index >= end || bytes[start + index] !== word.charCodeAt(index)) return unexpected(source, start, 'a JSON value')
+    if (start + index >= end || bytes[start + index] !== word.charCodeAt(index))
+      return unexpected(source, start, 'a JSON value')
   }
   return start + word.length
 }
@@ -222,5 +225,6 @@ function skipMembers(source: Source, start: number, depth: number, hasNames: boo
 }
 
 export function checkDepth(source: Source, at: number, depth: number): void {
-  if (depth > limits.jsonDepthMax) fault(source, at, `more than ${limits.jsonDepthMax} objects and arrays inside each other`)
+  if (depth > limits.jsonDepthMax)
+    fault(source, at, `more than ${limits.jsonDepthMax} objects and arrays inside each other`)
 }

@@ -182,15 +182,20 @@ export function putId(source: Source, start: number, output: WireOutput, pairs: 
 
 function putUnusualId(source: Source, start: number, output: WireOutput, pairs: Int16Array): number {
   const end = skipText(source, start + 1)
-  const text = source.bytes.latin1Slice(start + 1, end - 1)
+  const text = source.bytes.toString('latin1', start + 1, end - 1)
   if (text.includes('\\')) {
     const { inner } = unescapedSource(source, start)
     if (putId(inner, 0, output, pairs) !== inner.end) return unexpected(inner, 0, 'an id in hex')
     return end
   }
-  if (/^[0-9A-Fa-f]*$/.test(text)) return fault(source, start, `an id in hex has an even number of digits, this one has ${text.length}`)
+  if (/^[0-9A-Fa-f]*$/.test(text))
+    return fault(source, start, `an id in hex has an even number of digits, this one has ${text.length}`)
   if (/^[\w+/-]{22}(==)?$|^[\w+/-]{11}=?$/.test(text)) {
-    return fault(source, start, 'the id looks like base64: OTLP/JSON writes ids in hex (32 digits for a trace, 16 for a span)')
+    return fault(
+      source,
+      start,
+      'the id looks like base64: OTLP/JSON writes ids in hex (32 digits for a trace, 16 for a span)',
+    )
   }
   return fault(source, start, 'an id holds something other than hex digits')
 }

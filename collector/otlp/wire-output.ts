@@ -2,6 +2,7 @@
 // length is written back, padded with continuation bits (legal protobuf, if not the shortest). Only a message that outgrows
 // its room is moved. Whoever writes checks `at` against `roomEnd` first; the slack behind it holds any tag, number or length.
 import assert from 'node:assert/strict'
+import { limits } from '../limits.ts'
 
 export type WireOutput = {
   bytes: Buffer
@@ -18,8 +19,12 @@ export function openWireOutput(capacityBytes: number): WireOutput {
   return { bytes, view: new DataView(bytes.buffer), at: 0, roomEnd: capacityBytes }
 }
 
-/** Makes room for `more` bytes (and the slack behind them). */
+/** What is written would be larger than a request may be. */
+export class WireOverflow extends Error {}
+
+/** Makes room for `more` bytes (and the slack behind them), or throws a WireOverflow. */
 export function growWireOutput(output: WireOutput, more: number): void {
+  if (output.at + more > limits.jsonWireBytesMax) throw new WireOverflow()
   const capacityBytes = Math.max(output.roomEnd * 2, output.at + more)
   const grown = openWireOutput(capacityBytes)
   output.bytes.copy(grown.bytes, 0, 0, output.at)

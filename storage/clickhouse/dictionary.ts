@@ -178,3 +178,13 @@ function isSame(
   for (let i = 0; i < size; i++) if (entries.bytes[at + i] !== source[start + i]) return false
   return true
 }
+
+/** The order of two entries by their bytes, as ClickHouse and the exporter order map keys. */
+export function compareEntries(dictionary: Dictionary, a: number, b: number): number {
+  const bytes = dictionary.entries.bytes
+  const startA = dictionary.starts[a] as number
+  const startB = dictionary.starts[b] as number
+  const sizeA = dictionary.lengths[a] as number
+  const sizeB = dictionary.lengths[b] as number
+  return bytes.compare(bytes, startB, startB + sizeB, startA, startA + sizeA)
+}

@@ -167,3 +167,13 @@ export function appendHex(stream: Stream, source: Buffer, start: number, end: nu
   }
   stream.length = at
 }
+
+/** Appends again what the stream already holds at `[start, end)`: how a resource's attributes reach each of its rows. */
+export function appendAgain(stream: Stream, start: number, end: number): void {
+  const size = end - start
+  reserve(stream, size)
+  const at = stream.length
+  if (size <= wordCopyBytesMax) copyWords(stream.bytes, stream.view, at, stream.bytes, stream.view, start, size)
+  else stream.bytes.copy(stream.bytes, at, start, end)
+  stream.length = at + size
+}

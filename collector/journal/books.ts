@@ -1,0 +1,86 @@
+// The books of the journal: what became of every OTLP record since the journal was made. They are written whole, to a new
+// file that replaces the old one, before a segment is removed; what a crash leaves unwritten is found in the segments.
+//
+//   accepted = stored + in journal + quarantined + duplicate
+import { join } from 'node:path'
+import type { JournalFiles } from './files.ts'
+import { type BySignal, noneBySignal, type Totals } from './frame.ts'
+
+export type Books = {
+  /** Commits up to this one are durable, also when no segment is left to prove it. */
+  commit: number
+  /** The highest number that a segment has had: never used again. */
+  sequence: number
+  accepted: BySignal
+  duplicate: BySignal
+  stored: BySignal
+  quarantined: BySignal
+  /** Parts (`table:day`) that are done in segments that are still there. */
+  done: Record<number, string[]>
+}
+
+export function openBooks(): Books {
+  return {
+    commit: 0,
+    sequence: 0,
+    accepted: noneBySignal(),
+    duplicate: noneBySignal(),
+    stored: noneBySignal(),
+    quarantined: noneBySignal(),
+    done: {},
+  }
+}
+
+const fileName = 'books.json'
+
+export async function readBooks(files: JournalFiles, directory: string): Promise<Books> {
+  const names = await files.list(directory)
+  if (!names.includes(fileName)) return openBooks()
+  const file = await files.open(join(directory, fileName), 'read')
+  try {
+    const bytes = Buffer.alloc(await file.size())
+    await file.read(bytes, 0)
+    return { ...openBooks(), ...(JSON.parse(bytes.toString()) as Partial<Books>) }
+  } finally {
+    await file.close()
+  }
+}
+
+export async function writeBooks(files: JournalFiles, directory: string, books: Books): Promise<void> {
+  await writeWhole(files, directory, fileName, Buffer.from(JSON.stringify(books)))
+}
+
+/** Replaces a file so that a crash leaves the old one or the new one, never half of either. */
+export async function writeWhole(files: JournalFiles, directory: string, name: string, bytes: Buffer): Promise<void> {
+  const next = join(directory, `${name}.next`)
+  if ((await files.list(directory)).includes(`${name}.next`)) await files.remove(next)
+  const file = await files.open(next, 'create')
+  try {
+    await file.write([bytes], 0)
+    await file.sync()
+  } finally {
+    await file.close()
+  }
+  await files.rename(next, join(directory, name))
+  await files.syncDirectory(directory)
+}
+
+/** The totals of the newest commit, be it in the books or in a frame. */
+export function takeTotals(books: Books, commit: number, totals: Totals): void {
+  if (commit <= books.commit) return
+  books.commit = commit
+  books.accepted = { ...totals.accepted }
+  books.duplicate = { ...totals.duplicate }
+}
+
+export function addSignals(to: BySignal, added: BySignal): void {
+  to.traces += added.traces
+  to.metrics += added.metrics
+  to.logs += added.logs
+}
+
+export function subtractSignals(from: BySignal, taken: BySignal): void {
+  from.traces -= taken.traces
+  from.metrics -= taken.metrics
+  from.logs -= taken.logs
+}

@@ -1,0 +1,336 @@
+// Spans: from the bytes of an ExportTraceServiceRequest to rows of otel_traces, in one pass and without an object per span.
+// Columns and conversions are those of the OpenTelemetry exporter; a negative duration is 0 and counted, never wrapped.
+import { appendEnd, appendIndex, type Block } from '@tallylight/storage/clickhouse/block.ts'
+import { appendUint16, appendUint64 } from '@tallylight/storage/clickhouse/stream.ts'
+import { tracesTable } from '@tallylight/storage/clickhouse/tables.ts'
+import { appendMap, appendRepeatedMap, clearAttributes, judgeAttributes, readAttribute } from './attributes.ts'
+import { clearRange, type Envelope, internService, openRange, type Range, readRange, requestOf, walkEnvelopes } from './envelope.ts'
+import {
+  appendId,
+  appendString,
+  appendTime,
+  chargeRow,
+  internBytes,
+  internTenant,
+  internText,
+  isZero,
+  judgeTenant,
+  judgeTime,
+  quarantine,
+  type RejectReason,
+  reject,
+  type Walk,
+} from './walk.ts'
+import { fieldBits, readEnd, readFixed32, readFixed64, readTag, readVarint32, skip } from './wire.ts'
+
+const spanKinds = ['Unspecified', 'Internal', 'Server', 'Client', 'Producer', 'Consumer'].map((name) => Buffer.from(name))
+const statusCodes = ['Unset', 'Ok', 'Error'].map((name) => Buffer.from(name))
+const unknownKind = Buffer.from('')
+
+const knownInSpan = fieldBits(1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16)
+const knownInStatus = fieldBits(2, 3)
+const knownInEvent = fieldBits(1, 2, 3, 4)
+const knownInLink = fieldBits(1, 2, 3, 4, 5, 6)
+
+/** Where the fields of the span at hand are. One object, filled anew for each span. */
+type SpanPlaces = {
+  readonly traceId: Range
+  readonly spanId: Range
+  readonly parentSpanId: Range
+  readonly traceState: Range
+  readonly name: Range
+  readonly statusMessage: Range
+  kind: number
+  status: number
+  startLow: number
+  startHigh: number
+  endLow: number
+  endHigh: number
+  events: number
+  links: number
+}
+
+type TracesBlock = Block<typeof tracesTable>
+
+export function walkTraces(walk: Walk): void {
+  const span: SpanPlaces = {
+    traceId: openRange(),
+    spanId: openRange(),
+    parentSpanId: openRange(),
+    traceState: openRange(),
+    name: openRange(),
+    statusMessage: openRange(),
+    kind: 0,
+    status: 0,
+    startLow: 0,
+    startHigh: 0,
+    endLow: 0,
+    endHigh: 0,
+    events: 0,
+    links: 0,
+  }
+  let block: TracesBlock | undefined
+  walkEnvelopes(walk, (envelope, end) => {
+    walk.tally.records++
+    const start = walk.cursor.at
+    readSpan(walk, span, end)
+    const refusal = judgeSpan(walk, envelope, span)
+    if (refusal !== null) {
+      reject(walk, refusal)
+      return
+    }
+    markMissingTime(walk, span)
+    const verdict = judgeTime(walk, span.startLow, span.startHigh)
+    if (verdict === 'too_old') {
+      reject(walk, 'too_old')
+    } else if (verdict === 'future') {
+      const record = requestOf(walk, envelope, walk.cursor.bytes.subarray(start, end))
+      quarantine(walk, 'future_time', 'the span starts more than 24 h after it was received', record)
+    } else {
+      if (block === undefined || block.day !== walk.day) block = walk.openBlock(tracesTable, walk.day)
+      chargeRow(walk, end - start + envelope.resource.end - envelope.resource.start)
+      appendSpan(walk, envelope, span, block, start, end)
+    }
+  })
+}
+
+function readSpan(walk: Walk, span: SpanPlaces, end: number): void {
+  const { cursor, scratch } = walk
+  clearAttributes(scratch.record)
+  clearRange(span.traceId)
+  clearRange(span.spanId)
+  clearRange(span.parentSpanId)
+  clearRange(span.traceState)
+  clearRange(span.name)
+  clearRange(span.statusMessage)
+  span.kind = 0
+  span.status = 0
+  span.startLow = 0
+  span.startHigh = 0
+  span.endLow = 0
+  span.endHigh = 0
+  span.events = 0
+  span.links = 0
+  while (cursor.at < end) {
+    const tag = readTag(cursor, end)
+    switch (tag) {
+      case 0x0a:
+        readRange(walk, end, span.traceId)
+        break
+      case 0x12:
+        readRange(walk, end, span.spanId)
+        break
+      case 0x1a:
+        readRange(walk, end, span.traceState)
+        break
+      case 0x22:
+        readRange(walk, end, span.parentSpanId)
+        break
+      case 0x2a:
+        readRange(walk, end, span.name)
+        break
+      case 0x30:
+        span.kind = readVarint32(cursor, end)
+        break
+      case 0x39:
+        readFixed64(cursor, end)
+        span.startLow = cursor.low
+        span.startHigh = cursor.high
+        break
+      case 0x41:
+        readFixed64(cursor, end)
+        span.endLow = cursor.low
+        span.endHigh = cursor.high
+        break
+      case 0x4a:
+        readAttribute(walk, end, scratch.record)
+        break
+      case 0x5a:
+        span.events++
+        checkPart(walk, end, 'Event')
+        break
+      case 0x6a:
+        span.links++
+        checkPart(walk, end, 'Link')
+        break
+      case 0x7a:
+        readStatus(walk, span, end)
+        break
+      case 0x50:
+      case 0x60:
+      case 0x70:
+        readVarint32(cursor, end)
+        break
+      case 0x85:
+        readFixed32(cursor, end)
+        break
+      default:
+        skip(cursor, tag, end, 'Span', knownInSpan)
+    }
+  }
+}
+
+/** Reads an event or link once before anything is written, since one that cannot be stored takes its span with it. */
+function checkPart(walk: Walk, end: number, name: 'Event' | 'Link'): void {
+  const { cursor, scratch } = walk
+  const partEnd = readEnd(cursor, end)
+  clearAttributes(scratch.part)
+  const attributesTag = name === 'Event' ? 0x1a : 0x22
+  while (cursor.at < partEnd) {
+    const tag = readTag(cursor, partEnd)
+    if (tag === attributesTag) readAttribute(walk, partEnd, scratch.part)
+    else skipOfPart(walk, tag, partEnd, name)
+  }
+  if (scratch.part.isTooDeep) scratch.record.isTooDeep = true
+  if (scratch.part.isTooLong) scratch.record.isTooLong = true
+}
+
+function skipOfPart(walk: Walk, tag: number, end: number, name: 'Event' | 'Link'): void {
+  const own = name === 'Event' ? tag === 0x09 || tag === 0x12 || tag === 0x20 : isLinkTag(tag)
+  skip(walk.cursor, tag, end, name, own ? 0 : name === 'Event' ? knownInEvent : knownInLink)
+}
+
+function isLinkTag(tag: number): boolean {
+  return tag === 0x0a || tag === 0x12 || tag === 0x1a || tag === 0x28 || tag === 0x35
+}
+
+function readStatus(walk: Walk, span: SpanPlaces, end: number): void {
+  const { cursor } = walk
+  const statusEnd = readEnd(cursor, end)
+  span.status = 0
+  clearRange(span.statusMessage)
+  while (cursor.at < statusEnd) {
+    const tag = readTag(cursor, statusEnd)
+    if (tag === 0x12) readRange(walk, statusEnd, span.statusMessage)
+    else if (tag === 0x18) span.status = readVarint32(cursor, statusEnd)
+    else skip(cursor, tag, statusEnd, 'Status', knownInStatus)
+  }
+}
+
+function judgeSpan(walk: Walk, envelope: Envelope, span: SpanPlaces): RejectReason | null {
+  const { bytes } = walk.cursor
+  const { traceId, spanId, parentSpanId } = span
+  if (traceId.end - traceId.start !== 16 || isZero(bytes, traceId.start, traceId.end)) return 'invalid_trace_id'
+  if (spanId.end - spanId.start !== 8 || isZero(bytes, spanId.start, spanId.end)) return 'invalid_span_id'
+  const parentSize = parentSpanId.end - parentSpanId.start
+  if (parentSize !== 0 && parentSize !== 8) return 'invalid_parent_span_id'
+  if (envelope.refusal !== null) return envelope.refusal
+  if (!judgeTenant(walk, walk.scratch.record)) return 'invalid_tenant'
+  return judgeAttributes(walk.scratch.record)
+}
+
+function markMissingTime(walk: Walk, span: SpanPlaces): void {
+  if (span.startLow !== 0 || span.startHigh !== 0) return
+  walk.tally.timesReplaced++
+  walk.scratch.record.timeMark = 'received'
+  span.startLow = walk.receivedLow
+  span.startHigh = walk.receivedHigh
+}
+
+function appendSpan(
+  walk: Walk,
+  envelope: Envelope,
+  span: SpanPlaces,
+  block: TracesBlock,
+  start: number,
+  end: number,
+): void {
+  const { columns } = block
+  const { bytes } = walk.cursor
+  appendIndex(columns.TenantId, internTenant(walk, columns.TenantId))
+  appendUint16(columns.RetentionDays.data, walk.retentionDaysNow)
+  appendUint64(columns.Timestamp.data, span.startLow, span.startHigh)
+  appendId(columns.TraceId, bytes, span.traceId.start, span.traceId.end)
+  appendId(columns.SpanId, bytes, span.spanId.start, span.spanId.end)
+  appendId(columns.ParentSpanId, bytes, span.parentSpanId.start, span.parentSpanId.end)
+  appendString(walk, columns.TraceState, span.traceState.start, span.traceState.end)
+  appendIndex(columns.SpanName, internText(walk, columns.SpanName, span.name.start, span.name.end))
+  appendIndex(columns.SpanKind, internBytes(columns.SpanKind, spanKinds[span.kind] ?? unknownKind))
+  appendIndex(columns.ServiceName, internService(walk, columns.ServiceName, envelope))
+  appendRepeatedMap(walk, columns.ResourceAttributes, envelope.resourceAttributes)
+  appendString(walk, columns.ScopeName, envelope.scopeName.start, envelope.scopeName.end)
+  appendString(walk, columns.ScopeVersion, envelope.scopeVersion.start, envelope.scopeVersion.end)
+  appendMap(walk, columns.SpanAttributes, walk.scratch.record)
+  appendDuration(walk, span, columns)
+  appendIndex(columns.StatusCode, internBytes(columns.StatusCode, statusCodes[span.status] ?? unknownKind))
+  appendString(walk, columns.StatusMessage, span.statusMessage.start, span.statusMessage.end)
+  if (span.events > 0) appendEvents(walk, columns, start, end)
+  if (span.links > 0) appendLinks(walk, columns, start, end)
+  appendEnd(columns['Events.Timestamp'].ends, span.events)
+  appendEnd(columns['Links.TraceId'].ends, span.links)
+  block.rows++
+}
+
+type TracesColumns = TracesBlock['columns']
+
+function appendDuration(walk: Walk, span: SpanPlaces, columns: TracesColumns): void {
+  const isNegative = span.endHigh < span.startHigh || (span.endHigh === span.startHigh && span.endLow < span.startLow)
+  if (isNegative) {
+    walk.tally.negativeDurations++
+    appendUint64(columns.Duration.data, 0, 0)
+    return
+  }
+  const borrow = span.endLow < span.startLow ? 1 : 0
+  appendUint64(columns.Duration.data, (span.endLow - span.startLow) >>> 0, span.endHigh - span.startHigh - borrow)
+}
+
+function appendEvents(walk: Walk, columns: TracesColumns, start: number, end: number): void {
+  const { cursor, scratch } = walk
+  cursor.at = start
+  while (cursor.at < end) {
+    const tag = readTag(cursor, end)
+    if (tag !== 0x5a) {
+      skip(cursor, tag, end, '', 0)
+      continue
+    }
+    const eventEnd = readEnd(cursor, end)
+    clearAttributes(scratch.part)
+    let low = 0
+    let high = 0
+    const name = openRange()
+    while (cursor.at < eventEnd) {
+      const eventTag = readTag(cursor, eventEnd)
+      if (eventTag === 0x09) {
+        readFixed64(cursor, eventEnd)
+        low = cursor.low
+        high = cursor.high
+      } else if (eventTag === 0x12) readRange(walk, eventEnd, name)
+      else if (eventTag === 0x1a) readAttribute(walk, eventEnd, scratch.part)
+      else skip(cursor, eventTag, eventEnd, 'Event', 0)
+    }
+    appendTime(walk, columns['Events.Timestamp'].of.data, low, high)
+    const names = columns['Events.Name'].of
+    appendIndex(names, internText(walk, names, name.start, name.end))
+    appendMap(walk, columns['Events.Attributes'].of, scratch.part)
+  }
+}
+
+function appendLinks(walk: Walk, columns: TracesColumns, start: number, end: number): void {
+  const { cursor, scratch } = walk
+  const { bytes } = cursor
+  cursor.at = start
+  while (cursor.at < end) {
+    const tag = readTag(cursor, end)
+    if (tag !== 0x6a) {
+      skip(cursor, tag, end, '', 0)
+      continue
+    }
+    const linkEnd = readEnd(cursor, end)
+    clearAttributes(scratch.part)
+    const traceId = openRange()
+    const spanId = openRange()
+    const traceState = openRange()
+    while (cursor.at < linkEnd) {
+      const linkTag = readTag(cursor, linkEnd)
+      if (linkTag === 0x0a) readRange(walk, linkEnd, traceId)
+      else if (linkTag === 0x12) readRange(walk, linkEnd, spanId)
+      else if (linkTag === 0x1a) readRange(walk, linkEnd, traceState)
+      else if (linkTag === 0x22) readAttribute(walk, linkEnd, scratch.part)
+      else skip(cursor, linkTag, linkEnd, 'Link', 0)
+    }
+    appendId(columns['Links.TraceId'].of, bytes, traceId.start, traceId.end)
+    appendId(columns['Links.SpanId'].of, bytes, spanId.start, spanId.end)
+    appendString(walk, columns['Links.TraceState'].of, traceState.start, traceState.end)
+    appendMap(walk, columns['Links.Attributes'].of, scratch.part)
+  }
+}
