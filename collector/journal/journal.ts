@@ -14,7 +14,7 @@ import { SegmentFull } from '@tallylight/storage/clickhouse/dictionary.ts'
 import { journalTables, type TableDefinition } from '@tallylight/storage/clickhouse/tables.ts'
 import type { OpenBlock } from '../otlp/walk.ts'
 import type { Signal } from '../receive/request.ts'
-import { addSignals, type Books, readBooks, subtractSignals, takeTotals, writeBooks, writeWhole } from './books.ts'
+import { addSignals, readBooks, subtractSignals, takeTotals, writeBooks, writeWhole } from './books.ts'
 import type { JournalFile, JournalFiles } from './files.ts'
 import {
   type BySignal,
@@ -22,7 +22,6 @@ import {
   encodeFrame,
   markSynced,
   noneBySignal,
-  type Snapshot,
   snapshotOf,
 } from './frame.ts'
 import { recoverSegments } from './recover.ts'
@@ -175,6 +174,8 @@ export async function openJournal(options: JournalOptions): Promise<Journal> {
   const inJournal = noneBySignal()
   let sequence = Math.max(books.sequence, recovered.sequenceMax)
   let commit = Math.max(books.commit, recovered.commit)
+  // A number that failed is not used again: what it left on a disk that will not be cut must never become valid.
+  let commitTried = commit
   let walkNumber = 0
   let bytes = 0
   let waiters: Waiter[] = []
@@ -339,7 +340,7 @@ export async function openJournal(options: JournalOptions): Promise<Journal> {
       waiters = []
       try {
         await commitOnce(taken)
-        for (const { appended, resolve } of taken) resolve(appended.kept >= 0)
+        for (const { resolve } of taken) resolve(true)
       } catch (error) {
         options.onProblem({ kind: 'write_failed', error })
         await undo()
@@ -360,7 +361,7 @@ export async function openJournal(options: JournalOptions): Promise<Journal> {
     // The record goes last: into a live segment, where it is found first after a crash.
     growing.sort((a, b) => Number(a.lane === 'live') - Number(b.lane === 'live') || a.sequence - b.sequence)
     if (taken.length > 0 && growing.at(-1)?.lane !== 'live') growing.push(lanes.live ?? openSegment('live'))
-    const number = commit + 1
+    const number = ++commitTried
     const unixMs = now()
     const accepted = { ...books.accepted }
     const duplicate = { ...books.duplicate }
@@ -377,13 +378,14 @@ export async function openJournal(options: JournalOptions): Promise<Journal> {
         .map(({ table, block }) => ({ table, snapshot: snapshotOf(block) }))
       const kept = segment.pending
       segment.pending = noneBySignal()
-      return { segment, snapshots, kept }
+      return { segment, snapshots, kept, bytes: 0 }
     })
     try {
       for (const frame of frames) {
         const isLast = frame === frames.at(-1)
         const record = isLast ? { totals: { accepted, duplicate }, requests } : undefined
-        await writeFrame(frame.segment, { commit: number, unixMs, kept: frame.kept, record, snapshots: frame.snapshots })
+        const input = { commit: number, unixMs, kept: frame.kept, record, snapshots: frame.snapshots }
+        frame.bytes = await writeFrame(frame.segment, input)
       }
     } catch (error) {
       addSignals(duplicates, counted)
@@ -391,7 +393,9 @@ export async function openJournal(options: JournalOptions): Promise<Journal> {
     }
     commit = number
     takeTotals(books, number, { accepted, duplicate })
-    for (const { segment, snapshots, kept } of frames) {
+    for (const { segment, snapshots, kept, bytes: written } of frames) {
+      segment.fileBytes += written
+      bytes += written
       for (const { snapshot } of snapshots) markSynced(snapshot)
       addSignals(segment.synced, kept)
       addSignals(inJournal, kept)
@@ -400,7 +404,8 @@ export async function openJournal(options: JournalOptions): Promise<Journal> {
     for (const segment of [...closing]) if (!hasGrown(segment)) await seal(segment)
   }
 
-  async function writeFrame(segment: OpenSegment, input: Parameters<typeof encodeFrame>[0]): Promise<void> {
+  /** Writes and syncs a frame behind what is durable, and returns how many bytes that took. */
+  async function writeFrame(segment: OpenSegment, input: Parameters<typeof encodeFrame>[0]): Promise<number> {
     const frame = encodeFrame(input)
     if (segment.file === undefined) {
       const path = join(directory, segmentFileName(segment.sequence))
@@ -416,14 +421,11 @@ export async function openJournal(options: JournalOptions): Promise<Journal> {
       await segment.file.write([header, ...frame.buffers], 0)
       await segment.file.sync()
       await files.syncDirectory(directory)
-      segment.fileBytes = header.length + frame.bytes
-      bytes += segment.fileBytes
-      return
+      return header.length + frame.bytes
     }
     await segment.file.write(frame.buffers, segment.fileBytes)
     await segment.file.sync()
-    segment.fileBytes += frame.bytes
-    bytes += frame.bytes
+    return frame.bytes
   }
 
   /** Takes back everything that no commit made durable, in memory and in the files. */
@@ -466,11 +468,11 @@ export async function openJournal(options: JournalOptions): Promise<Journal> {
 
   async function seal(segment: OpenSegment): Promise<void> {
     closing.splice(closing.indexOf(segment), 1)
-    if (segment.file === undefined) {
+    await segment.file?.close()
+    if (segment.fileBytes === 0) {
       for (const { block } of segment.blocks.values()) giveBack(block)
       return
     }
-    await segment.file.close()
     const sealed: SealedSegment = {
       sequence: segment.sequence,
       name: segmentName(id, segment.sequence),

@@ -2,15 +2,7 @@
 // form, bytes in base64, arrays and maps as compact JSON with the keys in order. Source: pdata's Value.AsString.
 import { isUtf8 } from 'node:buffer'
 import { appendStringOf, appendText, putLength, reserve, type Stream } from '@tallylight/storage/clickhouse/stream.ts'
-import {
-  type Cursor,
-  fieldBits,
-  readEnd,
-  readFixed64,
-  readTag,
-  readVarint64,
-  skip,
-} from './wire.ts'
+import { type Cursor, fieldBits, readEnd, readFixed64, readTag, readVarint64, skip } from './wire.ts'
 
 export const valueEmpty = 0
 export const valueString = 1

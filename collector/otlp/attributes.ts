@@ -5,15 +5,7 @@
 import { appendEnd, appendIndex, type MapColumn } from '@tallylight/storage/clickhouse/block.ts'
 import { compareEntries, type Dictionary, intern } from '@tallylight/storage/clickhouse/dictionary.ts'
 import { appendAgain, appendText, viewOf } from '@tallylight/storage/clickhouse/stream.ts'
-import {
-  appendValue,
-  isShallow,
-  placeValue,
-  repaired,
-  valueEmpty,
-  valueLiteral,
-  type ValuePlace,
-} from './any-value.ts'
+import { appendValue, isShallow, placeValue, repaired, type ValuePlace, valueEmpty, valueLiteral } from './any-value.ts'
 import type { Walk } from './walk.ts'
 import { fieldBits, readEnd, readTag, skip } from './wire.ts'
 
@@ -27,7 +19,10 @@ const timeKeyView = viewOf(timeKey)
 
 /** Says on the row where a time came from that the sender did not give. */
 export type TimeMark = 'observed' | 'received'
-const timeMarks: Readonly<Record<TimeMark, Buffer>> = { observed: Buffer.from('observed'), received: Buffer.from('received') }
+const timeMarks: Readonly<Record<TimeMark, Buffer>> = {
+  observed: Buffer.from('observed'),
+  received: Buffer.from('received'),
+}
 
 export type AttributeList = {
   count: number

@@ -1,7 +1,7 @@
 // What surrounds the records of every signal: resources with their attributes, scopes, schema URLs. Fields may come in any
 // order, so a resource's envelope is looked over first and its records are walked after.
 import type { LowCardinalityColumn } from '@tallylight/storage/clickhouse/block.ts'
-import { clearAttributes, judgeAttributes, readAttribute, repeatMap, type RepeatedMap } from './attributes.ts'
+import { clearAttributes, judgeAttributes, type RepeatedMap, readAttribute, repeatMap } from './attributes.ts'
 import { internBytes, internText, internValue, type RejectReason, type Walk } from './walk.ts'
 import { fieldBits, readEnd, readTag, readVarint32, skip } from './wire.ts'
 

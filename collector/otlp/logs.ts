@@ -3,7 +3,7 @@
 import { appendIndex, type Block } from '@tallylight/storage/clickhouse/block.ts'
 import { appendUint8, appendUint16, appendUint64 } from '@tallylight/storage/clickhouse/stream.ts'
 import { logsTable } from '@tallylight/storage/clickhouse/tables.ts'
-import { appendValue, isShallow, placeValue, valueEmpty, type ValuePlace } from './any-value.ts'
+import { appendValue, isShallow, placeValue, type ValuePlace, valueEmpty } from './any-value.ts'
 import { appendMap, appendRepeatedMap, clearAttributes, judgeAttributes, readAttribute } from './attributes.ts'
 import {
   clearRange,
@@ -182,16 +182,13 @@ function appendLog(walk: Walk, envelope: Envelope, log: LogPlaces, block: LogsBl
   appendId(columns.TraceId, bytes, log.traceId.start, log.traceId.end)
   appendId(columns.SpanId, bytes, log.spanId.start, log.spanId.end)
   appendUint8(columns.TraceFlags.data, log.flags & 0xff)
-  appendIndex(columns.SeverityText, internText(walk, columns.SeverityText, log.severityText.start, log.severityText.end))
+  appendIndex(
+    columns.SeverityText,
+    internText(walk, columns.SeverityText, log.severityText.start, log.severityText.end),
+  )
   appendUint8(columns.SeverityNumber.data, log.severity & 0xff)
   appendIndex(columns.ServiceName, internService(walk, columns.ServiceName, envelope))
-  walk.tally.repairedStrings += appendValue(
-    columns.Body.data,
-    walk.cursor,
-    log.body.kind,
-    log.body.start,
-    log.body.end,
-  )
+  walk.tally.repairedStrings += appendValue(columns.Body.data, walk.cursor, log.body.kind, log.body.start, log.body.end)
   appendIndex(columns.ResourceSchemaUrl, internRepeated(walk, columns.ResourceSchemaUrl, envelope.resourceSchema))
   appendRepeatedMap(walk, columns.ResourceAttributes, envelope.resourceAttributes)
   appendIndex(columns.ScopeSchemaUrl, internRepeated(walk, columns.ScopeSchemaUrl, envelope.scopeSchema))

@@ -3,7 +3,13 @@
 //
 // A metric holds one kind of points. Its name, unit and description may come after them, so a metric is looked over first
 // and its points are walked after, as resources are.
-import { appendEnd, appendIndex, type ArrayColumn, type Block, type FixedColumn } from '@tallylight/storage/clickhouse/block.ts'
+import {
+  type ArrayColumn,
+  appendEnd,
+  appendIndex,
+  type Block,
+  type FixedColumn,
+} from '@tallylight/storage/clickhouse/block.ts'
 import {
   appendFloat64,
   appendUint8,
@@ -15,8 +21,8 @@ import {
   exponentialHistogramTable,
   gaugeTable,
   histogramTable,
-  sumTable,
   summaryTable,
+  sumTable,
 } from '@tallylight/storage/clickhouse/tables.ts'
 import { appendMap, appendRepeatedMap, clearAttributes, judgeAttributes, readAttribute } from './attributes.ts'
 import {
@@ -27,8 +33,8 @@ import {
   internService,
   openRange,
   type Range,
-  readRange,
   type RepeatedText,
+  readRange,
   requestOf,
   walkEnvelopes,
 } from './envelope.ts'
@@ -286,7 +292,10 @@ function walkPoint(walk: Walk, envelope: Envelope, metric: Metric, point: Point,
     const record = requestOf(walk, envelope, metricOf(walk, metric, walk.cursor.bytes.subarray(start, end)))
     quarantine(walk, 'future_time', 'the point is of more than 24 h after it was received', record)
   } else {
-    chargeRow(walk, end - start + envelope.resource.end - envelope.resource.start + metric.description.end - metric.description.start)
+    chargeRow(
+      walk,
+      end - start + envelope.resource.end - envelope.resource.start + metric.description.end - metric.description.start,
+    )
     appendPoint(walk, envelope, metric, point, start, end)
   }
 }
@@ -492,11 +501,7 @@ type AnyPointBlock = {
 }
 type ExemplarColumns = Pick<
   GaugeColumns,
-  | 'Exemplars.FilteredAttributes'
-  | 'Exemplars.TimeUnix'
-  | 'Exemplars.Value'
-  | 'Exemplars.SpanId'
-  | 'Exemplars.TraceId'
+  'Exemplars.FilteredAttributes' | 'Exemplars.TimeUnix' | 'Exemplars.Value' | 'Exemplars.SpanId' | 'Exemplars.TraceId'
 >
 
 function appendPoint(walk: Walk, envelope: Envelope, metric: Metric, point: Point, start: number, end: number): void {

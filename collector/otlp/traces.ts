@@ -4,7 +4,16 @@ import { appendEnd, appendIndex, type Block } from '@tallylight/storage/clickhou
 import { appendUint16, appendUint64 } from '@tallylight/storage/clickhouse/stream.ts'
 import { tracesTable } from '@tallylight/storage/clickhouse/tables.ts'
 import { appendMap, appendRepeatedMap, clearAttributes, judgeAttributes, readAttribute } from './attributes.ts'
-import { clearRange, type Envelope, internService, openRange, type Range, readRange, requestOf, walkEnvelopes } from './envelope.ts'
+import {
+  clearRange,
+  type Envelope,
+  internService,
+  openRange,
+  type Range,
+  readRange,
+  requestOf,
+  walkEnvelopes,
+} from './envelope.ts'
 import {
   appendId,
   appendString,
@@ -23,7 +32,9 @@ import {
 } from './walk.ts'
 import { fieldBits, readEnd, readFixed32, readFixed64, readTag, readVarint32, skip } from './wire.ts'
 
-const spanKinds = ['Unspecified', 'Internal', 'Server', 'Client', 'Producer', 'Consumer'].map((name) => Buffer.from(name))
+const spanKinds = ['Unspecified', 'Internal', 'Server', 'Client', 'Producer', 'Consumer'].map((name) =>
+  Buffer.from(name),
+)
 const statusCodes = ['Unset', 'Ok', 'Error'].map((name) => Buffer.from(name))
 const unknownKind = Buffer.from('')
 

@@ -23,8 +23,8 @@ import {
 } from '@tallylight/storage/clickhouse/stream.ts'
 import { quarantineTable, type TableDefinition } from '@tallylight/storage/clickhouse/tables.ts'
 import { parseTenantId, type Signal } from '../receive/request.ts'
-import { type AttributeList, openAttributeList, type Shapes } from './attributes.ts'
 import { appendValue, repaired, valueString } from './any-value.ts'
+import { type AttributeList, openAttributeList, type Shapes } from './attributes.ts'
 import { type Cursor, openCursor } from './wire.ts'
 
 /** Why a record of a request that is otherwise stored was not: the client is told, and must not send it again. */
@@ -251,7 +251,13 @@ export function internBytes(column: LowCardinalityColumn, text: Buffer): number 
 }
 
 /** The entry of a value's text, whatever its kind. */
-export function internValue(walk: Walk, column: LowCardinalityColumn, kind: number, start: number, end: number): number {
+export function internValue(
+  walk: Walk,
+  column: LowCardinalityColumn,
+  kind: number,
+  start: number,
+  end: number,
+): number {
   if (kind === valueString) return internText(walk, column, start, end)
   const text = walk.scratch.text
   text.length = 0

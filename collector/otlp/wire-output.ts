@@ -25,7 +25,7 @@ export class WireOverflow extends Error {}
 /** Makes room for `more` bytes (and the slack behind them), or throws a WireOverflow. */
 export function growWireOutput(output: WireOutput, more: number): void {
   if (output.at + more > limits.jsonWireBytesMax) throw new WireOverflow()
-  const capacityBytes = Math.max(output.roomEnd * 2, output.at + more)
+  const capacityBytes = Math.min(Math.max(output.roomEnd * 2, output.at + more), limits.jsonWireBytesMax)
   const grown = openWireOutput(capacityBytes)
   output.bytes.copy(grown.bytes, 0, 0, output.at)
   output.bytes = grown.bytes

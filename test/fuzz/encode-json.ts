@@ -1,5 +1,6 @@
 // A model as OTLP/JSON, in every way that OTLP/JSON allows: white space, escapes, numbers as numbers or strings, null for
 // absent, fields nobody knows, and the same name twice. What it decodes to is what the model's wire bytes decode to.
+import { isUtf8 } from 'node:buffer'
 import protobuf from 'protobufjs'
 import type { Random } from '../random.ts'
 import type { FieldModel, MessageModel, Value } from './model.ts'
@@ -7,7 +8,9 @@ import type { FieldModel, MessageModel, Value } from './model.ts'
 /** `isPlain`: as exporters write it, without white space or escapes that need not be. */
 export function encodeJson(message: MessageModel, random: Random, isPlain: boolean): Buffer {
   const parts: Buffer[] = []
-  const put = (text: string) => parts.push(Buffer.from(text))
+  const put = (text: string): void => {
+    parts.push(Buffer.from(text))
+  }
   const space = () => (isPlain || random.chance(0.8) ? '' : random.pick([' ', '\n', '\t', '\r\n', '  ']))
 
   function putMessage(model: MessageModel): void {
@@ -68,12 +71,20 @@ export function encodeJson(message: MessageModel, random: Random, isPlain: boole
   }
 
   function putText(bytes: Buffer): void {
-    put('"')
-    for (const byte of bytes) {
-      if (byte === 0x22 || byte === 0x5c || byte < 0x20 || (byte < 0x80 && !isPlain && random.chance(0.02)))
-        put(escaped(byte, random))
-      else parts.push(Buffer.from([byte]))
+    if (!isPlain && random.chance(0.1) && isUtf8(bytes)) {
+      put(asciiText(bytes.toString()))
+      return
     }
+    put('"')
+    let from = 0
+    bytes.forEach((byte, index) => {
+      const mustEscape = byte === 0x22 || byte === 0x5c || byte < 0x20
+      if (!mustEscape && (isPlain || byte >= 0x80 || !random.chance(0.02))) return
+      parts.push(bytes.subarray(from, index))
+      put(escaped(byte, random))
+      from = index + 1
+    })
+    parts.push(bytes.subarray(from))
     put('"')
   }
 
@@ -97,6 +108,14 @@ function mergedFields(fields: readonly FieldModel[], random: Random): readonly F
     }
   }
   return merged
+}
+
+/** As Python and Java write it: whatever is not ASCII as \\uXXXX, beyond 16 bits as two. */
+function asciiText(text: string): string {
+  return JSON.stringify(text).replaceAll(
+    /[\u007f-\uffff]/g,
+    (unit) => `\\u${unit.charCodeAt(0).toString(16).padStart(4, '0')}`,
+  )
 }
 
 const shortEscapes: Readonly<Record<number, string>> = {

@@ -122,7 +122,7 @@ function generateValue(field: protobuf.Field, options: GeneratorOptions, depth: 
     case 'double':
       return generateDouble(random)
     case 'fixed64':
-      return /Nano$/.test(field.name) ? generateTime(random, options.nowUnixNano) : generateUnsigned(random)
+      return /Nano$/.test(field.name) ? generateTime(random, field.name, options.nowUnixNano) : generateUnsigned(random)
     case 'uint64':
       return generateUnsigned(random)
     case 'int64':
@@ -150,11 +150,11 @@ function generateId(random: Random, name: string): Buffer {
   return random.bytes(length)
 }
 
-function generateTime(random: Random, nowUnixNano: bigint): bigint {
+function generateTime(random: Random, name: string, nowUnixNano: bigint): bigint {
   if (random.chance(0.05)) return 0n
   if (random.chance(0.02))
     return random.pick([1n, 2n ** 63n - 1n, 2n ** 63n, 2n ** 64n - 1n, 4_294_967_295_000_000_000n])
-  return nowUnixNano - random.wide() / 5_000_000n
+  return nowUnixNano - random.wide() / (name === 'endTimeUnixNano' ? 500_000_000n : 5_000_000n)
 }
 
 function generateUnsigned(random: Random): bigint {
@@ -233,6 +233,9 @@ const brokenTexts = [
   'e2e2e2',
 ]
 
+const plainLetters = [...'abcdefghijklmnopqrstuvwxyz /.-_']
+const oddLetters = [...'aä€\u{1f600}"\\\n']
+
 function generateText(random: Random, name: string): Buffer {
   if (random.chance(0.04)) {
     const broken = Buffer.from(random.pick(brokenTexts), 'hex')
@@ -240,9 +243,9 @@ function generateText(random: Random, name: string): Buffer {
   }
   if (name === 'key') return Buffer.from(random.chance(0.8) ? random.pick(keys) : `key-${random.below(1_000)}`)
   if (random.chance(0.2)) return Buffer.from(random.pick(oddTexts).repeat(random.between(1, 3)))
-  const length = random.chance(0.03) ? random.between(100, 20_000) : random.below(40)
-  const alphabet = random.chance(0.9) ? 'abcdefghijklmnopqrstuvwxyz /.-_' : 'aä€\u{1f600}"\\\n'
-  return Buffer.from(Array.from({ length }, () => random.pick([...alphabet])).join(''))
+  const length = random.chance(0.02) ? random.between(100, 20_000) : random.below(40)
+  const alphabet = random.chance(0.9) ? plainLetters : oddLetters
+  return Buffer.from(Array.from({ length }, () => random.pick(alphabet)).join(''))
 }
 
 /** A field that the schema does not have, of every wire type that may be skipped. */
