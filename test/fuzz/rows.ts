@@ -1,6 +1,7 @@
 // The rows that decoded OTLP must become in the OpenTelemetry exporter's tables, worked out the simple, slow way.
 // A row is its columns by name: 64-bit integers and times (in nanoseconds) are bigint, maps are lists of [key, value] in
-// order with equal keys kept, nested columns are lists. Sum, Min and Max that were not sent are NaN.
+// order with equal keys kept, nested columns are lists. Sum, Min and Max that were not sent are NaN. Columns that do not
+// come from the request (TenantId, Segment, RetentionDays) are not here.
 import type { Signal } from './otlp-proto.ts'
 
 /** A message as protobufjs decodes it; fields are read through the functions below, which know their defaults. */
@@ -110,7 +111,7 @@ function readSpan(resourceSpans: Decoded, scopeSpans: Decoded, span: Decoded): R
       Duration: duration > 0n ? duration : 0n,
       StatusCode: statusCodes[int(status, 'code')] ?? '',
       StatusMessage: text(status, 'message'),
-      'Events.Timestamp': events.map((event) => big(event, 'timeUnixNano')),
+      'Events.Timestamp': events.map((event) => storedTime(event, 'timeUnixNano')),
       'Events.Name': events.map((event) => text(event, 'name')),
       'Events.Attributes': events.map((event) => map(event, 'attributes')),
       'Links.TraceId': links.map((link) => hex(link, 'traceId')),
@@ -176,7 +177,7 @@ function readMetric(resourceMetrics: Decoded, scopeMetrics: Decoded, metric: Dec
     const toRow = (time: bigint) => {
       const times = {
         Attributes: map(point, 'attributes'),
-        StartTimeUnix: big(point, 'startTimeUnixNano'),
+        StartTimeUnix: storedTime(point, 'startTimeUnixNano'),
         TimeUnix: time,
       }
       const row = { ...head, ...times, Flags: int(point, 'flags'), ...readPoint.columns(point, data) }
@@ -233,6 +234,7 @@ const metricKinds: { readonly [kind: string]: MetricKind } = {
       ...distribution(point),
       Scale: int(point, 'scale'),
       ZeroCount: big(point, 'zeroCount'),
+      ZeroThreshold: double(point, 'zeroThreshold', 0),
       PositiveOffset: int(child(point, 'positive'), 'offset'),
       PositiveBucketCounts: bigs(child(point, 'positive'), 'bucketCounts'),
       NegativeOffset: int(child(point, 'negative'), 'offset'),
@@ -255,7 +257,7 @@ const metricKinds: { readonly [kind: string]: MetricKind } = {
 function exemplarColumns(exemplars: readonly Decoded[]): Row {
   return {
     'Exemplars.FilteredAttributes': exemplars.map((exemplar) => map(exemplar, 'filteredAttributes')),
-    'Exemplars.TimeUnix': exemplars.map((exemplar) => big(exemplar, 'timeUnixNano')),
+    'Exemplars.TimeUnix': exemplars.map((exemplar) => storedTime(exemplar, 'timeUnixNano')),
     'Exemplars.Value': exemplars.map(numberValue),
     'Exemplars.SpanId': exemplars.map((exemplar) => hex(exemplar, 'spanId')),
     'Exemplars.TraceId': exemplars.map((exemplar) => hex(exemplar, 'traceId')),
@@ -382,6 +384,12 @@ function doubles(message: Decoded, name: string): readonly number[] {
 
 function big(message: Decoded, name: string): bigint {
   return toBigint(message[name])
+}
+
+/** A time beside the row's own. One after 2262 is the last that a DateTime64(9) holds; 0 stays 0. */
+function storedTime(message: Decoded, name: string): bigint {
+  const time = big(message, name)
+  return time < 2n ** 63n ? time : 2n ** 63n - 1n
 }
 
 function bigs(message: Decoded, name: string): readonly bigint[] {
