@@ -9,7 +9,7 @@
 // the next. A commit that fails is cut out of the blocks and the files, and its requests are told to come again.
 import { randomBytes } from 'node:crypto'
 import { join } from 'node:path'
-import { type Block, blockBytes, blockCapacity, cutToMark, cutToSynced, markBlock, openBlock, reuseBlock } from '@tallylight/storage/clickhouse/block.ts'
+import { type Block, blockBytes, blockCapacity, cutToMark, cutToSynced, isBlockOf, markBlock, openBlock, reuseBlock } from '@tallylight/storage/clickhouse/block.ts'
 import { SegmentFull } from '@tallylight/storage/clickhouse/dictionary.ts'
 import { journalTables, type TableDefinition } from '@tallylight/storage/clickhouse/tables.ts'
 import type { OpenBlock } from '../otlp/walk.ts'
@@ -309,7 +309,8 @@ export async function openJournal(options: JournalOptions): Promise<Journal> {
       if (block.rows >= bounds.segmentRowsMax) throw new SegmentFull(`a block holds ${bounds.segmentRowsMax} rows`)
       markBlock(block, number)
       touched.set(block, segment)
-      return block as Block<typeof table>
+      if (!isBlockOf(block, table)) throw new Error(`the block of ${table.name} is one of ${block.table.name}`)
+      return block
     }
     let appended: Appended
     try {

@@ -10,28 +10,33 @@ import { createServer as createTlsServer } from 'node:https'
 import type { AddressInfo, Socket } from 'node:net'
 import { limits } from '../limits.ts'
 import {
-  type Authenticate,
   acceptFailed,
   bodyTooLarge,
-  isLoopback,
   isRefusal,
-  type Log,
   noRoom,
   openAdmission,
-  openFailureLog,
   type Refusal,
-  type RefusalCounter,
   refusalOf,
   stopping,
   tooSlow,
 } from './admission.ts'
 import { encodeAccepted, encodeStatus, retryAfterSeconds, statusOf } from './answer.ts'
-import type { Bodies, Body } from './bodies.ts'
-import type { IngestLimits } from './ingest-limits.ts'
-import type { Accept, ContentEncoding, ExportOutcome, Identity, Signal } from './request.ts'
-import type { TlsFiles } from './tls.ts'
-
-type Encoding = 'protobuf' | 'json'
+import type { Body } from './bodies.ts'
+import {
+  contentEncodingOf,
+  contentLengthOf,
+  contentTypeOf,
+  type Encoding,
+  encodingOf,
+  isSmallRest,
+  signalOf,
+  unknownPath,
+  wrongContentEncoding,
+  wrongMediaType,
+  wrongMethod,
+} from './http-fields.ts'
+import { after, isForwarded, isLoopback, listen, openFailureLog, type Receiver, type ReceiverOptions } from './receiver.ts'
+import type { ContentEncoding, ExportOutcome, Identity, Signal } from './request.ts'
 
 type Exchange = {
   readonly request: IncomingMessage
@@ -42,8 +47,6 @@ type Exchange = {
   state: 'reading' | 'accepting' | 'draining' | 'done'
   body: Body | undefined
 }
-
-const contentTypeOf = { protobuf: 'application/x-protobuf', json: 'application/json' } as const
 
 // The answer to nearly every request, made once.
 const fullyAccepted = {

@@ -38,14 +38,16 @@ type ElementColumn<Type extends string> = Type extends 'String'
         ? ArrayColumn<ElementColumn<Inner>>
         : FixedColumn
 
-type ColumnsOf<Table extends TableDefinition> = {
-  readonly [Definition in Table['columns'][number] as Definition[0]]: Definition[0] extends 'Segment'
-    ? SegmentNameColumn
-    : ElementColumn<Definition[1]>
-}
+type ColumnsOf<Table extends TableDefinition> = TableDefinition extends Table
+  ? Readonly<Record<string, Column>>
+  : {
+      readonly [Definition in Table['columns'][number] as Definition[0]]: Definition[0] extends 'Segment'
+        ? SegmentNameColumn
+        : ElementColumn<Definition[1]>
+    }
 
 export type Block<Table extends TableDefinition = TableDefinition> = {
-  readonly table: Table
+  readonly table: TableDefinition
   /** Days since 1970-01-01 UTC. */
   day: number
   readonly columns: ColumnsOf<Table>
@@ -132,6 +134,11 @@ export function openBlock<const Table extends TableDefinition>(table: Table, day
     rowsMark: 0,
     markedBy: 0,
   }
+}
+
+/** Tells a block's table by its name: one that was read back has a definition of its own, from its segment's header. */
+export function isBlockOf<const Table extends TableDefinition>(block: Block, table: Table): block is Block<Table> {
+  return block.table.name === table.name
 }
 
 /** Empties a block for another day, keeping its buffers: fresh memory costs more than filling it (page faults). */

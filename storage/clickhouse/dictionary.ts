@@ -188,3 +188,23 @@ export function compareEntries(dictionary: Dictionary, a: number, b: number): nu
   const sizeB = dictionary.lengths[b] as number
   return bytes.compare(bytes, startB, startB + sizeB, startA, startA + sizeA)
 }
+
+/** The entries in order, as they stand in the stream: right also for a dictionary that was read back and never searched. */
+export function dictionaryEntries(dictionary: Dictionary): readonly Buffer[] {
+  const { bytes, length } = dictionary.entries
+  const entries: Buffer[] = []
+  let at = 0
+  while (at < length) {
+    let size = 0
+    let shift = 0
+    let byte: number
+    do {
+      byte = bytes[at++] as number
+      size |= (byte & 0x7f) << shift
+      shift += 7
+    } while (byte >= 0x80)
+    entries.push(bytes.subarray(at, at + size))
+    at += size
+  }
+  return entries
+}

@@ -40,7 +40,7 @@ export function* nativeBlock(
 function* pieces(block: Block, columns: readonly ColumnDefinition[], segmentName: string): Generator<Buffer> {
   yield Buffer.concat([varint(columns.length), varint(block.rows)])
   for (const [name, type] of columns) {
-    const column = (block.columns as Readonly<Record<string, Column>>)[name]
+    const column = block.columns[name]
     if (column === undefined) throw new Error(`the block of ${block.table.name} has no column ${name}`)
     yield Buffer.concat([text(name), text(type)])
     yield* prefix(column)

@@ -1,0 +1,139 @@
+// Parts of a block, for the rare case that a table refuses one: rows from–to as a block of its own, and one row as text.
+import { appendEnd, type Block, type Column, openBlock } from './block.ts'
+import { dictionaryEntries } from './dictionary.ts'
+import { reserve, type Stream } from './stream.ts'
+
+/** Rows `[from, to)` as a new block. Costs a scan of the strings before `from`. */
+export function sliceBlock(block: Block, from: number, to: number): Block {
+  const part = openBlock(block.table, block.day)
+  const copiedEnds = new Set<Stream>()
+  for (const [name] of block.table.columns) {
+    copyRows(columnOf(block, name), columnOf(part, name), from, to, copiedEnds)
+  }
+  part.rows = to - from
+  return part
+}
+
+function columnOf(block: Block, name: string): Column {
+  return block.columns[name] as Column
+}
+
+function copyRows(source: Column, target: Column, from: number, to: number, copiedEnds: Set<Stream>): void {
+  if (source.kind === 'fixed' && target.kind === 'fixed') {
+    append(target.data, source.data, from * source.width, to * source.width)
+  } else if (source.kind === 'string' && target.kind === 'string') {
+    const start = stringAt(source.data, 0, from)
+    append(target.data, source.data, start, stringAt(source.data, start, to - from))
+  } else if (source.kind === 'lowCardinality' && target.kind === 'lowCardinality') {
+    target.dictionary.entries.length = 0
+    append(target.dictionary.entries, source.dictionary.entries, 0, source.dictionary.entries.length)
+    target.dictionary.count = source.dictionary.count
+    append(target.indexes, source.indexes, from * 2, to * 2)
+  } else if (source.kind === 'map' && target.kind === 'map') {
+    const [start, end] = copyEnds(source.ends, target.ends, from, to, copiedEnds)
+    copyRows(source.keys, target.keys, start, end, copiedEnds)
+    copyRows(source.values, target.values, start, end, copiedEnds)
+  } else if (source.kind === 'array' && target.kind === 'array') {
+    const [start, end] = copyEnds(source.ends, target.ends, from, to, copiedEnds)
+    copyRows(source.of, target.of, start, end, copiedEnds)
+  }
+}
+
+function append(target: Stream, source: Stream, start: number, end: number): void {
+  reserve(target, end - start)
+  source.bytes.copy(target.bytes, target.length, start, end)
+  target.length += end - start
+}
+
+/** Copies lengths once per stream (columns of a group share them) and returns which elements the rows have. */
+function copyEnds(source: Stream, target: Stream, from: number, to: number, copied: Set<Stream>): readonly [number, number] {
+  const endAt = (row: number): number => (row === 0 ? 0 : source.view.getUint32((row - 1) * 8, true))
+  if (!copied.has(target)) {
+    copied.add(target)
+    for (let row = from; row < to; row++) appendEnd(target, endAt(row + 1) - endAt(row))
+  }
+  return [endAt(from), endAt(to)]
+}
+
+/** Where the `count`th string from the byte `at` begins. */
+function stringAt(stream: Stream, at: number, count: number): number {
+  let next = at
+  for (let left = count; left > 0; left--) next = readString(stream, next).end
+  return next
+}
+
+function readString(stream: Stream, at: number): { readonly start: number; readonly end: number } {
+  let length = 0
+  let shift = 0
+  let next = at
+  for (;;) {
+    const byte = stream.bytes[next++] as number
+    length |= (byte & 0x7f) << shift
+    if (byte < 0x80) return { start: next, end: next + length }
+    shift += 7
+  }
+}
+
+/** The only row of a block as JSON text, for the quarantine. 64-bit numbers are digits in a string, times nanoseconds. */
+export function rowText(block: Block): string {
+  const row = Object.fromEntries(block.table.columns.map(([name]) => [name, valuesOf(columnOf(block, name), 1)[0]]))
+  return JSON.stringify(row)
+}
+
+/** The text of a LowCardinality column in a block of one row. */
+export function textOf(block: Block, name: string): string {
+  return String(valuesOf(columnOf(block, name), 1)[0])
+}
+
+function valuesOf(column: Column, count: number): readonly unknown[] {
+  switch (column.kind) {
+    case 'segmentName':
+      return Array.from({ length: count }, () => '')
+    case 'fixed':
+      return Array.from({ length: count }, (_, at) => fixedValue(column.data, column.type, column.width, at))
+    case 'string':
+      return stringsOf(column.data, count)
+    case 'lowCardinality': {
+      const entries = dictionaryEntries(column.dictionary).map((entry) => entry.toString())
+      return Array.from({ length: count }, (_, at) => entries[column.indexes.view.getUint16(at * 2, true)])
+    }
+    case 'map': {
+      const ends = endsOf(column.ends, count)
+      const elements = ends.at(-1) ?? 0
+      const keys = valuesOf(column.keys, elements)
+      const values = valuesOf(column.values, elements)
+      return ends.map((end, at) => {
+        const start = at === 0 ? 0 : (ends[at - 1] as number)
+        return Object.fromEntries(keys.slice(start, end).map((key, index) => [String(key), values[start + index]]))
+      })
+    }
+    case 'array': {
+      const ends = endsOf(column.ends, count)
+      const elements = valuesOf(column.of, ends.at(-1) ?? 0)
+      return ends.map((end, at) => elements.slice(at === 0 ? 0 : ends[at - 1], end))
+    }
+    default:
+      return column satisfies never
+  }
+}
+
+function endsOf(ends: Stream, count: number): readonly number[] {
+  return Array.from({ length: count }, (_, at) => ends.view.getUint32(at * 8, true))
+}
+
+function stringsOf(stream: Stream, count: number): readonly string[] {
+  let next = 0
+  return Array.from({ length: count }, () => {
+    const { start, end } = readString(stream, next)
+    next = end
+    return stream.bytes.toString('utf8', start, end)
+  })
+}
+
+function fixedValue(stream: Stream, type: string, width: number, at: number): unknown {
+  const { view } = stream
+  if (type === 'Float64') return String(view.getFloat64(at * 8, true))
+  if (width === 8) return String(type === 'UInt64' ? view.getBigUint64(at * 8, true) : view.getBigInt64(at * 8, true))
+  if (width === 4) return type === 'Int32' ? view.getInt32(at * 4, true) : view.getUint32(at * 4, true)
+  return width === 2 ? view.getUint16(at * 2, true) : view.getUint8(at)
+}
