@@ -11,7 +11,7 @@
 // The head can be checked without the data, so a start reads a backlog of gigabytes in heads alone. It also says where each
 // block and dictionary stood before, so that the frames behind a corrupt one can still be read.
 import { crc32 } from 'node:zlib'
-import type { Block } from '@tallylight/storage/clickhouse/block.ts'
+import type { AnyBlock } from '@tallylight/storage/clickhouse/block.ts'
 import type { Signal } from '../receive/request.ts'
 
 export const frameHeaderBytes = 24
@@ -63,13 +63,13 @@ export type FrameHead = {
 
 /** A snapshot of where the streams of a block are, taken when a frame is made. */
 export type Snapshot = {
-  readonly block: Block
+  readonly block: AnyBlock
   readonly rows: number
   readonly lengths: readonly number[]
   readonly counts: readonly number[]
 }
 
-export function snapshotOf(block: Block): Snapshot {
+export function snapshotOf(block: AnyBlock): Snapshot {
   return {
     block,
     rows: block.rows,
@@ -130,7 +130,7 @@ export function encodeFrame(input: FrameInput): { readonly buffers: readonly Buf
   return { buffers: [header, head, ...data], bytes: frameHeaderBytes + head.length + dataBytes }
 }
 
-function baseOf(block: Block, at: number): number {
+function baseOf(block: AnyBlock, at: number): number {
   const base = block.bases[at]
   const stream = block.streams[at]
   if (base === undefined || stream === undefined) return 0

@@ -9,7 +9,7 @@
 // the next. A commit that fails is cut out of the blocks and the files, and its requests are told to come again.
 import { randomBytes } from 'node:crypto'
 import { join } from 'node:path'
-import { type Block, blockBytes, blockCapacity, cutToMark, cutToSynced, isBlockOf, markBlock, openBlock, reuseBlock } from '@tallylight/storage/clickhouse/block.ts'
+import { type AnyBlock, blockBytes, blockCapacity, cutToMark, cutToSynced, isBlockOf, markBlock, openBlock, reuseBlock } from '@tallylight/storage/clickhouse/block.ts'
 import { SegmentFull } from '@tallylight/storage/clickhouse/dictionary.ts'
 import { journalTables, type TableDefinition } from '@tallylight/storage/clickhouse/tables.ts'
 import type { OpenBlock } from '../otlp/walk.ts'
@@ -75,7 +75,7 @@ export type AppendOutcome =
   | { readonly kind: 'too_large'; readonly reason: string }
   | { readonly kind: 'unavailable'; readonly reason: string }
 
-export type SegmentPart = { readonly table: number; readonly day: number; readonly rows: number; readonly block: Block }
+export type SegmentPart = { readonly table: number; readonly day: number; readonly rows: number; readonly block: AnyBlock }
 
 export type SealedSegment = {
   readonly sequence: number
@@ -137,7 +137,7 @@ type OpenSegment = {
   readonly sequence: number
   readonly lane: Lane
   readonly createdUnixMs: number
-  readonly blocks: Map<string, { readonly table: number; readonly block: Block }>
+  readonly blocks: Map<string, { readonly table: number; readonly block: AnyBlock }>
   readonly requests: AnsweredRequest[]
   /** Records of rows that are appended and not yet in a frame, and of those that are. */
   pending: BySignal
@@ -154,7 +154,7 @@ type Entry = {
   readonly segment: SealedSegment
   readonly requests: readonly AnsweredRequest[]
   readonly left: BySignal
-  blocks: readonly { readonly table: number; readonly block: Block }[] | undefined
+  blocks: readonly { readonly table: number; readonly block: AnyBlock }[] | undefined
   blocksBytes: number
 }
 
@@ -170,7 +170,7 @@ export async function openJournal(options: JournalOptions): Promise<Journal> {
   const entries = new Map<number, Entry>()
   const lanes: Record<Lane, OpenSegment | undefined> = { live: undefined, late: undefined }
   const closing: OpenSegment[] = []
-  const spare = new Map<string, Block[]>()
+  const spare = new Map<string, AnyBlock[]>()
   const inJournal = noneBySignal()
   let sequence = Math.max(books.sequence, recovered.sequenceMax)
   let commit = Math.max(books.commit, recovered.commit)
@@ -242,21 +242,21 @@ export async function openJournal(options: JournalOptions): Promise<Journal> {
     return segment
   }
 
-  function takeBlock(table: TableDefinition, day: number): Block {
+  function takeBlock(table: TableDefinition, day: number): AnyBlock {
     const block = spare.get(table.name)?.pop()
     if (block === undefined) return openBlock(table, day)
     reuseBlock(block, day)
     return block
   }
 
-  function giveBack(block: Block): void {
+  function giveBack(block: AnyBlock): void {
     const kept = spare.get(block.table.name) ?? []
     // What one huge segment needed is not kept for all the small ones after it.
     if (kept.length < spareBlocksMax && blockCapacity(block) <= spareBytesMax) kept.push(block)
     spare.set(block.table.name, kept)
   }
 
-  function openBlockOf(table: TableDefinition, day: number): { readonly segment: OpenSegment; readonly block: Block } {
+  function openBlockOf(table: TableDefinition, day: number): { readonly segment: OpenSegment; readonly block: AnyBlock } {
     const segment = lanes[laneOf(day)] ?? openSegment(laneOf(day))
     const number = tableNumbers.get(table) as number
     const key = `${number}:${day}`
@@ -301,7 +301,7 @@ export async function openJournal(options: JournalOptions): Promise<Journal> {
 
   function appendOnce(walk: (openBlock: OpenBlock, rowBytesMax: number) => Appended): AppendOutcome {
     const number = ++walkNumber
-    const touched = new Map<Block, OpenSegment>()
+    const touched = new Map<AnyBlock, OpenSegment>()
     let room = bounds.segmentBytesMax
     for (const segment of openOnes()) room = Math.min(room, bounds.segmentBytesMax - segmentBytes(segment))
     const open: OpenBlock = (table, day) => {
@@ -549,7 +549,7 @@ export async function openJournal(options: JournalOptions): Promise<Journal> {
   function loaded(
     entry: Entry,
     header: SegmentHeader,
-    blocks: readonly { readonly table: number; readonly block: Block }[],
+    blocks: readonly { readonly table: number; readonly block: AnyBlock }[],
   ): LoadedSegment {
     return {
       header,
@@ -699,7 +699,7 @@ function segmentBytes(segment: OpenSegment): number {
 }
 
 /** Books the rows that a request added to a block. Its quarantine rows are of its signal too: one request has one. */
-function addRecords(to: BySignal, block: Block, rowsBefore: number, signal: Signal): void {
+function addRecords(to: BySignal, block: AnyBlock, rowsBefore: number, signal: Signal): void {
   to[signal] += block.rows - rowsBefore
 }
 

@@ -2,7 +2,7 @@
 // the segment must repeat to the letter, on this run or the next: the tables' columns and the insert settings.
 import assert from 'node:assert/strict'
 import { crc32 } from 'node:zlib'
-import { type Block, elementsOf, openBlock } from '@tallylight/storage/clickhouse/block.ts'
+import { type AnyBlock, elementsOf, openBlock } from '@tallylight/storage/clickhouse/block.ts'
 import { appendUint64, reserve } from '@tallylight/storage/clickhouse/stream.ts'
 import type { TableDefinition } from '@tallylight/storage/clickhouse/tables.ts'
 import type { JournalFile } from './files.ts'
@@ -145,7 +145,7 @@ async function findFrame(file: JournalFile, from: number, size: number): Promise
 }
 
 export type LoadedBlocks = {
-  readonly blocks: readonly { readonly table: number; readonly block: Block }[]
+  readonly blocks: readonly { readonly table: number; readonly block: AnyBlock }[]
   readonly corrupt: readonly { readonly at: number; readonly bytes: number; readonly kept: FrameHead['kept'] | undefined }[]
 }
 
@@ -156,9 +156,9 @@ export async function loadSegment(
   header: SegmentHeader,
   headerBytes: number,
   commitMax: number,
-  takeBlock: (table: TableDefinition, day: number) => Block = openBlock,
+  takeBlock: (table: TableDefinition, day: number) => AnyBlock = openBlock,
 ): Promise<LoadedBlocks> {
-  const blocks = new Map<string, { readonly table: number; readonly block: Block }>()
+  const blocks = new Map<string, { readonly table: number; readonly block: AnyBlock }>()
   const corrupt: { at: number; bytes: number; kept: FrameHead['kept'] | undefined }[] = []
   let data = Buffer.alloc(0)
   for await (const frame of scanFrames(file, headerBytes)) {
@@ -194,12 +194,12 @@ export async function loadSegment(
 }
 
 /** A block as a frame expects it: even the empty string of its dictionaries comes from the first frame. */
-function emptyBlock(block: Block): void {
+function emptyBlock(block: AnyBlock): void {
   for (const stream of block.streams) stream.length = 0
   for (const dictionary of block.dictionaries) dictionary.count = 0
 }
 
-function applyGrowth(block: Block, growth: BlockGrowth, data: Buffer, from: number): number {
+function applyGrowth(block: AnyBlock, growth: BlockGrowth, data: Buffer, from: number): number {
   let at = from
   for (const [index, stream] of block.streams.entries()) {
     const size = growth.growths[index] as number
@@ -232,7 +232,7 @@ function applyGrowth(block: Block, growth: BlockGrowth, data: Buffer, from: numb
 const lostName = Buffer.from([3, 0xef, 0xbf, 0xbd])
 
 /** Ends are totals since the block began: behind a lost frame they are too high by what it held. */
-function appendEnds(stream: Block['streams'][number], slice: Buffer, before: number): void {
+function appendEnds(stream: AnyBlock['streams'][number], slice: Buffer, before: number): void {
   const lost = before - elementsOf(stream)
   if (lost === 0) {
     reserve(stream, slice.length)

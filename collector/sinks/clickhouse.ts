@@ -6,7 +6,7 @@
 // before this one may have made it) is decided by counting: all there, or nothing there. Doubt goes first.
 //
 // A table that refuses is left alone for a while; the other tables of the segment, and of those behind it, go on.
-import { appendIndex, type Block, isBlockOf, openBlock } from '@tallylight/storage/clickhouse/block.ts'
+import { appendIndex, type AnyBlock, type Block, isBlockOf, openBlock } from '@tallylight/storage/clickhouse/block.ts'
 import type { ClickHouse, InsertOutcome, Settings } from '@tallylight/storage/clickhouse/client.ts'
 import { nativeBlock } from '@tallylight/storage/clickhouse/native.ts'
 import type { TargetTable } from '@tallylight/storage/clickhouse/schema.ts'
@@ -64,7 +64,7 @@ type Part = {
   readonly table: number
   readonly day: number
   readonly name: string
-  readonly block: Block
+  readonly block: AnyBlock
 }
 
 type Waiting = {
@@ -392,7 +392,7 @@ function quarantinedIn(segment: SealedSegment, loaded: LoadedSegment): BySignal 
   return left
 }
 
-function quarantineBlock(part: Part, row: Block, message: string, nowMs: number): Block<typeof quarantineTable> {
+function quarantineBlock(part: Part, row: AnyBlock, message: string, nowMs: number): Block<typeof quarantineTable> {
   const block = openBlock(quarantineTable, part.day)
   const { columns } = block
   const unixNano = BigInt(nowMs) * 1_000_000n

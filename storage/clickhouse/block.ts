@@ -38,19 +38,22 @@ type ElementColumn<Type extends string> = Type extends 'String'
         ? ArrayColumn<ElementColumn<Inner>>
         : FixedColumn
 
-type ColumnsOf<Table extends TableDefinition> = TableDefinition extends Table
-  ? Readonly<Record<string, Column>>
-  : {
-      readonly [Definition in Table['columns'][number] as Definition[0]]: Definition[0] extends 'Segment'
-        ? SegmentNameColumn
-        : ElementColumn<Definition[1]>
-    }
+type ColumnsOf<Table extends TableDefinition> = {
+  readonly [Definition in Table['columns'][number] as Definition[0]]: Definition[0] extends 'Segment'
+    ? SegmentNameColumn
+    : ElementColumn<Definition[1]>
+}
 
-export type Block<Table extends TableDefinition = TableDefinition> = {
+/** A block of a table that is known where the code is written: its columns are typed by the table's definition. */
+export type Block<Table extends TableDefinition> = BlockOf<ColumnsOf<Table>>
+/** A block of whatever table. */
+export type AnyBlock = BlockOf<Readonly<Record<string, Column>>>
+
+type BlockOf<Columns> = {
   readonly table: TableDefinition
   /** Days since 1970-01-01 UTC. */
   day: number
-  readonly columns: ColumnsOf<Table>
+  readonly columns: Columns
   /** Every stream of the columns, in column order; those of one group's lengths once. */
   readonly streams: readonly Stream[]
   /** For each stream what a frame must know of its past: nothing, a dictionary's entries, or a total of elements. */
@@ -80,7 +83,7 @@ const widths: Readonly<Record<string, number>> = {
   'DateTime64(9)': 8,
 }
 
-export function openBlock<const Table extends TableDefinition>(table: Table, day: number): Block<Table> {
+export function openBlock<const Table extends TableDefinition>(table: Table, day: number): Block<Table> & AnyBlock {
   const streams: Stream[] = []
   const bases: StreamBase[] = []
   const dictionaries: Dictionary[] = []
@@ -125,7 +128,7 @@ export function openBlock<const Table extends TableDefinition>(table: Table, day
   return {
     table,
     day,
-    columns: columns as unknown as ColumnsOf<Table>,
+    columns: columns as ColumnsOf<Table> & Readonly<Record<string, Column>>,
     streams,
     bases,
     dictionaries,
@@ -137,12 +140,12 @@ export function openBlock<const Table extends TableDefinition>(table: Table, day
 }
 
 /** Tells a block's table by its name: one that was read back has a definition of its own, from its segment's header. */
-export function isBlockOf<const Table extends TableDefinition>(block: Block, table: Table): block is Block<Table> {
+export function isBlockOf<const Table extends TableDefinition>(block: AnyBlock, table: Table): block is Block<Table> & AnyBlock {
   return block.table.name === table.name
 }
 
 /** Empties a block for another day, keeping its buffers: fresh memory costs more than filling it (page faults). */
-export function reuseBlock(block: Block, day: number): void {
+export function reuseBlock(block: AnyBlock, day: number): void {
   block.day = day
   block.rows = 0
   block.rowsSynced = 0
@@ -156,13 +159,13 @@ export function reuseBlock(block: Block, day: number): void {
   for (const dictionary of block.dictionaries) resetDictionary(dictionary)
 }
 
-export function blockBytes(block: Block): number {
+export function blockBytes(block: AnyBlock): number {
   let bytes = 0
   for (const stream of block.streams) bytes += stream.length
   return bytes
 }
 
-export function blockCapacity(block: Block): number {
+export function blockCapacity(block: AnyBlock): number {
   let bytes = 0
   for (const stream of block.streams) bytes += stream.bytes.length
   return bytes
@@ -177,7 +180,7 @@ export function appendEnd(ends: Stream, elements: number): void {
   appendUint64(ends, elementsOf(ends) + elements, 0)
 }
 
-export function markBlock(block: Block, walk: number): void {
+export function markBlock(block: AnyBlock, walk: number): void {
   if (block.markedBy === walk) return
   block.markedBy = walk
   block.rowsMark = block.rows
@@ -186,14 +189,14 @@ export function markBlock(block: Block, walk: number): void {
 }
 
 /** Undoes what the walk that set the marks has appended. */
-export function cutToMark(block: Block): void {
+export function cutToMark(block: AnyBlock): void {
   block.rows = block.rowsMark
   for (const dictionary of block.dictionaries) truncateDictionary(dictionary, dictionary.mark)
   for (const stream of block.streams) stream.length = stream.mark
 }
 
 /** Undoes what no frame has made durable. */
-export function cutToSynced(block: Block): void {
+export function cutToSynced(block: AnyBlock): void {
   block.rows = block.rowsSynced
   for (const dictionary of block.dictionaries) truncateDictionary(dictionary, Math.max(dictionary.synced, 1))
   for (const stream of block.streams) stream.length = stream.synced

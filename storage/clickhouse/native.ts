@@ -1,6 +1,6 @@
 // A finished block in ClickHouse's Native format, revision 0: what HTTP without `client_protocol_version`, files and chdb
 // read. The columns already are what Native wants, so this writes the few bytes between them. `TraceId`s are hex text.
-import { type Block, type Column, elementsOf } from './block.ts'
+import { type AnyBlock, type Column, elementsOf } from './block.ts'
 import type { ColumnDefinition } from './tables.ts'
 
 /** A buffer is handed out whole above this; smaller ones are joined, so that a block is tens of writes and not hundreds. */
@@ -14,7 +14,7 @@ const lowCardinalityFlags = 0x1 | 0x200 | 0x400
 /** Yields the block as buffers that stay valid while the block does. `columns` may be fewer than the block has: a reader's
  *  own table may lack ours. `segmentName` fills the column of that name. */
 export function* nativeBlock(
-  block: Block,
+  block: AnyBlock,
   columns: readonly ColumnDefinition[],
   segmentName: string,
 ): Generator<Buffer, void, undefined> {
@@ -37,7 +37,7 @@ export function* nativeBlock(
   if (joinedSize > 0) yield Buffer.concat(joined, joinedSize)
 }
 
-function* pieces(block: Block, columns: readonly ColumnDefinition[], segmentName: string): Generator<Buffer> {
+function* pieces(block: AnyBlock, columns: readonly ColumnDefinition[], segmentName: string): Generator<Buffer> {
   yield Buffer.concat([varint(columns.length), varint(block.rows)])
   for (const [name, type] of columns) {
     const column = block.columns[name]

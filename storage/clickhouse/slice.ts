@@ -1,10 +1,10 @@
 // Parts of a block, for the rare case that a table refuses one: rows from–to as a block of its own, and one row as text.
-import { appendEnd, type Block, type Column, openBlock } from './block.ts'
+import { appendEnd, type AnyBlock, type Column, openBlock } from './block.ts'
 import { dictionaryEntries } from './dictionary.ts'
 import { reserve, type Stream } from './stream.ts'
 
 /** Rows `[from, to)` as a new block. Costs a scan of the strings before `from`. */
-export function sliceBlock(block: Block, from: number, to: number): Block {
+export function sliceBlock(block: AnyBlock, from: number, to: number): AnyBlock {
   const part = openBlock(block.table, block.day)
   const copiedEnds = new Set<Stream>()
   for (const [name] of block.table.columns) {
@@ -14,7 +14,7 @@ export function sliceBlock(block: Block, from: number, to: number): Block {
   return part
 }
 
-function columnOf(block: Block, name: string): Column {
+function columnOf(block: AnyBlock, name: string): Column {
   return block.columns[name] as Column
 }
 
@@ -75,13 +75,13 @@ function readString(stream: Stream, at: number): { readonly start: number; reado
 }
 
 /** The only row of a block as JSON text, for the quarantine. 64-bit numbers are digits in a string, times nanoseconds. */
-export function rowText(block: Block): string {
+export function rowText(block: AnyBlock): string {
   const row = Object.fromEntries(block.table.columns.map(([name]) => [name, valuesOf(columnOf(block, name), 1)[0]]))
   return JSON.stringify(row)
 }
 
 /** The text of a LowCardinality column in a block of one row. */
-export function textOf(block: Block, name: string): string {
+export function textOf(block: AnyBlock, name: string): string {
   return String(valuesOf(columnOf(block, name), 1)[0])
 }
 
