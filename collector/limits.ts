@@ -52,9 +52,42 @@ export const limits = {
   ingestBurstSeconds: 2,
   /** Tenants whose rate is remembered; the least recently seen is forgotten, and starts again with a full burst. */
   ingestTenantsMax: 10_000,
+
+  /** One insert carries at most this; above it ClickHouse would cut the block, and the repeat of an insert is known by its block. */
+  segmentBytesMax: 128 * MiB,
+  segmentRowsMax: 1_000_000,
+  /** A second's rows make one part per table and second, and are what a reader waits for. */
+  liveSegmentMsMax: 1_000,
+  /** Older days come in backfills; a part per second and day would stop ClickHouse's merges. */
+  lateSegmentMsMax: 60_000,
+  /** Tables times days in one segment. Each has some fifty buffers. */
+  blocksPerSegmentMax: 512,
+  /** Sealed rows kept in memory for the sink; what waits beyond is read back from the file. */
+  sealedBytesMax: 64 * MiB,
+  /** What the journal may hold while ClickHouse is away: an hour at 15 MB/s. */
+  journalBytesMax: 50 * GiB,
+  /** Left free for the engines on the same volume, whichever is more: a full disk is worse for them than a 503 for us. */
+  volumeReserveBytes: 1 * GiB,
+  volumeReserveShare: 0.05,
+  spaceCheckMs: 250,
+  /** A retry after a lost answer comes within this: exporters give up after one to five minutes. */
+  duplicateWindowMs: 300_000,
+  /** 20 bytes each, two generations: 20 MiB. Beyond, the window is shorter than asked. */
+  duplicateEntriesMax: 524_288,
+  sinkRetryMsMin: 250,
+  sinkRetryMsMax: 10_000,
+  /** ClickHouse's page cache is written back within this where its tables do not sync (ext4: 30 s; with room for a bad day). */
+  sinkGraceMs: 900_000,
+  sinkRefusedRowsMax: 100,
+  /** An insert that hangs must not hold up the end: its segment is in doubt at the next start, and counted. */
+  sinkStopMs: 10_000,
+  /** A revoked key is refused within 10 s. */
+  keysPollMs: 3_000,
+  engineRetryMs: 1_000,
 } as const
 
 assert(limits.bodiesInFlightBytesMax >= limits.requestBytesMax, 'one request of the largest size must fit in flight')
+assert(limits.keysPollMs * 2 < 10_000, 'a revocation takes effect within 10 s, one reading lost')
 assert(limits.jsonWireBytesMax < 2 ** 28, 'lengths in converted JSON are written in four bytes of seven bits')
 
 export { GiB, KiB, MiB }

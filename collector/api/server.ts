@@ -1,0 +1,122 @@
+// The API port: health, metrics and keys. Administration asks for a key with the role admin; health and metrics hold no
+// customer's data and are open.
+import { createServer, type Server } from 'node:http'
+import { createServer as createTlsServer } from 'node:https'
+import type { AddressInfo } from 'node:net'
+import express, { type NextFunction, type Request, type Response } from 'express'
+import { z } from 'zod'
+import type { Log } from '../receive/admission.ts'
+import { type Keyring, roles } from '../receive/keys.ts'
+import { isForwarded, isLoopback, listen } from '../receive/receiver.ts'
+import { parseTenantId, type TenantId } from '../receive/request.ts'
+import type { TlsFiles } from '../receive/tls.ts'
+
+export type Api = { readonly port: number; readonly [Symbol.asyncDispose]: () => Promise<void> }
+
+const newKey = z.strictObject({
+  tenant: z.string().refine((text) => parseTenantId(text) !== undefined, 'a tenant is 1–128 letters, digits and ._:@/-'),
+  roles: z.array(z.enum(roles)).min(1),
+  name: z.string().max(200).default(''),
+  manyTenants: z.boolean().default(false),
+})
+
+export async function openApi(options: {
+  readonly host: string
+  readonly port: number
+  readonly tls: TlsFiles | undefined
+  readonly keyring: Keyring
+  readonly missing: () => readonly string[]
+  readonly renderMetrics: () => string
+  readonly log: Log
+}): Promise<Api> {
+  const { keyring } = options
+  const app = express()
+  app.disable('x-powered-by')
+  app.set('etag', false)
+  let localBoundToLoopback = false
+
+  app.get('/healthz', (_request, response) => {
+    response.json({ status: 'alive' })
+  })
+  app.get('/readyz', (_request, response) => {
+    const missing = options.missing()
+    response.status(missing.length === 0 ? 200 : 503).json({ status: missing.length === 0 ? 'ready' : 'starting', missing })
+  })
+  app.get('/metrics', (_request, response) => {
+    response.type('text/plain; version=0.0.4').send(options.renderMetrics())
+  })
+
+  const admin = express.Router()
+  admin.use((request, response, next) => {
+    const authentication = keyring.authenticate({
+      authorization: request.headers.authorization,
+      peerAddress: request.socket.remoteAddress,
+      hostHeader: request.headers.host,
+      localBoundToLoopback: localBoundToLoopback && !isForwarded(request.headers),
+    })
+    if (authentication.kind !== 'identified') {
+      response.set('WWW-Authenticate', 'Bearer')
+      problem(response, 401, 'a key is needed: Authorization: Bearer tl_…')
+    } else if (!authentication.identity.roles.has('admin')) problem(response, 403, 'the key does not have the role admin')
+    else next()
+  })
+  admin.use(express.json({ limit: '64kb' }))
+  admin.get('/keys', async (_request, response) => {
+    const keys = await keyring.list()
+    response.json({
+      keys: keys.map((key) => ({
+        id: key.id,
+        tenant: key.tenant,
+        roles: key.roles,
+        manyTenants: key.many_tenants,
+        name: key.name,
+        createdAt: key.created_at,
+        revokedAt: key.revoked_at,
+      })),
+    })
+  })
+  admin.post('/keys', async (request, response) => {
+    const parsed = newKey.safeParse(request.body)
+    if (!parsed.success) {
+      problem(response, 400, parsed.error.issues.map((issue) => `${issue.path.join('.') || 'body'}: ${issue.message}`).join('; '))
+      return
+    }
+    const { tenant, ...rest } = parsed.data
+    const made = await keyring.create({ ...rest, tenant: parseTenantId(tenant) as TenantId })
+    response.status(201).json({ id: made.id, key: made.key, tenant, roles: rest.roles })
+  })
+  admin.delete('/keys/:id', async (request, response) => {
+    if (await keyring.revoke(request.params.id)) response.status(204).end()
+    else problem(response, 404, `there is no key ${request.params.id.slice(0, 20)} that is not revoked yet`)
+  })
+  app.use('/api/v1', admin)
+  app.use((request, response) => problem(response, 404, `there is nothing at ${request.path.slice(0, 100)}`))
+  app.use((error: unknown, _request: Request, response: Response, _next: NextFunction) => {
+    const status = (error as { readonly status?: number }).status
+    if (status !== undefined && status < 500) {
+      problem(response, status, 'the body is not JSON, or too long')
+      return
+    }
+    options.log.error({ err: error }, 'an API request failed')
+    problem(response, 503, 'the database did not answer')
+  })
+
+  const server: Server = options.tls ? createTlsServer(options.tls.options(), app) : createServer(app)
+  options.tls?.attach(server)
+  await listen(server, options.host, options.port)
+  const bound = server.address() as AddressInfo
+  localBoundToLoopback = isLoopback(bound.address)
+  return {
+    port: bound.port,
+    [Symbol.asyncDispose]: async () => {
+      const closed = new Promise<void>((resolve) => server.close(() => resolve()))
+      server.closeAllConnections()
+      await closed
+    },
+  }
+}
+
+/** RFC 9457. */
+function problem(response: Response, status: number, detail: string): void {
+  response.status(status).type('application/problem+json').send(JSON.stringify({ status, detail }))
+}

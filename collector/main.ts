@@ -1,0 +1,319 @@
+// Starts the parts in order and stops them in reverse. The only reader of the environment.
+//
+// The order is the record's road backwards: what is written to before what writes. The engines may come late or go away;
+// the journal takes records meanwhile, so only the journal and the ports must be there before the collector is ready.
+import { mkdir, readFile, rm, writeFile } from 'node:fs/promises'
+import { join, resolve } from 'node:path'
+import pg from 'pg'
+import { pino } from 'pino'
+import { type ClickHouse, insertSettings, openClickHouse } from '@tallylight/storage/clickhouse/client.ts'
+import { type EmbeddedClickHouse, startEmbeddedClickHouse } from '@tallylight/storage/clickhouse/embedded.ts'
+import { migrateClickHouse } from '@tallylight/storage/clickhouse/migrate.ts'
+import { type TargetTable, verifySchema } from '@tallylight/storage/clickhouse/schema.ts'
+import { type EmbeddedPostgres, startEmbeddedPostgres } from '@tallylight/storage/postgres/embedded.ts'
+import { migratePostgres } from '@tallylight/storage/postgres/migrate.ts'
+import { ensurePrivateFile } from '@tallylight/storage/postgres/private-file.ts'
+import { openApi } from './api/server.ts'
+import { type Config, type ConfigFile, parseConfigFile, readConfig, retentionDaysOf } from './config.ts'
+import { diskFiles } from './journal/files.ts'
+import { type Journal, openJournal, type SealedSegment } from './journal/journal.ts'
+import { lockDirectory } from './journal/lock.ts'
+import { journalSamples } from './journal/samples.ts'
+import { limits } from './limits.ts'
+import { openMetrics } from './metrics.ts'
+import { openAccept } from './receive/accept.ts'
+import type { RefusalCounter } from './receive/admission.ts'
+import { openBodies } from './receive/bodies.ts'
+import { openDuplicateWindow } from './receive/duplicates.ts'
+import { openInflate } from './receive/inflate.ts'
+import { openIngestLimits } from './receive/ingest-limits.ts'
+import { defaultTenant, type Keyring, makeKey, openKeyring, registerKey } from './receive/keys.ts'
+import { openOtlpGrpc } from './receive/otlp-grpc.ts'
+import { openOtlpHttp } from './receive/otlp-http.ts'
+import { openTlsFiles } from './receive/tls.ts'
+import { openClickHouseSink } from './sinks/clickhouse.ts'
+
+const version = '0.1.0'
+const log = pino({ base: null, timestamp: pino.stdTimeFunctions.isoTime })
+
+try {
+  await run()
+} catch (error) {
+  log.fatal({ err: error }, 'tallylight could not start')
+  process.exitCode = 1
+}
+
+async function run(): Promise<void> {
+  const read = readConfig(process.env)
+  if (read.kind === 'refused') return refuse(read.reasons)
+  const { config } = read
+  const file = await readFileConfig(config)
+  if (file.kind === 'refused') return refuse(file.reasons)
+  const dataDirectory = resolve(config.dataDirectory)
+  const stopping = new AbortController()
+  const stopRequested = new Promise<string>((done) => {
+    for (const signal of ['SIGTERM', 'SIGINT'] as const) process.once(signal, () => done(signal))
+  })
+
+  await using stack = new AsyncDisposableStack()
+  await mkdir(dataDirectory, { recursive: true, mode: 0o700 })
+  const journalDirectory = join(dataDirectory, 'journal')
+  await diskFiles.makeDirectory(journalDirectory)
+  stack.use(await lockDirectory(journalDirectory, `process ${process.pid}`))
+
+  const metrics = openMetrics()
+  const engineLog = (level: 'info' | 'warn' | 'error', message: string, fields?: object): void => log[level](fields ?? {}, message)
+  const [clickhouseEngine, postgresEngine] = await startEngines(config, file.file, dataDirectory, engineLog, stack)
+  const clickhouse = openClickHouse(clickhouseAddress(config, clickhouseEngine))
+  stack.use(clickhouse)
+  const database = new pg.Pool({ connectionString: config.postgresUrl ?? postgresEngine?.url, max: 8 })
+  database.on('error', (error) => log.warn({ err: error }, 'a connection to Postgres was lost'))
+  stack.defer(() => database.end())
+
+  const keyring = await openKeyring({
+    database,
+    cachePath: join(dataDirectory, 'keys.cache'),
+    requireKeys: config.requireKeys,
+    pollMs: limits.keysPollMs,
+    log,
+  })
+  keyring.onChange(() => clickhouseEngine?.setReaderKeys(keyring.readerKeyHashes()))
+  clickhouseEngine?.setReaderKeys(keyring.readerKeyHashes())
+  const keysPrepared = prepareKeys(database, keyring, dataDirectory, stopping.signal)
+  if (config.postgresUrl === undefined) await keysPrepared
+
+  let targets: ReadonlyMap<string, TargetTable> | undefined
+  const tablesPrepared = prepareTables(clickhouse, stopping.signal, (found) => {
+    targets = found
+  })
+  if (config.clickhouseUrl === undefined) await tablesPrepared
+
+  const sealed: SealedSegment[] = []
+  let takeSealed = (segment: SealedSegment): void => void sealed.push(segment)
+  const journal: Journal = await openJournal({
+    directory: journalDirectory,
+    files: diskFiles,
+    now: Date.now,
+    insertSettings,
+    bounds: {
+      segmentBytesMax: limits.segmentBytesMax,
+      segmentRowsMax: limits.segmentRowsMax,
+      liveAgeMsMax: limits.liveSegmentMsMax,
+      lateAgeMsMax: limits.lateSegmentMsMax,
+      journalBytesMax: file.file.journal?.bytesMax ?? limits.journalBytesMax,
+      reserveBytes: (totalBytes) => file.file.journal?.reserveBytes ?? Math.max(limits.volumeReserveBytes, totalBytes * limits.volumeReserveShare),
+      spaceCheckMs: limits.spaceCheckMs,
+      sealedBytesMax: limits.sealedBytesMax,
+      blocksPerSegmentMax: limits.blocksPerSegmentMax,
+      answeredMs: limits.duplicateWindowMs,
+    },
+    onSealed: (segment) => takeSealed(segment),
+    onProblem: (problem) => {
+      metrics.add('tallylight_journal_problems_total', { kind: problem.kind }, 1)
+      log.error('error' in problem ? { err: problem.error } : { ...problem }, `journal: ${problem.kind}`)
+    },
+  })
+  stack.defer(() => journal.stop())
+  metrics.onRead(() => journalSamples(journal.status(), Date.now()))
+
+  const sink = openClickHouseSink({
+    journal: () => journal,
+    clickhouse,
+    targets: () => targets,
+    now: Date.now,
+    bounds: {
+      retryMsMin: limits.sinkRetryMsMin,
+      retryMsMax: limits.sinkRetryMsMax,
+      graceMs: limits.sinkGraceMs,
+      refusedRowsMax: limits.sinkRefusedRowsMax,
+    },
+    onProblem: (problem) => {
+      metrics.add('tallylight_sink_problems_total', { table: problem.table, kind: problem.kind }, 1)
+      log.warn({ ...problem }, 'a part could not be stored yet')
+    },
+    onInsert: ({ table, rows, seconds, outcome, lagSeconds }) => {
+      metrics.add('tallylight_inserts_total', { table, outcome }, 1)
+      if (outcome !== 'inserted') return
+      metrics.add('tallylight_inserted_rows_total', { table }, rows)
+      metrics.observe('tallylight_insert_seconds', { table }, seconds)
+      metrics.observe('tallylight_lag_seconds', { table }, lagSeconds)
+    },
+  })
+  for (const segment of sealed) sink.enqueue(segment)
+  takeSealed = sink.enqueue
+  const sinkRunning = sink.run(stopping.signal)
+  const keysRunning = keyring.run(stopping.signal)
+
+  const duplicates =
+    file.file.deduplicateRequests === false
+      ? undefined
+      : openDuplicateWindow({ windowMs: limits.duplicateWindowMs, entriesMax: limits.duplicateEntriesMax, now: Date.now })
+  for (const request of journal.answered) duplicates?.add(request.digest, request)
+  const ingestLimits = openIngestLimits({
+    config: file.file.ingestLimits ?? {},
+    clockMs: () => performance.now(),
+    burstSeconds: limits.ingestBurstSeconds,
+    tenantsMax: limits.ingestTenantsMax,
+  })
+  const accept = openAccept({
+    journal,
+    inflate: openInflate({ concurrentMax: limits.inflateConcurrentMax }),
+    inflatedBytesMax: limits.requestInflatedBytesMax,
+    duplicates,
+    ingestLimits,
+    retentionDays: (signal) => (tenant) => retentionDaysOf(file.file, signal, tenant),
+    now: Date.now,
+    onWalked: (signal, tally) => {
+      for (const [reason, count] of tally.rejected) metrics.add('tallylight_rejected_records_total', { signal, reason }, count)
+      if (tally.repairedStrings > 0) metrics.add('tallylight_repaired_strings_total', { signal }, tally.repairedStrings)
+      if (tally.negativeDurations > 0) metrics.add('tallylight_negative_durations_total', { signal }, tally.negativeDurations)
+      if (tally.timesReplaced > 0) metrics.add('tallylight_times_replaced_total', { signal }, tally.timesReplaced)
+      if (tally.timesClamped > 0) metrics.add('tallylight_times_clamped_total', { signal }, tally.timesClamped)
+    },
+  })
+  const count: RefusalCounter = (signal, reason) => metrics.add('tallylight_refused_requests_total', { signal, reason }, 1)
+  const tls = config.tls === undefined ? undefined : stack.use(await openTlsFiles({ ...config.tls, log }))
+  const receiverOptions = {
+    host: config.bind,
+    tls,
+    authenticate: keyring.authenticate,
+    accept,
+    ingestLimits,
+    bodies: openBodies({ bytesMax: limits.bodiesInFlightBytesMax, bodyBytesMax: limits.requestBytesMax }),
+    log,
+    count,
+  }
+  const http = stack.use(await openOtlpHttp({ ...receiverOptions, port: config.ports.otlpHttp }))
+  const grpc = stack.use(await openOtlpGrpc({ ...receiverOptions, port: config.ports.otlpGrpc }))
+  let isReady = false
+  const api = stack.use(
+    await openApi({
+      host: config.bind,
+      port: config.ports.api,
+      tls,
+      keyring,
+      missing: () => (isReady ? [] : ['the collector is starting or stopping']),
+      renderMetrics: metrics.render,
+      log,
+    }),
+  )
+  const runPath = join(dataDirectory, 'run.json')
+  const ports = { otlpGrpc: grpc.port, otlpHttp: http.port, api: api.port, proxy: null, clickhouse: clickhouseEngine?.port ?? null, postgres: postgresEngine?.port ?? null }
+  const versions = { tallylight: version, node: process.versions.node, clickhouse: clickhouseEngine?.version ?? null }
+  await writeFile(runPath, `${JSON.stringify({ pid: process.pid, ports, versions }, undefined, 2)}\n`)
+  stack.defer(() => rm(runPath, { force: true }))
+  isReady = true
+  log.info({ ports, dataDirectory }, 'tallylight is ready')
+
+  const signal = await stopRequested
+  log.info({ signal }, 'tallylight is stopping')
+  isReady = false
+  // Answers first, then the journal, so that what was answered is on the disk; the sink goes on after the next start.
+  await Promise.all([http.stop(limits.receiverStopMs), grpc.stop(limits.receiverStopMs)])
+  await journal.stop()
+  stopping.abort()
+  await Promise.race([Promise.all([sinkRunning, keysRunning, keysPrepared, tablesPrepared]), new Promise((done) => setTimeout(done, limits.sinkStopMs).unref())])
+}
+
+function refuse(reasons: readonly string[]): void {
+  for (const reason of reasons) log.fatal(reason)
+  process.exitCode = 2
+}
+
+async function readFileConfig(config: Config): Promise<ReturnType<typeof parseConfigFile>> {
+  let text: string
+  try {
+    text = await readFile(config.configPath, 'utf8')
+  } catch (error) {
+    if ((error as NodeJS.ErrnoException).code === 'ENOENT' && !config.isConfigNamed) return { kind: 'file', file: {} }
+    return { kind: 'refused', reasons: [`cannot read ${config.configPath}: ${String(error)}`] }
+  }
+  return parseConfigFile(text, config.configPath)
+}
+
+async function startEngines(
+  config: Config,
+  file: ConfigFile,
+  dataDirectory: string,
+  engineLog: (level: 'info' | 'warn' | 'error', message: string, fields?: object) => void,
+  stack: AsyncDisposableStack,
+): Promise<readonly [EmbeddedClickHouse | undefined, EmbeddedPostgres | undefined]> {
+  const startClickHouse = async (): Promise<EmbeddedClickHouse | undefined> => {
+    if (config.clickhouseUrl !== undefined) return undefined
+    const memoryBytesMax = file.clickhouse?.memoryBytesMax
+    return stack.use(
+      await startEmbeddedClickHouse({
+        directory: join(dataDirectory, 'clickhouse'),
+        port: config.ports.clickhouse,
+        ...(memoryBytesMax === undefined ? {} : { memoryBytesMax }),
+        log: engineLog,
+      }),
+    )
+  }
+  const startPostgres = async (): Promise<EmbeddedPostgres | undefined> => {
+    if (config.postgresUrl !== undefined) return undefined
+    return stack.use(
+      await startEmbeddedPostgres({
+        directory: join(dataDirectory, 'postgres'),
+        port: config.ports.postgres,
+        readerKeyPath: join(dataDirectory, 'postgres.key'),
+        log: engineLog,
+      }),
+    )
+  }
+  return Promise.all([startClickHouse(), startPostgres()])
+}
+
+function clickhouseAddress(config: Config, engine: EmbeddedClickHouse | undefined): Parameters<typeof openClickHouse>[0] {
+  if (engine !== undefined) return { url: engine.url, user: engine.user, password: engine.password, database: 'tallylight' }
+  const url = new URL(config.clickhouseUrl ?? '')
+  const database = decodeURIComponent(url.pathname.slice(1)) || 'tallylight'
+  const user = decodeURIComponent(url.username) || undefined
+  const password = decodeURIComponent(url.password) || undefined
+  return { url: url.origin, user, password, database }
+}
+
+/** The schema of Postgres and the first keys. Tried until it works: with Postgres away the cached keys go on. */
+async function prepareKeys(database: pg.Pool, keyring: Keyring, dataDirectory: string, signal: AbortSignal): Promise<void> {
+  await untilDone('Postgres', signal, async () => {
+    const client = await database.connect()
+    try {
+      await migratePostgres(client)
+    } finally {
+      client.release()
+    }
+    const adminKey = await ensurePrivateFile(join(dataDirectory, 'admin.key'), makeKey().key)
+    await registerKey(database, adminKey.trim(), { tenant: defaultTenant, roles: ['admin'], manyTenants: true, name: 'admin of the first start' })
+    await keyring.refresh()
+  })
+}
+
+/** The schema of ClickHouse, made and compared, now or when it first appears. */
+async function prepareTables(clickhouse: ClickHouse, signal: AbortSignal, found: (targets: ReadonlyMap<string, TargetTable>) => void): Promise<void> {
+  await untilDone('ClickHouse', signal, async () => {
+    await migrateClickHouse(clickhouse)
+    const schema = await verifySchema(clickhouse)
+    if (schema.kind === 'deviates') throw new Error(`its tables cannot take the rows: ${schema.problems.join('; ')}`)
+    found(schema.targets)
+  })
+}
+
+async function untilDone(what: string, signal: AbortSignal, work: () => Promise<void>): Promise<void> {
+  let said = ''
+  while (!signal.aborted) {
+    try {
+      await work()
+      return
+    } catch (error) {
+      if (String(error) !== said) log.error({ err: error }, `${what} cannot be used yet; records wait in the journal`)
+      said = String(error)
+    }
+    await new Promise<void>((done) => {
+      const timer = setTimeout(done, limits.engineRetryMs)
+      signal.addEventListener('abort', () => {
+        clearTimeout(timer)
+        done()
+      }, { once: true })
+    })
+  }
+}
