@@ -1,0 +1,152 @@
+// A collector as its users run it: a process of its own, on free ports and a directory of its own, that can be stopped,
+// killed and started again where it was.
+import { type ChildProcess, spawn } from 'node:child_process'
+import { mkdtemp, readFile, rm } from 'node:fs/promises'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import { createInterface } from 'node:readline'
+import { fileURLToPath } from 'node:url'
+
+export type Ports = {
+  readonly otlpGrpc: number
+  readonly otlpHttp: number
+  readonly api: number
+  readonly clickhouse: number
+  readonly postgres: number
+}
+
+export type CollectorProcess = {
+  readonly directory: string
+  readonly adminKey: string
+  ports(): Ports
+  pid(): number
+  /** Rows of a query, asked as a reader with the admin key. */
+  query<Row>(sql: string): Promise<readonly Row[]>
+  metric(name: string, labels?: Readonly<Record<string, string>>): Promise<number>
+  /** Resolves when the sums of the books say that nothing is on its way any more. */
+  drained(): Promise<void>
+  kill(signal: 'SIGKILL' | 'SIGTERM'): Promise<void>
+  /** Starts again on the same directory and the same ports. */
+  start(): Promise<void>
+  log(): string
+  [Symbol.asyncDispose](): Promise<void>
+}
+
+const mainPath = fileURLToPath(new URL('../collector/main.ts', import.meta.url))
+const readyMsMax = 60_000
+
+export async function startCollector(environment: Readonly<Record<string, string>> = {}): Promise<CollectorProcess> {
+  const directory = await mkdtemp(join(tmpdir(), 'tallylight-test-'))
+  let child: ChildProcess | undefined
+  let ports: Ports | undefined
+  let said = ''
+
+  async function start(): Promise<void> {
+    const fixed: Record<string, string> = {}
+    const names = {
+      OTLP_GRPC_PORT: ports?.otlpGrpc,
+      OTLP_HTTP_PORT: ports?.otlpHttp,
+      API_PORT: ports?.api,
+      CLICKHOUSE_PORT: ports?.clickhouse,
+      POSTGRES_PORT: ports?.postgres,
+      PROXY_PORT: 0,
+    }
+    for (const [name, port] of Object.entries(names)) fixed[`TALLYLIGHT_${name}`] = String(port ?? 0)
+    const started = spawn(process.execPath, ['--disable-warning=ExperimentalWarning', mainPath], {
+      env: { PATH: process.env['PATH'] ?? '', ...fixed, TALLYLIGHT_DATA_DIR: directory, ...environment },
+      stdio: ['ignore', 'pipe', 'pipe'],
+    })
+    child = started
+    started.stderr?.setEncoding('utf8').on('data', (text: string) => {
+      said += text
+    })
+    await new Promise<void>((resolve, reject) => {
+      const timer = setTimeout(
+        () => reject(new Error(`the collector was not ready in time:\n${said.slice(-4000)}`)),
+        readyMsMax,
+      )
+      started.once('exit', (code, signal) => {
+        clearTimeout(timer)
+        reject(new Error(`the collector ended (${signal ?? code}):\n${said.slice(-4000)}`))
+      })
+      createInterface({ input: started.stdout as NodeJS.ReadableStream }).on('line', (line) => {
+        said += `${line}\n`
+        if (!line.includes('"msg":"tallylight is ready"')) return
+        clearTimeout(timer)
+        resolve()
+      })
+    })
+    const run = JSON.parse(await readFile(join(directory, 'run.json'), 'utf8')) as { readonly ports: Ports }
+    ports = run.ports
+  }
+
+  async function kill(signal: 'SIGKILL' | 'SIGTERM'): Promise<void> {
+    const running = child
+    if (running === undefined || running.exitCode !== null || running.signalCode !== null) return
+    const ended = new Promise<void>((resolve) => running.once('exit', () => resolve()))
+    running.kill(signal)
+    await ended
+  }
+
+  await start()
+  const adminKey = (await readFile(join(directory, 'admin.key'), 'utf8')).trim()
+  const portsNow = (): Ports => {
+    if (ports === undefined) throw new Error('the collector was never ready')
+    return ports
+  }
+
+  async function query<Row>(sql: string): Promise<readonly Row[]> {
+    const response = await fetch(`http://127.0.0.1:${portsNow().clickhouse}/?default_format=JSONEachRow`, {
+      method: 'POST',
+      body: sql,
+      headers: { 'X-ClickHouse-User': 'tallylight', 'X-ClickHouse-Key': adminKey },
+    })
+    const text = await response.text()
+    if (response.status !== 200) throw new Error(`${sql}: ${response.status} ${text}`)
+    return text
+      .split('\n')
+      .filter(Boolean)
+      .map((line) => JSON.parse(line) as Row)
+  }
+
+  async function metric(name: string, labels: Readonly<Record<string, string>> = {}): Promise<number> {
+    const text = await (await fetch(`http://127.0.0.1:${portsNow().api}/metrics`)).text()
+    let sum = 0
+    for (const line of text.split('\n')) {
+      const found = /^(\w+)(?:\{(.*)\})? (\S+)$/.exec(line)
+      if (found?.[1] !== name) continue
+      if (Object.entries(labels).every(([label, value]) => found[2]?.includes(`${label}="${value}"`)))
+        sum += Number(found[3])
+    }
+    return sum
+  }
+
+  async function drained(): Promise<void> {
+    const deadline = Date.now() + readyMsMax
+    for (;;) {
+      const waiting = await metric('tallylight_journal_records')
+      const segments = await metric('tallylight_journal_segments')
+      if (waiting === 0 && segments === 0) return
+      if (Date.now() > deadline)
+        throw new Error(`${waiting} records in ${segments} segments still wait:\n${said.slice(-4000)}`)
+      await new Promise((resolve) => setTimeout(resolve, 100))
+    }
+  }
+
+  return {
+    directory,
+    adminKey,
+    ports: portsNow,
+    pid: () => child?.pid ?? 0,
+    query,
+    metric,
+    drained,
+    kill,
+    start,
+    log: () => said,
+    [Symbol.asyncDispose]: async () => {
+      await kill('SIGTERM')
+      await rm(directory, { recursive: true, force: true })
+    },
+  }
+}
