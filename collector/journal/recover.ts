@@ -1,13 +1,14 @@
 // What a start finds in the journal's directory: which commits were made durable, what of each segment belongs to them,
 // and which requests were answered in the last minutes. It reads the heads of frames, not their rows, so a backlog of
-// gigabytes does not hold the start up; it changes nothing but the names of files that a crash left half made.
+// gigabytes does not hold the start up. Once every file was read and understood, the tails that were never answered are
+// cut off: left there, a later commit of the same number would make them valid.
 import { join } from 'node:path'
 import type { AnsweredRequest, JournalProblem } from './journal.ts'
 import type { Books } from './books.ts'
 import type { JournalFiles } from './files.ts'
 import { addSignals } from './books.ts'
 import { type BySignal, type FrameHead, noneBySignal, type Totals } from './frame.ts'
-import { type Lane, readSegmentHeader, scanFrames, type SegmentHeader, sequenceOfFile } from './segment.ts'
+import { type Lane, readSegmentHeader, scanFrames, type SegmentHeader, segmentFileName, sequenceOfFile } from './segment.ts'
 
 export type RecoveredSegment = {
   readonly sequence: number
@@ -38,7 +39,7 @@ type Scanned = {
   readonly header: SegmentHeader
   readonly headerBytes: number
   readonly bytes: number
-  readonly heads: readonly FrameHead[]
+  readonly frames: readonly { readonly head: FrameHead; readonly end: number }[]
 }
 
 export async function recoverSegments(input: {
@@ -52,6 +53,7 @@ export async function recoverSegments(input: {
   const names = [...(await files.list(directory))].sort()
   const problems: JournalProblem[] = []
   const scanned: Scanned[] = []
+  const headless: string[] = []
   let sequenceMax = 0
   let corruptFrames = names.filter((name) => name.endsWith('.corrupt')).length
 
@@ -65,18 +67,19 @@ export async function recoverSegments(input: {
       const opened = await readSegmentHeader(file, path)
       if (opened.kind === 'torn') {
         problems.push({ kind: 'torn_tail', segment: name, bytes: await file.size() })
+        headless.push(path)
         continue
       }
-      const heads: FrameHead[] = []
+      const frames: { head: FrameHead; end: number }[] = []
       for await (const frame of scanFrames(file, opened.headerBytes)) {
-        if (frame.kind === 'frame') heads.push(frame.head)
+        if (frame.kind === 'frame') frames.push({ head: frame.head, end: frame.dataAt + frame.header.dataBytes })
         else if (frame.kind === 'torn') problems.push({ kind: 'torn_tail', segment: name, bytes: frame.bytes })
         else {
           corruptFrames++
           problems.push({ kind: 'corrupt_frame', segment: name, bytes: frame.bytes })
         }
       }
-      scanned.push({ sequence, header: opened.header, headerBytes: opened.headerBytes, bytes: await file.size(), heads })
+      scanned.push({ sequence, header: opened.header, headerBytes: opened.headerBytes, bytes: await file.size(), frames })
     } finally {
       await file.close()
     }
@@ -84,7 +87,7 @@ export async function recoverSegments(input: {
 
   let commit = books.commit
   let totals: Totals | undefined
-  for (const head of scanned.flatMap((each) => each.heads)) {
+  for (const { head } of scanned.flatMap((each) => each.frames)) {
     if (head.record !== undefined && head.commit > commit) {
       commit = head.commit
       totals = head.record.totals
@@ -96,19 +99,21 @@ export async function recoverSegments(input: {
   for (const each of scanned) {
     const records = noneBySignal()
     const requests: AnsweredRequest[] = []
-    let holdsRows = false
-    for (const head of each.heads) {
+    let end = 0
+    for (const { head, end: frameEnd } of each.frames) {
       if (head.commit > commit) continue
-      holdsRows = true
+      end = frameEnd
       addSignals(records, head.kept)
       for (const request of head.record?.requests ?? []) requests.push({ ...request, unixMs: head.unixMs })
     }
     answered.push(...requests)
-    if (holdsRows) {
+    await cutTail(files, join(directory, segmentFileName(each.sequence)), each.bytes, end)
+    if (end > 0) {
       const { lane, createdUnixMs } = each.header
-      segments.push({ ...each, lane, createdUnixMs, records, requests })
+      segments.push({ ...each, bytes: end, lane, createdUnixMs, records, requests })
     }
   }
+  for (const path of headless) await files.remove(path)
 
   const answeredFiles = new Map<string, number>()
   for (const name of names.filter((each) => each.endsWith('.answered'))) {
@@ -128,6 +133,19 @@ export async function recoverSegments(input: {
     problems,
     corruptFrames,
     recordsOfPart: (sequence, key) => recordsOfPart(scanned, commit, sequence, key),
+  }
+}
+
+/** Cuts a segment behind its last frame that counts; one without any is removed. */
+async function cutTail(files: JournalFiles, path: string, bytes: number, end: number): Promise<void> {
+  if (end === bytes) return
+  if (end === 0) return files.remove(path)
+  const file = await files.open(path, 'change')
+  try {
+    await file.truncate(end)
+    await file.sync()
+  } finally {
+    await file.close()
   }
 }
 
@@ -160,7 +178,7 @@ function recordsOfPart(scanned: readonly Scanned[], commit: number, sequence: nu
   const gone = noneBySignal()
   const [table, day] = key.split(':').map(Number)
   const segment = scanned.find((each) => each.sequence === sequence)
-  for (const head of segment?.heads ?? []) {
+  for (const { head } of segment?.frames ?? []) {
     if (head.commit > commit) continue
     for (const block of head.blocks) {
       if (block.table !== table || block.day !== day) continue

@@ -36,6 +36,8 @@ export function placeValue(cursor: Cursor, end: number, place: ValuePlace): void
       case 0x32:
       case 0x3a: {
         const valueEnd = readEnd(cursor, end)
+        // A value that a later one replaces must decode all the same.
+        isShallow(cursor, place.kind, place.start, place.end)
         place.kind = tag >>> 3
         place.start = cursor.at
         place.end = valueEnd
@@ -44,12 +46,14 @@ export function placeValue(cursor: Cursor, end: number, place: ValuePlace): void
       }
       case 0x10:
       case 0x18:
+        isShallow(cursor, place.kind, place.start, place.end)
         place.kind = tag >>> 3
         place.start = cursor.at
         readVarint64(cursor, end)
         place.end = cursor.at
         break
       case 0x21:
+        isShallow(cursor, place.kind, place.start, place.end)
         place.kind = valueDouble
         place.start = cursor.at
         readFixed64(cursor, end)

@@ -107,8 +107,9 @@ export function readAttribute(walk: Walk, end: number, list: AttributeList): voi
   list.valueStarts[at] = place.start
   list.valueEnds[at] = place.end
   const keySize = keyEnd - keyStart
-  if (keySize === serviceKey.length && isKey(cursor.bytes, keyStart, keyEnd, serviceKey)) list.serviceAt = at
-  else if (walk.manyTenants && keySize === tenantKey.length && isKey(cursor.bytes, keyStart, keyEnd, tenantKey)) {
+  if (list.serviceAt < 0 && keySize === serviceKey.length && isKey(cursor.bytes, keyStart, keyEnd, serviceKey)) {
+    list.serviceAt = at
+  } else if (walk.manyTenants && keySize === tenantKey.length && isKey(cursor.bytes, keyStart, keyEnd, tenantKey)) {
     list.tenantAt = at
   }
 }

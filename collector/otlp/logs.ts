@@ -186,7 +186,8 @@ function appendLog(walk: Walk, envelope: Envelope, log: LogPlaces, block: LogsBl
     columns.SeverityText,
     internText(walk, columns.SeverityText, log.severityText.start, log.severityText.end),
   )
-  appendUint8(columns.SeverityNumber.data, log.severity & 0xff)
+  // OTLP's severities end at 24; a number that the column cannot hold says nothing.
+  appendUint8(columns.SeverityNumber.data, log.severity <= 0xff ? log.severity : 0)
   appendIndex(columns.ServiceName, internService(walk, columns.ServiceName, envelope))
   walk.tally.repairedStrings += appendValue(columns.Body.data, walk.cursor, log.body.kind, log.body.start, log.body.end)
   appendIndex(columns.ResourceSchemaUrl, internRepeated(walk, columns.ResourceSchemaUrl, envelope.resourceSchema))

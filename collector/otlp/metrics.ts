@@ -139,7 +139,7 @@ export function walkMetrics(walk: Walk): void {
   }
   const point = openPoint()
   walkEnvelopes(walk, (envelope, end) => {
-    readMetric(walk, metric, end)
+    readMetric(walk, metric, point, end)
     if (metric.kind === 0) return
     readData(walk, metric)
     walk.cursor.at = metric.data.start
@@ -213,7 +213,7 @@ function clearPoint(point: Point): void {
   point.quantileValues.length = 0
 }
 
-function readMetric(walk: Walk, metric: Metric, end: number): void {
+function readMetric(walk: Walk, metric: Metric, point: Point, end: number): void {
   const { cursor } = walk
   clearRange(metric.name)
   metric.name.column = undefined
@@ -238,16 +238,39 @@ function readMetric(walk: Walk, metric: Metric, end: number): void {
       case 0x4a:
       case 0x52:
       case 0x5a:
+        checkReplaced(walk, metric, point)
         metric.kind = tag >>> 3
         readRange(walk, end, metric.data)
         break
       case 0x62:
-        cursor.at = readEnd(cursor, end)
+        // No table has a place for a metric's metadata; it must decode all the same.
+        readAttribute(walk, end, walk.scratch.part)
+        clearAttributes(walk.scratch.part)
         break
       default:
         skip(cursor, tag, end, 'Metric', knownInMetric)
     }
   }
+}
+
+/** Reads data that a later field of the metric replaces, for nothing but that it decodes. */
+function checkReplaced(walk: Walk, metric: Metric, point: Point): void {
+  if (metric.kind === 0) return
+  const { cursor } = walk
+  const here = cursor.at
+  readData(walk, metric)
+  cursor.at = metric.data.start
+  while (cursor.at < metric.data.end) {
+    const tag = readTag(cursor, metric.data.end)
+    if (tag !== 0x0a) {
+      skip(cursor, tag, metric.data.end, '', 0)
+      continue
+    }
+    clearPoint(point)
+    clearAttributes(walk.scratch.record)
+    readPoint(walk, metric.kind, point, readEnd(cursor, metric.data.end))
+  }
+  cursor.at = here
 }
 
 /** Reads what all points of a metric share; their tags are checked here, their insides later. */

@@ -1,6 +1,7 @@
 // What an OTLP/HTTP request says about itself in its first line and headers, and how it is told that this will not do.
 import type { IncomingMessage } from 'node:http'
 import type { Refusal } from './admission.ts'
+import { encodeStatus, retryAfterSeconds, statusOf } from './answer.ts'
 import type { ContentEncoding, Signal } from './request.ts'
 
 export type Encoding = 'protobuf' | 'json'
@@ -81,4 +82,41 @@ export function wrongContentEncoding(header: string): Refusal {
   const came = JSON.stringify(header.slice(0, 100))
   const message = `Content-Encoding must be one of gzip, zstd, deflate and identity, ${came} came`
   return { reason: 'unsupported_encoding', message }
+}
+
+export function protocolError(error: NodeJS.ErrnoException): { readonly line: string; readonly refusal: Refusal } {
+  switch (error.code) {
+    case 'ERR_HTTP_REQUEST_TIMEOUT':
+      return {
+        line: '408 Request Timeout',
+        refusal: { reason: 'timed_out', message: 'the request did not arrive in time' },
+      }
+    case 'HPE_HEADER_OVERFLOW':
+      return {
+        line: '431 Request Header Fields Too Large',
+        refusal: { reason: 'too_large', message: 'the headers are too long' },
+      }
+    default:
+      return {
+        line: '400 Bad Request',
+        refusal: { reason: 'malformed', message: `this is not HTTP/1.1: ${error.message}` },
+      }
+  }
+}
+
+export function refusalAnswer(
+  refusal: Refusal,
+  encoding: Encoding,
+): { readonly status: number; readonly headers: Record<string, string | number>; readonly bytes: Buffer } {
+  const { http: status, grpc: code } = statusOf[refusal.reason]
+  const bytes = encodeStatus(refusal, code, encoding)
+  const headers: Record<string, string | number> = {
+    'Content-Type': contentTypeOf[encoding],
+    'Content-Length': bytes.length,
+  }
+  if (status === 401) headers['WWW-Authenticate'] = 'Bearer'
+  if (status === 405) headers.Allow = 'POST'
+  if (refusal.reason === 'unsupported_encoding') headers['Accept-Encoding'] = 'gzip, zstd, deflate, identity'
+  if (status === 429 || status === 503) headers['Retry-After'] = retryAfterSeconds(refusal.retryAfterMs ?? 1000)
+  return { status, headers, bytes }
 }

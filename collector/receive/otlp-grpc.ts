@@ -1,212 +1,287 @@
-// OTLP/gRPC on node:http2 with the framing by hand: five bytes before a message, a status in the trailers. A library does
-// the same at twice the price per request, and buffers and inflates before anybody was asked for a key.
-import { createSecureServer, createServer, type Http2Server, type Http2SecureServer, type IncomingHttpHeaders, type ServerHttp2Session, type ServerHttp2Stream } from 'node:http2'
+// OTLP over gRPC, on node:http2 with the framing by hand: five bytes before a message, a status in the trailers. A library
+// does the same at twice the price per request, and buffers and inflates before anybody was asked for a key. Promises:
+// a message's declared length is checked before a byte of it is kept; every call gets exactly one status, or a closed
+// connection; what gets OK was accepted first.
+//
+// A call is `reading` its message, then `accepting`, then `done`.
+import {
+  constants,
+  createSecureServer,
+  createServer,
+  type Http2SecureServer,
+  type Http2Server,
+  type IncomingHttpHeaders,
+  type OutgoingHttpHeaders,
+  type ServerHttp2Session,
+  type ServerHttp2Stream,
+} from 'node:http2'
 import type { AddressInfo } from 'node:net'
 import { limits } from '../limits.ts'
-import { acceptFailed, bodyTooLarge, isRefusal, noRoom, openAdmission, type Refusal, refusalOf, stopping } from './admission.ts'
-import { encodeAccepted, encodeGrpcMessage, encodeStatus, statusOf } from './answer.ts'
+import {
+  acceptFailed,
+  bodyTooLarge,
+  isRefusal,
+  noRoom,
+  openAdmission,
+  type Refusal,
+  refusalOf,
+  stopping,
+  tooSlow,
+} from './admission.ts'
+import { encodeAccepted, encodeGrpcMessage, encodeStatus, grpcStatus, statusOf } from './answer.ts'
 import type { Body } from './bodies.ts'
+import { answerHealth, healthCheckPath } from './grpc-health.ts'
+import {
+  compressionMissing,
+  encodeFrame,
+  flagUnknown,
+  frameHeadBytes,
+  grpcContentType,
+  isGrpc,
+  messageMissing,
+  messageTorn,
+  messageTwice,
+  nothingWaits,
+  signalOfMethod,
+  timeoutMsOf,
+  unknownMethod,
+  wrongGrpcContentType,
+  wrongGrpcEncoding,
+} from './grpc-message.ts'
 import { contentEncodingOf } from './http-fields.ts'
-import { after, isForwarded, isLoopback, listen, openFailureLog, type Receiver, type ReceiverOptions } from './receiver.ts'
-import type { ContentEncoding, Identity, Signal } from './request.ts'
-
-const signalOfPath: ReadonlyMap<string, Signal> = new Map([
-  ['/opentelemetry.proto.collector.trace.v1.TraceService/Export', 'traces'],
-  ['/opentelemetry.proto.collector.metrics.v1.MetricsService/Export', 'metrics'],
-  ['/opentelemetry.proto.collector.logs.v1.LogsService/Export', 'logs'],
-])
-const frameHeadBytes = 5
-const contentType = 'application/grpc+proto'
+import {
+  after,
+  isForwarded,
+  isLoopback,
+  listen,
+  openFailureLog,
+  type Receiver,
+  type ReceiverOptions,
+} from './receiver.ts'
+import type { ContentEncoding, ExportOutcome, Identity, Signal } from './request.ts'
 
 type Call = {
   readonly stream: ServerHttp2Stream
   readonly signal: Signal | 'unknown'
-  readonly identity: Identity | undefined
-  readonly compression: ContentEncoding
-  body: Body | undefined
-  head: Buffer
+  readonly startedMs: number
+  state: 'reading' | 'accepting' | 'done'
+  /** The first bytes of a frame head that was cut in two. */
+  head: Buffer | undefined
   isCompressed: boolean
-  lengthLeft: number
-  isDone: boolean
+  messageBytes: number
+  body: Body | undefined
 }
+
+type Admitted = {
+  readonly identity: Identity
+  readonly signal: Signal
+  readonly contentEncoding: ContentEncoding
+  readonly timeoutMs: number
+}
+
+// The answer to nearly every call, made once.
+const okHeaders: OutgoingHttpHeaders = { ':status': 200, 'content-type': grpcContentType }
+const okTrailers: OutgoingHttpHeaders = { 'grpc-status': String(grpcStatus.ok) }
+const trailersFollow = { waitForTrailers: true }
+const fullyAccepted = encodeFrame(Buffer.alloc(0))
 
 export async function openOtlpGrpc(options: ReceiverOptions): Promise<Receiver> {
   const { host, port, tls, accept, log, count, bounds = limits } = options
   const admission = openAdmission({ ...options, bodyBytesMax: bounds.requestBytesMax })
-  const logFailure = openFailureLog({ write: (fields, message) => log.error(fields, message), clockMs: () => performance.now() })
+  const clockMs = () => performance.now()
+  const logFailure = openFailureLog({ write: (fields, message) => log.error(fields, message), clockMs })
+  const logConnection = openFailureLog({ write: (fields, message) => log.warn(fields, message), clockMs })
   const open = new Set<Call>()
-  const sessions = new Set<ServerHttp2Session>()
+  const peers = new Map<ServerHttp2Session, string | undefined>()
   let isStopping = false
   let localBoundToLoopback = false
   let onLastDone: (() => void) | undefined
 
+  // Node's own bounds hold for the rest: a peer that resets more than 1,000 calls at once and 33 a second after that, or
+  // sends invalid frames, is disconnected, and so is one that makes a connection hold more than 10 MB beside its bodies.
   const http2Options = {
-    settings: { maxConcurrentStreams: limits.grpcStreamsMax, initialWindowSize: limits.grpcStreamWindowBytes },
+    settings: {
+      maxConcurrentStreams: limits.grpcStreamsMax,
+      initialWindowSize: limits.grpcStreamWindowBytes,
+      maxHeaderListSize: limits.grpcHeadersBytesMax,
+    },
     maxHeaderListPairs: 64,
-    peerMaxConcurrentStreams: 0,
   }
-  const server: Http2Server | Http2SecureServer = tls ? createSecureServer({ ...tls.options(), ...http2Options }) : createServer(http2Options)
-  if (tls !== undefined) tls.attach(server as Http2SecureServer)
+  const server: Http2Server | Http2SecureServer = tls
+    ? createSecureServer({ ...tls.options(), ...http2Options, handshakeTimeout: bounds.requestHeadersMs })
+    : createServer(http2Options)
+  server.maxConnections = bounds.connectionsMax
+  tls?.attach(server)
   server.on('session', (session: ServerHttp2Session) => {
-    sessions.add(session)
+    peers.set(session, session.socket.remoteAddress)
     session.setLocalWindowSize(limits.grpcConnectionWindowBytes)
     session.setTimeout(bounds.connectionIdleMs, () => session.close())
-    session.on('close', () => sessions.delete(session))
-    session.on('error', (error) => logFailure(error, 'a gRPC connection failed'))
+    session.on('close', () => peers.delete(session))
   })
-  server.on('stream', (stream: ServerHttp2Stream, headers: IncomingHttpHeaders) => receive(stream, headers))
+  server.on('stream', receive)
+  server.on('sessionError', (error: Error) => logConnection(error, 'a gRPC connection failed'))
+  server.on('tlsClientError', (error: Error) => logConnection(error, 'a TLS handshake failed'))
+  server.on('drop', () => count('unknown', 'unavailable'))
 
   function receive(stream: ServerHttp2Stream, headers: IncomingHttpHeaders): void {
-    const signal = signalOfPath.get(String(headers[':path'])) ?? 'unknown'
-    const encoding = contentEncodingOf(headers['grpc-encoding'] as string | undefined)
-    const admitted = admit(stream, headers, signal, encoding)
+    if (headers[':path'] === healthCheckPath) {
+      answerHealth(stream, () => !isStopping)
+      return
+    }
     const call: Call = {
       stream,
-      signal,
-      identity: isRefusal(admitted) ? undefined : admitted,
-      compression: encoding ?? 'identity',
-      body: undefined,
-      head: Buffer.alloc(0),
+      signal: signalOfMethod(headers[':path']),
+      startedMs: clockMs(),
+      state: 'reading',
+      head: undefined,
       isCompressed: false,
-      lengthLeft: -1,
-      isDone: false,
+      messageBytes: 0,
+      body: undefined,
     }
     open.add(call)
-    stream.on('error', () => finish(call))
-    stream.on('aborted', () => {
-      if (!call.isDone) count(call.signal, 'aborted')
-      finish(call)
-    })
-    stream.on('close', () => finish(call))
-    stream.setTimeout(bounds.requestMs, () => {
-      if (!call.isDone) refuse(call, { reason: 'timed_out', message: 'the message did not arrive in time', retryAfterMs: 1000 })
-    })
+    stream.on('close', () => onClosed(call))
+    // The close that follows says all there is to know.
+    stream.on('error', ignoreError)
+    if (!isGrpc(headers['content-type'])) {
+      refuse(call, wrongGrpcContentType(headers['content-type']), grpcStatus.invalidArgument, 415)
+      return
+    }
+    const admitted = admit(call, headers)
     if (isRefusal(admitted)) {
       refuse(call, admitted)
       return
     }
-    stream.on('data', (chunk: Buffer) => read(call, chunk))
-    stream.on('end', () => handOn(call))
+    stream.on('data', (chunk: Buffer) => read(call, admitted, chunk))
+    stream.on('end', () => end(call, admitted))
   }
 
-  function admit(stream: ServerHttp2Stream, headers: IncomingHttpHeaders, signal: Signal | 'unknown', encoding: ContentEncoding | undefined): Identity | Refusal {
-    if (signal === 'unknown') return { reason: 'unknown_path', message: `there is no method ${JSON.stringify(String(headers[':path']).slice(0, 100))}` }
-    if (headers[':method'] !== 'POST') return { reason: 'method_not_allowed', message: 'gRPC calls are POST' }
+  function admit({ stream, signal }: Call, headers: IncomingHttpHeaders): Admitted | Refusal {
+    if (signal === 'unknown') return unknownMethod(headers[':path'])
     if (isStopping) return stopping
     const identity = admission.identify({
       authorization: headers.authorization,
-      peerAddress: stream.session?.socket?.remoteAddress,
-      hostHeader: headers[':authority'],
+      peerAddress: stream.session && peers.get(stream.session as ServerHttp2Session),
+      hostHeader: headers[':authority'] ?? headers.host,
       localBoundToLoopback: localBoundToLoopback && !isForwarded(headers),
     })
     if (isRefusal(identity)) return identity
-    if (!/^application\/grpc(\+proto)?(;|$)/i.test(String(headers['content-type']))) {
-      return { reason: 'unsupported_media_type', message: 'Content-Type must be application/grpc or application/grpc+proto' }
-    }
-    if (encoding === undefined) return { reason: 'unsupported_encoding', message: 'grpc-encoding must be one of gzip, zstd, deflate and identity' }
-    return identity
+    const encoding = headers['grpc-encoding']
+    const contentEncoding = contentEncodingOf(Array.isArray(encoding) ? encoding.join() : encoding)
+    if (contentEncoding === undefined) return wrongGrpcEncoding(String(encoding))
+    return { identity, signal, contentEncoding, timeoutMs: timeoutMsOf(headers['grpc-timeout']) }
   }
 
-  function read(call: Call, chunk: Buffer): void {
-    if (call.isDone) return
+  function read(call: Call, admitted: Admitted, chunk: Buffer): void {
+    if (call.state !== 'reading') return
     let rest = chunk
     if (call.body === undefined) {
-      call.head = call.head.length === 0 ? rest : Buffer.concat([call.head, rest])
-      if (call.head.length < frameHeadBytes) return
-      call.isCompressed = call.head[0] === 1
-      const length = call.head.readUInt32BE(1)
-      const refusal = openBody(call, length)
-      if (refusal !== undefined) {
-        refuse(call, refusal)
+      const head = call.head === undefined ? chunk : Buffer.concat([call.head, chunk])
+      if (head.length < frameHeadBytes) {
+        call.head = head
         return
       }
-      rest = call.head.subarray(frameHeadBytes)
-      call.head = Buffer.alloc(0)
+      openMessage(call, admitted, head)
+      rest = head.subarray(frameHeadBytes)
     }
-    if (rest.length === 0) return
-    if (rest.length > call.lengthLeft) {
-      refuse(call, { reason: 'malformed', message: 'more bytes came than the message declares; Export takes one message' })
+    const { body, messageBytes } = call
+    if (body === undefined || rest.length === 0) return
+    if (body.length() + rest.length > messageBytes) {
+      refuse(call, messageTwice)
       return
     }
-    call.lengthLeft -= rest.length
-    const appended = call.body?.append(rest)
-    if (appended !== 'kept') refuse(call, appended === 'too_large' ? bodyTooLarge(undefined, bounds.requestBytesMax) : noRoom)
+    const appended = body.append(rest)
+    if (appended === 'too_large') refuse(call, bodyTooLarge(undefined, bounds.requestBytesMax))
+    else if (appended === 'no_room') refuse(call, noRoom)
   }
 
-  function openBody(call: Call, length: number): Refusal | undefined {
-    if ((call.head[0] as number) > 1) return { reason: 'malformed', message: 'the compressed flag of a message is 0 or 1' }
-    if (call.isCompressed && call.compression === 'identity') {
-      return { reason: 'malformed', message: 'the message says it is compressed, and grpc-encoding names no compression' }
-    }
-    if (call.identity === undefined) return stopping
-    const body = admission.openBody(call.identity.tenant, length)
-    if (isRefusal(body)) return body
-    call.body = body
-    call.lengthLeft = length
-    return undefined
-  }
-
-  function handOn(call: Call): void {
-    if (call.isDone) return
-    const { body, identity, signal } = call
-    if (body === undefined || call.lengthLeft !== 0 || identity === undefined || signal === 'unknown') {
-      refuse(call, { reason: 'malformed', message: 'the message ends before its declared length' })
+  /** Leaves `call.body` undefined when it refused the call. */
+  function openMessage(call: Call, { identity, contentEncoding }: Admitted, head: Buffer): void {
+    const flag = head[0]
+    if (flag !== 0 && flag !== 1) {
+      refuse(call, flagUnknown, grpcStatus.internal)
       return
     }
-    accept({ signal, identity, encoding: 'protobuf', contentEncoding: call.isCompressed ? call.compression : 'identity', body: body.bytes() }).then(
+    if (flag === 1 && contentEncoding === 'identity') {
+      refuse(call, compressionMissing, grpcStatus.internal)
+      return
+    }
+    call.isCompressed = flag === 1
+    call.messageBytes = head.readUInt32BE(1)
+    const body = admission.openBody(identity.tenant, call.messageBytes)
+    if (isRefusal(body)) refuse(call, body)
+    else call.body = body
+  }
+
+  function end(call: Call, admitted: Admitted): void {
+    if (call.state !== 'reading') return
+    const { body, signal, messageBytes } = call
+    if (body === undefined) refuse(call, messageMissing)
+    else if (body.length() < messageBytes) refuse(call, messageTorn(messageBytes, body.length()))
+    else if (clockMs() - call.startedMs > admitted.timeoutMs) refuse(call, nothingWaits, grpcStatus.deadlineExceeded)
+    else if (signal !== 'unknown') handOn(call, admitted, body)
+  }
+
+  function handOn(call: Call, { identity, signal, contentEncoding }: Admitted, body: Body): void {
+    call.state = 'accepting'
+    const encodingUsed = call.isCompressed ? contentEncoding : 'identity'
+    accept({ signal, identity, encoding: 'protobuf', contentEncoding: encodingUsed, body: body.bytes() }).then(
       (outcome) => {
         body.release()
-        if (call.isDone) return
-        const refusal = refusalOf(outcome)
-        if (refusal !== undefined) refuse(call, refusal)
-        else if (outcome.kind === 'accepted') answer(call, encodeAccepted(signal, outcome.rejected, outcome.message, 'protobuf'))
+        if (call.state === 'accepting') answer(call, signal, outcome)
       },
       (error: unknown) => {
         body.release()
         logFailure(error, `could not accept ${signal} sent over gRPC`)
-        if (!call.isDone) refuse(call, acceptFailed)
+        if (call.state === 'accepting') refuse(call, acceptFailed)
       },
     )
   }
 
-  function answer(call: Call, message: Buffer): void {
+  function answer(call: Call, signal: Signal, outcome: ExportOutcome): void {
+    const refusal = refusalOf(outcome)
+    if (refusal !== undefined) refuse(call, refusal)
+    if (outcome.kind !== 'accepted') return
     const { stream } = call
-    const frame = Buffer.alloc(frameHeadBytes + message.length)
-    frame.writeUInt32BE(message.length, 1)
-    message.copy(frame, frameHeadBytes)
-    stream.respond({ ':status': 200, 'content-type': contentType }, { waitForTrailers: true })
-    stream.on('wantTrailers', () => stream.sendTrailers({ 'grpc-status': '0' }))
-    stream.end(frame)
+    const message = encodeAccepted(signal, outcome.rejected, outcome.message, 'protobuf')
+    stream.respond(okHeaders, trailersFollow)
+    stream.on('wantTrailers', sendOkTrailers)
+    stream.end(message.length === 0 ? fullyAccepted : encodeFrame(message))
     finish(call)
   }
 
-  function refuse(call: Call, refusal: Refusal): void {
+  function refuse(
+    call: Call,
+    refusal: Refusal,
+    code: number = statusOf[refusal.reason].grpc,
+    httpStatus = constants.HTTP_STATUS_OK,
+  ): void {
     const { stream } = call
     count(call.signal, refusal.reason)
-    call.body?.release()
-    const code = statusOf[refusal.reason].grpc
-    if (!stream.destroyed && !stream.headersSent) {
-      stream.respond(
-        {
-          ':status': 200,
-          'content-type': contentType,
-          'grpc-status': String(code),
-          'grpc-message': encodeGrpcMessage(refusal.message),
-          'grpc-status-details-bin': encodeStatus(refusal, code, 'protobuf').toString('base64'),
-        },
-        { endStream: true },
-      )
-      // What else the client has to send would only fill the window; NO_ERROR says that nothing was wrong with it.
-      stream.resume()
+    finish(call)
+    if (stream.closed || stream.destroyed) return
+    const trailers: OutgoingHttpHeaders = {
+      ':status': httpStatus,
+      'content-type': grpcContentType,
+      'grpc-status': String(code),
+      'grpc-message': encodeGrpcMessage(refusal.message),
+      'grpc-status-details-bin': encodeStatus(refusal, code, 'protobuf').toString('base64').replace(/=+$/, ''),
     }
+    if (refusal.reason === 'unsupported_encoding') trailers['grpc-accept-encoding'] = 'identity,gzip,deflate,zstd'
+    stream.respond(trailers, { endStream: true })
+    // What the client has still to send would only be thrown away; NO_ERROR says that the answer stands without it.
+    if (!stream.readableEnded) stream.close(constants.NGHTTP2_NO_ERROR)
+  }
+
+  function onClosed(call: Call): void {
+    if (call.state === 'reading') count(call.signal, 'aborted')
     finish(call)
   }
 
   function finish(call: Call): void {
-    if (call.isDone) return
-    call.isDone = true
-    open.delete(call)
-    if (open.size === 0) onLastDone?.()
+    // While `accept` works on the message its bytes stay counted, whatever became of the client.
+    if (call.state === 'reading') call.body?.release()
+    call.state = 'done'
+    if (open.delete(call) && open.size === 0) onLastDone?.()
   }
 
   let stopped: Promise<void> | undefined
@@ -218,21 +293,37 @@ export async function openOtlpGrpc(options: ReceiverOptions): Promise<Receiver> 
   async function stopNow(deadlineMs: number): Promise<void> {
     isStopping = true
     const closed = new Promise<void>((resolve) => server.close(() => resolve()))
-    // GOAWAY: calls under way are finished, new ones go elsewhere.
-    for (const session of sessions) session.close()
     const lastDone = new Promise<void>((resolve) => {
       if (open.size === 0) resolve()
       else onLastDone = resolve
     })
+    // GOAWAY: calls under way are finished, new ones go to another connection.
+    for (const session of peers.keys()) session.close()
     await Promise.race([lastDone, after(deadlineMs)])
     for (const call of [...open]) refuse(call, stopping)
     await Promise.race([closed, after(250)])
-    for (const session of sessions) session.destroy()
+    for (const session of peers.keys()) session.destroy()
+    clearInterval(sweep)
     await closed
   }
 
   await listen(server, host, port)
+  const sweep = setInterval(
+    () => {
+      const startedBefore = clockMs() - bounds.requestMs
+      for (const call of open) {
+        if (call.state === 'reading' && call.startedMs < startedBefore) refuse(call, tooSlow)
+      }
+    },
+    Math.min(1_000, bounds.requestMs / 4),
+  ).unref()
   const bound = server.address() as AddressInfo
   localBoundToLoopback = isLoopback(bound.address)
   return { address: bound.address, port: bound.port, stop, [Symbol.asyncDispose]: () => stop(limits.receiverStopMs) }
+}
+
+function ignoreError(): void {}
+
+function sendOkTrailers(this: ServerHttp2Stream): void {
+  this.sendTrailers(okTrailers)
 }

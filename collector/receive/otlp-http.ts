@@ -20,7 +20,7 @@ import {
   stopping,
   tooSlow,
 } from './admission.ts'
-import { encodeAccepted, encodeStatus, retryAfterSeconds, statusOf } from './answer.ts'
+import { encodeAccepted } from './answer.ts'
 import type { Body } from './bodies.ts'
 import {
   contentEncodingOf,
@@ -29,13 +29,23 @@ import {
   type Encoding,
   encodingOf,
   isSmallRest,
+  protocolError,
+  refusalAnswer,
   signalOf,
   unknownPath,
   wrongContentEncoding,
   wrongMediaType,
   wrongMethod,
 } from './http-fields.ts'
-import { after, isForwarded, isLoopback, listen, openFailureLog, type Receiver, type ReceiverOptions } from './receiver.ts'
+import {
+  after,
+  isForwarded,
+  isLoopback,
+  listen,
+  openFailureLog,
+  type Receiver,
+  type ReceiverOptions,
+} from './receiver.ts'
 import type { ContentEncoding, ExportOutcome, Identity, Signal } from './request.ts'
 
 type Exchange = {
@@ -222,32 +232,25 @@ export async function openOtlpHttp(options: ReceiverOptions): Promise<Receiver> 
     if (open.size === 0) onLastDone?.()
   }
 
+  /** What the parser could not go on with. Requests before it on the same connection still get their answers. */
   function onClientError(error: NodeJS.ErrnoException, socket: Socket): void {
-    const here = [...open].filter((exchange) => exchange.request.socket === socket)
-    const [exchange] = here
-    // With an answer under way, another one in the midst of it would be taken for its body.
-    if (error.code === 'ECONNRESET' || !socket.writable || here.length > 1 || (exchange && !isUnanswered(exchange))) {
+    if (error.code === 'ECONNRESET' || !socket.writable) {
       socket.destroy()
       return
     }
     const { line, refusal } = protocolError(error)
-    count(exchange?.signal ?? 'unknown', refusal.reason)
-    const { headers, bytes } = refusalAnswer(refusal, exchange?.encoding ?? 'json')
+    const last = [...open].findLast((exchange) => exchange.request.socket === socket)
+    if (last !== undefined) {
+      last.response.shouldKeepAlive = false
+      if (last.state === 'reading') refuse(last, refusal)
+      return
+    }
+    count('unknown', refusal.reason)
+    const { headers, bytes } = refusalAnswer(refusal, 'json')
     const head = Object.entries({ ...headers, Connection: 'close' }).map(([name, value]) => `${name}: ${value}`)
     socket.end(Buffer.concat([Buffer.from(`HTTP/1.1 ${line}\r\n${head.join('\r\n')}\r\n\r\n`), bytes]))
     socket.destroySoon()
-    if (exchange) finish(exchange)
   }
-
-  const sweep = setInterval(
-    () => {
-      const startedBefore = clockMs() - bounds.requestMs
-      for (const exchange of open) {
-        if (exchange.state === 'reading' && exchange.startedMs < startedBefore) refuse(exchange, tooSlow)
-      }
-    },
-    Math.min(1_000, bounds.requestMs / 4),
-  ).unref()
 
   let stopped: Promise<void> | undefined
   function stop(deadlineMs: number): Promise<void> {
@@ -270,11 +273,20 @@ export async function openOtlpHttp(options: ReceiverOptions): Promise<Receiver> 
     // just written get the time to leave.
     await Promise.race([closed, after(250)])
     server.closeAllConnections()
-    await closed
     clearInterval(sweep)
+    await closed
   }
 
   await listen(server, host, port)
+  const sweep = setInterval(
+    () => {
+      const startedBefore = clockMs() - bounds.requestMs
+      for (const exchange of open) {
+        if (exchange.state === 'reading' && exchange.startedMs < startedBefore) refuse(exchange, tooSlow)
+      }
+    },
+    Math.min(1_000, bounds.requestMs / 4),
+  ).unref()
   const bound = server.address() as AddressInfo
   localBoundToLoopback = isLoopback(bound.address)
   return { address: bound.address, port: bound.port, stop, [Symbol.asyncDispose]: () => stop(limits.receiverStopMs) }
@@ -290,41 +302,4 @@ type Admitted = {
 
 function isUnanswered(exchange: Exchange): boolean {
   return exchange.state === 'reading' || exchange.state === 'accepting'
-}
-
-function refusalAnswer(
-  refusal: Refusal,
-  encoding: Encoding,
-): { readonly status: number; readonly headers: Record<string, string | number>; readonly bytes: Buffer } {
-  const { http: status, grpc: code } = statusOf[refusal.reason]
-  const bytes = encodeStatus(refusal, code, encoding)
-  const headers: Record<string, string | number> = {
-    'Content-Type': contentTypeOf[encoding],
-    'Content-Length': bytes.length,
-  }
-  if (status === 401) headers['WWW-Authenticate'] = 'Bearer'
-  if (status === 405) headers.Allow = 'POST'
-  if (refusal.reason === 'unsupported_encoding') headers['Accept-Encoding'] = 'gzip, zstd, deflate, identity'
-  if (status === 429 || status === 503) headers['Retry-After'] = retryAfterSeconds(refusal.retryAfterMs ?? 1000)
-  return { status, headers, bytes }
-}
-
-function protocolError(error: NodeJS.ErrnoException): { readonly line: string; readonly refusal: Refusal } {
-  switch (error.code) {
-    case 'ERR_HTTP_REQUEST_TIMEOUT':
-      return {
-        line: '408 Request Timeout',
-        refusal: { reason: 'timed_out', message: 'the request did not arrive in time' },
-      }
-    case 'HPE_HEADER_OVERFLOW':
-      return {
-        line: '431 Request Header Fields Too Large',
-        refusal: { reason: 'too_large', message: 'the headers are too long' },
-      }
-    default:
-      return {
-        line: '400 Bad Request',
-        refusal: { reason: 'malformed', message: `this is not HTTP/1.1: ${error.message}` },
-      }
-  }
 }

@@ -29,7 +29,7 @@ export function rowsFromOracle(signal: Signal, request: Decoded, clock: Clock): 
   const tables: { [table: string]: Row[] } = {}
   const counts = { badId: 0, tooOld: 0, tooNew: 0, durationsClamped: 0, timesReplaced: 0 }
   for (const record of recordsOf(signal, request)) {
-    if (!record.ids.every(({ bytes, length }) => bytes.length === 0 || bytes.length === length)) {
+    if (!record.ids.every(isValidId)) {
       counts.badId += 1
       continue
     }
@@ -50,7 +50,13 @@ export function rowsFromOracle(signal: Signal, request: Decoded, clock: Clock): 
   return { tables, left: { badId, tooOld, tooNew }, durationsClamped, timesReplaced }
 }
 
-type Id = { readonly bytes: Buffer; readonly length: number }
+/** A span must have ids; a log record or a parent may have none. Those of links and exemplars are stored as they are. */
+type Id = { readonly bytes: Buffer; readonly length: number; readonly isRequired: boolean }
+
+function isValidId({ bytes, length, isRequired }: Id): boolean {
+  if (isRequired && bytes.every((byte) => byte === 0)) return false
+  return bytes.length === length || (!isRequired && bytes.length === 0)
+}
 
 type RecordRead = {
   readonly table: string
@@ -121,7 +127,7 @@ function readSpan(resourceSpans: Decoded, scopeSpans: Decoded, span: Decoded): R
     }
     return { row, isClamped: duration < 0n }
   }
-  const ids = [...spanContextIds(span), id(span, 'parentSpanId', 8), ...links.flatMap(spanContextIds)]
+  const ids = [...spanContextIds(span, true), id(span, 'parentSpanId', 8, false)]
   return { table: 'otel_traces', ids, times: [big(span, 'startTimeUnixNano')], toRow }
 }
 
@@ -150,7 +156,7 @@ function readLog(resourceLogs: Decoded, scopeLogs: Decoded, log: Decoded): Recor
     return { row, isClamped: false }
   }
   const times = [big(log, 'timeUnixNano'), big(log, 'observedTimeUnixNano')]
-  return { table: 'otel_logs', ids: spanContextIds(log), times, toRow }
+  return { table: 'otel_logs', ids: spanContextIds(log, false), times, toRow }
 }
 
 function readMetric(resourceMetrics: Decoded, scopeMetrics: Decoded, metric: Decoded): RecordRead[] {
@@ -183,8 +189,7 @@ function readMetric(resourceMetrics: Decoded, scopeMetrics: Decoded, metric: Dec
       const row = { ...head, ...times, Flags: int(point, 'flags'), ...readPoint.columns(point, data) }
       return { row: readPoint.hasExemplars ? { ...row, ...exemplarColumns(exemplars) } : row, isClamped: false }
     }
-    const ids = readPoint.hasExemplars ? exemplars.flatMap(spanContextIds) : []
-    return { table: readPoint.table, ids, times: [big(point, 'timeUnixNano')], toRow }
+    return { table: readPoint.table, ids: [], times: [big(point, 'timeUnixNano')], toRow }
   })
 }
 
@@ -269,12 +274,12 @@ function numberValue(point: Decoded): number {
   return point.value === 'asInt' ? Number(big(point, 'asInt')) : 0
 }
 
-function spanContextIds(message: Decoded): Id[] {
-  return [id(message, 'traceId', 16), id(message, 'spanId', 8)]
+function spanContextIds(message: Decoded, isRequired: boolean): Id[] {
+  return [id(message, 'traceId', 16, isRequired), id(message, 'spanId', 8, isRequired)]
 }
 
-function id(message: Decoded, name: string, length: number): Id {
-  return { bytes: bytesOf(message, name), length }
+function id(message: Decoded, name: string, length: number, isRequired: boolean): Id {
+  return { bytes: bytesOf(message, name), length, isRequired }
 }
 
 /** '' for an id that is absent or all zero, which OTLP calls the same. */

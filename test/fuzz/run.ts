@@ -2,6 +2,7 @@
 import { parseArgs } from 'node:util'
 import { checkJson, makeCase } from './cases.ts'
 import { openOracle } from './oracle.ts'
+import { checkWalk } from './walk.ts'
 
 const { values } = parseArgs({ options: { cases: { type: 'string' }, seed: { type: 'string' } } })
 const cases = Number(values.cases ?? 100_000)
@@ -18,6 +19,7 @@ let jsonBytes = 0
 for (let index = 0; index < cases; index += 1) {
   const fuzzCase = makeCase(oracle, firstSeed + index, index % 2 === 0)
   checkJson(oracle, fuzzCase)
+  checkWalk(oracle, fuzzCase)
   wireBytes += fuzzCase.wire.length
   jsonBytes += fuzzCase.json.length
   if (index % 10_000 === 9_999) console.log(`fuzz: ${index + 1} passed, ${Math.round(performance.now() - started)} ms`)

@@ -1,0 +1,260 @@
+// The journal on a disk that can be full, broken, or lose power: what was answered is there exactly once, and nothing else
+// is there that a retry would double.
+import { expect, test } from 'vitest'
+import { appendIndex, type Block } from '@tallylight/storage/clickhouse/block.ts'
+import { appendText, appendUint16, appendUint64 } from '@tallylight/storage/clickhouse/stream.ts'
+import { quarantineTable } from '@tallylight/storage/clickhouse/tables.ts'
+import { internBytes } from '../otlp/walk.ts'
+import { Malformed } from '../otlp/wire.ts'
+import { dictionaryEntries, SegmentFull } from '@tallylight/storage/clickhouse/dictionary.ts'
+import { type Journal, type JournalProblem, openJournal, type SealedSegment } from './journal.ts'
+import { type MemoryDisk, openMemoryDisk } from './memory-disk.ts'
+
+const today = Math.floor(Date.now() / 86_400_000)
+
+type Opened = { readonly journal: Journal; readonly sealed: SealedSegment[]; readonly problems: JournalProblem[] }
+
+async function open(disk: MemoryDisk, bounds: { readonly segmentBytesMax?: number; readonly sealedBytesMax?: number } = {}): Promise<Opened> {
+  const sealed: SealedSegment[] = []
+  const problems: JournalProblem[] = []
+  const journal = await openJournal({
+    directory: '/journal',
+    files: disk.files,
+    now: Date.now,
+    insertSettings: {},
+    bounds: {
+      segmentBytesMax: bounds.segmentBytesMax ?? 1024 * 1024,
+      segmentRowsMax: 10_000,
+      liveAgeMsMax: 60_000,
+      lateAgeMsMax: 60_000,
+      journalBytesMax: 1024 * 1024 * 1024,
+      reserveBytes: () => 0,
+      spaceCheckMs: 0,
+      sealedBytesMax: bounds.sealedBytesMax ?? 0,
+      blocksPerSegmentMax: 16,
+      answeredMs: 300_000,
+    },
+    onSealed: (segment) => sealed.push(segment),
+    onProblem: (problem) => problems.push(problem),
+  })
+  return { journal, sealed, problems }
+}
+
+/** Appends rows with these ids, some of a late day. True when they were made durable. */
+async function append(journal: Journal, ids: readonly string[], lateFrom = ids.length): Promise<boolean> {
+  const outcome = journal.append((openBlock) => {
+    for (const [at, id] of ids.entries()) {
+      const { columns } = appendRow(openBlock(quarantineTable, at < lateFrom ? today : today - 10))
+      // A dictionary that grows with every row, so that losing or cutting a frame shows in the rows behind it.
+      appendIndex(columns.Reason, internBytes(columns.Reason, Buffer.from(`reason ${id}`)))
+      appendText(columns.Record.data, Buffer.from(id))
+    }
+    return { signal: 'logs', digest: digestOf(ids), kept: ids.length, rejected: 0, message: '' }
+  })
+  return outcome.kind === 'appended' && (await outcome.durable)
+}
+
+function appendRow(block: Block<typeof quarantineTable>): Block<typeof quarantineTable> {
+  const { columns } = block
+  appendIndex(columns.TenantId, internBytes(columns.TenantId, Buffer.from('t')))
+  appendUint16(columns.RetentionDays.data, 30)
+  appendUint64(columns.Time.data, 1, 0)
+  appendIndex(columns.Signal, internBytes(columns.Signal, Buffer.from('logs')))
+  appendText(columns.Message.data, Buffer.from('m'))
+  appendIndex(columns.Format, internBytes(columns.Format, Buffer.from('otlp')))
+  block.rows++
+  return block
+}
+
+function digestOf(ids: readonly string[]): Buffer {
+  return Buffer.from(ids.join(',').padEnd(16, '.').slice(0, 16))
+}
+
+/** Every row of every sealed segment as `record|reason`. */
+async function rowsIn({ journal, sealed }: Opened): Promise<string[]> {
+  const rows: string[] = []
+  for (const segment of sealed) {
+    const loaded = await journal.load(segment)
+    for (const { block } of loaded.parts) {
+      const records = block.columns['Record']
+      const reasons = block.columns['Reason']
+      if (records?.kind !== 'string' || reasons?.kind !== 'lowCardinality') throw new Error('not the quarantine')
+      const texts = stringsOf(records.data.bytes.subarray(0, records.data.length))
+      const entries = dictionaryEntries(reasons.dictionary).map(String)
+      for (const [at, text] of texts.entries()) rows.push(`${text}|${entries[reasons.indexes.view.getUint16(at * 2, true)]}`)
+      expect(texts).toHaveLength(block.rows)
+    }
+    loaded.release()
+  }
+  return rows.sort()
+}
+
+function stringsOf(bytes: Buffer): string[] {
+  const texts: string[] = []
+  for (let at = 0; at < bytes.length; ) {
+    const length = bytes.readUInt8(at)
+    texts.push(bytes.toString('utf8', at + 1, at + 1 + length))
+    at += 1 + length
+  }
+  return texts
+}
+
+const rowsOf = (ids: readonly string[]): string[] => ids.map((id) => `${id}|reason ${id}`).sort()
+
+test('journal: rows of many requests are found in order after a stop, with their dictionaries', async () => {
+  const disk = openMemoryDisk()
+  const first = await open(disk)
+  const ids = Array.from({ length: 50 }, (_, at) => `row-${at}`)
+  for (const id of ids) expect(await append(first.journal, [id])).toBe(true)
+  await first.journal.stop()
+  expect(await rowsIn(first)).toEqual(rowsOf(ids))
+  expect(await rowsIn(await open(disk))).toEqual(rowsOf(ids))
+})
+
+test('journal: a power cut keeps what was answered, and tells retries of it from new requests', async () => {
+  const disk = openMemoryDisk()
+  const first = await open(disk)
+  expect(await append(first.journal, ['a', 'b'], 1)).toBe(true)
+  const unanswered = append(first.journal, ['c'])
+  const second = await open(disk.powerCut())
+  expect(await rowsIn(second)).toEqual(rowsOf(['a', 'b']))
+  expect(second.journal.answered.map((request) => request.digest.toString())).toEqual([digestOf(['a', 'b']).toString()])
+  expect(second.journal.status().inJournal.logs).toBe(2)
+  expect(second.journal.status().accepted.logs).toBe(2)
+  await unanswered
+})
+
+test('journal: power cuts at every operation of a run lose no answered row and double none that is sent again', async () => {
+  let cuts = 0
+  for (let stopAfter = 1; ; stopAfter++) {
+    const disk = openMemoryDisk()
+    const { journal } = await open(disk)
+    const answered: string[] = []
+    disk.stopAfter(stopAfter)
+    for (let at = 0; at < 4; at++) {
+      const ids = [`${at}a`, `${at}b`]
+      if (await append(journal, ids, at % 2 === 0 ? 1 : 2)) answered.push(...ids)
+    }
+    const isOver = !disk.hasStopped()
+    const after = await open(disk.powerCut())
+    const known = new Set(after.journal.answered.map((request) => request.digest.toString()))
+    // The client sends again what was not answered; what the journal remembers is answered and not stored again.
+    for (let at = 0; at < 4; at++) {
+      const ids = [`${at}a`, `${at}b`]
+      if (!answered.includes(ids[0] as string) && !known.has(digestOf(ids).toString())) expect(await append(after.journal, ids, 1)).toBe(true)
+    }
+    await after.journal.stop()
+    expect(await rowsIn(after), `power cut after operation ${stopAfter}`).toEqual(rowsOf(['0a', '0b', '1a', '1b', '2a', '2b', '3a', '3b']))
+    if (isOver) break
+    cuts++
+  }
+  expect(cuts).toBeGreaterThan(8)
+})
+
+test('journal: a write that fails answers no, leaves nothing behind, and the next one works', async () => {
+  for (const operation of ['write', 'sync', 'open'] as const) {
+    const disk = openMemoryDisk()
+    const opened = await open(disk)
+    expect(await append(opened.journal, ['before'])).toBe(true)
+    if (operation === 'open') await opened.journal.stop()
+    const running = operation === 'open' ? await open(disk) : opened
+    disk.failNext(operation, Object.assign(new Error('no space left on device'), { code: 'ENOSPC' }))
+    expect(await append(running.journal, ['failed']), operation).toBe(false)
+    expect(await append(running.journal, ['after']), operation).toBe(true)
+    await running.journal.stop()
+    expect(await rowsIn(running), operation).toEqual(rowsOf(['before', 'after']))
+    expect(await rowsIn(await open(disk.powerCut())), operation).toEqual(rowsOf(['before', 'after']))
+  }
+})
+
+test('journal: a corrupt frame is set aside, and every row of the others is kept', async () => {
+  const disk = openMemoryDisk()
+  const first = await open(disk)
+  for (const id of ['one', 'two', 'three']) expect(await append(first.journal, [id])).toBe(true)
+  await first.journal.stop()
+  disk.corrupt(/\.segment$/, Buffer.from('two'))
+  const second = await open(disk)
+  expect(await rowsIn(second)).toEqual(['one|reason one', 'three|reason three'])
+  expect(second.journal.status().corruptFrames).toBe(1)
+  const { accepted, quarantined, inJournal } = second.journal.status()
+  expect({ accepted: accepted.logs, quarantined: quarantined.logs, inJournal: inJournal.logs }).toEqual({ accepted: 3, quarantined: 1, inJournal: 2 })
+})
+
+test('journal: garbage behind the last frame is cut off as a torn tail', async () => {
+  const disk = openMemoryDisk()
+  const first = await open(disk)
+  expect(await append(first.journal, ['kept'])).toBe(true)
+  await first.journal.stop()
+  disk.append(/\.segment$/, Buffer.from('TLF1 half a frame'))
+  const second = await open(disk)
+  expect(await rowsIn(second)).toEqual(rowsOf(['kept']))
+  expect(second.problems.map((problem) => problem.kind)).toEqual(['torn_tail'])
+})
+
+test('journal: an unknown format refuses the start and touches nothing', async () => {
+  const disk = openMemoryDisk()
+  const first = await open(disk)
+  expect(await append(first.journal, ['row'])).toBe(true)
+  await first.journal.stop()
+  disk.overwrite(/\.segment$/, 6, Buffer.from([9]))
+  const before = disk.listing()
+  await expect(open(disk)).rejects.toThrow(/journal format 9, and this collector knows 1/)
+  expect(disk.listing()).toEqual(before)
+})
+
+test('journal: a request that is malformed half way leaves no row', async () => {
+  const opened = await open(openMemoryDisk())
+  expect(await append(opened.journal, ['good'])).toBe(true)
+  const walk = () =>
+    opened.journal.append((openBlock) => {
+      const { columns } = appendRow(openBlock(quarantineTable, today))
+      appendIndex(columns.Reason, internBytes(columns.Reason, Buffer.from('reason never')))
+      appendText(columns.Record.data, Buffer.from('never'))
+      throw new Malformed('broken, at byte 7')
+    })
+  expect(walk).toThrow('broken, at byte 7')
+  expect(await append(opened.journal, ['next'])).toBe(true)
+  await opened.journal.stop()
+  expect(await rowsIn(opened)).toEqual(rowsOf(['good', 'next']))
+})
+
+test('journal: what is too large for a segment is refused, and what is too large for the rest of one begins the next', async () => {
+  const opened = await open(openMemoryDisk())
+  expect(await append(opened.journal, ['first'])).toBe(true)
+  let walks = 0
+  const second = opened.journal.append((openBlock) => {
+    if (walks++ === 0) throw new SegmentFull('full')
+    const { columns } = appendRow(openBlock(quarantineTable, today))
+    appendIndex(columns.Reason, internBytes(columns.Reason, Buffer.from('reason second')))
+    appendText(columns.Record.data, Buffer.from('second'))
+    return { signal: 'logs', digest: digestOf(['second']), kept: 1, rejected: 0, message: '' }
+  })
+  expect(second.kind === 'appended' && (await second.durable)).toBe(true)
+  const third = opened.journal.append(() => {
+    throw new SegmentFull('the request unfolds to more rows than a segment holds')
+  })
+  expect(third).toMatchObject({ kind: 'too_large', reason: expect.stringContaining('smaller requests') })
+  await opened.journal.stop()
+  expect(opened.sealed.length).toBeGreaterThan(1)
+  expect(await rowsIn(opened)).toEqual(rowsOf(['first', 'second']))
+})
+
+test('journal: the books balance through settling, removal and a restart', async () => {
+  const disk = openMemoryDisk()
+  const first = await open(disk)
+  expect(await append(first.journal, ['a', 'b', 'c'], 2)).toBe(true)
+  first.journal.countDuplicate('logs', 2)
+  await first.journal.stop()
+  for (const segment of first.sealed) {
+    const loaded = await first.journal.load(segment)
+    for (const part of loaded.parts) first.journal.settle(segment, part, { traces: 0, metrics: 0, logs: 0 }, { traces: 0, metrics: 0, logs: part.rows })
+    await first.journal.remove(segment)
+  }
+  for (const status of [first.journal.status(), (await open(disk.powerCut())).journal.status()]) {
+    const { accepted, stored, inJournal, quarantined, duplicate } = status
+    expect(quarantined.logs).toBe(3)
+    expect(accepted.logs).toBe(stored.logs + inJournal.logs + quarantined.logs + duplicate.logs)
+  }
+  const again = await open(disk.powerCut())
+  expect(again.journal.answered.map((request) => request.digest.toString())).toEqual([digestOf(['a', 'b', 'c']).toString()])
+})
