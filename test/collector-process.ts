@@ -2,6 +2,7 @@
 // killed and started again where it was.
 import { type ChildProcess, spawn } from 'node:child_process'
 import { mkdtemp, readFile, rm } from 'node:fs/promises'
+import { request } from 'node:http'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { createInterface } from 'node:readline'
@@ -96,13 +97,9 @@ export async function startCollector(environment: Readonly<Record<string, string
   }
 
   async function query<Row>(sql: string): Promise<readonly Row[]> {
-    const response = await fetch(`http://127.0.0.1:${portsNow().clickhouse}/?default_format=JSONEachRow`, {
-      method: 'POST',
-      body: sql,
-      headers: { 'X-ClickHouse-User': 'tallylight', 'X-ClickHouse-Key': adminKey },
-    })
-    const text = await response.text()
-    if (response.status !== 200) throw new Error(`${sql}: ${response.status} ${text}`)
+    const headers = { 'X-ClickHouse-User': 'tallylight', 'X-ClickHouse-Key': adminKey }
+    const { status, text } = await ask(portsNow().clickhouse, 'POST', '/?default_format=JSONEachRow', headers, sql)
+    if (status !== 200) throw new Error(`${sql}: ${status} ${text}`)
     return text
       .split('\n')
       .filter(Boolean)
@@ -110,13 +107,14 @@ export async function startCollector(environment: Readonly<Record<string, string
   }
 
   async function metric(name: string, labels: Readonly<Record<string, string>> = {}): Promise<number> {
-    const text = await (await fetch(`http://127.0.0.1:${portsNow().api}/metrics`)).text()
+    const { text } = await ask(portsNow().api, 'GET', '/metrics', {}, '')
     let sum = 0
     for (const line of text.split('\n')) {
       const found = /^(\w+)(?:\{(.*)\})? (\S+)$/.exec(line)
       if (found?.[1] !== name) continue
-      if (Object.entries(labels).every(([label, value]) => found[2]?.includes(`${label}="${value}"`)))
+      if (Object.entries(labels).every(([label, value]) => found[2]?.includes(`${label}="${value}"`))) {
         sum += Number(found[3])
+      }
     }
     return sum
   }
@@ -149,4 +147,29 @@ export async function startCollector(environment: Readonly<Record<string, string
       await rm(directory, { recursive: true, force: true })
     },
   }
+}
+
+/** A connection for each request: one kept from before a kill belongs to a process that is gone. */
+function ask(
+  port: number,
+  method: string,
+  path: string,
+  headers: Readonly<Record<string, string>>,
+  body: string,
+): Promise<{ readonly status: number; readonly text: string }> {
+  return new Promise((resolve, reject) => {
+    const call = request({ host: '127.0.0.1', port, method, path, headers, agent: false }, (response) => {
+      let text = ''
+      response.setEncoding('utf8')
+      response.on('data', (chunk: string) => {
+        text += chunk
+      })
+      response.on('end', () => resolve({ status: response.statusCode ?? 0, text }))
+      response.on('error', reject)
+    })
+    call.on('error', (error) =>
+      reject(new Error(`${method} ${path.slice(0, 40)} on port ${port} failed`, { cause: error })),
+    )
+    call.end(body)
+  })
 }

@@ -1,0 +1,11 @@
+import { expect, test } from 'vitest'
+import { runKills } from './kills.ts'
+
+for (const victim of ['collector', 'clickhouse'] as const) {
+  test(`kills: a ${victim} killed four times under load loses no answered span and doubles none`, async () => {
+    const result = await runKills({ kills: 4, seed: 7, victims: [victim] })
+    expect(result.answered).toBeGreaterThan(0)
+    expect({ lost: result.lost, doubled: result.doubled }).toEqual({ lost: 0, doubled: 0 })
+    expect(result.accepted).toBe(result.stored + result.quarantined + result.duplicate)
+  })
+}

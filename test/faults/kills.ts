@@ -1,0 +1,141 @@
+// Kills a collector again and again while clients send, then counts by id: what was answered must be there exactly once.
+// The clients behave as exporters do: what was not answered they send again, byte for byte.
+import assert from 'node:assert/strict'
+import { spawnSync } from 'node:child_process'
+import { field } from '@tallylight/collector/otlp/envelope.ts'
+import { type CollectorProcess, startCollector } from '../collector-process.ts'
+import { seededRandom } from '../random.ts'
+
+export type KillsResult = {
+  readonly kills: number
+  readonly answered: number
+  readonly lost: number
+  readonly doubled: number
+  readonly accepted: number
+  readonly stored: number
+  readonly duplicate: number
+  readonly quarantined: number
+}
+
+const clientCount = 4
+const spansPerRequest = 20
+
+/** `collector`: killed with SIGKILL, and its engines with it. `clickhouse`: the embedded engine alone. */
+export type Victim = 'collector' | 'clickhouse'
+
+export async function runKills(options: {
+  readonly kills: number
+  readonly seed: number
+  readonly victims: readonly Victim[]
+}): Promise<KillsResult> {
+  const random = seededRandom(options.seed)
+  await using collector = await startCollector()
+  const answered: string[] = []
+  let isOver = false
+  const clients = Array.from({ length: clientCount }, async (_, client) => {
+    for (let request = 0; !isOver; request++) {
+      const ids = Array.from({ length: spansPerRequest }, (_, span) => spanId(client, request, span))
+      await sendUntilAnswered(collector, requestOf(ids, request % 7 === 0))
+      answered.push(...ids)
+    }
+  })
+  for (let kill = 0; kill < options.kills; kill++) {
+    await waitForAnswers(answered, answered.length + 1 + random.below(2000))
+    if (random.pick(options.victims) === 'collector') {
+      await collector.kill('SIGKILL')
+      await collector.start()
+    } else {
+      await killEngine(collector)
+    }
+  }
+  isOver = true
+  await Promise.all(clients)
+  // A clean stop seals the lane of late days, which would stay open for a minute.
+  await collector.kill('SIGTERM')
+  await collector.start()
+  await collector.drained()
+  // Awaited here: the collector is stopped when this function returns.
+  return await count(collector, options.kills, answered)
+}
+
+async function count(collector: CollectorProcess, kills: number, answered: readonly string[]): Promise<KillsResult> {
+  const rows = await collector.query<{ SpanId: string; rows: number }>(
+    'SELECT SpanId, toUInt32(count()) AS rows FROM tallylight.otel_traces GROUP BY SpanId',
+  )
+  const stored = new Map(rows.map((row) => [row.SpanId, row.rows]))
+  const lost = answered.filter((id) => !stored.has(id)).length
+  const doubled = [...stored.values()].filter((copies) => copies > 1).length
+  assert.equal(new Set(answered).size, answered.length)
+  const total = (name: string): Promise<number> => collector.metric(`tallylight_${name}_records_total`)
+  return {
+    kills,
+    answered: answered.length,
+    lost,
+    doubled,
+    accepted: await total('accepted'),
+    stored: await total('stored'),
+    duplicate: await total('duplicate'),
+    quarantined: await total('quarantined'),
+  }
+}
+
+/** Resolves when so many spans were answered: the next kill then falls into work and not into a pause. */
+async function waitForAnswers(answered: readonly string[], wanted: number): Promise<void> {
+  while (answered.length < wanted) await new Promise((resolve) => setTimeout(resolve, 5))
+}
+
+async function killEngine(collector: CollectorProcess): Promise<void> {
+  const { stdout } = spawnSync('pgrep', ['-P', String(collector.pid()), '-f', 'embedded-child'], { encoding: 'utf8' })
+  // None while the one killed before is being started again.
+  if (stdout !== '') process.kill(Number(stdout.trim().split('\n')[0]), 'SIGKILL')
+}
+
+/** As an exporter: the same bytes until there is an answer. */
+async function sendUntilAnswered(collector: CollectorProcess, body: Buffer): Promise<void> {
+  for (;;) {
+    try {
+      const response = await fetch(`http://127.0.0.1:${collector.ports().otlpHttp}/v1/traces`, {
+        method: 'POST',
+        body: new Uint8Array(body),
+        headers: { 'Content-Type': 'application/x-protobuf' },
+      })
+      const answer = Buffer.from(await response.arrayBuffer())
+      if (response.status === 200) {
+        assert.equal(answer.length, 0, 'every span of the request was accepted')
+        return
+      }
+      assert.equal(response.status, 503, `answered ${response.status}: ${answer.toString()}`)
+    } catch (error) {
+      if (error instanceof assert.AssertionError) throw error
+    }
+    await new Promise((resolve) => setTimeout(resolve, 20))
+  }
+}
+
+function spanId(client: number, request: number, span: number): string {
+  return (
+    (client + 1).toString(16).padStart(4, '0') +
+    request.toString(16).padStart(8, '0') +
+    span.toString(16).padStart(4, '0')
+  )
+}
+
+/** A late request holds spans of ten days ago too, so that both lanes of the journal are in play. */
+function requestOf(ids: readonly string[], isLate: boolean): Buffer {
+  const now = BigInt(Date.now()) * 1_000_000n
+  const spans = ids.map((id, at) => {
+    const start = Buffer.alloc(9)
+    start[0] = 0x39
+    start.writeBigUInt64LE(isLate && at % 2 === 0 ? now - 864_000_000_000_000n : now, 1)
+    return field(
+      2,
+      Buffer.concat([
+        field(1, Buffer.from(id.padStart(32, 'a'), 'hex')),
+        field(2, Buffer.from(id, 'hex')),
+        field(5, Buffer.from('kill')),
+        start,
+      ]),
+    )
+  })
+  return field(1, field(2, Buffer.concat(spans)))
+}
