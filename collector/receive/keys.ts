@@ -3,7 +3,7 @@
 import { hash, randomBytes, timingSafeEqual } from 'node:crypto'
 import type pg from 'pg'
 import { countTenants, insertKey, insertTenant, type KeyRow, revokeKey, selectKeys } from '@tallylight/storage/postgres/keys.ts'
-import { readIfPresent, writePrivateFile } from '@tallylight/storage/postgres/private-file.ts'
+import { readIfPresent, writePrivateFile } from '@tallylight/storage/private-file.ts'
 import type { Authenticate, Authentication, Credentials, Log } from './admission.ts'
 import { type Identity, parseTenantId, type Role, type TenantId } from './request.ts'
 

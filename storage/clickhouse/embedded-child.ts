@@ -78,7 +78,9 @@ process.once('message', (message: ChildStart) => {
     },
   )
 })
-process.on('disconnect', () => process.exit(0))
+// Not process.exit: the engine's own way out hangs when queries were under way (seen with chdb 3.4), and holds the directory.
+// Nothing is lost by a kill: what was answered is on the disk.
+process.on('disconnect', () => process.kill(process.pid, 'SIGKILL'))
 
 function report(message: ChildReport): void {
   process.send?.(message)

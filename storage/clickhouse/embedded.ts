@@ -3,7 +3,10 @@
 import { type ChildProcess, fork } from 'node:child_process'
 import { randomBytes } from 'node:crypto'
 import { mkdir } from 'node:fs/promises'
+import { join } from 'node:path'
 import { fileURLToPath } from 'node:url'
+import { readIfPresent } from '../private-file.ts'
+import { waitUntilGone } from '../predecessor.ts'
 import type { ChildReaders, ChildReport, ChildStart } from './embedded-child.ts'
 
 export type EngineLog = (level: 'info' | 'warn' | 'error', message: string, fields?: Readonly<Record<string, unknown>>) => void
@@ -24,6 +27,7 @@ export type EmbeddedClickHouse = {
 
 /** A child that dies again and again is started at most this often, so that a broken directory does not burn a core. */
 const restartDelayMs = 500
+const predecessorMsMax = 15_000
 const childUser = 'tallylight_collector'
 
 export async function startEmbeddedClickHouse(options: {
@@ -45,6 +49,9 @@ export async function startEmbeddedClickHouse(options: {
   let restarting: NodeJS.Timeout | undefined
 
   async function start(): Promise<Extract<ChildReport, { kind: 'ready' }>> {
+    // The engine's own note of who has the directory.
+    const holder = Number(/PID: (\d+)/.exec((await readIfPresent(join(directory, 'store', 'status'))) ?? '')?.[1] ?? 0)
+    if (holder > 0) await waitUntilGone(holder, 'embedded-child', predecessorMsMax)
     const started = fork(fileURLToPath(new URL('./embedded-child.ts', import.meta.url)), {
       // Its own group, so that Ctrl-C reaches the collector first and the engine is still there for the last inserts.
       detached: true,

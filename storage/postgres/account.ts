@@ -12,7 +12,7 @@ import { once } from 'node:events'
 import { chown, lstat, mkdtemp, readdir, readFile, rm, stat } from 'node:fs/promises'
 import { join } from 'node:path'
 import { text } from 'node:stream/consumers'
-import { errorCode } from './private-file.ts'
+import { errorCode } from '../private-file.ts'
 
 export type Account = { readonly uid: number; readonly gid: number }
 

@@ -2,14 +2,14 @@
 // socket and no password file outside the directory. A shell between it and us watches a pipe: when the collector ends,
 // however it ends, the pipe closes and Postgres is told to stop.
 import { randomBytes } from 'node:crypto'
-import { mkdir, readFile, rm, stat, writeFile, chown } from 'node:fs/promises'
+import { mkdir, rm, stat, writeFile, chown } from 'node:fs/promises'
 import { createServer } from 'node:net'
 import { join } from 'node:path'
-import { setTimeout as delay } from 'node:timers/promises'
 import pg from 'pg'
 import { chooseRunner, giveFiles, type Runner, runAs, spawnAs } from './account.ts'
 import { findBinaries } from './binaries.ts'
-import { ensurePrivateFile, errorCode } from './private-file.ts'
+import { isRunning, waitUntilGone } from '../predecessor.ts'
+import { ensurePrivateFile, errorCode, readIfPresent } from '../private-file.ts'
 
 export type PostgresLog = (level: 'info' | 'warn' | 'error', message: string, fields?: Readonly<Record<string, unknown>>) => void
 
@@ -170,37 +170,16 @@ async function prepareDatabase(adminUrl: string, url: string, readerPassword: st
   }
 }
 
-/** One of a collector that was killed may still be on its way out; two on one directory would be the end of it. */
 async function waitForPredecessor(cluster: string): Promise<void> {
   const pid = await postmasterOf(cluster)
-  if (pid === undefined) return
-  const deadline = Date.now() + predecessorMsMax
-  while (isAlive(pid)) {
-    if (Date.now() > deadline) throw new Error(`the Postgres of ${cluster} still runs as process ${pid}; another collector uses this directory`)
-    await delay(25)
-  }
+  if (pid !== undefined) await waitUntilGone(pid, cluster, predecessorMsMax)
 }
 
+/** The process that the directory names, if it runs. */
 async function postmasterOf(cluster: string): Promise<number | undefined> {
-  try {
-    const pid = Number((await readFile(join(cluster, 'postmaster.pid'), 'utf8')).split('\n')[0])
-    if (process.platform !== 'linux') return pid
-    // After a restart of the machine or container the number may be anybody's.
-    const commandLine = await readFile(`/proc/${pid}/cmdline`, 'utf8')
-    return commandLine.includes(cluster) ? pid : undefined
-  } catch (error) {
-    if (errorCode(error) === 'ENOENT' || errorCode(error) === 'ESRCH') return undefined
-    throw error
-  }
-}
-
-function isAlive(pid: number): boolean {
-  try {
-    process.kill(pid, 0)
-    return true
-  } catch (error) {
-    return errorCode(error) === 'EPERM'
-  }
+  const text = await readIfPresent(join(cluster, 'postmaster.pid'))
+  const pid = Number(text?.split('\n')[0])
+  return text !== undefined && (await isRunning(pid, cluster)) ? pid : undefined
 }
 
 async function exists(path: string): Promise<boolean> {
