@@ -2,7 +2,7 @@
 // order, so a resource's envelope is looked over first and its records are walked after.
 import type { LowCardinalityColumn } from '@tallylight/storage/clickhouse/block.ts'
 import { clearAttributes, judgeAttributes, type RepeatedMap, readAttribute, repeatMap } from './attributes.ts'
-import { internBytes, internText, internValue, type RejectReason, type Walk } from './walk.ts'
+import { constant, internConstant, internText, internValue, type RejectReason, type Walk } from './walk.ts'
 import { fieldBits, readEnd, readTag, readVarint32, skip } from './wire.ts'
 
 /** A place in the request. */
@@ -63,7 +63,7 @@ export function internRepeated(walk: Walk, column: LowCardinalityColumn, text: R
   return text.entry
 }
 
-const noName = Buffer.alloc(0)
+const noName = constant('')
 
 /** The entry of `service.name`, or of the empty string: never that of the resource before. */
 export function internService(walk: Walk, column: LowCardinalityColumn, envelope: Envelope): number {
@@ -73,7 +73,7 @@ export function internService(walk: Walk, column: LowCardinalityColumn, envelope
     const at = resource.serviceAt
     envelope.serviceEntry =
       at < 0
-        ? internBytes(column, noName)
+        ? internConstant(column, noName)
         : internValue(
             walk,
             column,

@@ -19,7 +19,8 @@ import {
   appendString,
   appendTime,
   chargeRow,
-  internBytes,
+  constant,
+  internConstant,
   internTenant,
   internText,
   isZero,
@@ -32,11 +33,9 @@ import {
 } from './walk.ts'
 import { fieldBits, readEnd, readFixed32, readFixed64, readTag, readVarint32, skip } from './wire.ts'
 
-const spanKinds = ['Unspecified', 'Internal', 'Server', 'Client', 'Producer', 'Consumer'].map((name) =>
-  Buffer.from(name),
-)
-const statusCodes = ['Unset', 'Ok', 'Error'].map((name) => Buffer.from(name))
-const unknownKind = Buffer.from('')
+const spanKinds = ['Unspecified', 'Internal', 'Server', 'Client', 'Producer', 'Consumer'].map(constant)
+const statusCodes = ['Unset', 'Ok', 'Error'].map(constant)
+const unknownKind = constant('')
 
 const knownInSpan = fieldBits(1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16)
 const knownInStatus = fieldBits(2, 3)
@@ -256,14 +255,14 @@ function appendSpan(
   appendId(columns.ParentSpanId, bytes, span.parentSpanId.start, span.parentSpanId.end)
   appendString(walk, columns.TraceState, span.traceState.start, span.traceState.end)
   appendIndex(columns.SpanName, internText(walk, columns.SpanName, span.name.start, span.name.end))
-  appendIndex(columns.SpanKind, internBytes(columns.SpanKind, spanKinds[span.kind] ?? unknownKind))
+  appendIndex(columns.SpanKind, internConstant(columns.SpanKind, spanKinds[span.kind] ?? unknownKind))
   appendIndex(columns.ServiceName, internService(walk, columns.ServiceName, envelope))
   appendRepeatedMap(walk, columns.ResourceAttributes, envelope.resourceAttributes)
   appendString(walk, columns.ScopeName, envelope.scopeName.start, envelope.scopeName.end)
   appendString(walk, columns.ScopeVersion, envelope.scopeVersion.start, envelope.scopeVersion.end)
   appendMap(walk, columns.SpanAttributes, walk.scratch.record)
   appendDuration(walk, span, columns)
-  appendIndex(columns.StatusCode, internBytes(columns.StatusCode, statusCodes[span.status] ?? unknownKind))
+  appendIndex(columns.StatusCode, internConstant(columns.StatusCode, statusCodes[span.status] ?? unknownKind))
   appendString(walk, columns.StatusMessage, span.statusMessage.start, span.statusMessage.end)
   if (span.events > 0) appendEvents(walk, columns, start, end)
   if (span.links > 0) appendLinks(walk, columns, start, end)

@@ -246,6 +246,18 @@ export function internText(walk: Walk, column: LowCardinalityColumn, start: numb
   return internBytes(column, repaired(bytes, start, end))
 }
 
+/** A text of ours with the view that interning reads it through: one view per row would be garbage by the million. */
+export type Constant = { readonly text: Buffer; readonly view: DataView }
+
+export function constant(text: string): Constant {
+  const bytes = Buffer.from(text)
+  return { text: bytes, view: viewOf(bytes) }
+}
+
+export function internConstant(column: LowCardinalityColumn, { text, view }: Constant): number {
+  return intern(column.dictionary, text, view, 0, text.length)
+}
+
 export function internBytes(column: LowCardinalityColumn, text: Buffer): number {
   return intern(column.dictionary, text, viewOf(text), 0, text.length)
 }

@@ -32,14 +32,14 @@ export type RefusalReason =
   | 'throttled'
   | 'unavailable'
   | 'timed_out'
-  /** The client went away before its body was complete. There is nobody to answer, but the number must be somewhere. */
+  /** The body ended before its length: the client went away. Mostly nobody reads the answer, but the number must be somewhere. */
   | 'aborted'
 
 /** Called once for each request that is not accepted, whoever refused it. */
 export type RefusalCounter = (signal: Signal | 'unknown', reason: RefusalReason) => void
 
 export type Refusal = {
-  readonly reason: Exclude<RefusalReason, 'aborted'>
+  readonly reason: RefusalReason
   readonly message: string
   readonly retryAfterMs?: number
 }

@@ -2,12 +2,13 @@
 // An OTLP client acts on nothing else: it retries 429, 502, 503, 504 and UNAVAILABLE, drops what gets anything else, and
 // takes what it cannot read for a lost answer. So an inner failure is 503, never 500, and every answer is small.
 import { limits } from '../limits.ts'
-import type { Refusal } from './admission.ts'
+import type { Refusal, RefusalReason } from './admission.ts'
 import type { Signal } from './request.ts'
 
 /** The google.rpc codes we send. */
 export const grpcStatus = {
   ok: 0,
+  cancelled: 1,
   invalidArgument: 3,
   deadlineExceeded: 4,
   notFound: 5,
@@ -32,7 +33,9 @@ export const statusOf = {
   throttled: { http: 429, grpc: grpcStatus.unavailable },
   unavailable: { http: 503, grpc: grpcStatus.unavailable },
   timed_out: { http: 503, grpc: grpcStatus.unavailable },
-} as const satisfies Record<Refusal['reason'], { readonly http: number; readonly grpc: number }>
+  // Not INVALID_ARGUMENT: clients retry CANCELLED, and a torn message says nothing about the whole one.
+  aborted: { http: 400, grpc: grpcStatus.cancelled },
+} as const satisfies Record<RefusalReason, { readonly http: number; readonly grpc: number }>
 
 const nothing = Buffer.alloc(0)
 const emptyJson = Buffer.from('{}')

@@ -46,7 +46,8 @@ export const compressionMissing: Refusal = {
   reason: 'malformed',
   message: 'the message says that it is compressed, and grpc-encoding names no compression',
 }
-export const messageMissing: Refusal = { reason: 'malformed', message: 'the call ended before its message' }
+// A cancelled call often looks like one that ended: @grpc/grpc-js ends its stream before it resets it.
+export const messageMissing: Refusal = { reason: 'aborted', message: 'the call ended before its message' }
 export const messageTwice: Refusal = {
   reason: 'malformed',
   message: 'Export takes one message; more bytes came than it declares',
@@ -55,7 +56,7 @@ export const nothingWaits: Refusal = { reason: 'timed_out', message: 'the messag
 
 export function messageTorn(declaredBytes: number, cameBytes: number): Refusal {
   const message = `the message declares ${declaredBytes} bytes, and the call ended after ${cameBytes}`
-  return { reason: 'malformed', message }
+  return { reason: 'aborted', message }
 }
 
 export function unknownMethod(path: string | undefined): Refusal {

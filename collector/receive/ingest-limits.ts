@@ -83,7 +83,7 @@ export function openIngestLimits({
 
   function refill(bucket: Bucket): number {
     const nowMs = clockMs()
-    bucket.balance = Math.min(bucket.full, bucket.balance + ((nowMs - bucket.refilledMs) / 1000) * bucket.perSecond)
+    bucket.balance = Math.min(bucket.full, bucket.balance + ((nowMs - bucket.refilledMs) * bucket.perSecond) / 1000)
     bucket.refilledMs = nowMs
     return bucket.balance
   }

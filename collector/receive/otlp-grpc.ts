@@ -213,7 +213,8 @@ export async function openOtlpGrpc(options: ReceiverOptions): Promise<Receiver> 
   }
 
   function end(call: Call, admitted: Admitted): void {
-    if (call.state !== 'reading') return
+    // A cancelled call ends too, whole or not, and closes next: nobody waits for its answer.
+    if (call.state !== 'reading' || call.stream.aborted || call.stream.closed) return
     const { body, signal, messageBytes } = call
     if (body === undefined) refuse(call, messageMissing)
     else if (body.length() < messageBytes) refuse(call, messageTorn(messageBytes, body.length()))

@@ -108,7 +108,7 @@ for (const [what, head, status, code, reason, text] of refusedHeads) {
     expect(receiver.accepted).toEqual([])
     expect(receiver.bodies.heldBytes()).toBe(0)
     expect(answer.headers['www-authenticate']).toBe(status === 401 ? 'Bearer' : undefined)
-    expect(answer.headers['allow']).toBe(status === 405 ? 'POST' : undefined)
+    expect(answer.headers.allow).toBe(status === 405 ? 'POST' : undefined)
     expect(answer.headers['retry-after']).toBeUndefined()
   })
 }

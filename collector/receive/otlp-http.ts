@@ -78,7 +78,7 @@ export async function openOtlpHttp(options: ReceiverOptions): Promise<Receiver> 
   const httpOptions = {
     headersTimeout: bounds.requestHeadersMs,
     // Ours answers in the request's encoding; Node's, which cannot, comes after it, for what never became a request.
-    requestTimeout: bounds.requestMs + 5_000,
+    requestTimeout: Math.max(bounds.requestMs, bounds.requestHeadersMs) + 5_000,
     connectionsCheckingInterval: Math.min(1_000, bounds.requestHeadersMs),
     keepAliveTimeout: bounds.connectionIdleMs,
   }
@@ -234,17 +234,15 @@ export async function openOtlpHttp(options: ReceiverOptions): Promise<Receiver> 
 
   /** What the parser could not go on with. Requests before it on the same connection still get their answers. */
   function onClientError(error: NodeJS.ErrnoException, socket: Socket): void {
-    if (error.code === 'ECONNRESET' || !socket.writable) {
-      socket.destroy()
-      return
-    }
-    const { line, refusal } = protocolError(error)
     const last = [...open].findLast((exchange) => exchange.request.socket === socket)
-    if (last !== undefined) {
-      last.response.shouldKeepAlive = false
-      if (last.state === 'reading') refuse(last, refusal)
-      return
-    }
+    if (last?.request.complete) last.response.shouldKeepAlive = false
+    else if (error.code === 'ECONNRESET' || error.code === 'HPE_INVALID_EOF_STATE' || !socket.writable) socket.destroy()
+    else if (last === undefined) answerProtocolError(error, socket)
+    else if (last.state === 'reading') refuse(last, protocolError(error).refusal)
+  }
+
+  function answerProtocolError(error: NodeJS.ErrnoException, socket: Socket): void {
+    const { line, refusal } = protocolError(error)
     count('unknown', refusal.reason)
     const { headers, bytes } = refusalAnswer(refusal, 'json')
     const head = Object.entries({ ...headers, Connection: 'close' }).map(([name, value]) => `${name}: ${value}`)

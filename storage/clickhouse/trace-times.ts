@@ -16,23 +16,30 @@ export function traceTimesOf(spans: Block<typeof tracesTable>): Block<typeof tra
   const retentions = columns.RetentionDays.data.view
   const times = columns.Timestamp.data.view
   const ids = columns.TraceId.data.bytes
-  const rowOf = new Map<string, number>()
+  const idsView = columns.TraceId.data.view
+  const slots = new Int32Array(2 ** Math.ceil(Math.log2(spans.rows * 2 + 2)))
   const firstRows: number[] = []
   const starts: number[] = []
   const ends: number[] = []
   for (let row = 0; row < spans.rows; row++) {
     const second = Math.floor((times.getUint32(row * 8 + 4, true) * two32 + times.getUint32(row * 8, true)) / 1e9)
-    const id = ids.toString('latin1', row * traceIdBytes + 1, (row + 1) * traceIdBytes)
-    const key = `${tenants.getUint16(row * 2, true)}:${id}`
-    const at = rowOf.get(key)
-    if (at === undefined) {
-      rowOf.set(key, firstRows.length)
-      firstRows.push(row)
-      starts.push(second)
-      ends.push(second)
-    } else {
-      if (second < (starts[at] as number)) starts[at] = second
-      if (second > (ends[at] as number)) ends[at] = second
+    const tenant = tenants.getUint16(row * 2, true)
+    let slot = hashOf(idsView, row, tenant) & (slots.length - 1)
+    for (;;) {
+      const at = (slots[slot] as number) - 1
+      if (at < 0) {
+        slots[slot] = firstRows.push(row)
+        starts.push(second)
+        ends.push(second)
+        break
+      }
+      const first = firstRows[at] as number
+      if (tenants.getUint16(first * 2, true) === tenant && isSameId(idsView, first, row)) {
+        if (second < (starts[at] as number)) starts[at] = second
+        if (second > (ends[at] as number)) ends[at] = second
+        break
+      }
+      slot = (slot + 1) & (slots.length - 1)
     }
   }
   const block = openBlock(traceTimesTable, spans.day)
@@ -48,4 +55,21 @@ export function traceTimesOf(spans: Block<typeof tracesTable>): Block<typeof tra
     block.rows++
   }
   return block
+}
+
+function hashOf(ids: DataView, row: number, tenant: number): number {
+  let hash = tenant
+  const start = row * traceIdBytes + 1
+  for (let at = start; at < start + 32; at += 4) {
+    hash = Math.imul(hash ^ ids.getUint32(at, true), 0x9e3779b1)
+    hash ^= hash >>> 15
+  }
+  return hash
+}
+
+function isSameId(ids: DataView, a: number, b: number): boolean {
+  for (let at = 1; at < traceIdBytes; at += 4) {
+    if (ids.getUint32(a * traceIdBytes + at, true) !== ids.getUint32(b * traceIdBytes + at, true)) return false
+  }
+  return true
 }
