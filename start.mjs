@@ -11,9 +11,16 @@ const root = dirname(fileURLToPath(import.meta.url))
 const stampPath = join(root, 'node_modules', '.tallylight-installed')
 const nodePath = join(root, 'node_modules', 'node', 'bin', process.platform === 'win32' ? 'node.exe' : 'node')
 
-const manifests = ['package.json', 'package-lock.json', 'collector/package.json', 'storage/package.json', 'test/package.json']
+const manifests = [
+  'package.json',
+  'package-lock.json',
+  'collector/package.json',
+  'storage/package.json',
+  'test/package.json',
+]
 const wanted = createHash('sha256')
-for (const manifest of manifests) if (existsSync(join(root, manifest))) wanted.update(readFileSync(join(root, manifest)))
+for (const manifest of manifests)
+  if (existsSync(join(root, manifest))) wanted.update(readFileSync(join(root, manifest)))
 const stamp = wanted.digest('hex')
 
 const isInstalled = () => existsSync(nodePath) && existsSync(stampPath) && readFileSync(stampPath, 'utf8') === stamp
@@ -25,16 +32,31 @@ if (!isInstalled()) {
   const npm = process.env.npm_execpath
   const args = ['install', '--no-audit', '--no-fund', '--loglevel=error']
   // What npm put into our environment describes the outer run; a nested npm would take it for the user's own settings.
-  const environment = Object.fromEntries(Object.entries(process.env).filter(([name]) => !/^npm_(config|lifecycle|package)_/i.test(name) || /^npm_config_(registry|userconfig|cache|proxy|https_proxy|noproxy|cafile|ca|strict_ssl)$/i.test(name)))
+  const environment = Object.fromEntries(
+    Object.entries(process.env).filter(
+      ([name]) =>
+        !/^npm_(config|lifecycle|package)_/i.test(name) ||
+        /^npm_config_(registry|userconfig|cache|proxy|https_proxy|noproxy|cafile|ca|strict_ssl)$/i.test(name),
+    ),
+  )
   const installed = npm
     ? spawnSync(process.execPath, [npm, ...args], { cwd: root, stdio: ['ignore', 2, 2], env: environment })
-    : spawnSync('npm', args, { cwd: root, stdio: ['ignore', 2, 2], env: environment, shell: process.platform === 'win32' })
+    : spawnSync('npm', args, {
+        cwd: root,
+        stdio: ['ignore', 2, 2],
+        env: environment,
+        shell: process.platform === 'win32',
+      })
   if (installed.status !== 0) {
-    console.error(`tallylight: npm ${args.join(' ')} failed with ${installed.status ?? installed.signal ?? installed.error}; its output is above`)
+    console.error(
+      `tallylight: npm ${args.join(' ')} failed with ${installed.status ?? installed.signal ?? installed.error}; its output is above`,
+    )
     process.exit(1)
   }
   if (!existsSync(nodePath)) {
-    console.error(`tallylight: the pinned Node is not at ${nodePath}; npm must be allowed to run the install script of the package "node" (package.json names it under allowScripts)`)
+    console.error(
+      `tallylight: the pinned Node is not at ${nodePath}; npm must be allowed to run the install script of the package "node" (package.json names it under allowScripts)`,
+    )
     process.exit(1)
   }
   writeFileSync(stampPath, stamp)
@@ -45,7 +67,9 @@ if (program === undefined) {
   console.error('usage: node start.mjs PROGRAM [arguments]')
   process.exit(2)
 }
-const child = spawn(nodePath, ['--disable-warning=ExperimentalWarning', join(root, program), ...args], { stdio: 'inherit' })
+const child = spawn(nodePath, ['--disable-warning=ExperimentalWarning', join(root, program), ...args], {
+  stdio: 'inherit',
+})
 // The terminal sends Ctrl-C to the whole group, a supervisor only to us: passing it on makes both end the same way, and
 // the child decides when it is done.
 for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP']) process.on(signal, () => child.kill(signal))

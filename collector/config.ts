@@ -11,14 +11,26 @@ export type EnvironmentName = {
 export const environmentNames: readonly EnvironmentName[] = [
   { name: 'DATA_DIR', default: './data', why: 'where the journal, the embedded engines and the keys are' },
   { name: 'CONFIG', default: './tallylight.json', why: 'the configuration file; it may be missing unless it is named' },
-  { name: 'BIND', default: '127.0.0.1', why: 'the address of the OTLP and API ports; another than loopback needs keys and TLS' },
+  {
+    name: 'BIND',
+    default: '127.0.0.1',
+    why: 'the address of the OTLP and API ports; another than loopback needs keys and TLS',
+  },
   { name: 'OTLP_GRPC_PORT', default: '4317', why: 'OTLP/gRPC; 0 picks a free one' },
   { name: 'OTLP_HTTP_PORT', default: '4318', why: 'OTLP/HTTP; 0 picks a free one' },
   { name: 'API_PORT', default: '4319', why: 'health, metrics, keys; 0 picks a free one' },
   { name: 'PROXY_PORT', default: '4320', why: 'the provider proxy; 0 picks a free one' },
-  { name: 'CLICKHOUSE_PORT', default: '8123', why: 'HTTP of the embedded ClickHouse, loopback only; 0 picks a free one' },
+  {
+    name: 'CLICKHOUSE_PORT',
+    default: '8123',
+    why: 'HTTP of the embedded ClickHouse, loopback only; 0 picks a free one',
+  },
   { name: 'POSTGRES_PORT', default: '5433', why: 'the embedded Postgres, loopback only; 0 picks a free one' },
-  { name: 'CLICKHOUSE_URL', default: '', why: 'a ClickHouse of your own, http(s)://user:password@host:port/database; nothing is embedded then' },
+  {
+    name: 'CLICKHOUSE_URL',
+    default: '',
+    why: 'a ClickHouse of your own, http(s)://user:password@host:port/database; nothing is embedded then',
+  },
   { name: 'POSTGRES_URL', default: '', why: 'a Postgres of your own; nothing is embedded then' },
   { name: 'REQUIRE_KEYS', default: '', why: '1 asks for a key on loopback too' },
   { name: 'TLS_CERT', default: '', why: 'PEM file of the certificate, for every port' },
@@ -38,11 +50,24 @@ const rates = z.strictObject({
   recordsPerSecond: z.int().positive().optional(),
 })
 const fileSchema = z.strictObject({
-  retention: z.strictObject({ default: retention.optional(), tenants: z.record(z.string(), retention).optional() }).optional(),
-  ingestLimits: z.strictObject({ default: rates.optional(), tenants: z.record(z.string(), rates).optional() }).optional(),
+  retention: z
+    .strictObject({ default: retention.optional(), tenants: z.record(z.string(), retention).optional() })
+    .optional(),
+  ingestLimits: z
+    .strictObject({ default: rates.optional(), tenants: z.record(z.string(), rates).optional() })
+    .optional(),
   deduplicateRequests: z.boolean().optional(),
-  journal: z.strictObject({ bytesMax: z.int().positive().optional(), reserveBytes: z.int().nonnegative().optional() }).optional(),
-  clickhouse: z.strictObject({ memoryBytesMax: z.int().min(256 * 1024 * 1024).optional() }).optional(),
+  journal: z
+    .strictObject({ bytesMax: z.int().positive().optional(), reserveBytes: z.int().nonnegative().optional() })
+    .optional(),
+  clickhouse: z
+    .strictObject({
+      memoryBytesMax: z
+        .int()
+        .min(256 * 1024 * 1024)
+        .optional(),
+    })
+    .optional(),
 })
 
 export type ConfigFile = z.infer<typeof fileSchema>
@@ -63,7 +88,9 @@ export type Config = {
   readonly clickhouseUrl: string | undefined
   readonly postgresUrl: string | undefined
   readonly requireKeys: boolean
-  readonly tls: { readonly certPath: string; readonly keyPath: string; readonly clientCaPath: string | undefined } | undefined
+  readonly tls:
+    | { readonly certPath: string; readonly keyPath: string; readonly clientCaPath: string | undefined }
+    | undefined
 }
 
 export type ReadConfig =
@@ -76,7 +103,9 @@ export function readConfig(environment: Readonly<Record<string, string | undefin
   const known = new Set([...environmentNames.map(({ name }) => name), ...serviceNames])
   for (const name of Object.keys(environment)) {
     if (name.startsWith(prefix) && !known.has(name.slice(prefix.length))) {
-      reasons.push(`${name} is not known; the names are ${environmentNames.map((each) => prefix + each.name).join(', ')}`)
+      reasons.push(
+        `${name} is not known; the names are ${environmentNames.map((each) => prefix + each.name).join(', ')}`,
+      )
     }
   }
   const get = (name: string): string =>
@@ -90,7 +119,8 @@ export function readConfig(environment: Readonly<Record<string, string | undefin
   }
   const flag = (name: string): boolean => {
     const text = get(name)
-    if (text !== '' && text !== '0' && text !== '1') reasons.push(`${prefix}${name} is 1 or 0, not ${JSON.stringify(text)}`)
+    if (text !== '' && text !== '0' && text !== '1')
+      reasons.push(`${prefix}${name} is 1 or 0, not ${JSON.stringify(text)}`)
     return text === '1'
   }
   const ports = {
@@ -105,12 +135,15 @@ export function readConfig(environment: Readonly<Record<string, string | undefin
   const keyPath = get('TLS_KEY')
   const clientCaPath = get('TLS_CLIENT_CA')
   if ((certPath === '') !== (keyPath === '')) reasons.push(`${prefix}TLS_CERT and ${prefix}TLS_KEY go together`)
-  if (clientCaPath !== '' && certPath === '') reasons.push(`${prefix}TLS_CLIENT_CA needs ${prefix}TLS_CERT and ${prefix}TLS_KEY`)
+  if (clientCaPath !== '' && certPath === '')
+    reasons.push(`${prefix}TLS_CLIENT_CA needs ${prefix}TLS_CERT and ${prefix}TLS_KEY`)
   const bind = get('BIND')
   const isLoopback = /^(127\.|::1$|localhost$)/.test(bind)
   const allowsPlaintext = flag('ALLOW_PLAINTEXT')
   if (!isLoopback && certPath === '' && !allowsPlaintext) {
-    reasons.push(`${prefix}BIND=${bind} is reachable from elsewhere: set ${prefix}TLS_CERT and ${prefix}TLS_KEY, or ${prefix}ALLOW_PLAINTEXT=1`)
+    reasons.push(
+      `${prefix}BIND=${bind} is reachable from elsewhere: set ${prefix}TLS_CERT and ${prefix}TLS_KEY, or ${prefix}ALLOW_PLAINTEXT=1`,
+    )
   }
   const requireKeys = flag('REQUIRE_KEYS') || !isLoopback
   if (reasons.length > 0) return { kind: 'refused', reasons }

@@ -87,6 +87,8 @@ export const limits = {
 } as const
 
 assert(limits.bodiesInFlightBytesMax >= limits.requestBytesMax, 'one request of the largest size must fit in flight')
+assert(limits.requestHeadersMs <= limits.requestMs, 'headers are part of a request')
+assert(limits.grpcStreamWindowBytes <= limits.grpcConnectionWindowBytes, 'one call may use its whole window')
 assert(limits.keysPollMs * 2 < 10_000, 'a revocation takes effect within 10 s, one reading lost')
 assert(limits.jsonWireBytesMax < 2 ** 28, 'lengths in converted JSON are written in four bytes of seven bits')
 

@@ -4,8 +4,6 @@
 // the journal takes records meanwhile, so only the journal and the ports must be there before the collector is ready.
 import { mkdir, readFile, rm, writeFile } from 'node:fs/promises'
 import { join, resolve } from 'node:path'
-import pg from 'pg'
-import { pino } from 'pino'
 import { type ClickHouse, insertSettings, openClickHouse } from '@tallylight/storage/clickhouse/client.ts'
 import { type EmbeddedClickHouse, startEmbeddedClickHouse } from '@tallylight/storage/clickhouse/embedded.ts'
 import { migrateClickHouse } from '@tallylight/storage/clickhouse/migrate.ts'
@@ -13,6 +11,8 @@ import { type TargetTable, verifySchema } from '@tallylight/storage/clickhouse/s
 import { type EmbeddedPostgres, startEmbeddedPostgres } from '@tallylight/storage/postgres/embedded.ts'
 import { migratePostgres } from '@tallylight/storage/postgres/migrate.ts'
 import { ensurePrivateFile } from '@tallylight/storage/private-file.ts'
+import pg from 'pg'
+import { pino } from 'pino'
 import { openApi } from './api/server.ts'
 import { type Config, type ConfigFile, parseConfigFile, readConfig, retentionDaysOf } from './config.ts'
 import { diskFiles } from './journal/files.ts'
@@ -62,7 +62,8 @@ async function run(): Promise<void> {
   stack.use(await lockDirectory(journalDirectory, `process ${process.pid}`))
 
   const metrics = openMetrics()
-  const engineLog = (level: 'info' | 'warn' | 'error', message: string, fields?: object): void => log[level](fields ?? {}, message)
+  const engineLog = (level: 'info' | 'warn' | 'error', message: string, fields?: object): void =>
+    log[level](fields ?? {}, message)
   const [clickhouseEngine, postgresEngine] = await startEngines(config, file.file, dataDirectory, engineLog, stack)
   const clickhouse = openClickHouse(clickhouseAddress(config, clickhouseEngine))
   stack.use(clickhouse)
@@ -101,7 +102,8 @@ async function run(): Promise<void> {
       liveAgeMsMax: limits.liveSegmentMsMax,
       lateAgeMsMax: limits.lateSegmentMsMax,
       journalBytesMax: file.file.journal?.bytesMax ?? limits.journalBytesMax,
-      reserveBytes: (totalBytes) => file.file.journal?.reserveBytes ?? Math.max(limits.volumeReserveBytes, totalBytes * limits.volumeReserveShare),
+      reserveBytes: (totalBytes) =>
+        file.file.journal?.reserveBytes ?? Math.max(limits.volumeReserveBytes, totalBytes * limits.volumeReserveShare),
       spaceCheckMs: limits.spaceCheckMs,
       sealedBytesMax: limits.sealedBytesMax,
       blocksPerSegmentMax: limits.blocksPerSegmentMax,
@@ -147,7 +149,11 @@ async function run(): Promise<void> {
   const duplicates =
     file.file.deduplicateRequests === false
       ? undefined
-      : openDuplicateWindow({ windowMs: limits.duplicateWindowMs, entriesMax: limits.duplicateEntriesMax, now: Date.now })
+      : openDuplicateWindow({
+          windowMs: limits.duplicateWindowMs,
+          entriesMax: limits.duplicateEntriesMax,
+          now: Date.now,
+        })
   for (const request of journal.answered) duplicates?.add(request.digest, request)
   const ingestLimits = openIngestLimits({
     config: file.file.ingestLimits ?? {},
@@ -164,14 +170,17 @@ async function run(): Promise<void> {
     retentionDays: (signal) => (tenant) => retentionDaysOf(file.file, signal, tenant),
     now: Date.now,
     onWalked: (signal, tally) => {
-      for (const [reason, count] of tally.rejected) metrics.add('tallylight_rejected_records_total', { signal, reason }, count)
+      for (const [reason, count] of tally.rejected)
+        metrics.add('tallylight_rejected_records_total', { signal, reason }, count)
       if (tally.repairedStrings > 0) metrics.add('tallylight_repaired_strings_total', { signal }, tally.repairedStrings)
-      if (tally.negativeDurations > 0) metrics.add('tallylight_negative_durations_total', { signal }, tally.negativeDurations)
+      if (tally.negativeDurations > 0)
+        metrics.add('tallylight_negative_durations_total', { signal }, tally.negativeDurations)
       if (tally.timesReplaced > 0) metrics.add('tallylight_times_replaced_total', { signal }, tally.timesReplaced)
       if (tally.timesClamped > 0) metrics.add('tallylight_times_clamped_total', { signal }, tally.timesClamped)
     },
   })
-  const count: RefusalCounter = (signal, reason) => metrics.add('tallylight_refused_requests_total', { signal, reason }, 1)
+  const count: RefusalCounter = (signal, reason) =>
+    metrics.add('tallylight_refused_requests_total', { signal, reason }, 1)
   const tls = config.tls === undefined ? undefined : stack.use(await openTlsFiles({ ...config.tls, log }))
   const receiverOptions = {
     host: config.bind,
@@ -198,7 +207,14 @@ async function run(): Promise<void> {
     }),
   )
   const runPath = join(dataDirectory, 'run.json')
-  const ports = { otlpGrpc: grpc.port, otlpHttp: http.port, api: api.port, proxy: null, clickhouse: clickhouseEngine?.port ?? null, postgres: postgresEngine?.port ?? null }
+  const ports = {
+    otlpGrpc: grpc.port,
+    otlpHttp: http.port,
+    api: api.port,
+    proxy: null,
+    clickhouse: clickhouseEngine?.port ?? null,
+    postgres: postgresEngine?.port ?? null,
+  }
   const versions = { tallylight: version, node: process.versions.node, clickhouse: clickhouseEngine?.version ?? null }
   await writeFile(runPath, `${JSON.stringify({ pid: process.pid, ports, versions }, undefined, 2)}\n`)
   stack.defer(() => rm(runPath, { force: true }))
@@ -212,7 +228,10 @@ async function run(): Promise<void> {
   await Promise.all([http.stop(limits.receiverStopMs), grpc.stop(limits.receiverStopMs)])
   await journal.stop()
   stopping.abort()
-  await Promise.race([Promise.all([sinkRunning, keysRunning, keysPrepared, tablesPrepared]), new Promise((done) => setTimeout(done, limits.sinkStopMs).unref())])
+  await Promise.race([
+    Promise.all([sinkRunning, keysRunning, keysPrepared, tablesPrepared]),
+    new Promise((done) => setTimeout(done, limits.sinkStopMs).unref()),
+  ])
 }
 
 function refuse(reasons: readonly string[]): void {
@@ -264,8 +283,12 @@ async function startEngines(
   return Promise.all([startClickHouse(), startPostgres()])
 }
 
-function clickhouseAddress(config: Config, engine: EmbeddedClickHouse | undefined): Parameters<typeof openClickHouse>[0] {
-  if (engine !== undefined) return { url: engine.url, user: engine.user, password: engine.password, database: 'tallylight' }
+function clickhouseAddress(
+  config: Config,
+  engine: EmbeddedClickHouse | undefined,
+): Parameters<typeof openClickHouse>[0] {
+  if (engine !== undefined)
+    return { url: engine.url, user: engine.user, password: engine.password, database: 'tallylight' }
   const url = new URL(config.clickhouseUrl ?? '')
   const database = decodeURIComponent(url.pathname.slice(1)) || 'tallylight'
   const user = decodeURIComponent(url.username) || undefined
@@ -274,7 +297,12 @@ function clickhouseAddress(config: Config, engine: EmbeddedClickHouse | undefine
 }
 
 /** The schema of Postgres and the first keys. Tried until it works: with Postgres away the cached keys go on. */
-async function prepareKeys(database: pg.Pool, keyring: Keyring, dataDirectory: string, signal: AbortSignal): Promise<void> {
+async function prepareKeys(
+  database: pg.Pool,
+  keyring: Keyring,
+  dataDirectory: string,
+  signal: AbortSignal,
+): Promise<void> {
   await untilDone('Postgres', signal, async () => {
     const client = await database.connect()
     try {
@@ -283,13 +311,22 @@ async function prepareKeys(database: pg.Pool, keyring: Keyring, dataDirectory: s
       client.release()
     }
     const adminKey = await ensurePrivateFile(join(dataDirectory, 'admin.key'), makeKey().key)
-    await registerKey(database, adminKey.trim(), { tenant: defaultTenant, roles: ['admin'], manyTenants: true, name: 'admin of the first start' })
+    await registerKey(database, adminKey.trim(), {
+      tenant: defaultTenant,
+      roles: ['admin'],
+      manyTenants: true,
+      name: 'admin of the first start',
+    })
     await keyring.refresh()
   })
 }
 
 /** The schema of ClickHouse, made and compared, now or when it first appears. */
-async function prepareTables(clickhouse: ClickHouse, signal: AbortSignal, found: (targets: ReadonlyMap<string, TargetTable>) => void): Promise<void> {
+async function prepareTables(
+  clickhouse: ClickHouse,
+  signal: AbortSignal,
+  found: (targets: ReadonlyMap<string, TargetTable>) => void,
+): Promise<void> {
   await untilDone('ClickHouse', signal, async () => {
     await migrateClickHouse(clickhouse)
     const schema = await verifySchema(clickhouse)
@@ -310,10 +347,14 @@ async function untilDone(what: string, signal: AbortSignal, work: () => Promise<
     }
     await new Promise<void>((done) => {
       const timer = setTimeout(done, limits.engineRetryMs)
-      signal.addEventListener('abort', () => {
-        clearTimeout(timer)
-        done()
-      }, { once: true })
+      signal.addEventListener(
+        'abort',
+        () => {
+          clearTimeout(timer)
+          done()
+        },
+        { once: true },
+      )
     })
   }
 }

@@ -2,7 +2,13 @@
 // for when it is read, so that nothing is kept twice.
 export type Labels = Readonly<Record<string, string>>
 
-export type Sample = { readonly name: string; readonly type: 'counter' | 'gauge'; readonly help: string; readonly labels: Labels; readonly value: number }
+export type Sample = {
+  readonly name: string
+  readonly type: 'counter' | 'gauge'
+  readonly help: string
+  readonly labels: Labels
+  readonly value: number
+}
 
 export type Metrics = {
   add(name: string, labels: Labels, value: number): void
@@ -15,7 +21,8 @@ export type Metrics = {
 
 const helps: Readonly<Record<string, string>> = {
   tallylight_refused_requests_total: 'Requests that were refused, by reason.',
-  tallylight_rejected_records_total: 'Records that were rejected while the rest of their request was stored, by reason.',
+  tallylight_rejected_records_total:
+    'Records that were rejected while the rest of their request was stored, by reason.',
   tallylight_repaired_strings_total: 'Strings that were not UTF-8 and were repaired.',
   tallylight_negative_durations_total: 'Spans that end before they start; stored with duration 0.',
   tallylight_times_replaced_total: 'Records without a time of their own; stored with the observed or the receive time.',
@@ -77,6 +84,8 @@ export function openMetrics(): Metrics {
 }
 
 function renderLabels(labels: Labels): string {
-  const pairs = Object.entries(labels).map(([name, value]) => `${name}="${value.replaceAll('\\', '\\\\').replaceAll('"', '\\"').replaceAll('\n', '\\n')}"`)
+  const pairs = Object.entries(labels).map(
+    ([name, value]) => `${name}="${value.replaceAll('\\', '\\\\').replaceAll('"', '\\"').replaceAll('\n', '\\n')}"`,
+  )
   return pairs.length === 0 ? '' : `{${pairs.join(',')}}`
 }

@@ -11,7 +11,8 @@ const pollMs = 25
 export async function waitUntilGone(pid: number, marker: string, msMax: number): Promise<void> {
   const deadline = Date.now() + msMax
   while (await isRunning(pid, marker)) {
-    if (Date.now() > deadline) throw new Error(`process ${pid} (${marker}) still runs; another collector uses this directory`)
+    if (Date.now() > deadline)
+      throw new Error(`process ${pid} (${marker}) still runs; another collector uses this directory`)
     await delay(pollMs)
   }
 }

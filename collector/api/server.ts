@@ -14,7 +14,9 @@ import type { TlsFiles } from '../receive/tls.ts'
 export type Api = { readonly port: number; readonly [Symbol.asyncDispose]: () => Promise<void> }
 
 const newKey = z.strictObject({
-  tenant: z.string().refine((text) => parseTenantId(text) !== undefined, 'a tenant is 1–128 letters, digits and ._:@/-'),
+  tenant: z
+    .string()
+    .refine((text) => parseTenantId(text) !== undefined, 'a tenant is 1–128 letters, digits and ._:@/-'),
   roles: z.array(z.enum(roles)).min(1),
   name: z.string().max(200).default(''),
   manyTenants: z.boolean().default(false),
@@ -40,7 +42,9 @@ export async function openApi(options: {
   })
   app.get('/readyz', (_request, response) => {
     const missing = options.missing()
-    response.status(missing.length === 0 ? 200 : 503).json({ status: missing.length === 0 ? 'ready' : 'starting', missing })
+    response
+      .status(missing.length === 0 ? 200 : 503)
+      .json({ status: missing.length === 0 ? 'ready' : 'starting', missing })
   })
   app.get('/metrics', (_request, response) => {
     response.type('text/plain; version=0.0.4').send(options.renderMetrics())
@@ -57,7 +61,8 @@ export async function openApi(options: {
     if (authentication.kind !== 'identified') {
       response.set('WWW-Authenticate', 'Bearer')
       problem(response, 401, 'a key is needed: Authorization: Bearer tl_…')
-    } else if (!authentication.identity.roles.has('admin')) problem(response, 403, 'the key does not have the role admin')
+    } else if (!authentication.identity.roles.has('admin'))
+      problem(response, 403, 'the key does not have the role admin')
     else next()
   })
   admin.use(express.json({ limit: '64kb' }))
@@ -78,7 +83,11 @@ export async function openApi(options: {
   admin.post('/keys', async (request, response) => {
     const parsed = newKey.safeParse(request.body)
     if (!parsed.success) {
-      problem(response, 400, parsed.error.issues.map((issue) => `${issue.path.join('.') || 'body'}: ${issue.message}`).join('; '))
+      problem(
+        response,
+        400,
+        parsed.error.issues.map((issue) => `${issue.path.join('.') || 'body'}: ${issue.message}`).join('; '),
+      )
       return
     }
     const { tenant, ...rest } = parsed.data

@@ -1,5 +1,13 @@
 // What the journal asks of a file system, so that tests can stand in a disk that is full, broken, or loses power.
-import { close as closeFile, constants, fdatasync, ftruncate, open as openFile, read as readFile, writev } from 'node:fs'
+import {
+  close as closeFile,
+  constants,
+  fdatasync,
+  ftruncate,
+  open as openFile,
+  read as readFile,
+  writev,
+} from 'node:fs'
 import { mkdir, open, readdir, rename, rm, stat, statfs } from 'node:fs/promises'
 
 export type JournalFile = {

@@ -111,7 +111,14 @@ export function encodeFrame(input: FrameInput): { readonly buffers: readonly Buf
       bases.push(baseOf(block, at))
       if (end > stream.synced) slices.push(stream.bytes.subarray(stream.synced, end))
     }
-    blocks.push({ table, day: block.day, rowsBefore: block.rowsSynced, rows: snapshot.rows - block.rowsSynced, growths, bases })
+    blocks.push({
+      table,
+      day: block.day,
+      rowsBefore: block.rowsSynced,
+      rows: snapshot.rows - block.rowsSynced,
+      growths,
+      bases,
+    })
   }
   const head = putHead({ ...input, blocks })
   const data = joined(slices)

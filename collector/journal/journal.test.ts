@@ -1,12 +1,13 @@
 // The journal on a disk that can be full, broken, or lose power: what was answered is there exactly once, and nothing else
 // is there that a retry would double.
-import { expect, test } from 'vitest'
+
 import { appendIndex, type Block } from '@tallylight/storage/clickhouse/block.ts'
+import { dictionaryEntries, SegmentFull } from '@tallylight/storage/clickhouse/dictionary.ts'
 import { appendText, appendUint16, appendUint64 } from '@tallylight/storage/clickhouse/stream.ts'
 import { quarantineTable } from '@tallylight/storage/clickhouse/tables.ts'
+import { expect, test } from 'vitest'
 import { internBytes } from '../otlp/walk.ts'
 import { Malformed } from '../otlp/wire.ts'
-import { dictionaryEntries, SegmentFull } from '@tallylight/storage/clickhouse/dictionary.ts'
 import { type Journal, type JournalProblem, openJournal, type SealedSegment } from './journal.ts'
 import { type MemoryDisk, openMemoryDisk } from './memory-disk.ts'
 
@@ -14,7 +15,10 @@ const today = Math.floor(Date.now() / 86_400_000)
 
 type Opened = { readonly journal: Journal; readonly sealed: SealedSegment[]; readonly problems: JournalProblem[] }
 
-async function open(disk: MemoryDisk, bounds: { readonly segmentBytesMax?: number; readonly sealedBytesMax?: number } = {}): Promise<Opened> {
+async function open(
+  disk: MemoryDisk,
+  bounds: { readonly segmentBytesMax?: number; readonly sealedBytesMax?: number } = {},
+): Promise<Opened> {
   const sealed: SealedSegment[] = []
   const problems: JournalProblem[] = []
   const journal = await openJournal({
@@ -81,7 +85,8 @@ async function rowsIn({ journal, sealed }: Opened): Promise<string[]> {
       if (records?.kind !== 'string' || reasons?.kind !== 'lowCardinality') throw new Error('not the quarantine')
       const texts = stringsOf(records.data.bytes.subarray(0, records.data.length))
       const entries = dictionaryEntries(reasons.dictionary).map(String)
-      for (const [at, text] of texts.entries()) rows.push(`${text}|${entries[reasons.indexes.view.getUint16(at * 2, true)]}`)
+      for (const [at, text] of texts.entries())
+        rows.push(`${text}|${entries[reasons.indexes.view.getUint16(at * 2, true)]}`)
       expect(texts).toHaveLength(block.rows)
     }
     loaded.release()
@@ -141,10 +146,13 @@ test('journal: power cuts at every operation of a run lose no answered row and d
     // The client sends again what was not answered; what the journal remembers is answered and not stored again.
     for (let at = 0; at < 4; at++) {
       const ids = [`${at}a`, `${at}b`]
-      if (!answered.includes(ids[0] as string) && !known.has(digestOf(ids).toString())) expect(await append(after.journal, ids, 1)).toBe(true)
+      if (!answered.includes(ids[0] as string) && !known.has(digestOf(ids).toString()))
+        expect(await append(after.journal, ids, 1)).toBe(true)
     }
     await after.journal.stop()
-    expect(await rowsIn(after), `power cut after operation ${stopAfter}`).toEqual(rowsOf(['0a', '0b', '1a', '1b', '2a', '2b', '3a', '3b']))
+    expect(await rowsIn(after), `power cut after operation ${stopAfter}`).toEqual(
+      rowsOf(['0a', '0b', '1a', '1b', '2a', '2b', '3a', '3b']),
+    )
     if (isOver) break
     cuts++
   }
@@ -177,7 +185,11 @@ test('journal: a corrupt frame is set aside, and every row of the others is kept
   expect(await rowsIn(second)).toEqual(['one|reason one', 'three|reason three'])
   expect(second.journal.status().corruptFrames).toBe(1)
   const { accepted, quarantined, inJournal } = second.journal.status()
-  expect({ accepted: accepted.logs, quarantined: quarantined.logs, inJournal: inJournal.logs }).toEqual({ accepted: 3, quarantined: 1, inJournal: 2 })
+  expect({ accepted: accepted.logs, quarantined: quarantined.logs, inJournal: inJournal.logs }).toEqual({
+    accepted: 3,
+    quarantined: 1,
+    inJournal: 2,
+  })
 })
 
 test('journal: garbage behind the last frame is cut off as a torn tail', async () => {
@@ -247,7 +259,13 @@ test('journal: the books balance through settling, removal and a restart', async
   await first.journal.stop()
   for (const segment of first.sealed) {
     const loaded = await first.journal.load(segment)
-    for (const part of loaded.parts) first.journal.settle(segment, part, { traces: 0, metrics: 0, logs: 0 }, { traces: 0, metrics: 0, logs: part.rows })
+    for (const part of loaded.parts)
+      first.journal.settle(
+        segment,
+        part,
+        { traces: 0, metrics: 0, logs: 0 },
+        { traces: 0, metrics: 0, logs: part.rows },
+      )
     await first.journal.remove(segment)
   }
   for (const status of [first.journal.status(), (await open(disk.powerCut())).journal.status()]) {
@@ -256,5 +274,7 @@ test('journal: the books balance through settling, removal and a restart', async
     expect(accepted.logs).toBe(stored.logs + inJournal.logs + quarantined.logs + duplicate.logs)
   }
   const again = await open(disk.powerCut())
-  expect(again.journal.answered.map((request) => request.digest.toString())).toEqual([digestOf(['a', 'b', 'c']).toString()])
+  expect(again.journal.answered.map((request) => request.digest.toString())).toEqual([
+    digestOf(['a', 'b', 'c']).toString(),
+  ])
 })

@@ -9,21 +9,24 @@
 // the next. A commit that fails is cut out of the blocks and the files, and its requests are told to come again.
 import { randomBytes } from 'node:crypto'
 import { join } from 'node:path'
-import { type AnyBlock, blockBytes, blockCapacity, cutToMark, cutToSynced, isBlockOf, markBlock, openBlock, reuseBlock } from '@tallylight/storage/clickhouse/block.ts'
+import {
+  type AnyBlock,
+  blockBytes,
+  blockCapacity,
+  cutToMark,
+  cutToSynced,
+  isBlockOf,
+  markBlock,
+  openBlock,
+  reuseBlock,
+} from '@tallylight/storage/clickhouse/block.ts'
 import { SegmentFull } from '@tallylight/storage/clickhouse/dictionary.ts'
 import { journalTables, type TableDefinition } from '@tallylight/storage/clickhouse/tables.ts'
 import type { OpenBlock } from '../otlp/walk.ts'
 import type { Signal } from '../receive/request.ts'
 import { addSignals, readBooks, subtractSignals, takeTotals, writeBooks, writeWhole } from './books.ts'
 import type { JournalFile, JournalFiles } from './files.ts'
-import {
-  type BySignal,
-  type CommittedRequest,
-  encodeFrame,
-  markSynced,
-  noneBySignal,
-  snapshotOf,
-} from './frame.ts'
+import { type BySignal, type CommittedRequest, encodeFrame, markSynced, noneBySignal, snapshotOf } from './frame.ts'
 import { recoverSegments } from './recover.ts'
 import {
   encodeSegmentHeader,
@@ -67,7 +70,13 @@ export type JournalProblem =
   | { readonly kind: 'corrupt_frame'; readonly segment: string; readonly bytes: number }
   | { readonly kind: 'torn_tail'; readonly segment: string; readonly bytes: number }
 
-export type Appended = { readonly signal: Signal; readonly digest: Buffer; readonly kept: number; readonly rejected: number; readonly message: string }
+export type Appended = {
+  readonly signal: Signal
+  readonly digest: Buffer
+  readonly kept: number
+  readonly rejected: number
+  readonly message: string
+}
 
 export type AppendOutcome =
   /** `durable` resolves true once the rows are on the disk, false when they could not be brought there. */
@@ -75,7 +84,12 @@ export type AppendOutcome =
   | { readonly kind: 'too_large'; readonly reason: string }
   | { readonly kind: 'unavailable'; readonly reason: string }
 
-export type SegmentPart = { readonly table: number; readonly day: number; readonly rows: number; readonly block: AnyBlock }
+export type SegmentPart = {
+  readonly table: number
+  readonly day: number
+  readonly rows: number
+  readonly block: AnyBlock
+}
 
 export type SealedSegment = {
   readonly sequence: number
@@ -122,7 +136,12 @@ export type Journal = {
   countDuplicate(signal: Signal, records: number): void
   load(segment: SealedSegment): Promise<LoadedSegment>
   /** Notes that a part's rows are in ClickHouse (or in its quarantine). */
-  settle(segment: SealedSegment, part: { readonly table: number; readonly day: number }, stored: BySignal, quarantined: BySignal): void
+  settle(
+    segment: SealedSegment,
+    part: { readonly table: number; readonly day: number },
+    stored: BySignal,
+    quarantined: BySignal,
+  ): void
   /** Removes a segment of which every part is settled and durable. */
   remove(segment: SealedSegment): Promise<void>
   status(): JournalStatus
@@ -256,7 +275,10 @@ export async function openJournal(options: JournalOptions): Promise<Journal> {
     spare.set(block.table.name, kept)
   }
 
-  function openBlockOf(table: TableDefinition, day: number): { readonly segment: OpenSegment; readonly block: AnyBlock } {
+  function openBlockOf(
+    table: TableDefinition,
+    day: number,
+  ): { readonly segment: OpenSegment; readonly block: AnyBlock } {
     const segment = lanes[laneOf(day)] ?? openSegment(laneOf(day))
     const number = tableNumbers.get(table) as number
     const key = `${number}:${day}`
@@ -505,7 +527,8 @@ export async function openJournal(options: JournalOptions): Promise<Journal> {
         const space = await files.space(directory)
         const reserve = bounds.reserveBytes(space.totalBytes)
         const before = fullReason
-        if (bytes >= bounds.journalBytesMax) fullReason = `the journal holds ${bytes} bytes of ${bounds.journalBytesMax}`
+        if (bytes >= bounds.journalBytesMax)
+          fullReason = `the journal holds ${bytes} bytes of ${bounds.journalBytesMax}`
         else if (space.freeBytes < reserve) {
           fullReason = `the journal's volume has ${space.freeBytes} bytes free and ${reserve} are kept for the engines`
         } else fullReason = undefined

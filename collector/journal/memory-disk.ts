@@ -77,7 +77,10 @@ export function openMemoryDisk(initial: ReadonlyMap<string, Node> = new Map()): 
 
   const files: JournalFiles = {
     makeDirectory: async () => undefined,
-    list: async (directory) => [...names.keys()].filter((path) => path.startsWith(`${directory}/`)).map((path) => path.slice(directory.length + 1)),
+    list: async (directory) =>
+      [...names.keys()]
+        .filter((path) => path.startsWith(`${directory}/`))
+        .map((path) => path.slice(directory.length + 1)),
     open: async (path, mode) => {
       if (mode !== 'create') return openNode(nodeOf(path))
       change('open')
@@ -105,7 +108,10 @@ export function openMemoryDisk(initial: ReadonlyMap<string, Node> = new Map()): 
 
   return {
     files,
-    powerCut: () => openMemoryDisk(new Map([...durableNames].map(([path, node]) => [path, { current: node.durable, durable: node.durable }]))),
+    powerCut: () =>
+      openMemoryDisk(
+        new Map([...durableNames].map(([path, node]) => [path, { current: node.durable, durable: node.durable }])),
+      ),
     failNext: (operation, error) => failures.set(operation, error),
     stopAfter: (changes) => {
       changesLeft = changes
@@ -135,5 +141,7 @@ export function openMemoryDisk(initial: ReadonlyMap<string, Node> = new Map()): 
 }
 
 function padded(bytes: Buffer, length: number): Buffer {
-  return bytes.length >= length ? bytes.subarray(0, length) : Buffer.concat([bytes, Buffer.alloc(length - bytes.length)])
+  return bytes.length >= length
+    ? bytes.subarray(0, length)
+    : Buffer.concat([bytes, Buffer.alloc(length - bytes.length)])
 }

@@ -3,12 +3,19 @@
 // gigabytes does not hold the start up. Once every file was read and understood, the tails that were never answered are
 // cut off: left there, a later commit of the same number would make them valid.
 import { join } from 'node:path'
-import type { AnsweredRequest, JournalProblem } from './journal.ts'
 import type { Books } from './books.ts'
-import type { JournalFiles } from './files.ts'
 import { addSignals } from './books.ts'
+import type { JournalFiles } from './files.ts'
 import { type BySignal, type FrameHead, noneBySignal, type Totals } from './frame.ts'
-import { type Lane, readSegmentHeader, scanFrames, type SegmentHeader, segmentFileName, sequenceOfFile } from './segment.ts'
+import type { AnsweredRequest, JournalProblem } from './journal.ts'
+import {
+  type Lane,
+  readSegmentHeader,
+  type SegmentHeader,
+  scanFrames,
+  segmentFileName,
+  sequenceOfFile,
+} from './segment.ts'
 
 export type RecoveredSegment = {
   readonly sequence: number
@@ -79,7 +86,13 @@ export async function recoverSegments(input: {
           problems.push({ kind: 'corrupt_frame', segment: name, bytes: frame.bytes })
         }
       }
-      scanned.push({ sequence, header: opened.header, headerBytes: opened.headerBytes, bytes: await file.size(), frames })
+      scanned.push({
+        sequence,
+        header: opened.header,
+        headerBytes: opened.headerBytes,
+        bytes: await file.size(),
+        frames,
+      })
     } finally {
       await file.close()
     }

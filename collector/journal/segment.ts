@@ -91,7 +91,13 @@ export async function readSegmentHeader(file: JournalFile, path: string): Promis
 }
 
 export type ScannedFrame =
-  | { readonly kind: 'frame'; readonly at: number; readonly dataAt: number; readonly header: FrameHeader; readonly head: FrameHead }
+  | {
+      readonly kind: 'frame'
+      readonly at: number
+      readonly dataAt: number
+      readonly header: FrameHeader
+      readonly head: FrameHead
+    }
   | { readonly kind: 'corrupt'; readonly at: number; readonly bytes: number }
   | { readonly kind: 'torn'; readonly at: number; readonly bytes: number }
 
@@ -146,7 +152,11 @@ async function findFrame(file: JournalFile, from: number, size: number): Promise
 
 export type LoadedBlocks = {
   readonly blocks: readonly { readonly table: number; readonly block: AnyBlock }[]
-  readonly corrupt: readonly { readonly at: number; readonly bytes: number; readonly kept: FrameHead['kept'] | undefined }[]
+  readonly corrupt: readonly {
+    readonly at: number
+    readonly bytes: number
+    readonly kept: FrameHead['kept'] | undefined
+  }[]
 }
 
 /** Puts a segment's blocks back together from its frames, up to the commit `commitMax`. Frames whose data is corrupt are

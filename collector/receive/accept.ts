@@ -1,13 +1,13 @@
 // The road from a request's bytes to its answer: seen before? inflate, make wire bytes of JSON, walk into the journal, wait
 // until it is on the disk. Every receiver hands its requests to this one function.
 import { hash } from 'node:crypto'
+import type { Appended, Journal } from '../journal/journal.ts'
+import { wireFromJson } from '../otlp/json.ts'
 import { walkLogs } from '../otlp/logs.ts'
 import { walkMetrics } from '../otlp/metrics.ts'
 import { walkTraces } from '../otlp/traces.ts'
 import { openWalk, openWalkScratch, type RejectReason, type WalkTally } from '../otlp/walk.ts'
 import { Malformed } from '../otlp/wire.ts'
-import { wireFromJson } from '../otlp/json.ts'
-import type { Appended, Journal } from '../journal/journal.ts'
 import type { DuplicateWindow } from './duplicates.ts'
 import type { Inflate } from './inflate.ts'
 import type { IngestLimits } from './ingest-limits.ts'
@@ -102,13 +102,18 @@ export function openAccept(options: AcceptOptions): Accept {
     try {
       outcome = journal.append(walkInto)
     } catch (error) {
-      if (error instanceof Malformed) return { kind: 'malformed', reason: `cannot decode the request of ${signal}: ${error.message}` }
+      if (error instanceof Malformed)
+        return { kind: 'malformed', reason: `cannot decode the request of ${signal}: ${error.message}` }
       throw error
     }
     if (outcome.kind === 'too_large') return outcome
     if (outcome.kind === 'unavailable') return { ...outcome, retryAfterMs: unavailableMs }
     if (!(await outcome.durable)) {
-      return { kind: 'unavailable', reason: 'the journal could not bring the request to the disk', retryAfterMs: unavailableMs }
+      return {
+        kind: 'unavailable',
+        reason: 'the journal could not bring the request to the disk',
+        retryAfterMs: unavailableMs,
+      }
     }
     // `append` returned 'appended', so the walk has run to its end.
     const { kept, rejected, message } = appended as Appended

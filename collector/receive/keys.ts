@@ -1,16 +1,28 @@
 // Who asks: keys against a list that is held in memory, read again from Postgres every few seconds, and kept in a file, so
 // that requests are judged without a round trip and ingest goes on while Postgres is away, also after a restart.
 import { hash, randomBytes, timingSafeEqual } from 'node:crypto'
-import type pg from 'pg'
-import { countTenants, insertKey, insertTenant, type KeyRow, revokeKey, selectKeys } from '@tallylight/storage/postgres/keys.ts'
+import {
+  countTenants,
+  insertKey,
+  insertTenant,
+  type KeyRow,
+  revokeKey,
+  selectKeys,
+} from '@tallylight/storage/postgres/keys.ts'
 import { readIfPresent, writePrivateFile } from '@tallylight/storage/private-file.ts'
+import type pg from 'pg'
 import type { Authenticate, Authentication, Credentials, Log } from './admission.ts'
 import { type Identity, parseTenantId, type Role, type TenantId } from './request.ts'
 
 export const roles: readonly Role[] = ['ingest', 'query', 'quota', 'admin']
 export const defaultTenant = parseTenantId('default') as TenantId
 
-export type NewKey = { readonly tenant: TenantId; readonly roles: readonly Role[]; readonly manyTenants: boolean; readonly name: string }
+export type NewKey = {
+  readonly tenant: TenantId
+  readonly roles: readonly Role[]
+  readonly manyTenants: boolean
+  readonly name: string
+}
 
 export type Keyring = {
   readonly authenticate: Authenticate
@@ -26,7 +38,14 @@ export type Keyring = {
   run(signal: AbortSignal): Promise<void>
 }
 
-type CachedKey = { readonly id: string; readonly hash: string; readonly tenant: string; readonly roles: readonly string[]; readonly manyTenants: boolean; readonly isRevoked: boolean }
+type CachedKey = {
+  readonly id: string
+  readonly hash: string
+  readonly tenant: string
+  readonly roles: readonly string[]
+  readonly manyTenants: boolean
+  readonly isRevoked: boolean
+}
 type Cache = { readonly keys: readonly CachedKey[]; readonly tenants: number }
 
 const keyPattern = /^tl_([a-z0-9]{8})_[0-9a-f]{64}$/
@@ -108,10 +127,14 @@ export async function openKeyring(options: {
     while (!signal.aborted) {
       await new Promise<void>((resolve) => {
         const timer = setTimeout(resolve, options.pollMs)
-        signal.addEventListener('abort', () => {
-          clearTimeout(timer)
-          resolve()
-        }, { once: true })
+        signal.addEventListener(
+          'abort',
+          () => {
+            clearTimeout(timer)
+            resolve()
+          },
+          { once: true },
+        )
       })
       if (signal.aborted) return
       try {
@@ -129,7 +152,14 @@ export async function openKeyring(options: {
     create: async (wanted) => {
       const made = makeKey()
       await insertTenant(database, wanted.tenant)
-      await insertKey(database, { id: made.id, hash: made.hash, tenant: wanted.tenant, roles: wanted.roles, many_tenants: wanted.manyTenants, name: wanted.name })
+      await insertKey(database, {
+        id: made.id,
+        hash: made.hash,
+        tenant: wanted.tenant,
+        roles: wanted.roles,
+        many_tenants: wanted.manyTenants,
+        name: wanted.name,
+      })
       await refresh()
       return { id: made.id, key: made.key }
     },
@@ -141,7 +171,9 @@ export async function openKeyring(options: {
     },
     readerKeyHashes: () =>
       cache.keys
-        .filter((key) => !key.isRevoked && (key.roles.includes('admin') || (key.roles.includes('query') && key.manyTenants)))
+        .filter(
+          (key) => !key.isRevoked && (key.roles.includes('admin') || (key.roles.includes('query') && key.manyTenants)),
+        )
         .map((key) => key.hash),
     onChange: (listener) => {
       listeners.push(listener)
@@ -162,7 +194,14 @@ export async function registerKey(database: Pick<pg.Pool, 'query'>, key: string,
   const id = keyPattern.exec(key)?.[1]
   if (id === undefined) throw new Error('the admin key file does not hold a key (tl_…)')
   await insertTenant(database, wanted.tenant)
-  await insertKey(database, { id, hash: hash('sha256', key), tenant: wanted.tenant, roles: wanted.roles, many_tenants: wanted.manyTenants, name: wanted.name })
+  await insertKey(database, {
+    id,
+    hash: hash('sha256', key),
+    tenant: wanted.tenant,
+    roles: wanted.roles,
+    many_tenants: wanted.manyTenants,
+    name: wanted.name,
+  })
 }
 
 function identityOf(key: CachedKey): Identity {

@@ -6,19 +6,19 @@
 // before this one may have made it) is decided by counting: all there, or nothing there. Doubt goes first.
 //
 // A table that refuses is left alone for a while; the other tables of the segment, and of those behind it, go on.
-import { appendIndex, type AnyBlock, type Block, isBlockOf, openBlock } from '@tallylight/storage/clickhouse/block.ts'
+import { type AnyBlock, appendIndex, type Block, isBlockOf, openBlock } from '@tallylight/storage/clickhouse/block.ts'
 import type { ClickHouse, InsertOutcome, Settings } from '@tallylight/storage/clickhouse/client.ts'
 import { nativeBlock } from '@tallylight/storage/clickhouse/native.ts'
 import type { TargetTable } from '@tallylight/storage/clickhouse/schema.ts'
 import { rowText, sliceBlock, textOf } from '@tallylight/storage/clickhouse/slice.ts'
-import { quarantineTable, traceTimesTable, tracesTable } from '@tallylight/storage/clickhouse/tables.ts'
+import { appendText, appendUint16, appendUint64 } from '@tallylight/storage/clickhouse/stream.ts'
+import { quarantineTable, tracesTable, traceTimesTable } from '@tallylight/storage/clickhouse/tables.ts'
 import { traceTimesOf } from '@tallylight/storage/clickhouse/trace-times.ts'
-import { internBytes } from '../otlp/walk.ts'
 import { type BySignal, noneBySignal } from '../journal/frame.ts'
 import type { Journal, LoadedSegment, SealedSegment } from '../journal/journal.ts'
 import { signalOfTable } from '../journal/recover.ts'
+import { internBytes } from '../otlp/walk.ts'
 import { remedyOf } from './refusals.ts'
-import { appendText, appendUint16, appendUint64 } from '@tallylight/storage/clickhouse/stream.ts'
 
 export type SinkOptions = {
   readonly journal: () => Pick<Journal, 'load' | 'settle' | 'remove'>
@@ -240,7 +240,8 @@ export function openClickHouseSink(options: SinkOptions): ClickHouseSink {
           addRefused(from, to)
           return done()
         }
-        if (counted.whole > 0) return later('partial', `${name} has ${counted.whole} rows of ${to - from}; inserts are all or nothing`)
+        if (counted.whole > 0)
+          return later('partial', `${name} has ${counted.whole} rows of ${to - from}; inserts are all or nothing`)
         if (counted.pieces > 0) return halves(from, to, true)
       }
       const startedMs = now()
@@ -275,13 +276,23 @@ export function openClickHouseSink(options: SinkOptions): ClickHouseSink {
       }
     }
 
-    async function refused(code: number, message: string, from: number, to: number, isDoubtful: boolean): Promise<PartResult> {
+    async function refused(
+      code: number,
+      message: string,
+      from: number,
+      to: number,
+      isDoubtful: boolean,
+    ): Promise<PartResult> {
       const remedy = remedyOf(code)
       if (remedy === 'retry' || remedy === 'mend') return later(remedy, message)
       // A server that fails in the middle may have written: from here on every piece is counted before it is sent again.
       each.doubtful.add(part.key)
       if (to - from > 1) {
-        options.onProblem({ table: part.name, kind: remedy, message: `${message}; its ${to - from} rows are tried in halves` })
+        options.onProblem({
+          table: part.name,
+          kind: remedy,
+          message: `${message}; its ${to - from} rows are tried in halves`,
+        })
         return halves(from, to, isDoubtful)
       }
       if (remedy === 'halve') return later(remedy, message)
@@ -321,7 +332,11 @@ export function openClickHouseSink(options: SinkOptions): ClickHouseSink {
       if (signal !== undefined && part.name !== traceTimesTable.name) quarantined[signal] += to - from
     }
 
-    async function countOf(name: string, from: number, to: number): Promise<{ whole: number; pieces: number; isQuarantined: boolean } | undefined> {
+    async function countOf(
+      name: string,
+      from: number,
+      to: number,
+    ): Promise<{ whole: number; pieces: number; isQuarantined: boolean } | undefined> {
       try {
         const [counted] = await clickhouse.query<{ whole: string; pieces: string }>(
           `SELECT countIf(Segment = {name:String}) AS whole, countIf(startsWith(Segment, {prefix:String})) AS pieces FROM ${target.name} WHERE Segment = {name:String} OR startsWith(Segment, {prefix:String})`,
@@ -331,8 +346,15 @@ export function openClickHouseSink(options: SinkOptions): ClickHouseSink {
         const [put] =
           to - from > 1 || aside === undefined || part.name === quarantineTable.name
             ? [{ rows: '0' }]
-            : await clickhouse.query<{ rows: string }>(`SELECT count() AS rows FROM ${aside.name} WHERE Segment = {name:String}`, { name: pieceName(from, to) })
-        return { whole: Number(counted?.whole ?? 0), pieces: Number(counted?.pieces ?? 0), isQuarantined: Number(put?.rows ?? 0) > 0 }
+            : await clickhouse.query<{ rows: string }>(
+                `SELECT count() AS rows FROM ${aside.name} WHERE Segment = {name:String}`,
+                { name: pieceName(from, to) },
+              )
+        return {
+          whole: Number(counted?.whole ?? 0),
+          pieces: Number(counted?.pieces ?? 0),
+          isQuarantined: Number(put?.rows ?? 0) > 0,
+        }
       } catch (error) {
         options.onProblem({ table: part.name, kind: 'count_failed', message: String(error) })
         return undefined
@@ -373,7 +395,13 @@ function partsOf(loaded: LoadedSegment): readonly Part[] {
     if (block.rows === 0) continue
     parts.push({ key: `${table}:${day}`, table, day, name: block.table.name, block })
     if (!isBlockOf(block, tracesTable)) continue
-    parts.push({ key: `${traceTimesNumber}:${day}`, table, day, name: traceTimesTable.name, block: traceTimesOf(block) })
+    parts.push({
+      key: `${traceTimesNumber}:${day}`,
+      table,
+      day,
+      name: traceTimesTable.name,
+      block: traceTimesOf(block),
+    })
   }
   return parts
 }

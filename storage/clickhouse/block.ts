@@ -5,7 +5,12 @@ import { type Dictionary, openDictionary, resetDictionary, truncateDictionary } 
 import { appendUint64, openStream, reserve, type Stream } from './stream.ts'
 import { segmentColumn, type TableDefinition } from './tables.ts'
 
-export type FixedColumn = { readonly kind: 'fixed'; readonly type: string; readonly width: number; readonly data: Stream }
+export type FixedColumn = {
+  readonly kind: 'fixed'
+  readonly type: string
+  readonly width: number
+  readonly data: Stream
+}
 export type StringColumn = { readonly kind: 'string'; readonly data: Stream }
 export type LowCardinalityColumn = {
   readonly kind: 'lowCardinality'
@@ -140,7 +145,10 @@ export function openBlock<const Table extends TableDefinition>(table: Table, day
 }
 
 /** Tells a block's table by its name: one that was read back has a definition of its own, from its segment's header. */
-export function isBlockOf<const Table extends TableDefinition>(block: AnyBlock, table: Table): block is Block<Table> & AnyBlock {
+export function isBlockOf<const Table extends TableDefinition>(
+  block: AnyBlock,
+  table: Table,
+): block is Block<Table> & AnyBlock {
   return block.table.name === table.name
 }
 

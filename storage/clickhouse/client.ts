@@ -26,7 +26,12 @@ export type ClickHouse = {
   query<Row>(sql: string, parameters?: Readonly<Record<string, unknown>>): Promise<readonly Row[]>
   command(sql: string, parameters?: Readonly<Record<string, unknown>>): Promise<void>
   /** `body` is one block in Native format. */
-  insertNative(table: string, columns: readonly string[], settings: Settings, body: Iterable<Buffer>): Promise<InsertOutcome>
+  insertNative(
+    table: string,
+    columns: readonly string[],
+    settings: Settings,
+    body: Iterable<Buffer>,
+  ): Promise<InsertOutcome>
   [Symbol.asyncDispose](): Promise<void>
 }
 
@@ -79,7 +84,7 @@ export function openClickHouse(address: ClickHouseAddress): ClickHouse {
           values: Readable.from(body, { objectMode: false, highWaterMark: 1024 * 1024 }),
           clickhouse_settings: settings,
         })
-        for await (const _ of result.stream) continue
+        for await (const _ of result.stream);
         return { kind: 'inserted' }
       } catch (error) {
         return outcomeOf(error)

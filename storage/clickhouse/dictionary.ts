@@ -159,14 +159,7 @@ function hashOf(view: DataView, bytes: Uint8Array, start: number, end: number): 
   return (hash ^ (hash >>> 13)) >>> 0
 }
 
-function isSame(
-  entries: Stream,
-  at: number,
-  source: Buffer,
-  view: DataView,
-  start: number,
-  size: number,
-): boolean {
+function isSame(entries: Stream, at: number, source: Buffer, view: DataView, start: number, size: number): boolean {
   if (size >= 4) {
     const own = entries.view
     const last = size - 4

@@ -46,27 +46,88 @@ class Refusal extends Error {
 
 /** Statuses that ClickHouse gives to its exception codes; everything else is 500. */
 const statusOfCode: Readonly<Record<number, number>> = {
-  36: 400, 47: 404, 60: 404, 62: 400, 73: 400, 81: 404, 115: 404, 117: 400, 159: 408, 164: 500, 202: 503, 241: 500,
-  252: 500, 27: 400, 26: 400, 53: 400, 6: 400, 10: 404, 16: 404, 41: 400, 44: 400, 46: 404, 50: 400, 70: 400, 158: 500,
-  194: 401, 193: 401, 516: 403,
+  36: 400,
+  47: 404,
+  60: 404,
+  62: 400,
+  73: 400,
+  81: 404,
+  115: 404,
+  117: 400,
+  159: 408,
+  164: 500,
+  202: 503,
+  241: 500,
+  252: 500,
+  27: 400,
+  26: 400,
+  53: 400,
+  6: 400,
+  10: 404,
+  16: 404,
+  41: 400,
+  44: 400,
+  46: 404,
+  50: 400,
+  70: 400,
+  158: 500,
+  194: 401,
+  193: 401,
+  516: 403,
 }
 
 /** Formats of which a result may be sent block by block: their blocks stand behind each other without head or tail. */
 const streamedFormats = new Set([
-  'native', 'rowbinary', 'jsoneachrow', 'jsoncompacteachrow', 'tsv', 'tabseparated', 'tsvraw', 'tabseparatedraw', 'csv', 'jsonlines', 'ndjson',
+  'native',
+  'rowbinary',
+  'jsoneachrow',
+  'jsoncompacteachrow',
+  'tsv',
+  'tabseparated',
+  'tsvraw',
+  'tabseparatedraw',
+  'csv',
+  'jsonlines',
+  'ndjson',
 ])
 const bufferedResultBytesMax = 256 * 1024 * 1024
 const statementBytesMax = 4 * 1024 * 1024
 
 /** Parameters of a request that are the endpoint's and not the engine's settings. */
 const ownParameters = new Set([
-  'query', 'database', 'default_format', 'query_id', 'session_id', 'session_timeout', 'session_check', 'user', 'password',
-  'quota_key', 'role', 'client_protocol_version', 'enable_http_compression', 'http_zlib_compression_level', 'compress',
-  'decompress', 'wait_end_of_query', 'buffer_size', 'send_progress_in_http_headers', 'http_headers_progress_interval_ms',
-  'add_http_cors_header', 'stacktrace', 'close_session', 'framing',
+  'query',
+  'database',
+  'default_format',
+  'query_id',
+  'session_id',
+  'session_timeout',
+  'session_check',
+  'user',
+  'password',
+  'quota_key',
+  'role',
+  'client_protocol_version',
+  'enable_http_compression',
+  'http_zlib_compression_level',
+  'compress',
+  'decompress',
+  'wait_end_of_query',
+  'buffer_size',
+  'send_progress_in_http_headers',
+  'http_headers_progress_interval_ms',
+  'add_http_cors_header',
+  'stacktrace',
+  'close_session',
+  'framing',
 ])
 /** Settings that a reader may send in the URL; the others are left out, as drivers send many unasked. */
-const readerParameters = new Set(['max_result_rows', 'max_rows_to_read', 'limit', 'output_format_json_quote_64bit_integers', 'date_time_output_format'])
+const readerParameters = new Set([
+  'max_result_rows',
+  'max_rows_to_read',
+  'limit',
+  'output_format_json_quote_64bit_integers',
+  'date_time_output_format',
+])
 const readerSecondsMax = 120
 
 process.once('message', (message: ChildStart) => {
@@ -127,7 +188,8 @@ async function serve(start: ChildStart): Promise<ChildReport> {
     response.setHeader('X-ClickHouse-Timezone', 'UTC')
     response.setHeader('X-ClickHouse-Server-Display-Name', 'embedded')
     const inUrl = url.searchParams.get('query')
-    const insertInUrl = inUrl === null ? undefined : readInsert(inUrl, url.searchParams.get('default_format') ?? 'TabSeparated')
+    const insertInUrl =
+      inUrl === null ? undefined : readInsert(inUrl, url.searchParams.get('default_format') ?? 'TabSeparated')
     if (insertInUrl !== undefined) {
       await insert(role, url, insertInUrl, request, response)
       return
@@ -148,7 +210,11 @@ async function serve(start: ChildStart): Promise<ChildReport> {
     const hash = sha256(password)
     if (user === ownerUser && timingSafeEqual(hash, ownerHash)) return 'owner'
     if (user === readerUser && readerHashes.some((known) => timingSafeEqual(known, hash))) return 'reader'
-    throw new Refusal(516, 403, `${user}: Authentication failed: password is incorrect, or there is no user with such name. (AUTHENTICATION_FAILED)`)
+    throw new Refusal(
+      516,
+      403,
+      `${user}: Authentication failed: password is incorrect, or there is no user with such name. (AUTHENTICATION_FAILED)`,
+    )
   }
 
   function prepare(session: Session, role: Role, url: URL, settings: ReadonlyMap<string, string>): void {
@@ -159,7 +225,8 @@ async function serve(start: ChildStart): Promise<ChildReport> {
     if (database !== null && database !== '') session.query(`USE ${quoteName(database)}`, 'TSV')
     for (const [name, value] of url.searchParams) {
       if (name.startsWith('param_') && /^param_\w+$/.test(name)) set(name, value)
-      else if (!ownParameters.has(name) && /^[a-z]\w*$/.test(name) && (role === 'owner' || readerParameters.has(name))) set(name, value)
+      else if (!ownParameters.has(name) && /^[a-z]\w*$/.test(name) && (role === 'owner' || readerParameters.has(name)))
+        set(name, value)
     }
     if (role === 'owner') return
     const seconds = Math.min(Number(url.searchParams.get('max_execution_time')) || readerSecondsMax, readerSecondsMax)
@@ -170,9 +237,16 @@ async function serve(start: ChildStart): Promise<ChildReport> {
     set('readonly', '1')
   }
 
-  async function runStatement(role: Role, url: URL, text: string, request: IncomingMessage, response: ServerResponse): Promise<void> {
+  async function runStatement(
+    role: Role,
+    url: URL,
+    text: string,
+    request: IncomingMessage,
+    response: ServerResponse,
+  ): Promise<void> {
     const { sql, format: asked, settings } = statementOf(role, text)
-    const format = asked ?? url.searchParams.get('default_format') ?? header(request, 'x-clickhouse-format') ?? 'TabSeparated'
+    const format =
+      asked ?? url.searchParams.get('default_format') ?? header(request, 'x-clickhouse-format') ?? 'TabSeparated'
     const session = openSession()
     try {
       prepare(session, role, url, settings)
@@ -190,10 +264,14 @@ async function serve(start: ChildStart): Promise<ChildReport> {
     }
   }
 
-  function statementOf(role: Role, text: string): { sql: string; format: string | undefined; settings: ReadonlyMap<string, string> } {
+  function statementOf(
+    role: Role,
+    text: string,
+  ): { sql: string; format: string | undefined; settings: ReadonlyMap<string, string> } {
     if (role === 'reader') {
       const guarded = guardStatement(text, tableFunctions)
-      if (guarded.kind === 'refused') throw new Refusal(497, 403, `Not enough privileges: ${guarded.reason}. (ACCESS_DENIED)`)
+      if (guarded.kind === 'refused')
+        throw new Refusal(497, 403, `Not enough privileges: ${guarded.reason}. (ACCESS_DENIED)`)
       return guarded
     }
     const tokens = lex(text) ?? []
@@ -205,7 +283,13 @@ async function serve(start: ChildStart): Promise<ChildReport> {
     return { sql: text.slice(0, tokens.at(-3)?.end ?? 0), format: tokens.at(-1)?.text, settings: new Map() }
   }
 
-  async function streamResult(session: Session, sql: string, format: string, request: IncomingMessage, response: ServerResponse): Promise<void> {
+  async function streamResult(
+    session: Session,
+    sql: string,
+    format: string,
+    request: IncomingMessage,
+    response: ServerResponse,
+  ): Promise<void> {
     const chunks = session.queryStream(sql, { format })
     const iterator = chunks[Symbol.asyncIterator]()
     try {
@@ -234,7 +318,10 @@ async function serve(start: ChildStart): Promise<ChildReport> {
     try {
       await pipeline(inflated(request), createWriteStream(path, { mode: 0o600, highWaterMark: 1024 * 1024 }))
       prepare(session, role, url, new Map())
-      const result = await session.queryAsync(`${statement.target} SELECT * FROM file(${quote(path)}, ${quote(statement.format)})`, { format: 'Null' })
+      const result = await session.queryAsync(
+        `${statement.target} SELECT * FROM file(${quote(path)}, ${quote(statement.format)})`,
+        { format: 'Null' },
+      )
       response.setHeader('X-ClickHouse-Summary', summary({ read_rows: result.rowsRead, written_rows: result.rowsRead }))
       response.writeHead(200, { 'Content-Type': 'text/plain; charset=UTF-8' }).end()
     } finally {
@@ -274,7 +361,11 @@ function describe(error: unknown): { readonly code: number; readonly status: num
   return { code, status: statusOfCode[code] ?? 500, message: (found[2] as string).trim() }
 }
 
-async function send(request: IncomingMessage, response: ServerResponse, blocks: Iterable<Buffer> | AsyncIterable<Buffer>): Promise<void> {
+async function send(
+  request: IncomingMessage,
+  response: ServerResponse,
+  blocks: Iterable<Buffer> | AsyncIterable<Buffer>,
+): Promise<void> {
   const encoder = encoderOf(request)
   if (encoder !== undefined) {
     response.setHeader('Content-Encoding', encoder.name)
@@ -298,7 +389,8 @@ function inflated(request: IncomingMessage): Readable {
   const encoding = header(request, 'content-encoding') ?? 'identity'
   if (encoding === 'identity') return request
   const decoder = encoding === 'gzip' ? createGunzip() : encoding === 'zstd' ? createZstdDecompress() : undefined
-  if (decoder === undefined) throw new Refusal(36, 400, `unknown Content-Encoding ${encoding.slice(0, 20)}; gzip and zstd are known`)
+  if (decoder === undefined)
+    throw new Refusal(36, 400, `unknown Content-Encoding ${encoding.slice(0, 20)}; gzip and zstd are known`)
   request.on('error', (error) => decoder.destroy(error))
   return request.pipe(decoder)
 }
@@ -308,7 +400,12 @@ async function readBody(request: IncomingMessage, bytesMax: number): Promise<Buf
   let size = 0
   for await (const chunk of inflated(request)) {
     size += (chunk as Buffer).length
-    if (size > bytesMax) throw new Refusal(62, 413, `a statement may have ${bytesMax} bytes; rows to insert go behind the statement in the URL`)
+    if (size > bytesMax)
+      throw new Refusal(
+        62,
+        413,
+        `a statement may have ${bytesMax} bytes; rows to insert go behind the statement in the URL`,
+      )
     chunks.push(chunk as Buffer)
   }
   return Buffer.concat(chunks)
@@ -316,14 +413,18 @@ async function readBody(request: IncomingMessage, bytesMax: number): Promise<Buf
 
 /** The first question of clickhouse-go on each connection. */
 function isHello(sql: string, url: URL): boolean {
-  return url.searchParams.has('client_protocol_version') && /^\s*SELECT\s+displayName\(\),\s*version\(\),\s*revision\(\),\s*timezone\(\)\s*$/i.test(sql)
+  return (
+    url.searchParams.has('client_protocol_version') &&
+    /^\s*SELECT\s+displayName\(\),\s*version\(\),\s*revision\(\),\s*timezone\(\)\s*$/i.test(sql)
+  )
 }
 
 /** Its answer, framed for the revision that the driver asked with, and naming revision 0: from then on the driver reads
  *  plain Native, which is what the engine writes. */
 function hello(version: string): Buffer {
   const text = (value: string): Buffer => Buffer.concat([Buffer.from([value.length]), Buffer.from(value)])
-  const column = (name: string, type: string, value: Buffer): Buffer => Buffer.concat([text(name), text(type), Buffer.from([0]), value])
+  const column = (name: string, type: string, value: Buffer): Buffer =>
+    Buffer.concat([text(name), text(type), Buffer.from([0]), value])
   return Buffer.concat([
     Buffer.from('010002ffffffff00', 'hex'),
     Buffer.from([4, 1]),
@@ -360,7 +461,17 @@ function quoteName(name: string): string {
 }
 
 function summary(fields: Readonly<Record<string, number>>): string {
-  const all = { read_rows: 0, read_bytes: 0, written_rows: 0, written_bytes: 0, total_rows_to_read: 0, result_rows: 0, result_bytes: 0, elapsed_ns: 0, ...fields }
+  const all = {
+    read_rows: 0,
+    read_bytes: 0,
+    written_rows: 0,
+    written_bytes: 0,
+    total_rows_to_read: 0,
+    result_rows: 0,
+    result_bytes: 0,
+    elapsed_ns: 0,
+    ...fields,
+  }
   return JSON.stringify(Object.fromEntries(Object.entries(all).map(([name, value]) => [name, String(value)])))
 }
 
@@ -395,6 +506,8 @@ function engineConfig(start: ChildStart, incoming: string): string {
   }
   const mergeTree = { merge_selecting_sleep_ms: 5000, max_merge_selecting_sleep_ms: 60000, cleanup_delay_period: 60 }
   const xml = (fields: Readonly<Record<string, string | number>>): string =>
-    Object.entries(fields).map(([name, value]) => `<${name}>${String(value).replaceAll('&', '&amp;').replaceAll('<', '&lt;')}</${name}>`).join('')
+    Object.entries(fields)
+      .map(([name, value]) => `<${name}>${String(value).replaceAll('&', '&amp;').replaceAll('<', '&lt;')}</${name}>`)
+      .join('')
   return `<clickhouse>${xml(entries)}<merge_tree>${xml(mergeTree)}</merge_tree></clickhouse>\n`
 }

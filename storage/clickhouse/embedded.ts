@@ -5,11 +5,15 @@ import { randomBytes } from 'node:crypto'
 import { mkdir } from 'node:fs/promises'
 import { join } from 'node:path'
 import { fileURLToPath } from 'node:url'
-import { readIfPresent } from '../private-file.ts'
 import { waitUntilGone } from '../predecessor.ts'
+import { readIfPresent } from '../private-file.ts'
 import type { ChildReaders, ChildReport, ChildStart } from './embedded-child.ts'
 
-export type EngineLog = (level: 'info' | 'warn' | 'error', message: string, fields?: Readonly<Record<string, unknown>>) => void
+export type EngineLog = (
+  level: 'info' | 'warn' | 'error',
+  message: string,
+  fields?: Readonly<Record<string, unknown>>,
+) => void
 
 export type EmbeddedClickHouse = {
   readonly url: string
@@ -60,10 +64,14 @@ export async function startEmbeddedClickHouse(options: {
       execArgv: ['--disable-warning=ExperimentalWarning'],
     })
     child = started
-    started.stderr?.setEncoding('utf8').on('data', (text: string) => log('warn', 'embedded ClickHouse', { text: text.slice(0, 2000) }))
+    started.stderr
+      ?.setEncoding('utf8')
+      .on('data', (text: string) => log('warn', 'embedded ClickHouse', { text: text.slice(0, 2000) }))
     const ready = await new Promise<Extract<ChildReport, { kind: 'ready' }>>((resolve, reject) => {
       started.once('error', reject)
-      started.once('exit', (code, signal) => reject(new Error(`the embedded ClickHouse ended while it started (${signal ?? code})`)))
+      started.once('exit', (code, signal) =>
+        reject(new Error(`the embedded ClickHouse ended while it started (${signal ?? code})`)),
+      )
       started.once('message', (report: ChildReport) => {
         if (report.kind === 'ready') resolve(report)
         else reject(new Error(startFailure(report, host, port)))
@@ -128,6 +136,7 @@ export async function startEmbeddedClickHouse(options: {
 }
 
 function startFailure(report: Extract<ChildReport, { kind: 'failed' }>, host: string, port: number): string {
-  if (report.code === 'EADDRINUSE') return `port ${port} on ${host} is taken; TALLYLIGHT_CLICKHOUSE_PORT names another (0 for any free one)`
+  if (report.code === 'EADDRINUSE')
+    return `port ${port} on ${host} is taken; TALLYLIGHT_CLICKHOUSE_PORT names another (0 for any free one)`
   return `the embedded ClickHouse could not start: ${report.message}`
 }

@@ -6,7 +6,12 @@ import type { ClickHouse } from './client.ts'
 
 const directory = new URL('./migrations/', import.meta.url)
 
-export type Migration = { readonly number: number; readonly name: string; readonly sql: string; readonly checksum: string }
+export type Migration = {
+  readonly number: number
+  readonly name: string
+  readonly sql: string
+  readonly checksum: string
+}
 
 export async function readMigrations(): Promise<readonly Migration[]> {
   const names = (await readdir(directory)).filter((name) => /^\d{4}_.+\.sql$/.test(name)).sort()
@@ -33,10 +38,14 @@ export async function migrateClickHouse(client: ClickHouse, engine = 'MergeTree'
   for (const { number, checksum } of applied) {
     const migration = known.get(number)
     if (migration === undefined) {
-      throw new Error(`the database ${client.database} has migration ${number}, and this collector knows ${migrations.length}: it was used by a newer version`)
+      throw new Error(
+        `the database ${client.database} has migration ${number}, and this collector knows ${migrations.length}: it was used by a newer version`,
+      )
     }
     if (migration.checksum !== checksum) {
-      throw new Error(`migration ${migration.name} was changed after the database ${client.database} got it; a released migration is never edited`)
+      throw new Error(
+        `migration ${migration.name} was changed after the database ${client.database} got it; a released migration is never edited`,
+      )
     }
   }
   const done = new Set(applied.map((row) => row.number))

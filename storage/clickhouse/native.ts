@@ -89,7 +89,11 @@ function* body(column: Column, rows: number, segmentName: string): Generator<Buf
       yield* body(column.of, elementsOf(column.ends), segmentName)
       return
     case 'segmentName':
-      yield* lowCardinality(2, Buffer.concat([text(''), text(segmentName)]), Buffer.alloc(rows * 2, Buffer.from([1, 0])))
+      yield* lowCardinality(
+        2,
+        Buffer.concat([text(''), text(segmentName)]),
+        Buffer.alloc(rows * 2, Buffer.from([1, 0])),
+      )
       return
     default:
       return column satisfies never

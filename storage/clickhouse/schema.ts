@@ -72,7 +72,9 @@ function compareTable(
     problems.push(`${label} is a ${found.engine}; rows go into tables of the MergeTree family, Distributed or Null`)
     return undefined
   }
-  const types = new Map(allColumns.filter((column) => column.table === found.name).map(({ name, type }) => [name, type]))
+  const types = new Map(
+    allColumns.filter((column) => column.table === found.name).map(({ name, type }) => [name, type]),
+  )
   const before = problems.length
   const columns: ColumnDefinition[] = []
   for (const [name, type] of wanted.columns) {
@@ -103,7 +105,8 @@ export function isConvertible(ours: string, theirs: string): boolean {
 
 /** Types that are converted into each other, under one name. */
 function simplify(type: string): string {
-  const inner = /^(?:LowCardinality|Nullable)\((.*)\)$/.exec(type)?.[1] ?? /^SimpleAggregateFunction\(\w+, (.*)\)$/.exec(type)?.[1]
+  const inner =
+    /^(?:LowCardinality|Nullable)\((.*)\)$/.exec(type)?.[1] ?? /^SimpleAggregateFunction\(\w+, (.*)\)$/.exec(type)?.[1]
   if (inner !== undefined) return simplify(inner)
   const element = /^Array\((.*)\)$/.exec(type)?.[1]
   if (element !== undefined) return `Array(${simplify(element)})`

@@ -1,5 +1,5 @@
 // Parts of a block, for the rare case that a table refuses one: rows from–to as a block of its own, and one row as text.
-import { appendEnd, type AnyBlock, type Column, openBlock } from './block.ts'
+import { type AnyBlock, appendEnd, type Column, openBlock } from './block.ts'
 import { dictionaryEntries } from './dictionary.ts'
 import { reserve, type Stream } from './stream.ts'
 
@@ -46,7 +46,13 @@ function append(target: Stream, source: Stream, start: number, end: number): voi
 }
 
 /** Copies lengths once per stream (columns of a group share them) and returns which elements the rows have. */
-function copyEnds(source: Stream, target: Stream, from: number, to: number, copied: Set<Stream>): readonly [number, number] {
+function copyEnds(
+  source: Stream,
+  target: Stream,
+  from: number,
+  to: number,
+  copied: Set<Stream>,
+): readonly [number, number] {
   const endAt = (row: number): number => (row === 0 ? 0 : source.view.getUint32((row - 1) * 8, true))
   if (!copied.has(target)) {
     copied.add(target)

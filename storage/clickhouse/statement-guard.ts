@@ -1,160 +1,213 @@
-// What a reader may ask the embedded engine. `readonly=1` of the engine is the wall against writing; this is the wall in
-// front of it, because readonly still writes INTO OUTFILE, runs KILL, and reads local files through table functions.
-// It works on tokens, so that nothing hides in comments or strings and no harmless text is refused.
+// What may be asked of the embedded engine. Its own `readonly=1` is one wall against readers; this is the one in front of
+// it, because readonly still writes INTO OUTFILE, runs KILL, and reads files through the scalar function `file`.
+//
+// A reader's statement is judged twice: as it came, and as the engine's own parser writes it back (`formatQuery`), and the
+// second is what runs. So a string, comment or name that we read in another way than the engine hides nothing.
+import { depthsOf, isMark, isWord, type Token, tokensOf, valueOf } from './statement-tokens.ts'
 
-export type Guarded =
-  | {
-      readonly kind: 'allowed'
-      /** The statement without its FORMAT clause and without the settings that were taken off. */
-      readonly sql: string
-      readonly format: string | undefined
-      readonly settings: ReadonlyMap<string, string>
-    }
-  | { readonly kind: 'refused'; readonly reason: string }
-
-type Token = {
-  readonly kind: 'word' | 'quoted' | 'string' | 'number' | 'mark'
-  readonly text: string
-  readonly start: number
-  readonly end: number
+export type EngineNames = {
+  /** The engine's own table functions and output formats, in lower case. */
+  readonly tableFunctions: ReadonlySet<string>
+  readonly outputFormats: ReadonlySet<string>
 }
 
-const firstWords = new Set(['select', 'with', 'show', 'desc', 'describe', 'explain', 'exists', '('])
+export type Judged = { readonly kind: 'allowed' } | { readonly kind: 'refused'; readonly reason: string }
 
-/** Functions of a FROM clause that make rows of nothing but their arguments. */
-const harmlessTableFunctions = new Set(['numbers', 'numbers_mt', 'zeros', 'zeros_mt', 'generateseries', 'generate_series', 'values', 'view', 'format', 'null', 'one'])
+export type Tail = {
+  /** The statement without FORMAT, without a last semicolon, and without the settings below. */
+  readonly sql: string
+  readonly format: string | undefined
+  readonly settings: readonly TailSetting[]
+}
+export type TailSetting = { readonly name: string; readonly value: readonly Token[] }
 
-/** Settings that a reader may put at the end of a statement: Grafana's ad hoc filters, and asking for less. */
-const readerSettings = new Set(['additional_table_filters', 'max_threads', 'max_rows_to_read', 'max_result_rows', 'limit'])
+const readingWords = ['select', 'with', 'show', 'desc', 'describe', 'explain', 'exists'] as const
 
-/** Judges a reader's statement. `tableFunctions` are the engine's own (system.table_functions), in lower case. */
-export function guardStatement(text: string, tableFunctions: ReadonlySet<string>): Guarded {
-  const tokens = lex(text)
-  if (tokens === undefined) return refused('a string, quoted name or comment does not end')
-  while (tokens.at(-1)?.text === ';') tokens.pop()
-  const first = tokens[0]
+/** Table functions that make rows of nothing but their arguments; every other one reaches files, networks or other tables. */
+const harmlessTableFunctions: ReadonlySet<string> = new Set([
+  'numbers',
+  'numbers_mt',
+  'zeros',
+  'zeros_mt',
+  'primes',
+  'generateseries',
+  'generate_series',
+  'values',
+  'sqlstandardvalues',
+  'view',
+  'format',
+  'null',
+  'generaterandom',
+])
+
+/** Scalar functions that read files, load libraries, look into the process or call out. */
+const reachingFunctions: ReadonlySet<string> = new Set([
+  'file',
+  'catboostevaluate',
+  'evalmlmethod',
+  'reversednsquery',
+  'addresstoline',
+  'addresstolinewithinlines',
+  'addresstosymbol',
+  'generateserialid',
+  'aigenerate',
+  'aiclassify',
+  'aiextract',
+  'aitranslate',
+  'aiembed',
+  'getclienthttpheader',
+])
+
+/** Judges a statement, or the engine's rendering of it, for a reader. */
+export function judgeReading(text: string, names: EngineNames): Judged {
+  const { tokens, broken } = tokensOf(text)
+  if (broken !== undefined) return refused(broken)
+  const first = tokens.find((token) => !isMark(token, '('))
   if (first === undefined) return refused('the statement is empty')
-  if (!firstWords.has(first.text.toLowerCase())) {
-    return refused(`readers may SELECT, SHOW, DESCRIBE, EXPLAIN and EXISTS; this statement begins with ${first.text.slice(0, 20)}`)
+  if (!isWord(first, ...readingWords)) {
+    return refused(
+      `readers may SELECT, SHOW, DESCRIBE, EXPLAIN and EXISTS; this statement begins with ${first.text.slice(0, 20)}`,
+    )
   }
   for (const [at, token] of tokens.entries()) {
-    const word = token.text.toLowerCase()
+    const reason = reasonAgainst(token, tokens[at + 1], names)
+    if (reason !== undefined) return refused(reason)
+  }
+  return { kind: 'allowed' }
+}
+
+function reasonAgainst(token: Token, next: Token | undefined, names: EngineNames): string | undefined {
+  if (isMark(token, ';')) return 'one statement at a time'
+  if (isWord(token, 'into') && isWord(next, 'outfile')) return 'INTO OUTFILE writes a file'
+  if (isWord(token, 'insert') && isWord(next, 'into')) return 'readers insert nothing'
+  if (!isMark(next, '(')) return undefined
+  // `{name:Identifier}(…)` would let a parameter choose the function.
+  if (isMark(token, '}')) return 'a parameter cannot name a function'
+  const name =
+    token.kind === 'word'
+      ? token.text.toLowerCase()
+      : token.kind === 'quoted'
+        ? token.text.slice(1, -1).toLowerCase()
+        : undefined
+  if (name === undefined) return undefined
+  const isReaching =
+    reachingFunctions.has(name) || (names.tableFunctions.has(name) && !harmlessTableFunctions.has(name))
+  return isReaching ? `the function ${name} reaches outside of the tables` : undefined
+}
+
+/** The collector may do all that the engine grants, save what the endpoint does itself with files. */
+export function judgeOwner(tokens: readonly Token[]): Judged {
+  for (const [at, token] of tokens.entries()) {
     const next = tokens[at + 1]
-    if (token.text === ';') return refused('one statement at a time')
-    if (token.kind === 'word' && word === 'into' && next?.text.toLowerCase() === 'outfile') {
-      return refused('INTO OUTFILE writes a file')
-    }
-    const name = nameOf(token)
-    if (name === undefined || next?.text !== '(') continue
-    if (tableFunctions.has(name) && !harmlessTableFunctions.has(name)) {
-      return refused(`the function ${name} reaches outside the database`)
-    }
+    if (isWord(token, 'into') && isWord(next, 'outfile'))
+      return refused('INTO OUTFILE writes a file beside the database')
+    if (isWord(token, 'from') && isWord(next, 'infile')) return refused('FROM INFILE reads a file beside the database')
   }
-  return takeTail(text, tokens)
+  return { kind: 'allowed' }
 }
 
-/** Takes `SETTINGS …` and `FORMAT …` off the end of any statement; what is not a reader's to set stays for the engine to
- *  refuse. */
-function takeTail(text: string, tokens: readonly Token[]): Guarded {
-  let end = tokens.at(-1)?.end ?? 0
-  let rest = tokens
-  let format: string | undefined
-  const beforeLast = rest.at(-2)
-  if (beforeLast?.kind === 'word' && beforeLast.text.toLowerCase() === 'format' && rest.at(-1)?.kind === 'word') {
-    format = rest.at(-1)?.text
-    rest = rest.slice(0, -2)
-    end = rest.at(-1)?.end ?? 0
+/** Whether the statement answers with rows, and so can be streamed. */
+export function isReading(tokens: readonly Token[]): boolean {
+  const first = tokens.find((token) => !isMark(token, '('))
+  if (!isWord(first, ...readingWords)) return false
+  return !tokens.some((token, at) => isWord(token, 'insert') && isWord(tokens[at + 1], 'into'))
+}
+
+/** Takes `FORMAT f` off the end of a statement, and with `takes` the SETTINGS there when each has a name that it accepts.
+ *  `[SETTINGS …] [FORMAT f] [SETTINGS …]` is the engine's order. */
+export function takeTail(text: string, names: EngineNames, takes: (name: string) => boolean = () => false): Tail {
+  let tokens = tokensOf(text).tokens
+  while (isMark(tokens.at(-1), ';')) tokens = tokens.slice(0, -1)
+  const settings: TailSetting[] = []
+  let keptSettings = ''
+  const last = settingsAt(tokens, takes)
+  if (last !== undefined) {
+    settings.push(...last.settings)
+    tokens = tokens.slice(0, last.at)
   }
-  const settings = new Map<string, string>()
-  const at = rest.findLastIndex((token) => token.kind === 'word' && token.text.toLowerCase() === 'settings')
-  if (at > 0 && depthAt(rest, at) === 0) {
-    const found = readSettings(text, rest.slice(at + 1))
-    if (found !== undefined && [...found.keys()].every((name) => readerSettings.has(name))) {
-      for (const [name, value] of found) settings.set(name, value)
-      end = rest[at - 1]?.end ?? 0
+  const formatted = formatAt(tokens, names) ?? formatBeforeSettings(tokens, names)
+  if (formatted !== undefined) {
+    const behind = tokens.slice(formatted.at + 2)
+    if (behind.length > 0) keptSettings = ` ${text.slice(behind[0]?.start, behind.at(-1)?.end)}`
+    tokens = tokens.slice(0, formatted.at)
+    const first = settingsAt(tokens, takes)
+    if (first !== undefined) {
+      settings.unshift(...first.settings)
+      tokens = tokens.slice(0, first.at)
     }
   }
-  return { kind: 'allowed', sql: text.slice(0, end), format, settings }
+  return { sql: text.slice(0, tokens.at(-1)?.end ?? 0) + keptSettings, format: formatted?.name, settings }
 }
 
-function depthAt(tokens: readonly Token[], at: number): number {
-  let depth = 0
-  for (const token of tokens.slice(0, at)) {
-    if (token.text === '(' && token.kind === 'mark') depth++
-    if (token.text === ')' && token.kind === 'mark') depth--
-  }
-  return depth
+/** `FORMAT f` as the last two tokens. A column may be named `format` too: then an operator or a clause stands before it, or
+ *  what follows is no format. */
+function formatAt(
+  tokens: readonly Token[],
+  names: EngineNames,
+): { readonly at: number; readonly name: string } | undefined {
+  const at = tokens.length - 2
+  const name = tokens[at + 1]
+  if (at < 1 || !isWord(tokens[at], 'format') || name?.kind !== 'word') return undefined
+  const before = tokens[at - 1] as Token
+  if (before.kind === 'mark' && !')]}*'.includes(before.text)) return undefined
+  if (isWord(before, 'by', 'as', 'select', 'where', 'and', 'or', 'not', 'on', 'having', 'prewhere', 'distinct'))
+    return undefined
+  if (!names.outputFormats.has(name.text.toLowerCase()) && isWord(name, 'asc', 'desc', 'end', 'nulls', 'limit'))
+    return undefined
+  return { at, name: name.text }
 }
 
-/** `name = value, …` with values as they stand in the text. */
-function readSettings(text: string, tokens: readonly Token[]): Map<string, string> | undefined {
-  const found = new Map<string, string>()
-  let at = 0
-  while (at < tokens.length) {
+/** `FORMAT f SETTINGS …`, where the settings are not ours to take. */
+function formatBeforeSettings(
+  tokens: readonly Token[],
+  names: EngineNames,
+): { readonly at: number; readonly name: string } | undefined {
+  const depths = depthsOf(tokens)
+  const at = tokens.findLastIndex((token, index) => depths[index] === 0 && isWord(token, 'settings'))
+  return at < 0 ? undefined : formatAt(tokens.slice(0, at), names)
+}
+
+function settingsAt(
+  tokens: readonly Token[],
+  takes: (name: string) => boolean,
+): { readonly at: number; readonly settings: readonly TailSetting[] } | undefined {
+  const depths = depthsOf(tokens)
+  const at = tokens.findLastIndex((token, index) => depths[index] === 0 && isWord(token, 'settings'))
+  if (at < 1) return undefined
+  const settings = readSettings(tokens.slice(at + 1))
+  return settings?.every((setting) => takes(setting.name)) ? { at, settings } : undefined
+}
+
+/** `name = value, …`; undefined when it is anything else. */
+function readSettings(tokens: readonly Token[]): readonly TailSetting[] | undefined {
+  const depths = depthsOf(tokens)
+  const found: TailSetting[] = []
+  for (let at = 0; at < tokens.length; ) {
     const name = tokens[at]
-    if (name?.kind !== 'word' || tokens[at + 1]?.text !== '=' || tokens[at + 2] === undefined) return undefined
-    const first = tokens[at + 2] as Token
-    let depth = 0
-    let last = first
-    for (at += 2; at < tokens.length; at++) {
-      const token = tokens[at] as Token
-      if (depth === 0 && token.kind === 'mark' && token.text === ',') break
-      if (token.kind === 'mark' && '({['.includes(token.text)) depth++
-      if (token.kind === 'mark' && ')}]'.includes(token.text)) depth--
-      last = token
-    }
-    found.set(name.text.toLowerCase(), text.slice(first.start, last.end))
-    at++
+    if (name?.kind !== 'word' || !isMark(tokens[at + 1], '=')) return undefined
+    const comma = tokens.findIndex((token, index) => index > at + 1 && depths[index] === 0 && isMark(token, ','))
+    const end = comma < 0 ? tokens.length : comma
+    if (end === at + 2) return undefined
+    found.push({ name: name.text.toLowerCase(), value: tokens.slice(at + 2, end) })
+    at = end + 1
   }
-  return found
+  return found.length > 0 ? found : undefined
 }
 
-function nameOf(token: Token): string | undefined {
-  if (token.kind === 'word') return token.text.toLowerCase()
-  if (token.kind === 'quoted') return token.text.slice(1, -1).toLowerCase()
-  return undefined
+/** The value of `additional_table_filters`: `{'table': 'filter', …}`; undefined when it is anything else. */
+export function readFilters(tokens: readonly Token[]): ReadonlyMap<string, string> | undefined {
+  const filters = new Map<string, string>()
+  if (!isMark(tokens[0], '{') || !isMark(tokens.at(-1), '}')) return undefined
+  const inner = tokens.slice(1, -1)
+  for (let at = 0; at < inner.length; at += 4) {
+    const [table, colon, filter, comma] = inner.slice(at, at + 4)
+    if (table?.kind !== 'string' || !isMark(colon, ':') || filter?.kind !== 'string') return undefined
+    if (comma !== undefined && !isMark(comma, ',')) return undefined
+    filters.set(valueOf(table), valueOf(filter))
+  }
+  return filters
 }
 
-function refused(reason: string): Guarded {
+function refused(reason: string): Judged {
   return { kind: 'refused', reason }
-}
-
-const patterns: readonly (readonly [Token['kind'] | 'space', RegExp])[] = [
-  ['space', /(?:\s|--[^\n]*|#[! ][^\n]*|\/\*[^]*?\*\/)+/y],
-  ['string', /'(?:[^'\\]|\\[^]|'')*'/y],
-  ['string', /\$(\w*)\$[^]*?\$\1\$/y],
-  ['quoted', /`(?:[^`\\]|\\[^]|``)*`|"(?:[^"\\]|\\[^]|"")*"/y],
-  ['number', /\d[\w.]*/y],
-  ['word', /[\p{L}_][\p{L}\p{N}_$]*/uy],
-  ['mark', /[^'"`]/uy],
-]
-
-/** Undefined when something is opened and never closed. */
-export function lex(text: string): Token[] | undefined {
-  const tokens: Token[] = []
-  let at = 0
-  while (at < text.length) {
-    if (text.startsWith('/*', at) && !text.includes('*/', at + 2)) return undefined
-    let matched = false
-    for (const [kind, pattern] of patterns) {
-      pattern.lastIndex = at
-      const found = pattern.exec(text)
-      if (found === null || found[0].length === 0) continue
-      if (kind !== 'space') tokens.push({ kind, text: found[0], start: at, end: at + found[0].length })
-      at += found[0].length
-      matched = true
-      break
-    }
-    if (!matched) return undefined
-  }
-  return tokens
-}
-
-export type InsertStatement = { readonly target: string; readonly format: string }
-
-/** `INSERT INTO [TABLE] t [(columns)] [SETTINGS …] [FORMAT f]`: the part before FORMAT, and the format. Undefined for
- *  anything else, INSERT … SELECT and INSERT … VALUES (…) among it. */
-export function readInsert(sql: string, defaultFormat: string): InsertStatement | undefined {
-  const found = /^\s*(INSERT\s+INTO\s+(?:TABLE\s+)?[^\s(]+(?:\s*\([^()]*\))?(?:\s+SETTINGS\s+[^()]*?)?)(?:\s+FORMAT\s+(\w+))?\s*;?\s*$/i.exec(sql)
-  return found === null ? undefined : { target: found[1] as string, format: found[2] ?? defaultFormat }
 }

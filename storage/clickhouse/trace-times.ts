@@ -4,7 +4,7 @@
 import { appendIndex, type Block, openBlock } from './block.ts'
 import { dictionaryEntries, intern } from './dictionary.ts'
 import { appendText, appendUint16, appendUint32, viewOf } from './stream.ts'
-import { traceTimesTable, type tracesTable } from './tables.ts'
+import { type tracesTable, traceTimesTable } from './tables.ts'
 
 const two32 = 0x1_0000_0000
 /** A length byte and 32 hex digits. */

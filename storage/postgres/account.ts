@@ -58,7 +58,9 @@ export async function runAs(
     (cause: unknown) => ({ cause }),
   )
   const [code, out, err] = await Promise.all([ended, text(stdout), text(stderr)])
-  return typeof code === 'number' ? { code, stdout: out, stderr: err } : { code: -1, stdout: out, stderr: String(code.cause) }
+  return typeof code === 'number'
+    ? { code, stdout: out, stderr: err }
+    : { code: -1, stdout: out, stderr: String(code.cause) }
 }
 
 /** Chooses the way for `cluster`, an existing data directory of Postgres or one to be made inside `directory`. */

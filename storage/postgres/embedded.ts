@@ -2,16 +2,20 @@
 // socket and no password file outside the directory. A shell between it and us watches a pipe: when the collector ends,
 // however it ends, the pipe closes and Postgres is told to stop.
 import { randomBytes } from 'node:crypto'
-import { mkdir, rm, stat, writeFile, chown } from 'node:fs/promises'
+import { chown, mkdir, rm, stat, writeFile } from 'node:fs/promises'
 import { createServer } from 'node:net'
 import { join } from 'node:path'
 import pg from 'pg'
-import { chooseRunner, giveFiles, type Runner, runAs, spawnAs } from './account.ts'
-import { findBinaries } from './binaries.ts'
 import { isRunning, waitUntilGone } from '../predecessor.ts'
 import { ensurePrivateFile, errorCode, readIfPresent } from '../private-file.ts'
+import { chooseRunner, giveFiles, type Runner, runAs, spawnAs } from './account.ts'
+import { findBinaries } from './binaries.ts'
 
-export type PostgresLog = (level: 'info' | 'warn' | 'error', message: string, fields?: Readonly<Record<string, unknown>>) => void
+export type PostgresLog = (
+  level: 'info' | 'warn' | 'error',
+  message: string,
+  fields?: Readonly<Record<string, unknown>>,
+) => void
 
 export type EmbeddedPostgres = {
   /** As the owner, with its password: for the collector alone. */
@@ -29,7 +33,8 @@ const predecessorMsMax = 15_000
 const restartDelayMs = 500
 
 /** Runs Postgres ($@) until it ends by itself or the pipe on standard input does. */
-const watcher = 'exec 3<&0; "$@" </dev/null 3<&- & child=$!; { cat <&3 >/dev/null; kill -INT $child 2>/dev/null; } & watch=$!; exec 3<&-; wait $child; code=$?; kill $watch 2>/dev/null; exit $code'
+const watcher =
+  'exec 3<&0; "$@" </dev/null 3<&- & child=$!; { cat <&3 >/dev/null; kill -INT $child 2>/dev/null; } & watch=$!; exec 3<&-; wait $child; code=$?; kill $watch 2>/dev/null; exit $code'
 
 const settings: Readonly<Record<string, string>> = {
   listen_addresses: '127.0.0.1',
@@ -61,7 +66,8 @@ export async function startEmbeddedPostgres(options: {
   const runner = await chooseRunner(directory, cluster, binaries.postgres)
   const password = await ensurePrivateFile(join(directory, 'owner.key'), randomBytes(24).toString('hex'))
   const readerPassword = await ensurePrivateFile(options.readerKeyPath, randomBytes(24).toString('hex'))
-  if (!(await exists(join(cluster, 'PG_VERSION')))) await makeCluster(runner, cluster, directory, binaries.initdb, password)
+  if (!(await exists(join(cluster, 'PG_VERSION'))))
+    await makeCluster(runner, cluster, directory, binaries.initdb, password)
   await giveFiles(cluster, runner.owner)
   const port = options.port === 0 ? await findFreePort() : options.port
   let child: ReturnType<typeof spawnAs> | undefined
@@ -70,18 +76,29 @@ export async function startEmbeddedPostgres(options: {
   let restarting: NodeJS.Timeout | undefined
 
   async function start(): Promise<void> {
-    const args = Object.entries({ ...settings, port: String(port) }).flatMap(([name, value]) => ['-c', `${name}=${value}`])
-    const started = spawnAs(runner, '/bin/sh', ['-c', watcher, 'sh', binaries.postgres, '-D', cluster, ...args], ['pipe', 'ignore', 'pipe'])
+    const args = Object.entries({ ...settings, port: String(port) }).flatMap(([name, value]) => [
+      '-c',
+      `${name}=${value}`,
+    ])
+    const started = spawnAs(
+      runner,
+      '/bin/sh',
+      ['-c', watcher, 'sh', binaries.postgres, '-D', cluster, ...args],
+      ['pipe', 'ignore', 'pipe'],
+    )
     child = started
     started.stdin?.on('error', () => started.stdin?.destroy())
     let said = ''
     await new Promise<void>((resolve, reject) => {
       started.once('error', reject)
-      started.once('exit', (code) => reject(new Error(`the embedded Postgres ended while it started (${code}): ${startFailure(said, port)}`)))
+      started.once('exit', (code) =>
+        reject(new Error(`the embedded Postgres ended while it started (${code}): ${startFailure(said, port)}`)),
+      )
       started.stderr?.setEncoding('utf8').on('data', (text: string) => {
         said = (said + text).slice(-4000)
         if (/ready to accept connections/.test(said)) resolve()
-        for (const line of text.split('\n')) if (/FATAL|PANIC|ERROR/.test(line)) log('warn', 'embedded Postgres', { text: line.slice(0, 500) })
+        for (const line of text.split('\n'))
+          if (/FATAL|PANIC|ERROR/.test(line)) log('warn', 'embedded Postgres', { text: line.slice(0, 500) })
       })
     })
     started.removeAllListeners('exit')
@@ -133,7 +150,13 @@ export async function startEmbeddedPostgres(options: {
   }
 }
 
-async function makeCluster(runner: Runner, cluster: string, directory: string, initdb: string, password: string): Promise<void> {
+async function makeCluster(
+  runner: Runner,
+  cluster: string,
+  directory: string,
+  initdb: string,
+  password: string,
+): Promise<void> {
   await rm(cluster, { recursive: true, force: true })
   await mkdir(cluster, { mode: 0o700 })
   await giveFiles(cluster, runner.owner)
@@ -141,9 +164,24 @@ async function makeCluster(runner: Runner, cluster: string, directory: string, i
   await writeFile(passwordPath, password, { mode: 0o600 })
   try {
     if (runner.owner !== undefined) await chown(passwordPath, runner.owner.uid, runner.owner.gid)
-    const args = ['-D', cluster, '-U', ownerName, `--pwfile=${passwordPath}`, '-A', 'scram-sha-256', '-E', 'UTF8', '--locale=C', '--no-instructions']
+    const args = [
+      '-D',
+      cluster,
+      '-U',
+      ownerName,
+      `--pwfile=${passwordPath}`,
+      '-A',
+      'scram-sha-256',
+      '-E',
+      'UTF8',
+      '--locale=C',
+      '--no-instructions',
+    ]
     const made = await runAs(runner, initdb, args)
-    if (made.code !== 0) throw new Error(`initdb could not make ${cluster}: ${made.stderr.trim().slice(-1000) || `exit code ${made.code}`}`)
+    if (made.code !== 0)
+      throw new Error(
+        `initdb could not make ${cluster}: ${made.stderr.trim().slice(-1000) || `exit code ${made.code}`}`,
+      )
   } finally {
     await rm(passwordPath, { force: true })
   }
@@ -204,6 +242,7 @@ function findFreePort(): Promise<number> {
 }
 
 function startFailure(said: string, port: number): string {
-  if (/Address already in use/.test(said)) return `port ${port} is taken; TALLYLIGHT_POSTGRES_PORT names another (0 for any free one)`
+  if (/Address already in use/.test(said))
+    return `port ${port} is taken; TALLYLIGHT_POSTGRES_PORT names another (0 for any free one)`
   return said.trim().slice(-1000)
 }

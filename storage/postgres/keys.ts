@@ -18,7 +18,10 @@ export async function insertTenant(database: Queryable, tenant: string): Promise
   await database.query('insert into tenants (id) values ($1) on conflict do nothing', [tenant])
 }
 
-export async function insertKey(database: Queryable, key: Pick<KeyRow, 'id' | 'hash' | 'tenant' | 'roles' | 'many_tenants' | 'name'>): Promise<void> {
+export async function insertKey(
+  database: Queryable,
+  key: Pick<KeyRow, 'id' | 'hash' | 'tenant' | 'roles' | 'many_tenants' | 'name'>,
+): Promise<void> {
   await database.query(
     'insert into keys (id, hash, tenant, roles, many_tenants, name) values ($1, $2, $3, $4, $5, $6) on conflict (id) do nothing',
     [key.id, key.hash, key.tenant, key.roles, key.many_tenants, key.name],
@@ -39,6 +42,8 @@ export async function countTenants(database: Queryable): Promise<number> {
 
 /** False when there is no such key, or it was revoked before. */
 export async function revokeKey(database: Queryable, id: string): Promise<boolean> {
-  const { rowCount } = await database.query('update keys set revoked_at = now() where id = $1 and revoked_at is null', [id])
+  const { rowCount } = await database.query('update keys set revoked_at = now() where id = $1 and revoked_at is null', [
+    id,
+  ])
   return rowCount === 1
 }

@@ -15,11 +15,15 @@ export async function migratePostgres(client: pg.ClientBase): Promise<void> {
       'create table if not exists schema_migrations (number integer primary key, name text not null, checksum text not null, applied_at timestamptz not null default now())',
     )
     const names = (await readdir(directory)).filter((name) => /^\d{4}_.+\.sql$/.test(name)).sort()
-    const { rows } = await client.query<{ number: number; checksum: string }>('select number, checksum from schema_migrations')
+    const { rows } = await client.query<{ number: number; checksum: string }>(
+      'select number, checksum from schema_migrations',
+    )
     const applied = new Map(rows.map((row) => [row.number, row.checksum]))
     const newest = Math.max(0, ...applied.keys())
     if (newest > names.length) {
-      throw new Error(`the Postgres database has migration ${newest}, and this collector knows ${names.length}: it was used by a newer version`)
+      throw new Error(
+        `the Postgres database has migration ${newest}, and this collector knows ${names.length}: it was used by a newer version`,
+      )
     }
     for (const name of names) await applyMigration(client, name, applied)
   } finally {
@@ -27,17 +31,26 @@ export async function migratePostgres(client: pg.ClientBase): Promise<void> {
   }
 }
 
-async function applyMigration(client: pg.ClientBase, name: string, applied: ReadonlyMap<number, string>): Promise<void> {
+async function applyMigration(
+  client: pg.ClientBase,
+  name: string,
+  applied: ReadonlyMap<number, string>,
+): Promise<void> {
   const number = Number(name.slice(0, 4))
   const sql = await readFile(new URL(name, directory), 'utf8')
   const checksum = createHash('sha256').update(sql).digest('hex')
   const known = applied.get(number)
   if (known === checksum) return
-  if (known !== undefined) throw new Error(`migration ${name} was changed after the database got it; a released migration is never edited`)
+  if (known !== undefined)
+    throw new Error(`migration ${name} was changed after the database got it; a released migration is never edited`)
   await client.query('begin')
   try {
     await client.query(sql)
-    await client.query('insert into schema_migrations (number, name, checksum) values ($1, $2, $3)', [number, name, checksum])
+    await client.query('insert into schema_migrations (number, name, checksum) values ($1, $2, $3)', [
+      number,
+      name,
+      checksum,
+    ])
     await client.query('commit')
   } catch (error) {
     await client.query('rollback')

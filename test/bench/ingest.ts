@@ -28,7 +28,8 @@ const { values } = parseArgs({
   },
 })
 const corpora = (values.corpus ?? ['web']).map((name): CorpusName => {
-  if (!Object.hasOwn(usualRecords, name)) throw new Error(`there is no corpus ${name}; there are ${Object.keys(usualRecords).join(', ')}`)
+  if (!Object.hasOwn(usualRecords, name))
+    throw new Error(`there is no corpus ${name}; there are ${Object.keys(usualRecords).join(', ')}`)
   return name as CorpusName
 })
 const records = Number(values.records ?? 1_000_000)
@@ -37,7 +38,9 @@ const tables = values.tables ?? 'null'
 const encoding = values.encoding === 'json' ? 'json' : 'protobuf'
 const compression = values.compression === 'zstd' || values.compression === 'identity' ? values.compression : 'gzip'
 if (!Number.isSafeInteger(records) || records < 1 || !Number.isSafeInteger(connections) || connections < 1) {
-  console.error('usage: npm run bench:ingest -- [--corpus web] [--records N] [--connections N] [--batch N] [--tables null|real] [--encoding protobuf|json] [--compression gzip|zstd|identity]')
+  console.error(
+    'usage: npm run bench:ingest -- [--corpus web] [--records N] [--connections N] [--batch N] [--tables null|real] [--encoding protobuf|json] [--compression gzip|zstd|identity]',
+  )
   process.exit(2)
 }
 
@@ -47,7 +50,12 @@ const url = new URL(engine.url)
 url.username = engine.user
 url.password = engine.password
 url.pathname = '/tallylight'
-await using clickhouse = openClickHouse({ url: engine.url, user: engine.user, password: engine.password, database: 'tallylight' })
+await using clickhouse = openClickHouse({
+  url: engine.url,
+  user: engine.user,
+  password: engine.password,
+  database: 'tallylight',
+})
 if (tables === 'null') await makeNullTables()
 for (const name of corpora) await measure(name)
 await rm(engineDirectory, { recursive: true, force: true })
@@ -57,7 +65,12 @@ async function makeNullTables(): Promise<void> {
   await clickhouse.command('CREATE DATABASE IF NOT EXISTS tallylight')
   for (const migration of await readMigrations()) {
     for (const statement of statementsOf(migration.sql, 'tallylight', 'Null')) {
-      await clickhouse.command(statement.replace(/\n *INDEX [^\n]*/g, '').replace(/,(\s*)\)\nENGINE/, '$1)\nENGINE').replace(/PARTITION BY[^]*$/, ''))
+      await clickhouse.command(
+        statement
+          .replace(/\n *INDEX [^\n]*/g, '')
+          .replace(/,(\s*)\)\nENGINE/, '$1)\nENGINE')
+          .replace(/PARTITION BY[^]*$/, ''),
+      )
     }
   }
 }
@@ -73,7 +86,10 @@ async function measure(name: CorpusName): Promise<void> {
     contentEncoding: compression,
     nowUnixNano: BigInt(Date.now()) * 1_000_000n,
   })
-  await using collector = await startCollector({ TALLYLIGHT_CLICKHOUSE_URL: url.href, TALLYLIGHT_CONFIG: await configWithoutDuplicates() })
+  await using collector = await startCollector({
+    TALLYLIGHT_CLICKHOUSE_URL: url.href,
+    TALLYLIGHT_CONFIG: await configWithoutDuplicates(),
+  })
   if (cpus().length > 1) {
     spawnSync('taskset', ['-a', '-cp', '0', String(collector.pid())])
     spawnSync('taskset', ['-a', '-cp', '1', String(process.pid)])
@@ -119,7 +135,10 @@ async function configWithoutDuplicates(): Promise<string> {
 
 async function send(collector: CollectorProcess, corpus: Corpus, requests: number): Promise<number[]> {
   const agent = new Agent({ keepAlive: true, maxSockets: connections })
-  const headers = { 'Content-Type': encoding === 'json' ? 'application/json' : 'application/x-protobuf', ...(compression === 'identity' ? {} : { 'Content-Encoding': compression }) }
+  const headers = {
+    'Content-Type': encoding === 'json' ? 'application/json' : 'application/x-protobuf',
+    ...(compression === 'identity' ? {} : { 'Content-Encoding': compression }),
+  }
   const latenciesMs: number[] = []
   let next = 0
   const port = collector.ports().otlpHttp
@@ -137,12 +156,23 @@ async function send(collector: CollectorProcess, corpus: Corpus, requests: numbe
   return latenciesMs
 }
 
-function post(agent: Agent, port: number, path: string, headers: Readonly<Record<string, string>>, body: Buffer): Promise<void> {
+function post(
+  agent: Agent,
+  port: number,
+  path: string,
+  headers: Readonly<Record<string, string>>,
+  body: Buffer,
+): Promise<void> {
   return new Promise((resolve, reject) => {
-    const call = request({ agent, host: '127.0.0.1', port, path, method: 'POST', headers: { ...headers, 'Content-Length': body.length } }, (response) => {
-      response.resume()
-      response.on('end', () => (response.statusCode === 200 ? resolve() : reject(new Error(`answered ${response.statusCode}`))))
-    })
+    const call = request(
+      { agent, host: '127.0.0.1', port, path, method: 'POST', headers: { ...headers, 'Content-Length': body.length } },
+      (response) => {
+        response.resume()
+        response.on('end', () =>
+          response.statusCode === 200 ? resolve() : reject(new Error(`answered ${response.statusCode}`)),
+        )
+      },
+    )
     call.on('error', reject)
     call.end(body)
   })

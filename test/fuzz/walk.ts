@@ -1,9 +1,9 @@
 // The hand-written walk against the oracle: the same bytes must become the same rows, the same rejections, or a refusal.
 import assert from 'node:assert/strict'
-import { openWalk, openWalkScratch, type Walk } from '@tallylight/collector/otlp/walk.ts'
 import { walkLogs } from '@tallylight/collector/otlp/logs.ts'
 import { walkMetrics } from '@tallylight/collector/otlp/metrics.ts'
 import { walkTraces } from '@tallylight/collector/otlp/traces.ts'
+import { openWalk, openWalkScratch, type Walk } from '@tallylight/collector/otlp/walk.ts'
 import { Malformed } from '@tallylight/collector/otlp/wire.ts'
 import { type AnyBlock, type Column, elementsOf, openBlock } from '@tallylight/storage/clickhouse/block.ts'
 import { dictionaryEntries } from '@tallylight/storage/clickhouse/dictionary.ts'
@@ -19,7 +19,11 @@ const day = 86_400_000_000_000n
 const nowUnixMs = 1_790_000_000_000
 const now = BigInt(nowUnixMs) * 1_000_000n
 const retentionDays = 30
-const clock: Clock = { receivedUnixNano: now, oldestUnixNano: now - BigInt(retentionDays) * day, newestUnixNano: now + day }
+const clock: Clock = {
+  receivedUnixNano: now,
+  oldestUnixNano: now - BigInt(retentionDays) * day,
+  newestUnixNano: now + day,
+}
 const ours = new Set(['TenantId', 'Segment', 'RetentionDays'])
 
 /** Throws, naming the seed, when the walk and the oracle disagree about a request or about its broken form. */
@@ -90,7 +94,9 @@ function walkBytes(signal: Signal, bytes: Buffer): Walked {
 /** The walk's rows stand in one block per day; within a day both keep the order of the request. */
 function sortedByDay(tables: Readonly<Record<string, readonly Row[]>>): Readonly<Record<string, readonly Row[]>> {
   const dayOf = (row: Row): number => Number(((row['Timestamp'] ?? row['TimeUnix']) as bigint) / day)
-  return Object.fromEntries(Object.entries(tables).map(([table, rows]) => [table, rows.toSorted((a, b) => dayOf(a) - dayOf(b))]))
+  return Object.fromEntries(
+    Object.entries(tables).map(([table, rows]) => [table, rows.toSorted((a, b) => dayOf(a) - dayOf(b))]),
+  )
 }
 
 function rowsOf(block: AnyBlock): Row[] {
@@ -123,7 +129,11 @@ function cellsOf(column: Column, count: number): Cell[] {
     case 'map': {
       const keys = cellsOf(column.keys, elementsOf(column.ends))
       const values = cellsOf(column.values, elementsOf(column.ends))
-      return split(column.ends.view, count, keys.map((key, at) => [key, values[at] as Cell]))
+      return split(
+        column.ends.view,
+        count,
+        keys.map((key, at) => [key, values[at] as Cell]),
+      )
     }
     case 'array':
       return split(column.ends.view, count, cellsOf(column.of, elementsOf(column.ends)))
