@@ -54,7 +54,7 @@ export async function startCollector(environment: Readonly<Record<string, string
     }
     for (const [name, port] of Object.entries(names)) fixed[`TALLYLIGHT_${name}`] = String(port ?? 0)
     const started = spawn(process.execPath, ['--disable-warning=ExperimentalWarning', mainPath], {
-      env: { PATH: process.env['PATH'] ?? '', ...fixed, TALLYLIGHT_DATA_DIR: directory, ...environment },
+      env: { PATH: process.env.PATH ?? '', ...fixed, TALLYLIGHT_DATA_DIR: directory, ...environment },
       stdio: ['ignore', 'pipe', 'pipe'],
     })
     child = started

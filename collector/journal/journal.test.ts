@@ -80,8 +80,8 @@ async function rowsIn({ journal, sealed }: Opened): Promise<string[]> {
   for (const segment of sealed) {
     const loaded = await journal.load(segment)
     for (const { block } of loaded.parts) {
-      const records = block.columns['Record']
-      const reasons = block.columns['Reason']
+      const records = block.columns.Record
+      const reasons = block.columns.Reason
       if (records?.kind !== 'string' || reasons?.kind !== 'lowCardinality') throw new Error('not the quarantine')
       const texts = stringsOf(records.data.bytes.subarray(0, records.data.length))
       const entries = dictionaryEntries(reasons.dictionary).map(String)

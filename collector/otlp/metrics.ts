@@ -348,13 +348,17 @@ function readPoint(walk: Walk, kind: number, point: Point, end: number): void {
   switch (kind as MetricKind) {
     case 5:
     case 7:
-      return readNumberPoint(walk, point, end)
+      readNumberPoint(walk, point, end)
+      break
     case 9:
-      return readHistogramPoint(walk, point, end)
+      readHistogramPoint(walk, point, end)
+      break
     case 10:
-      return readExponentialPoint(walk, point, end)
+      readExponentialPoint(walk, point, end)
+      break
     case 11:
-      return readSummaryPoint(walk, point, end)
+      readSummaryPoint(walk, point, end)
+      break
   }
 }
 
@@ -587,7 +591,7 @@ function appendPoint(walk: Walk, envelope: Envelope, metric: Metric, point: Poin
       break
     }
     default:
-      return kind satisfies never
+      kind satisfies never
   }
 }
 

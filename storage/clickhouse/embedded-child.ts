@@ -13,7 +13,7 @@ import { Readable, type Transform } from 'node:stream'
 import { pipeline } from 'node:stream/promises'
 import { createGunzip, createGzip, createZstdCompress, createZstdDecompress } from 'node:zlib'
 import { Session } from 'chdb'
-import { guardStatement, lex, readInsert } from './statement-guard.ts'
+import { guardStatement, lex, readInsert } from './reader-guard.ts'
 
 export type ChildStart = {
   readonly kind: 'start'
@@ -355,7 +355,7 @@ function answerError(response: ServerResponse, error: unknown): void {
 function describe(error: unknown): { readonly code: number; readonly status: number; readonly message: string } {
   if (error instanceof Refusal) return error
   const text = error instanceof Error ? error.message : String(error)
-  const found = /Code: (\d+)\. DB::Exception: ([^]*)/.exec(text)
+  const found = /Code: (\d+)\. DB::Exception: ([\s\S]*)/.exec(text)
   if (found === null) return { code: 1002, status: 500, message: text }
   const code = Number(found[1])
   return { code, status: statusOfCode[code] ?? 500, message: (found[2] as string).trim() }

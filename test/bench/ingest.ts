@@ -69,7 +69,7 @@ async function makeNullTables(): Promise<void> {
         statement
           .replace(/\n *INDEX [^\n]*/g, '')
           .replace(/,(\s*)\)\nENGINE/, '$1)\nENGINE')
-          .replace(/PARTITION BY[^]*$/, ''),
+          .replace(/PARTITION BY[\s\S]*$/, ''),
       )
     }
   }

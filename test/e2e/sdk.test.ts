@@ -19,7 +19,7 @@ async function send(kind: string): Promise<void> {
   const endpoint = `http://127.0.0.1:${kind === 'grpc' ? otlpGrpc : otlpHttp}`
   const sender = spawn(process.execPath, [fileURLToPath(new URL('./sender.ts', import.meta.url)), kind, endpoint], {
     stdio: ['ignore', 'ignore', 'pipe'],
-    env: { PATH: process.env['PATH'] ?? '' },
+    env: { PATH: process.env.PATH ?? '' },
   })
   let said = ''
   sender.stderr.setEncoding('utf8').on('data', (text: string) => {
@@ -52,8 +52,8 @@ for (const kind of ['proto', 'http', 'grpc']) {
       'Links.SpanId': ['b7ad6b7169203331'],
       'Links.Attributes': [{ why: 'because' }],
     })
-    expect(span?.['ResourceAttributes']).toMatchObject({ 'host.name': 'häuschen', 'service.name': `sender-${kind}` })
-    expect(span?.['SpanAttributes']).toEqual({
+    expect(span?.ResourceAttributes).toMatchObject({ 'host.name': 'häuschen', 'service.name': `sender-${kind}` })
+    expect(span?.SpanAttributes).toEqual({
       ...Object.fromEntries(
         Object.entries(oddAttributes).map(([name, value]) => [
           name,
@@ -78,7 +78,7 @@ for (const kind of ['proto', 'http', 'grpc']) {
       EventName: 'it.broke',
       LogAttributes: { code: '7' },
     })
-    expect(JSON.parse(String(logs[1]?.['Body']))).toEqual({ nested: [1, 'two', { three: true }] })
+    expect(JSON.parse(String(logs[1]?.Body))).toEqual({ nested: [1, 'two', { three: true }] })
 
     const [sum] = await collector.query(
       `SELECT MetricName, MetricUnit, MetricDescription, Value, IsMonotonic, Attributes FROM tallylight.otel_metrics_sum WHERE ${service} AND MetricName = 'calls'`,

@@ -93,7 +93,7 @@ function walkBytes(signal: Signal, bytes: Buffer): Walked {
 
 /** The walk's rows stand in one block per day; within a day both keep the order of the request. */
 function sortedByDay(tables: Readonly<Record<string, readonly Row[]>>): Readonly<Record<string, readonly Row[]>> {
-  const dayOf = (row: Row): number => Number(((row['Timestamp'] ?? row['TimeUnix']) as bigint) / day)
+  const dayOf = (row: Row): number => Number(((row.Timestamp ?? row.TimeUnix) as bigint) / day)
   return Object.fromEntries(
     Object.entries(tables).map(([table, rows]) => [table, rows.toSorted((a, b) => dayOf(a) - dayOf(b))]),
   )
