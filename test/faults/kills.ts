@@ -2,9 +2,9 @@
 // The clients behave as exporters do: what was not answered they send again, byte for byte.
 import assert from 'node:assert/strict'
 import { spawnSync } from 'node:child_process'
-import { field } from '@tallylight/collector/otlp/envelope.ts'
 import { type CollectorProcess, startCollector } from '../collector-process.ts'
 import { seededRandom } from '../random.ts'
+import { spansRequest } from '../spans.ts'
 
 export type KillsResult = {
   readonly kills: number
@@ -123,19 +123,11 @@ function spanId(client: number, request: number, span: number): string {
 /** A late request holds spans of ten days ago too, so that both lanes of the journal are in play. */
 function requestOf(ids: readonly string[], isLate: boolean): Buffer {
   const now = BigInt(Date.now()) * 1_000_000n
-  const spans = ids.map((id, at) => {
-    const start = Buffer.alloc(9)
-    start[0] = 0x39
-    start.writeBigUInt64LE(isLate && at % 2 === 0 ? now - 864_000_000_000_000n : now, 1)
-    return field(
-      2,
-      Buffer.concat([
-        field(1, Buffer.from(id.padStart(32, 'a'), 'hex')),
-        field(2, Buffer.from(id, 'hex')),
-        field(5, Buffer.from('kill')),
-        start,
-      ]),
-    )
-  })
-  return field(1, field(2, Buffer.concat(spans)))
+  return spansRequest(
+    ids.map((id, at) => ({
+      id,
+      name: 'kill',
+      startUnixNano: isLate && at % 2 === 0 ? now - 864_000_000_000_000n : now,
+    })),
+  )
 }

@@ -1,0 +1,136 @@
+// A ClickHouse that is not there, or refuses: a server of the user's own (the embedded engine, started by the test and named
+// by its URL), so that its tables can be changed under the collector.
+import { mkdtemp, rm } from 'node:fs/promises'
+import { createServer } from 'node:net'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import { type ClickHouse, openClickHouse } from '@tallylight/storage/clickhouse/client.ts'
+import { type EmbeddedClickHouse, startEmbeddedClickHouse } from '@tallylight/storage/clickhouse/embedded.ts'
+import { expect, test } from 'vitest'
+import { type CollectorProcess, startCollector } from '../collector-process.ts'
+import { spansRequest, type TestSpan } from '../spans.ts'
+
+async function startServer(stack: AsyncDisposableStack, port: number): Promise<EmbeddedClickHouse> {
+  const directory = await mkdtemp(join(tmpdir(), 'tallylight-clickhouse-'))
+  stack.defer(() => rm(directory, { recursive: true, force: true }))
+  return stack.use(await startEmbeddedClickHouse({ directory, port, log: () => undefined }))
+}
+
+function urlOf(server: EmbeddedClickHouse): string {
+  return `http://${server.user}:${server.password}@127.0.0.1:${server.port}/books`
+}
+
+function openOwner(server: EmbeddedClickHouse, stack: AsyncDisposableStack): ClickHouse {
+  return stack.use(openClickHouse({ url: server.url, user: server.user, password: server.password, database: 'books' }))
+}
+
+function spans(count: number, name: (at: number) => string): TestSpan[] {
+  const startUnixNano = BigInt(Date.now()) * 1_000_000n
+  return Array.from({ length: count }, (_, at) => ({
+    id: (at + 1).toString(16).padStart(16, '0'),
+    name: name(at),
+    startUnixNano,
+  }))
+}
+
+async function send(collector: CollectorProcess, body: Buffer): Promise<number> {
+  const response = await fetch(`http://127.0.0.1:${collector.ports().otlpHttp}/v1/traces`, {
+    method: 'POST',
+    body: new Uint8Array(body),
+    headers: { 'Content-Type': 'application/x-protobuf' },
+  })
+  await response.arrayBuffer()
+  return response.status
+}
+
+async function countOf(owner: ClickHouse, table: string): Promise<{ rows: number; ids: number }> {
+  const id = table === 'quarantine' ? 'Record' : 'SpanId'
+  const [found] = await owner.query<{ rows: number; ids: number }>(
+    `SELECT toUInt32(count()) AS rows, toUInt32(uniqExact(${id})) AS ids FROM books.${table}`,
+  )
+  return found ?? { rows: 0, ids: 0 }
+}
+
+test('clickhouse: one row of 20,000 that its table refuses is quarantined with its reason, and the rest is stored', async () => {
+  await using stack = new AsyncDisposableStack()
+  const server = await startServer(stack, 0)
+  const owner = openOwner(server, stack)
+  const collector = stack.use(await startCollector({ TALLYLIGHT_CLICKHOUSE_URL: urlOf(server) }))
+  expect(
+    await send(collector, spansRequest(spans(1, () => 'first').map((span) => ({ ...span, id: 'f'.repeat(16) })))),
+  ).toBe(200)
+  await collector.drained()
+  await owner.command("ALTER TABLE books.otel_traces ADD CONSTRAINT polite CHECK SpanName != 'rude'")
+  expect(await send(collector, spansRequest(spans(20_000, (at) => (at === 12_345 ? 'rude' : 'fine'))))).toBe(200)
+  await collector.drained()
+  expect(await countOf(owner, 'otel_traces')).toEqual({ rows: 20_000, ids: 20_000 })
+  const put = await owner.query(
+    "SELECT TenantId, Signal, Reason, Format, JSONExtractString(Record, 'SpanName') AS name, position(Message, 'polite') > 0 AS says FROM books.quarantine",
+  )
+  expect(put).toEqual([
+    { TenantId: 'default', Signal: 'traces', Reason: 'refused_by_table', Format: 'json', name: 'rude', says: 1 },
+  ])
+  expect(await collector.metric('tallylight_stored_records_total')).toBe(20_000)
+  expect(await collector.metric('tallylight_quarantined_records_total')).toBe(1)
+  expect(await collector.metric('tallylight_accepted_records_total')).toBe(20_001)
+})
+
+test('clickhouse: while it is away, requests are answered and wait in the journal', async () => {
+  await using stack = new AsyncDisposableStack()
+  const port = await freePort()
+  const server = await startServer(stack, port)
+  const url = urlOf(server)
+  await server[Symbol.asyncDispose]()
+  const collector = stack.use(await startCollector({ TALLYLIGHT_CLICKHOUSE_URL: url }))
+  expect(await send(collector, spansRequest(spans(100, () => 'early')))).toBe(200)
+  expect(await collector.metric('tallylight_journal_records')).toBe(100)
+  expect(collector.log()).toMatch(/ClickHouse cannot be used yet/)
+})
+
+test('clickhouse: a request sent twice is stored once, and counted as a duplicate', async () => {
+  await using stack = new AsyncDisposableStack()
+  const collector = stack.use(await startCollector())
+  const body = spansRequest(spans(10, () => 'twice'))
+  expect(await send(collector, body)).toBe(200)
+  expect(await send(collector, body)).toBe(200)
+  await collector.drained()
+  expect(await collector.query('SELECT toUInt32(count()) AS rows FROM tallylight.otel_traces')).toEqual([{ rows: 10 }])
+  expect(await collector.metric('tallylight_duplicate_records_total', { signal: 'traces' })).toBe(10)
+  expect(await collector.metric('tallylight_accepted_records_total', { signal: 'traces' })).toBe(20)
+})
+
+test('clickhouse: a record of tomorrow after next is quarantined, and one that is too old is rejected by name', async () => {
+  await using stack = new AsyncDisposableStack()
+  const collector = stack.use(await startCollector())
+  const day = 86_400_000_000_000n
+  const [base] = spans(1, () => 'now')
+  const at = (id: string, days: bigint): TestSpan => ({
+    id: id.repeat(16),
+    name: id,
+    startUnixNano: (base?.startUnixNano ?? 0n) + days * day,
+  })
+  const response = await fetch(`http://127.0.0.1:${collector.ports().otlpHttp}/v1/traces`, {
+    method: 'POST',
+    body: new Uint8Array(spansRequest([at('1', 0n), at('2', 2n), at('3', -31n)])),
+    headers: { 'Content-Type': 'application/x-protobuf' },
+  })
+  const answer = Buffer.from(await response.arrayBuffer()).toString()
+  expect(response.status).toBe(200)
+  expect(answer).toContain('1 too_old (older than its retention of 30 days)')
+  await collector.drained()
+  expect(await collector.query('SELECT SpanName FROM tallylight.otel_traces')).toEqual([{ SpanName: '1' }])
+  expect(await collector.query('SELECT Reason, Signal, Format FROM tallylight.quarantine')).toEqual([
+    { Reason: 'future_time', Signal: 'traces', Format: 'otlp' },
+  ])
+})
+
+function freePort(): Promise<number> {
+  return new Promise((resolve, reject) => {
+    const server = createServer()
+    server.once('error', reject)
+    server.listen(0, '127.0.0.1', () => {
+      const address = server.address()
+      server.close(() => resolve(typeof address === 'object' && address !== null ? address.port : 0))
+    })
+  })
+}
