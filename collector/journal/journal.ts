@@ -196,6 +196,7 @@ export async function openJournal(options: JournalOptions): Promise<Journal> {
   // A number that failed is not used again: what it left on a disk that will not be cut must never become valid.
   let commitTried = commit
   let walkNumber = 0
+  let spareBytes = 0
   let bytes = 0
   let waiters: Waiter[] = []
   let duplicates = noneBySignal()
@@ -264,14 +265,19 @@ export async function openJournal(options: JournalOptions): Promise<Journal> {
   function takeBlock(table: TableDefinition, day: number): AnyBlock {
     const block = spare.get(table.name)?.pop()
     if (block === undefined) return openBlock(table, day)
+    spareBytes -= blockCapacity(block)
     reuseBlock(block, day)
     return block
   }
 
   function giveBack(block: AnyBlock): void {
     const kept = spare.get(block.table.name) ?? []
-    // What one huge segment needed is not kept for all the small ones after it.
-    if (kept.length < spareBlocksMax && blockCapacity(block) <= spareBytesMax) kept.push(block)
+    const capacity = blockCapacity(block)
+    // Memory that is given up and taken again every second costs more than what is written into it: page faults, and a full
+    // garbage collection each time the engine sees that much of it come.
+    if (spareBytes + capacity > spareBytesMax) return
+    spareBytes += capacity
+    kept.push(block)
     spare.set(block.table.name, kept)
   }
 
@@ -707,8 +713,7 @@ export async function openJournal(options: JournalOptions): Promise<Journal> {
   }
 }
 
-const spareBlocksMax = 3
-const spareBytesMax = 48 * 1024 * 1024
+const spareBytesMax = 160 * 1024 * 1024
 
 function hasGrown(segment: OpenSegment): boolean {
   for (const { block } of segment.blocks.values()) if (block.rows > block.rowsSynced) return true
