@@ -86,7 +86,8 @@ const attribute = (number: number, key: string, ...value: readonly Part[]): Part
 test('oracle: a span worked out by hand', () => {
   const span: readonly Part[] = [
     [1, Buffer.from('5b8efff798038103d269b633813fc60c', 'hex')],
-    [2, Buffer.alloc(8)],
+    [2, Buffer.from('eee19b7ec3c1b174', 'hex')],
+    [4, Buffer.alloc(8)],
     [5, Buffer.from('bad \xff', 'latin1')],
     [6, 2],
     [7, fixed64(now), 1],
@@ -144,7 +145,7 @@ test('oracle: a span worked out by hand', () => {
     {
       Timestamp: now,
       TraceId: '5b8efff798038103d269b633813fc60c',
-      SpanId: '',
+      SpanId: 'eee19b7ec3c1b174',
       ParentSpanId: '',
       TraceState: '',
       SpanName: 'bad \ufffd',
