@@ -328,8 +328,11 @@ async function prepareTables(
   found: (targets: ReadonlyMap<string, TargetTable>) => void,
 ): Promise<void> {
   await untilDone('ClickHouse', signal, async () => {
-    await migrateClickHouse(clickhouse)
+    const { created, leftAlone } = await migrateClickHouse(clickhouse)
+    if (created.length > 0) log.info({ tables: created }, 'tables were made in ClickHouse')
+    if (leftAlone.length > 0) log.info({ tables: leftAlone }, 'tables of your own are used as they are')
     const schema = await verifySchema(clickhouse)
+    if (schema.kind === 'verified') for (const warning of schema.warnings) log.warn(warning)
     if (schema.kind === 'deviates') throw new Error(`its tables cannot take the rows: ${schema.problems.join('; ')}`)
     found(schema.targets)
   })

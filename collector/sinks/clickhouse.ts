@@ -77,6 +77,9 @@ type Waiting = {
   storedMs: number | undefined
 }
 
+/** Rows from–to of a part that were inserted, or put into quarantine, by themselves. */
+type Piece = { readonly from: number; readonly to: number; readonly isQuarantined: boolean }
+
 type PartResult = { readonly kind: 'done'; readonly quarantined: BySignal } | { readonly kind: 'later' }
 
 export function openClickHouseSink(options: SinkOptions): ClickHouseSink {
@@ -223,6 +226,7 @@ export function openClickHouseSink(options: SinkOptions): ClickHouseSink {
     const quarantined = noneBySignal()
     let refusedRows = 0
     let takenRows = 0
+    let pieces: readonly Piece[] | undefined
 
     const pieceName = (from: number, to: number): string =>
       from === 0 && to === part.block.rows ? segment.name : `${segment.name}/${part.key}/${from}-${to}`
@@ -242,7 +246,7 @@ export function openClickHouseSink(options: SinkOptions): ClickHouseSink {
         }
         if (counted.whole > 0)
           return later('partial', `${name} has ${counted.whole} rows of ${to - from}; inserts are all or nothing`)
-        if (counted.pieces > 0) return halves(from, to, true)
+        if (counted.hasPieces) return halves(from, to, true)
       }
       const startedMs = now()
       const rows = from === 0 && to === part.block.rows ? part.block : sliceBlock(part.block, from, to)
@@ -270,30 +274,31 @@ export function openClickHouseSink(options: SinkOptions): ClickHouseSink {
           each.doubtful.add(part.key)
           return later(outcome.kind, outcome.message)
         case 'refused':
-          return refused(outcome.code, `${outcome.type} (${outcome.code}): ${outcome.message}`, from, to, isDoubtful)
+          return refused(outcome.code, `${outcome.type} (${outcome.code}): ${outcome.message}`, from, to)
         default:
           return outcome satisfies never
       }
     }
 
-    async function refused(
-      code: number,
-      message: string,
-      from: number,
-      to: number,
-      isDoubtful: boolean,
-    ): Promise<PartResult> {
+    async function refused(code: number, message: string, from: number, to: number): Promise<PartResult> {
       const remedy = remedyOf(code)
-      if (remedy === 'retry' || remedy === 'mend') return later(remedy, message)
-      // A server that fails in the middle may have written: from here on every piece is counted before it is sent again.
+      // A refusal may come after the rows were written, from a view of the user's behind the table: what was refused is
+      // counted before it is sent again, in whatever pieces.
       each.doubtful.add(part.key)
+      if (remedy === 'retry' || remedy === 'mend') return later(remedy, message)
+      const counted = target.hasSegment ? await countOf(pieceName(from, to), from, to) : undefined
+      if (counted?.whole === to - from) {
+        takenRows += to - from
+        options.onProblem({ table: part.name, kind: 'stored_though_refused', message })
+        return done()
+      }
       if (to - from > 1) {
         options.onProblem({
           table: part.name,
           kind: remedy,
           message: `${message}; its ${to - from} rows are tried in halves`,
         })
-        return halves(from, to, isDoubtful)
+        return halves(from, to, true)
       }
       if (remedy === 'halve') return later(remedy, message)
       if (takenRows === 0 && refusedRows >= bounds.refusedRowsMax) {
@@ -332,33 +337,48 @@ export function openClickHouseSink(options: SinkOptions): ClickHouseSink {
       if (signal !== undefined && part.name !== traceTimesTable.name) quarantined[signal] += to - from
     }
 
+    /** What there is of rows from–to: as one insert, as smaller pieces, or in quarantine. Undefined when nobody can say. */
     async function countOf(
       name: string,
       from: number,
       to: number,
-    ): Promise<{ whole: number; pieces: number; isQuarantined: boolean } | undefined> {
+    ): Promise<{ whole: number; hasPieces: boolean; isQuarantined: boolean } | undefined> {
       try {
-        const [counted] = await clickhouse.query<{ whole: string; pieces: string }>(
-          `SELECT countIf(Segment = {name:String}) AS whole, countIf(startsWith(Segment, {prefix:String})) AS pieces FROM ${target.name} WHERE Segment = {name:String} OR startsWith(Segment, {prefix:String})`,
-          { name, prefix: `${segment.name}/${part.key}/` },
+        const [counted] = await clickhouse.query<{ whole: string }>(
+          `SELECT count() AS whole FROM ${target.name} WHERE Segment = {name:String}`,
+          { name },
         )
-        const aside = targets.get(quarantineTable.name)
-        const [put] =
-          to - from > 1 || aside === undefined || part.name === quarantineTable.name
-            ? [{ rows: '0' }]
-            : await clickhouse.query<{ rows: string }>(
-                `SELECT count() AS rows FROM ${aside.name} WHERE Segment = {name:String}`,
-                { name: pieceName(from, to) },
-              )
-        return {
-          whole: Number(counted?.whole ?? 0),
-          pieces: Number(counted?.pieces ?? 0),
-          isQuarantined: Number(put?.rows ?? 0) > 0,
-        }
+        pieces ??= await findPieces()
+        const inside = pieces.filter(
+          (piece) => piece.from >= from && piece.to <= to && piece.to - piece.from < to - from,
+        )
+        const isQuarantined = pieces.some((piece) => piece.isQuarantined && piece.from === from && piece.to === to)
+        return { whole: Number(counted?.whole ?? 0), hasPieces: inside.length > 0, isQuarantined }
       } catch (error) {
         options.onProblem({ table: part.name, kind: 'count_failed', message: String(error) })
         return undefined
       }
+    }
+
+    /** The pieces that a run before this one, or this part's last try, has brought to the table or the quarantine. */
+    async function findPieces(): Promise<readonly Piece[]> {
+      const prefix = `${segment.name}/${part.key}/`
+      const found: Piece[] = []
+      for (const [table, isQuarantined] of [
+        [target, false],
+        [targets.get(quarantineTable.name), true],
+      ] as const) {
+        if (table === undefined) continue
+        const names = await clickhouse.query<{ name: string }>(
+          `SELECT DISTINCT Segment AS name FROM ${table.name} WHERE startsWith(Segment, {prefix:String})`,
+          { prefix },
+        )
+        for (const { name } of names) {
+          const range = /(\d+)-(\d+)$/.exec(name)
+          if (range !== null) found.push({ from: Number(range[1]), to: Number(range[2]), isQuarantined })
+        }
+      }
+      return found
     }
 
     function later(kind: string, message: string): PartResult {

@@ -1,8 +1,11 @@
 // Numbered migrations, forward only. Every statement can be run twice, so two collectors that start at once, and a crash in
-// the middle, end in the same schema. Tables that are there already, a user's own among them, are left as they are.
+// the middle, end in the same schema. Tables that were there before the first migration are a user's own: they are
+// remembered as such and no migration, this one or a later, touches them.
+import assert from 'node:assert/strict'
 import { createHash } from 'node:crypto'
 import { readdir, readFile } from 'node:fs/promises'
 import type { ClickHouse } from './client.ts'
+import { formerNames, quoteName } from './schema.ts'
 
 const directory = new URL('./migrations/', import.meta.url)
 
@@ -11,6 +14,15 @@ export type Migration = {
   readonly name: string
   readonly sql: string
   readonly checksum: string
+}
+
+export type Migrated = {
+  /** Migrations that were run now. */
+  readonly applied: readonly string[]
+  /** Tables of the same names that a user brought, left as they are. */
+  readonly leftAlone: readonly string[]
+  /** Tables that were made now. */
+  readonly created: readonly string[]
 }
 
 export async function readMigrations(): Promise<readonly Migration[]> {
@@ -24,51 +36,125 @@ export async function readMigrations(): Promise<readonly Migration[]> {
 }
 
 /** Brings the database to the newest schema. Throws when it is of a newer collector, or a migration was changed. */
-export async function migrateClickHouse(client: ClickHouse, engine = 'MergeTree'): Promise<void> {
+export async function migrateClickHouse(
+  client: ClickHouse,
+  engine = 'MergeTree',
+  migrations?: readonly Migration[],
+): Promise<Migrated> {
+  assert.match(engine, /^\w*MergeTree(\([^;]*\))?$/, `${engine} is no engine of the MergeTree family`)
+  const known = migrations ?? (await readMigrations())
   const database = quoteName(client.database)
-  await client.command(`CREATE DATABASE IF NOT EXISTS ${database}`)
+  await ensureDatabase(client)
+  // Listed before the record of the user's tables is read: whoever made ours wrote the record first, so a list that has
+  // ours in it is followed by a record that does not.
+  const before = await tableNames(client)
   await client.command(
-    `CREATE TABLE IF NOT EXISTS ${database}.schema_migrations (number UInt32, name String, checksum String, applied_at DateTime DEFAULT now()) ENGINE = ${engine} ORDER BY number`,
+    `CREATE TABLE IF NOT EXISTS ${database}.schema_migrations (number UInt32, name String, checksum String, left_alone Array(String), applied_at DateTime DEFAULT now()) ENGINE = ${engine} ORDER BY number`,
   )
-  const applied = await client.query<{ number: number; checksum: string }>(
-    `SELECT number, any(checksum) AS checksum FROM ${database}.schema_migrations GROUP BY number`,
+  const applied = await readApplied(client)
+  refuseForeign(client.database, applied, known)
+  const leftAlone = await rememberTables(client, before)
+  const present = new Set(before)
+  const created: string[] = []
+  const run: string[] = []
+  for (const migration of known) {
+    if (applied.has(migration.number)) continue
+    for (const statement of statementsOf(migration.sql, client.database, engine)) {
+      const table = tableOf(statement, client.database)
+      if (leftAlone.has(table) || (formerNames[table] ?? []).some((former) => leftAlone.has(former))) continue
+      await client.command(statement)
+      if (!present.has(table)) created.push(table)
+      present.add(table)
+    }
+    await client.command(
+      `INSERT INTO ${database}.schema_migrations (number, name, checksum) SETTINGS async_insert = 0 SELECT {number:UInt32}, {name:String}, {checksum:String}`,
+      { number: migration.number, name: migration.name, checksum: migration.checksum },
+    )
+    run.push(migration.name)
+  }
+  return { applied: run, leftAlone: [...leftAlone].sort(), created }
+}
+
+/** A user who may not make databases can still be given one. */
+async function ensureDatabase(client: ClickHouse): Promise<void> {
+  const found = await client.query('SELECT 1 AS found FROM system.databases WHERE name = {database:String}', {
+    database: client.database,
+  })
+  if (found.length === 0) await client.command(`CREATE DATABASE IF NOT EXISTS ${quoteName(client.database)}`)
+}
+
+async function tableNames(client: ClickHouse): Promise<readonly string[]> {
+  const rows = await client.query<{ name: string }>(
+    'SELECT name FROM system.tables WHERE database = {database:String}',
+    {
+      database: client.database,
+    },
   )
-  const migrations = await readMigrations()
-  const known = new Map(migrations.map((migration) => [migration.number, migration]))
-  for (const { number, checksum } of applied) {
-    const migration = known.get(number)
+  return rows.map(({ name }) => name).filter((name) => name !== 'schema_migrations')
+}
+
+async function readApplied(client: ClickHouse): Promise<ReadonlyMap<number, string>> {
+  const rows = await client.query<{ number: number; checksum: string }>(
+    `SELECT number, any(checksum) AS checksum FROM ${quoteName(client.database)}.schema_migrations WHERE number > 0 GROUP BY number`,
+  )
+  return new Map(rows.map(({ number, checksum }) => [number, checksum]))
+}
+
+function refuseForeign(database: string, applied: ReadonlyMap<number, string>, migrations: readonly Migration[]): void {
+  for (const [number, checksum] of applied) {
+    const migration = migrations.find((each) => each.number === number)
     if (migration === undefined) {
       throw new Error(
-        `the database ${client.database} has migration ${number}, and this collector knows ${migrations.length}: it was used by a newer version`,
+        `the database ${database} has migration ${number}, and this collector knows up to ${migrations.at(-1)?.number ?? 0}: a newer version has used it; run that version, or name another database`,
       )
     }
     if (migration.checksum !== checksum) {
       throw new Error(
-        `migration ${migration.name} was changed after the database ${client.database} got it; a released migration is never edited`,
+        `migration ${migration.name} is not the one that the database ${database} got (SHA-256 ${migration.checksum.slice(0, 12)}…, there ${checksum.slice(0, 12)}…): a released migration is never edited`,
       )
     }
   }
-  const done = new Set(applied.map((row) => row.number))
-  for (const migration of migrations) {
-    if (done.has(migration.number)) continue
-    for (const statement of statementsOf(migration.sql, client.database, engine)) await client.command(statement)
+}
+
+/** Row 0 holds the tables that were there before ours. Two collectors that start at once each write one; a table of a user's
+ *  is in both, one that the other collector has just made is not. */
+async function rememberTables(client: ClickHouse, before: readonly string[]): Promise<ReadonlySet<string>> {
+  const table = `${quoteName(client.database)}.schema_migrations`
+  const read = () => client.query<{ left_alone: string[] }>(`SELECT left_alone FROM ${table} WHERE number = 0`)
+  if ((await read()).length === 0) {
     await client.command(
-      `INSERT INTO ${database}.schema_migrations (number, name, checksum) SELECT {number:UInt32}, {name:String}, {checksum:String}`,
-      { number: migration.number, name: migration.name, checksum: migration.checksum },
+      `INSERT INTO ${table} (number, name, left_alone) SETTINGS async_insert = 0 SELECT 0, 'tables that were here', {before:Array(String)}`,
+      { before: [...before] },
     )
   }
+  const [first, ...others] = (await read()).map((row) => row.left_alone)
+  assert(first !== undefined, `${table} does not give back the row that was written to it`)
+  return new Set(first.filter((name) => others.every((each) => each.includes(name))))
 }
 
 /** The statements of a migration. Comments stay with the statement behind them. */
 export function statementsOf(sql: string, database: string, engine: string): readonly string[] {
+  const values: Readonly<Record<string, string>> = { '{database}': quoteName(database), '{engine}': engine }
   return sql
-    .replaceAll('{database}', quoteName(database))
-    .replaceAll('{engine}', engine)
     .split(/;\s*$/m)
     .map((statement) => statement.trim())
-    .filter((statement) => statement.replaceAll(/^\s*--.*$/gm, '').trim() !== '')
+    .filter((statement) => withoutComments(statement) !== '')
+    .map((statement) => statement.replaceAll(/\{database\}|\{engine\}/g, (name) => values[name] as string))
 }
 
-export function quoteName(name: string): string {
-  return `\`${name.replaceAll('\\', '\\\\').replaceAll('`', '\\`')}\``
+function withoutComments(statement: string): string {
+  return statement.replaceAll(/^\s*--.*$/gm, '').trim()
+}
+
+/** The one table that a statement is about: how a migration keeps off a user's own. */
+function tableOf(statement: string, database: string): string {
+  const text = withoutComments(statement)
+  const verb = /^(CREATE TABLE IF NOT EXISTS|ALTER TABLE) /.exec(text)?.[0]
+  const target = `${verb}${quoteName(database)}.`
+  const table = verb !== undefined && text.startsWith(target) ? /^\w+/.exec(text.slice(target.length))?.[0] : undefined
+  assert(
+    table !== undefined,
+    `a migration may create or alter one table of {database}; this does neither: ${text.slice(0, 80)}`,
+  )
+  return table
 }

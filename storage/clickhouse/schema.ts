@@ -1,12 +1,16 @@
-// Compares the tables that are there with the rows that will be sent. What the server converts is fine (the exporter's
-// older and newer tables, and those without our columns); what it cannot take is named column by column, before a row is
-// sent and not after.
-import type { ClickHouse } from './client.ts'
+// Compares the tables that are there with the rows that will be sent, before a row is sent and not after. Accepted are our
+// tables, the exporter's of any age that we can serve, and those without our columns; what cannot be is named column by
+// column. What works but not as promised (no way to know a repeated insert, views that double, times cut to seconds) is a
+// warning: it is for the user to weigh.
+import { type ClickHouse, insertSettings } from './client.ts'
+import { takes } from './column-types.ts'
+import { isMergeTree, readServerTables, type ServerTable, type ServerTables, viewsOn } from './server-tables.ts'
 import {
   type ColumnDefinition,
   journalTables,
   logsTable,
   ownColumns,
+  segmentColumn,
   type TableDefinition,
   traceTimesTable,
 } from './tables.ts'
@@ -14,104 +18,207 @@ import {
 export type TargetTable = {
   /** Quoted, with its database. */
   readonly name: string
-  /** What is sent: the table's own columns left out where it lacks ours. */
+  readonly database: string
+  /** As it is called there: `otel_metrics_exponential_histogram`, if that is what exists. */
+  readonly table: string
+  /** What is sent, in order and in our types: without those of ours that the table lacks. */
   readonly columns: readonly ColumnDefinition[]
   readonly hasTenant: boolean
   readonly hasSegment: boolean
-  /** An answered insert is on the disk. */
+  /** An answered insert is on the disk, and stays there through merges. */
   readonly isDurable: boolean
+  /** How many inserts the table remembers by token; 0: a repeated one doubles its rows. */
+  readonly deduplicationWindow: number
 }
 
 export type VerifiedSchema =
-  | { readonly kind: 'verified'; readonly targets: ReadonlyMap<string, TargetTable> }
+  | {
+      readonly kind: 'verified'
+      readonly targets: ReadonlyMap<string, TargetTable>
+      readonly warnings: readonly string[]
+    }
   | { readonly kind: 'deviates'; readonly problems: readonly string[] }
 
 /** Names that a table has had. */
-const formerNames: Readonly<Record<string, readonly string[]>> = {
+export const formerNames: Readonly<Record<string, readonly string[]>> = {
   otel_metrics_exp_histogram: ['otel_metrics_exponential_histogram'],
 }
 /** Columns that older tables of the exporter lack. */
 const youngColumns: ReadonlySet<string> = new Set([`${logsTable.name}.EventName`])
-
-type TableRow = { readonly name: string; readonly engine: string; readonly engine_full: string }
-type ColumnRow = { readonly table: string; readonly name: string; readonly type: string }
-
-export async function verifySchema(client: ClickHouse): Promise<VerifiedSchema> {
-  const tables = await client.query<TableRow>(
-    'SELECT name, engine, engine_full FROM system.tables WHERE database = {database:String}',
-    { database: client.database },
-  )
-  const columns = await client.query<ColumnRow>(
-    'SELECT table, name, type FROM system.columns WHERE database = {database:String}',
-    { database: client.database },
-  )
-  const problems: string[] = []
-  const targets = new Map<string, TargetTable>()
-  for (const wanted of [...journalTables, traceTimesTable]) {
-    const names = [wanted.name, ...(formerNames[wanted.name] ?? [])]
-    const found = tables.find((table) => names.includes(table.name))
-    if (found === undefined) {
-      problems.push(`${client.database}.${wanted.name} does not exist`)
-      continue
-    }
-    const target = compareTable(client.database, wanted, found, columns, problems)
-    if (target !== undefined) targets.set(wanted.name, target)
-  }
-  return problems.length > 0 ? { kind: 'deviates', problems } : { kind: 'verified', targets }
+const formerColumns: Readonly<Record<string, string>> = {
+  AggregationTemporality: 'AggTemp',
+  ScopeDroppedAttrCount: 'ScopeDroppedAttributesCount',
 }
 
-function compareTable(
+type Findings = { readonly problems: string[]; readonly warnings: string[] }
+
+export async function verifySchema(client: ClickHouse): Promise<VerifiedSchema> {
+  const server = await readServerTables(client, client.database)
+  const findings: Findings = { problems: [], warnings: [] }
+  await judgeSettings(client, findings)
+  const targets = new Map<string, TargetTable>()
+  for (const wanted of [...journalTables, traceTimesTable]) {
+    const found = findTable(client.database, wanted, server, findings)
+    if (found === undefined) continue
+    const target = judgeTable(wanted, found, server, findings)
+    if (target === undefined) continue
+    targets.set(wanted.name, target)
+    warnOfViews(found, server, findings.warnings)
+  }
+  const { problems, warnings } = findings
+  return problems.length > 0 ? { kind: 'deviates', problems } : { kind: 'verified', targets, warnings }
+}
+
+/** A setting that the server does not know, or does not let us set, fails every insert in the same way. */
+async function judgeSettings(client: ClickHouse, { problems }: Findings): Promise<void> {
+  const names = Object.keys(insertSettings)
+  const rows = await client.query<{ name: string; readonly: number; value: string }>(
+    'SELECT name, readonly, value FROM system.settings WHERE name IN {names:Array(String)}',
+    { names: [...names, 'deduplicate_insert'] },
+  )
+  const found = new Map(rows.map((row) => [row.name, row]))
+  for (const name of names) {
+    const setting = found.get(name)
+    if (setting === undefined) problems.push(`the server does not know the setting ${name}, which every insert needs`)
+    else if (setting.readonly === 1)
+      problems.push(`the user may not set ${name}, which every insert needs: its profile forbids it`)
+  }
+  // Newer servers have this one above insert_deduplicate; older ones refuse a request that names it, so it is not sent.
+  if (found.get('deduplicate_insert')?.value === 'disable') {
+    problems.push("the user's profile has deduplicate_insert = 'disable': repeated inserts would double their rows")
+  }
+}
+
+function findTable(
   database: string,
   wanted: TableDefinition,
-  found: TableRow,
-  allColumns: readonly ColumnRow[],
-  problems: string[],
+  server: ServerTables,
+  findings: Findings,
+): ServerTable | undefined {
+  const named = (name: string): ServerTable | undefined => server.tables.find((table) => table.name === name)
+  const current = named(wanted.name)
+  const former = (formerNames[wanted.name] ?? []).map(named).find((table) => table !== undefined)
+  if (current !== undefined && former !== undefined) {
+    findings.warnings.push(
+      `${database} has ${current.name} and ${former.name}: rows go into ${current.name}; drop the one that is not read`,
+    )
+  }
+  if (current === undefined && former === undefined) findings.problems.push(`${database}.${wanted.name} does not exist`)
+  return current ?? former
+}
+
+function judgeTable(
+  wanted: TableDefinition,
+  found: ServerTable,
+  server: ServerTables,
+  findings: Findings,
 ): TargetTable | undefined {
-  const label = `${database}.${found.name}`
-  if (!/MergeTree$|^Distributed$|^Null$/.test(found.engine)) {
-    problems.push(`${label} is a ${found.engine}; rows go into tables of the MergeTree family, Distributed or Null`)
+  const label = `${found.database}.${found.name}`
+  if (!isMergeTree(found) && found.engine !== 'Distributed' && found.engine !== 'Null') {
+    findings.problems.push(
+      `${label} is a ${found.engine}; rows go into tables of the MergeTree family, Distributed or Null`,
+    )
     return undefined
   }
-  const types = new Map(
-    allColumns.filter((column) => column.table === found.name).map(({ name, type }) => [name, type]),
-  )
+  const columns = judgeColumns(wanted, label, server.columnsOf(found.name), findings)
+  if (columns === undefined) return undefined
+  const sent = new Set(columns.map(([name]) => name))
+  const target: TargetTable = {
+    name: `${quoteName(found.database)}.${quoteName(found.name)}`,
+    database: found.database,
+    table: found.name,
+    columns,
+    hasTenant: sent.has('TenantId'),
+    hasSegment: sent.has(segmentColumn),
+    isDurable: server.isDurable(found),
+    deduplicationWindow: server.deduplicationWindow(found),
+  }
+  if (found.engine === 'Distributed') {
+    findings.warnings.push(
+      `${label} is Distributed: shard by a column (not rand()), or a repeated insert reaches other shards, where its token is not known`,
+    )
+  } else if (!target.hasSegment && target.deduplicationWindow === 0) {
+    findings.warnings.push(
+      `${label} has no column ${segmentColumn} and no deduplication window: an insert whose answer is lost is made again and doubles its rows. ALTER TABLE ${target.name} MODIFY SETTING non_replicated_deduplication_window = 10000 prevents it`,
+    )
+  }
+  return target
+}
+
+function judgeColumns(
+  wanted: TableDefinition,
+  label: string,
+  theirs: ReturnType<ServerTables['columnsOf']>,
+  { problems, warnings }: Findings,
+): readonly ColumnDefinition[] | undefined {
+  const byName = new Map(theirs.map((column) => [column.name, column]))
   const before = problems.length
   const columns: ColumnDefinition[] = []
   for (const [name, type] of wanted.columns) {
-    const has = types.get(name)
+    const has = byName.get(name)
     if (has === undefined) {
       if (ownColumns.includes(name) || youngColumns.has(`${wanted.name}.${name}`)) continue
-      problems.push(`${label} has no column ${name} (${type})`)
-    } else if (!isConvertible(type, has)) {
-      problems.push(`${label}.${name} is ${has}; it must be ${type} or what the server converts that to`)
+      problems.push(missingColumn(label, name, type, byName))
+    } else if (has.default_kind === 'MATERIALIZED' || has.default_kind === 'ALIAS') {
+      // The table makes the value itself and refuses one that is sent.
+      warnings.push(`${label}.${name} is ${has.default_kind}: the table computes it, and what was sent is not stored`)
+    } else if (!takes(has.type, type)) {
+      problems.push(`${label}.${name} is ${has.type}; it must be ${type}, or a type that holds every such value`)
     } else {
       columns.push([name, type])
+      if (/DateTime64\(9\)/.test(type) && !/DateTime64\(9[,)]/.test(has.type)) {
+        warnings.push(`${label}.${name} is ${has.type}: nanoseconds are cut to that`)
+      }
     }
   }
-  if (problems.length > before) return undefined
-  return {
-    name: `\`${database}\`.\`${found.name}\``,
-    columns,
-    hasTenant: types.has('TenantId'),
-    hasSegment: types.has('Segment'),
-    isDurable: found.engine === 'Null' || /fsync_after_insert = 1/.test(found.engine_full),
+  // Columns that we do not send are filled with their default. That is how a user's own column has to work, so it is fine;
+  // only those that the exporter fills and readers count on are worth a word.
+  const keys = theirs.filter(
+    (column) => /Keys$/.test(column.name) && column.default_kind === '' && byName.has(column.name.slice(0, -4)),
+  )
+  for (const { name } of keys)
+    warnings.push(`${label}.${name} stays empty: the exporter fills it in its JSON mode, this collector does not`)
+  return problems.length > before ? undefined : columns
+}
+
+function missingColumn(
+  label: string,
+  name: string,
+  type: string,
+  theirs: ReadonlyMap<string, { readonly type: string }>,
+): string {
+  const group = /^([^.]+)\./.exec(name)?.[1]
+  if (group !== undefined && theirs.get(group)?.type.startsWith('Nested(')) {
+    return `${label} has ${group} as one Nested column, and ${name} (${type}) must be a column: make the table with flatten_nested = 1`
+  }
+  const former = formerColumns[name]
+  if (former !== undefined && theirs.has(former)) {
+    return `${label} has no column ${name} (${type}), but ${former}, its former name: ALTER TABLE ${label} RENAME COLUMN ${former} TO ${name}`
+  }
+  return `${label} has no column ${name} (${type})`
+}
+
+/** A view and its source do not commit together: an insert that failed between the two is made again, and only a window on
+ *  the view's own table keeps the rows that were there already from being added twice. */
+function warnOfViews(table: ServerTable, server: ServerTables, warnings: string[]): void {
+  for (const { view, target } of viewsOn(server, table)) {
+    const label = `the materialized view ${view.database}.${view.name}`
+    if (target?.name === traceTimesTable.name) {
+      warnings.push(
+        `${label} fills ${target.database}.${target.name}, which this collector does too: each trace is there twice; drop the view`,
+      )
+    } else if (target === undefined) {
+      warnings.push(
+        `${label} on ${table.name} writes to a table that cannot be seen: whether a repeated insert doubles its rows is not known`,
+      )
+    } else if (server.deduplicationWindow(target) === 0) {
+      warnings.push(
+        `${label} writes to ${target.database}.${target.name}, which has no deduplication window: each repeated insert into ${table.name} adds its rows again. ALTER TABLE ${quoteName(target.database)}.${quoteName(target.name)} MODIFY SETTING non_replicated_deduplication_window = 10000`,
+      )
+    }
   }
 }
 
-/** Whether the server turns our type into the table's on insert. */
-export function isConvertible(ours: string, theirs: string): boolean {
-  return simplify(ours) === simplify(theirs)
-}
-
-/** Types that are converted into each other, under one name. */
-function simplify(type: string): string {
-  const inner =
-    /^(?:LowCardinality|Nullable)\((.*)\)$/.exec(type)?.[1] ?? /^SimpleAggregateFunction\(\w+, (.*)\)$/.exec(type)?.[1]
-  if (inner !== undefined) return simplify(inner)
-  const element = /^Array\((.*)\)$/.exec(type)?.[1]
-  if (element !== undefined) return `Array(${simplify(element)})`
-  if (/^DateTime/.test(type)) return 'DateTime'
-  if (/^Map\(/.test(type) || /^JSON/.test(type)) return 'Map'
-  if (type === 'Bool') return 'UInt8'
-  return type
+export function quoteName(name: string): string {
+  return `\`${name.replaceAll('\\', '\\\\').replaceAll('`', '\\`')}\``
 }

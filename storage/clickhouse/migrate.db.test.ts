@@ -1,0 +1,151 @@
+import { readFile } from 'node:fs/promises'
+import { afterAll, beforeAll, expect, test } from 'vitest'
+import type { ClickHouse } from './client.ts'
+import { type Migration, migrateClickHouse, readMigrations, statementsOf } from './migrate.ts'
+import { journalTables, traceTimesTable } from './tables.ts'
+import { dumpSchema, startTestEngine, type TestEngine } from './testing.ts'
+
+let engine: TestEngine
+beforeAll(async () => {
+  engine = await startTestEngine()
+})
+afterAll(() => engine[Symbol.asyncDispose]())
+
+const ours = [...journalTables, traceTimesTable].map((table) => table.name).toSorted()
+
+async function tablesOf(client: ClickHouse): Promise<readonly string[]> {
+  const rows = await client.query<{ name: string }>(
+    'SELECT name FROM system.tables WHERE database = {database:String} ORDER BY name',
+    { database: client.database },
+  )
+  return rows.map(({ name }) => name).filter((name) => name !== 'schema_migrations')
+}
+
+/** A client whose n-th command fails, and all behind it: what a crash in the middle leaves. */
+function crashingAt(client: ClickHouse, commandNumber: number): ClickHouse {
+  let count = 0
+  return {
+    ...client,
+    command: async (sql, parameters) => {
+      if (++count >= commandNumber) throw new Error('crashed')
+      await client.command(sql, parameters)
+    },
+  }
+}
+
+function later(number: number, sql: string): Migration {
+  return { number, name: `${String(number).padStart(4, '0')}_later.sql`, sql, checksum: `sum of ${sql}` }
+}
+
+test('migrate: an empty server gets the database and every table, with the columns of tables.ts in their order', async () => {
+  const client = await engine.open('fresh', false)
+  const migrated = await migrateClickHouse(client)
+  expect(migrated.leftAlone).toEqual([])
+  expect(migrated.created.toSorted()).toEqual(ours)
+  for (const { name, columns } of [...journalTables, traceTimesTable]) {
+    const found = await client.query<{ name: string; type: string }>(
+      "SELECT name, type FROM system.columns WHERE database = 'fresh' AND table = {name:String} AND default_kind = '' ORDER BY position",
+      { name },
+    )
+    expect(
+      found.map((column) => [column.name, column.type]),
+      name,
+    ).toEqual(columns)
+  }
+  expect(await migrateClickHouse(client)).toEqual({ applied: [], leftAlone: [], created: [] })
+})
+
+test('migrate: two collectors that start at once end in one schema, and neither takes the other’s tables for a user’s', async () => {
+  for (const round of [1, 2, 3, 4, 5]) {
+    const clients = await Promise.all([1, 2, 3].map(() => engine.open(`race_${round}`, false)))
+    await Promise.all(clients.map((client) => migrateClickHouse(client)))
+    const [client] = clients
+    expect(await tablesOf(client!)).toEqual(ours)
+    expect((await migrateClickHouse(client!, 'MergeTree')).leftAlone).toEqual([])
+  }
+})
+
+test('migrate: after a crash at any statement the next start completes it', async () => {
+  const statements = (await readMigrations()).reduce(
+    (sum, each) => sum + statementsOf(each.sql, 'x', 'MergeTree').length,
+    0,
+  )
+  // The database, schema_migrations, the record of the user's tables, the statements, the record of the migration.
+  for (let at = 1; at <= statements + 4; at++) {
+    const client = await engine.open(`crash_${at}`, false)
+    await expect(migrateClickHouse(crashingAt(client, at)), `command ${at}`).rejects.toThrow('crashed')
+    const migrated = await migrateClickHouse(client)
+    expect(migrated.applied, `command ${at}`).toEqual((await readMigrations()).map((each) => each.name))
+    expect(migrated.leftAlone, `command ${at}`).toEqual([])
+    expect(await tablesOf(client)).toEqual(ours)
+  }
+})
+
+test('migrate: a user’s own tables stay as they are, now and in every later migration; missing ones are made', async () => {
+  const client = await engine.open('brought')
+  await client.command(
+    'CREATE TABLE brought.otel_traces (Timestamp DateTime64(9)) ENGINE = MergeTree ORDER BY Timestamp',
+  )
+  await client.command(
+    'CREATE TABLE brought.otel_metrics_exponential_histogram (TimeUnix DateTime) ENGINE = MergeTree ORDER BY TimeUnix',
+  )
+  const first = await migrateClickHouse(client)
+  expect(first.leftAlone).toEqual(['otel_metrics_exponential_histogram', 'otel_traces'])
+  expect(first.created.toSorted()).toEqual(
+    ours.filter((name) => name !== 'otel_traces' && name !== 'otel_metrics_exp_histogram'),
+  )
+  const alter = ['otel_traces', 'otel_logs', 'otel_metrics_exp_histogram'].map(
+    (table) => `ALTER TABLE {database}.${table} ADD COLUMN IF NOT EXISTS Later String;\n`,
+  )
+  const second = await migrateClickHouse(client, 'MergeTree', [...(await readMigrations()), later(2, alter.join(''))])
+  expect(second).toMatchObject({ applied: ['0002_later.sql'], leftAlone: first.leftAlone, created: [] })
+  const altered = await client.query("SELECT table FROM system.columns WHERE database = 'brought' AND name = 'Later'")
+  expect(altered).toEqual([{ table: 'otel_logs' }])
+  expect(await client.query('DESCRIBE TABLE brought.otel_traces')).toHaveLength(1)
+})
+
+test('migrate: a number that this version does not know, and a migration that was edited, are refused with both named', async () => {
+  const client = await engine.open('foreign_versions', false)
+  const migrations = await readMigrations()
+  await migrateClickHouse(client)
+  const edited = migrations.map((each) => ({ ...each, checksum: 'f'.repeat(64) }))
+  await expect(migrateClickHouse(client, 'MergeTree', edited)).rejects.toThrow(
+    /migration 0001_otel_tables.sql is not the one that the database foreign_versions got \(SHA-256 ffffffffffff…, there [0-9a-f]{12}…\)/,
+  )
+  await migrateClickHouse(client, 'MergeTree', [
+    ...migrations,
+    later(7, 'ALTER TABLE {database}.otel_logs ADD COLUMN IF NOT EXISTS x String;'),
+  ])
+  await expect(migrateClickHouse(client)).rejects.toThrow(
+    'the database foreign_versions has migration 7, and this collector knows up to 1',
+  )
+})
+
+test('migrate: names of databases are quoted, and an engine that ends the statement is refused', async () => {
+  const odd = 'odd`; {engine}"\\ name'
+  const client = await engine.open(odd, false)
+  await migrateClickHouse(client)
+  expect(await tablesOf(client)).toEqual(ours)
+  await expect(migrateClickHouse(client, 'MergeTree ORDER BY 1; DROP DATABASE fresh')).rejects.toThrow(
+    /no engine of the MergeTree family/,
+  )
+  const replicated = "ReplicatedMergeTree('/clickhouse/{database}/{uuid}/{shard}', '{replica}')"
+  for (const statement of statementsOf((await readMigrations())[0]?.sql ?? '', 'd', replicated)) {
+    expect(statement).toContain(`ENGINE = ${replicated}`)
+    expect(statement).toContain('CREATE TABLE IF NOT EXISTS `d`.')
+  }
+})
+
+test('migrate: a migration that does more than create or alter one table is refused before it runs', async () => {
+  const client = await engine.open('too_much', false)
+  await expect(migrateClickHouse(client, 'MergeTree', [later(1, 'DROP DATABASE {database};')])).rejects.toThrow(
+    /may create or alter one table/,
+  )
+  expect(await client.query("SELECT name FROM system.databases WHERE name = 'too_much'")).toHaveLength(1)
+})
+
+test('migrate: schema.sql is the schema that the migrations make', async () => {
+  const client = await engine.open('dumped', false)
+  await migrateClickHouse(client)
+  expect(await dumpSchema(client)).toBe(await readFile(new URL('./schema.sql', import.meta.url), 'utf8'))
+})
