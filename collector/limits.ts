@@ -55,6 +55,9 @@ export const limits = {
 
   /** One insert carries at most this; above it ClickHouse would cut the block, and the repeat of an insert is known by its block. */
   segmentBytesMax: 128 * MiB,
+  /** Sealed at this size before its second is over: blocks of this size are used again and again, where larger ones are given
+   *  back and page faults and garbage collections take as long as the walk. 70,000 spans of 450 bytes. */
+  segmentBytesSealed: 32 * MiB,
   segmentRowsMax: 1_000_000,
   /** A second's rows make one part per table and second, and are what a reader waits for. */
   liveSegmentMsMax: 1_000,
@@ -62,8 +65,8 @@ export const limits = {
   lateSegmentMsMax: 60_000,
   /** Tables times days in one segment. Each has some fifty buffers. */
   blocksPerSegmentMax: 512,
-  /** Sealed rows kept in memory for the sink; what waits beyond is read back from the file. */
-  sealedBytesMax: 64 * MiB,
+  /** Sealed rows kept in memory for the sink, three segments; what waits beyond is read back from the file. */
+  sealedBytesMax: 96 * MiB,
   /** What the journal may hold while ClickHouse is away: an hour at 15 MB/s. */
   journalBytesMax: 50 * GiB,
   /** Left free for the engines on the same volume, whichever is more: a full disk is worse for them than a 503 for us. */

@@ -98,6 +98,7 @@ async function run(): Promise<void> {
     insertSettings,
     bounds: {
       segmentBytesMax: limits.segmentBytesMax,
+      segmentBytesSealed: limits.segmentBytesSealed,
       segmentRowsMax: limits.segmentRowsMax,
       liveAgeMsMax: limits.liveSegmentMsMax,
       lateAgeMsMax: limits.lateSegmentMsMax,

@@ -57,7 +57,6 @@ export async function writeWhole(files: JournalFiles, directory: string, name: s
   const file = await files.open(next, 'create')
   try {
     await file.write([bytes], 0)
-    await file.sync()
   } finally {
     await file.close()
   }

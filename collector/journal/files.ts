@@ -11,12 +11,12 @@ import {
 import { mkdir, open, readdir, rename, rm, stat, statfs } from 'node:fs/promises'
 
 export type JournalFile = {
-  /** Writes all of `buffers` at the byte `at`, or throws; a part may have been written then. */
+  /** Writes all of `buffers` at the byte `at` and returns when they are on the disk, or throws; a part may be written then.
+   *  Only for a file that was opened to `create` it. */
   write(buffers: readonly Buffer[], at: number): Promise<void>
   /** Fills `target` from the byte `at`; returns how many bytes there were. */
   read(target: Buffer, at: number): Promise<number>
-  /** Returns when everything written is on the disk. */
-  sync(): Promise<void>
+  /** Cuts the file, and returns when the disk knows. */
   truncate(bytes: number): Promise<void>
   size(): Promise<number>
   close(): Promise<void>
@@ -34,8 +34,9 @@ export type JournalFiles = {
   space(directory: string): Promise<{ readonly freeBytes: number; readonly totalBytes: number }>
 }
 
+// O_DSYNC: a write returns when it is durable, which is one trip to the thread pool where a write and an fdatasync are two.
 const flags = {
-  create: constants.O_RDWR | constants.O_CREAT | constants.O_EXCL,
+  create: constants.O_RDWR | constants.O_CREAT | constants.O_EXCL | constants.O_DSYNC,
   read: constants.O_RDONLY,
   change: constants.O_RDWR,
 } as const
@@ -62,7 +63,7 @@ export const diskFiles: JournalFiles = {
   },
 }
 
-// Callbacks rather than FileHandle where it is hot: a write and a sync per commit, and thousands of commits a second.
+// Callbacks rather than FileHandle where it is hot: thousands of commits a second.
 async function openDiskFile(path: string, mode: 'create' | 'read' | 'change'): Promise<JournalFile> {
   const fd = await new Promise<number>((resolve, reject) =>
     openFile(path, flags[mode], 0o600, (error, opened) => (error ? reject(error) : resolve(opened))),
@@ -93,9 +94,10 @@ async function openDiskFile(path: string, mode: 'create' | 'read' | 'change'): P
       }
       return filled
     },
-    sync: () => new Promise((resolve, reject) => fdatasync(fd, (error) => (error ? reject(error) : resolve()))),
-    truncate: (bytes) =>
-      new Promise((resolve, reject) => ftruncate(fd, bytes, (error) => (error ? reject(error) : resolve()))),
+    truncate: async (bytes) => {
+      await new Promise<void>((resolve, reject) => ftruncate(fd, bytes, (error) => (error ? reject(error) : resolve())))
+      await new Promise<void>((resolve, reject) => fdatasync(fd, (error) => (error ? reject(error) : resolve())))
+    },
     size: async () => (await stat(path)).size,
     close: () => new Promise((resolve, reject) => closeFile(fd, (error) => (error ? reject(error) : resolve()))),
   }

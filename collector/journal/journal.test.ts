@@ -28,6 +28,7 @@ async function open(
     insertSettings: {},
     bounds: {
       segmentBytesMax: bounds.segmentBytesMax ?? 1024 * 1024,
+      segmentBytesSealed: bounds.segmentBytesMax ?? 1024 * 1024,
       segmentRowsMax: 10_000,
       liveAgeMsMax: 60_000,
       lateAgeMsMax: 60_000,

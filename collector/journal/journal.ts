@@ -50,6 +50,8 @@ export type JournalOptions = {
 
 export type JournalBounds = {
   readonly segmentBytesMax: number
+  /** A segment that reaches this is sealed before its time. */
+  readonly segmentBytesSealed: number
   readonly segmentRowsMax: number
   readonly liveAgeMsMax: number
   readonly lateAgeMsMax: number
@@ -352,6 +354,9 @@ export async function openJournal(options: JournalOptions): Promise<Journal> {
       throw error
     }
     for (const [block, segment] of touched) addRecords(segment.pending, block, block.rowsMark, appended.signal)
+    for (const segment of new Set(touched.values())) {
+      if (segment.state === 'open' && segmentBytes(segment) >= bounds.segmentBytesSealed) close(segment)
+    }
     return { kind: 'appended', durable: new Promise((resolve) => enqueue({ appended, resolve })) }
   }
 
@@ -448,12 +453,10 @@ export async function openJournal(options: JournalOptions): Promise<Journal> {
       })
       segment.file = await files.open(path, 'create')
       await segment.file.write([header, ...frame.buffers], 0)
-      await segment.file.sync()
       await files.syncDirectory(directory)
       return header.length + frame.bytes
     }
     await segment.file.write(frame.buffers, segment.fileBytes)
-    await segment.file.sync()
     return frame.bytes
   }
 
@@ -478,7 +481,6 @@ export async function openJournal(options: JournalOptions): Promise<Journal> {
       if (file !== undefined) {
         try {
           await file.truncate(suspect.bytes)
-          await file.sync()
         } finally {
           await file.close()
         }

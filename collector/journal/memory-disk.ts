@@ -60,15 +60,15 @@ export function openMemoryDisk(initial: ReadonlyMap<string, Node> = new Map()): 
         const taken = failure === undefined ? bytes : bytes.subarray(0, bytes.length >> 1)
         node.current = Buffer.concat([padded(node.current, at), taken])
         change('write')
-      },
-      read: async (target, at) => node.current.copy(target, 0, at),
-      sync: async () => {
         change('sync')
         node.durable = node.current
       },
+      read: async (target, at) => node.current.copy(target, 0, at),
       truncate: async (bytes) => {
         change()
         node.current = node.current.subarray(0, bytes)
+        change('sync')
+        node.durable = node.current
       },
       size: async () => node.current.length,
       close: async () => undefined,

@@ -156,7 +156,6 @@ async function cutTail(files: JournalFiles, path: string, bytes: number, end: nu
   const file = await files.open(path, 'change')
   try {
     await file.truncate(end)
-    await file.sync()
   } finally {
     await file.close()
   }

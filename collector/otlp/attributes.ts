@@ -2,10 +2,27 @@
 //
 // Sorting is what upstream does too: the same attributes in another order must be the same row, or they compress badly.
 // A service sends the same few key sequences again and again, so the order of a sequence is worked out once and kept.
-import { appendEnd, appendIndex, type MapColumn } from '@tallylight/storage/clickhouse/block.ts'
+import { appendEnd, type MapColumn } from '@tallylight/storage/clickhouse/block.ts'
 import { compareEntries, type Dictionary, intern } from '@tallylight/storage/clickhouse/dictionary.ts'
-import { appendAgain, appendText, viewOf } from '@tallylight/storage/clickhouse/stream.ts'
-import { appendValue, isShallow, placeValue, repaired, type ValuePlace, valueEmpty, valueLiteral } from './any-value.ts'
+import {
+  appendAgain,
+  appendStringOf,
+  appendText,
+  reserve,
+  type Stream,
+  viewOf,
+} from '@tallylight/storage/clickhouse/stream.ts'
+import {
+  appendValue,
+  isShallow,
+  placeValue,
+  repaired,
+  type ValuePlace,
+  valueEmpty,
+  valueInt,
+  valueLiteral,
+  valueString,
+} from './any-value.ts'
 import type { Walk } from './walk.ts'
 import { fieldBits, readEnd, readTag, skip } from './wire.ts'
 
@@ -34,6 +51,8 @@ export type AttributeList = {
   valueStarts: Int32Array
   valueEnds: Int32Array
   entries: Int32Array
+  /** Of the keys and their order: finds the shape without reading the keys twice. */
+  fingerprint: number
   /** Where `service.name` and `tallylight.tenant.id` are, or -1. Looked for only in resources and where asked. */
   serviceAt: number
   tenantAt: number
@@ -53,6 +72,7 @@ export function openAttributeList(): AttributeList {
     valueStarts: new Int32Array(size),
     valueEnds: new Int32Array(size),
     entries: new Int32Array(size),
+    fingerprint: 0,
     serviceAt: -1,
     tenantAt: -1,
     timeMark: undefined,
@@ -62,6 +82,7 @@ export function openAttributeList(): AttributeList {
 
 export function clearAttributes(list: AttributeList): void {
   list.count = 0
+  list.fingerprint = 0
   list.isTooDeep = false
   list.isTooLong = false
   list.serviceAt = -1
@@ -73,6 +94,47 @@ const knownInPair = fieldBits(1, 2)
 
 /** Reads one KeyValue, whose length comes next. */
 export function readAttribute(walk: Walk, end: number, list: AttributeList): void {
+  const { cursor } = walk
+  const { bytes } = cursor
+  const at = cursor.at
+  // Nearly every attribute: lengths of one byte, the key first, then a string or an integer and nothing else. What is not
+  // exactly that goes the long way, where every case and every error is.
+  const pairSize = bytes[at] as number
+  const pairEnd = at + 1 + pairSize
+  const keySize = bytes[at + 2] as number
+  const keyEnd = at + 3 + keySize
+  const value = keyEnd + 2
+  if (
+    pairSize < 0x80 &&
+    pairEnd <= end &&
+    bytes[at + 1] === 0x0a &&
+    keySize < 0x80 &&
+    value < pairEnd &&
+    bytes[keyEnd] === 0x12 &&
+    bytes[keyEnd + 1] === pairEnd - value
+  ) {
+    const tag = bytes[value]
+    if (tag === 0x0a && bytes[value + 1] === pairEnd - value - 2) {
+      cursor.at = pairEnd
+      keep(walk, list, at + 3, keyEnd, valueString, value + 2, pairEnd)
+      return
+    }
+    if (tag === 0x18 && isOneVarint(bytes, value + 1, pairEnd)) {
+      cursor.at = pairEnd
+      keep(walk, list, at + 3, keyEnd, valueInt, value + 1, pairEnd)
+      return
+    }
+  }
+  readAnyAttribute(walk, end, list)
+}
+
+function isOneVarint(bytes: Buffer, start: number, end: number): boolean {
+  let at = start
+  while (at < end - 1 && (bytes[at] as number) >= 0x80) at++
+  return at === end - 1 && (bytes[at] as number) < 0x80 && end - start <= 10
+}
+
+function readAnyAttribute(walk: Walk, end: number, list: AttributeList): void {
   const { cursor } = walk
   const pairEnd = readEnd(cursor, end)
   const { place } = list
@@ -94,22 +156,42 @@ export function readAttribute(walk: Walk, end: number, list: AttributeList): voi
       skip(cursor, tag, pairEnd, 'KeyValue', knownInPair)
     }
   }
-  if (list.count >= attributesMax) {
+  if (!isShallow(cursor, place.kind, place.start, place.end)) list.isTooDeep = true
+  keep(walk, list, keyStart, keyEnd, place.kind, place.start, place.end)
+}
+
+function keep(
+  walk: Walk,
+  list: AttributeList,
+  keyStart: number,
+  keyEnd: number,
+  kind: number,
+  valueStart: number,
+  valueEnd: number,
+): void {
+  const at = list.count
+  if (at >= attributesMax) {
     list.isTooLong = true
     return
   }
-  if (!isShallow(cursor, place.kind, place.start, place.end)) list.isTooDeep = true
-  const at = list.count++
   if (at === list.kinds.length) widen(list)
+  list.count = at + 1
   list.keyStarts[at] = keyStart
   list.keyEnds[at] = keyEnd
-  list.kinds[at] = place.kind
-  list.valueStarts[at] = place.start
-  list.valueEnds[at] = place.end
+  list.kinds[at] = kind
+  list.valueStarts[at] = valueStart
+  list.valueEnds[at] = valueEnd
   const keySize = keyEnd - keyStart
-  if (list.serviceAt < 0 && keySize === serviceKey.length && isKey(cursor.bytes, keyStart, keyEnd, serviceKey)) {
-    list.serviceAt = at
-  } else if (walk.manyTenants && keySize === tenantKey.length && isKey(cursor.bytes, keyStart, keyEnd, tenantKey)) {
+  // Keys of one namespace differ at their ends.
+  const tail = keySize >= 4 ? walk.cursor.view.getUint32(keyEnd - 4, true) : 0
+  list.fingerprint = Math.imul(list.fingerprint ^ tail, 0x9e3779b1) + keySize
+  if (keySize === serviceKey.length) {
+    if (list.serviceAt < 0 && isKey(walk.cursor.bytes, keyStart, keyEnd, serviceKey)) list.serviceAt = at
+  } else if (
+    walk.manyTenants &&
+    keySize === tenantKey.length &&
+    isKey(walk.cursor.bytes, keyStart, keyEnd, tenantKey)
+  ) {
     list.tenantAt = at
   }
 }
@@ -134,44 +216,69 @@ function widen(list: AttributeList): void {
   list.entries = wide(list.entries)
 }
 
-/** Key sequences that were seen, by a hash of their entries, and the order that sorts them. */
-export type Shapes = Map<number, Shape>
+/** Key sequences that were seen, by their fingerprint. A service sends few of them, so most lists are recognised by
+ *  comparing bytes: nothing is hashed, looked up or sorted. */
+export type Shapes = (Shape | undefined)[]
 type Shape = {
   readonly dictionary: Dictionary
   readonly generation: number
-  readonly entries: Int32Array
-  /** undefined when the sequence is in order as it is. */
-  readonly order: Uint16Array | undefined
+  /** The keys as they were sent, one behind the other. */
+  readonly keys: Buffer
+  readonly view: DataView
+  /** Bytes per key, or -1 for the mark of a time. */
+  readonly sizes: Int16Array
+  /** Per place in the row: which attribute of the list stands there, and the entry of its key. */
+  readonly order: Uint16Array
+  readonly entries: Uint16Array
 }
-const shapesMax = 4096
+const shapeSlots = 4096
+/** Longer lists are rare and their memory is not. */
+const shapeKeysMax = 256
+const shapeBytesMax = 16 * 1024
+
+export function openShapes(): Shapes {
+  return new Array<Shape | undefined>(shapeSlots).fill(undefined)
+}
 
 /** Appends the list as one row of a Map column. */
 export function appendMap(walk: Walk, column: MapColumn, list: AttributeList): void {
-  const { cursor, scratch } = walk
-  const { dictionary } = column.keys
-  const { entries } = list
+  const { dictionary, indexes } = column.keys
   if (list.timeMark !== undefined) addTimeMark(list)
-  const count = list.count
-  let hash = count
-  for (let at = 0; at < count; at++) {
-    const entry = internKey(walk, dictionary, list, at)
-    entries[at] = entry
-    hash = (Math.imul(hash, 31) + entry) | 0
-  }
-  const order = count < 2 ? undefined : orderOf(scratch.shapes, dictionary, entries, count, hash)
-  for (let place = 0; place < count; place++) {
-    const at = order === undefined ? place : (order[place] as number)
-    appendIndex(column.keys, entries[at] as number)
-    const kind = list.kinds[at] as number
-    if (kind === valueLiteral) {
-      appendText(column.values.data, timeMarks[list.timeMark as TimeMark])
-    } else {
-      const start = list.valueStarts[at] as number
-      const end = list.valueEnds[at] as number
-      walk.tally.repairedStrings += appendValue(column.values.data, cursor, kind, start, end)
+  const { count } = list
+  if (count > 0) {
+    const slot = (list.fingerprint ^ (list.fingerprint >>> 15)) & (shapeSlots - 1)
+    let shape = walk.scratch.shapes[slot]
+    if (
+      shape === undefined ||
+      shape.dictionary !== dictionary ||
+      shape.generation !== dictionary.generation ||
+      !isOfShape(walk, list, shape)
+    ) {
+      shape = learnShape(walk, dictionary, list)
+      if (count <= shapeKeysMax && shape.keys.length <= shapeBytesMax) walk.scratch.shapes[slot] = shape
     }
+    const { order, entries } = shape
+    reserve(indexes, count * 2)
+    let at = indexes.length
+    for (let place = 0; place < count; place++, at += 2) indexes.view.setUint16(at, entries[place] as number, true)
+    indexes.length = at
+    appendValues(walk, column.values.data, list, order)
   }
   appendEnd(column.ends, count)
+}
+
+function appendValues(walk: Walk, values: Stream, list: AttributeList, order: Uint16Array): void {
+  const { cursor } = walk
+  const { kinds, valueStarts, valueEnds, count } = list
+  for (let place = 0; place < count; place++) {
+    const at = order[place] as number
+    const kind = kinds[at] as number
+    const start = valueStarts[at] as number
+    const end = valueEnds[at] as number
+    if (kind === valueString && appendStringOf(values, cursor.bytes, cursor.view, start, end)) continue
+    if (kind === valueLiteral) appendText(values, timeMarks[list.timeMark as TimeMark])
+    else walk.tally.repairedStrings += appendValue(values, cursor, kind, start, end)
+  }
 }
 
 function addTimeMark(list: AttributeList): void {
@@ -179,7 +286,67 @@ function addTimeMark(list: AttributeList): void {
   const at = list.count++
   if (at === list.kinds.length) widen(list)
   list.kinds[at] = valueLiteral
+  list.fingerprint = Math.imul(list.fingerprint, 0x9e3779b1) - 1
 }
+
+function isOfShape(walk: Walk, list: AttributeList, shape: Shape): boolean {
+  const { view, bytes } = walk.cursor
+  const { sizes } = shape
+  const { count, keyStarts, keyEnds } = list
+  if (sizes.length !== count) return false
+  let known = 0
+  for (let at = 0; at < count; at++) {
+    const size = sizes[at] as number
+    if (list.kinds[at] === valueLiteral || size < 0) {
+      if (list.kinds[at] !== valueLiteral || size >= 0) return false
+      continue
+    }
+    const start = keyStarts[at] as number
+    if ((keyEnds[at] as number) - start !== size) return false
+    if (size >= 4) {
+      const last = size - 4
+      for (let i = 0; i < last; i += 4) {
+        if (view.getUint32(start + i, true) !== shape.view.getUint32(known + i, true)) return false
+      }
+      if (view.getUint32(start + last, true) !== shape.view.getUint32(known + last, true)) return false
+    } else {
+      for (let i = 0; i < size; i++) if (bytes[start + i] !== shape.keys[known + i]) return false
+    }
+    known += size
+  }
+  return true
+}
+
+/** Looks up each key and sorts them. The strings that had to be repaired are counted each time: such a list is not kept. */
+function learnShape(walk: Walk, dictionary: Dictionary, list: AttributeList): Shape {
+  const { count, entries, keyStarts, keyEnds, kinds } = list
+  const { bytes } = walk.cursor
+  const repairedBefore = walk.tally.repairedStrings
+  for (let at = 0; at < count; at++) entries[at] = internKey(walk, dictionary, list, at)
+  const order = Uint16Array.from({ length: count }, (_, at) => at).sort(
+    // Equal keys keep the order in which they were sent.
+    (a, b) => compareEntries(dictionary, entries[a] as number, entries[b] as number) || a - b,
+  )
+  const keys = Buffer.concat(
+    Array.from({ length: count }, (_, at) =>
+      kinds[at] === valueLiteral ? noBytes : bytes.subarray(keyStarts[at], keyEnds[at]),
+    ),
+  )
+  return {
+    dictionary,
+    // No dictionary has the generation -1, so such a shape is never found again.
+    generation: walk.tally.repairedStrings === repairedBefore ? dictionary.generation : -1,
+    keys,
+    view: viewOf(keys),
+    sizes: Int16Array.from({ length: count }, (_, at) =>
+      kinds[at] === valueLiteral ? -1 : (keyEnds[at] as number) - (keyStarts[at] as number),
+    ),
+    order,
+    entries: Uint16Array.from(order, (at) => entries[at] as number),
+  }
+}
+
+const noBytes = Buffer.alloc(0)
 
 function internKey(walk: Walk, dictionary: Dictionary, list: AttributeList, at: number): number {
   if (list.kinds[at] === valueLiteral) return intern(dictionary, timeKey, timeKeyView, 0, timeKey.length)
@@ -191,46 +358,6 @@ function internKey(walk: Walk, dictionary: Dictionary, list: AttributeList, at: 
   walk.tally.repairedStrings++
   const text = repaired(bytes, start, end)
   return intern(dictionary, text, viewOf(text), 0, text.length)
-}
-
-function orderOf(
-  shapes: Shapes,
-  dictionary: Dictionary,
-  entries: Int32Array,
-  count: number,
-  hash: number,
-): Uint16Array | undefined {
-  const known = shapes.get(hash)
-  if (
-    known !== undefined &&
-    known.dictionary === dictionary &&
-    known.generation === dictionary.generation &&
-    isSameSequence(known.entries, entries, count)
-  ) {
-    return known.order
-  }
-  const order = Uint16Array.from({ length: count }, (_, at) => at).sort(
-    // Equal keys keep the order in which they were sent.
-    (a, b) => compareEntries(dictionary, entries[a] as number, entries[b] as number) || a - b,
-  )
-  const isSorted = order.every((at, place) => at === place)
-  if (shapes.size >= shapesMax) shapes.clear()
-  // Long lists are rare and their memory is not.
-  if (count <= 256) {
-    shapes.set(hash, {
-      dictionary,
-      generation: dictionary.generation,
-      entries: entries.slice(0, count),
-      order: isSorted ? undefined : order,
-    })
-  }
-  return isSorted ? undefined : order
-}
-
-function isSameSequence(known: Int32Array, entries: Int32Array, count: number): boolean {
-  if (known.length !== count) return false
-  for (let at = 0; at < count; at++) if (known[at] !== entries[at]) return false
-  return true
 }
 
 /** A map that many rows repeat: written once per block, then copied from there. */

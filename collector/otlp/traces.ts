@@ -1,7 +1,7 @@
 // Spans: from the bytes of an ExportTraceServiceRequest to rows of otel_traces, in one pass and without an object per span.
 // Columns and conversions are those of the OpenTelemetry exporter; a negative duration is 0 and counted, never wrapped.
-import { appendEnd, appendIndex, type Block } from '@tallylight/storage/clickhouse/block.ts'
-import { appendUint16, appendUint64 } from '@tallylight/storage/clickhouse/stream.ts'
+import { appendEnd, appendIndex, type Block, type LowCardinalityColumn } from '@tallylight/storage/clickhouse/block.ts'
+import { appendHex, appendUint16, appendUint64 } from '@tallylight/storage/clickhouse/stream.ts'
 import { tracesTable } from '@tallylight/storage/clickhouse/tables.ts'
 import { appendMap, appendRepeatedMap, clearAttributes, judgeAttributes, readAttribute } from './attributes.ts'
 import {
@@ -18,6 +18,7 @@ import {
   appendId,
   appendString,
   appendTime,
+  type Constant,
   chargeRow,
   constant,
   internConstant,
@@ -35,7 +36,7 @@ import { fieldBits, readEnd, readFixed32, readFixed64, readTag, readVarint32, sk
 
 const spanKinds = ['Unspecified', 'Internal', 'Server', 'Client', 'Producer', 'Consumer'].map(constant)
 const statusCodes = ['Unset', 'Ok', 'Error'].map(constant)
-const unknownKind = constant('')
+const noName = constant('')
 
 const knownInSpan = fieldBits(1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16)
 const knownInStatus = fieldBits(2, 3)
@@ -62,6 +63,47 @@ type SpanPlaces = {
 
 type TracesBlock = Block<typeof tracesTable>
 
+/** The block that is written, and the entries in it of what nearly every span repeats. -1 is not looked up yet. */
+type Target = {
+  readonly block: TracesBlock
+  tenant: Buffer
+  tenantEntry: number
+  readonly kindEntries: number[]
+  readonly statusEntries: number[]
+}
+
+function openTarget(walk: Walk): Target {
+  return {
+    block: walk.openBlock(tracesTable, walk.day),
+    tenant: nobody,
+    tenantEntry: -1,
+    kindEntries: [-1, -1, -1, -1, -1, -1],
+    statusEntries: [-1, -1, -1],
+  }
+}
+
+const nobody = Buffer.alloc(0)
+
+function tenantEntryOf(walk: Walk, target: Target): number {
+  if (target.tenant !== walk.tenantText) {
+    target.tenant = walk.tenantText
+    target.tenantEntry = internTenant(walk, target.block.columns.TenantId)
+  }
+  return target.tenantEntry
+}
+
+/** The entry of an enumeration's name, or of the empty string for a number that has none. */
+function entryOf(column: LowCardinalityColumn, names: readonly Constant[], entries: number[], value: number): number {
+  const name = names[value]
+  if (name === undefined) return internConstant(column, noName)
+  let entry = entries[value] as number
+  if (entry < 0) {
+    entry = internConstant(column, name)
+    entries[value] = entry
+  }
+  return entry
+}
+
 export function walkTraces(walk: Walk): void {
   const span: SpanPlaces = {
     traceId: openRange(),
@@ -79,7 +121,7 @@ export function walkTraces(walk: Walk): void {
     events: 0,
     links: 0,
   }
-  let block: TracesBlock | undefined
+  let target: Target | undefined
   walkEnvelopes(walk, (envelope, end) => {
     walk.tally.records++
     const start = walk.cursor.at
@@ -97,9 +139,9 @@ export function walkTraces(walk: Walk): void {
       const record = requestOf(walk, envelope, walk.cursor.bytes.subarray(start, end))
       quarantine(walk, 'future_time', 'the span starts more than 24 h after it was received', record)
     } else {
-      if (block === undefined || block.day !== walk.day) block = walk.openBlock(tracesTable, walk.day)
+      if (target === undefined || target.block.day !== walk.day) target = openTarget(walk)
       chargeRow(walk, end - start + envelope.resource.end - envelope.resource.start)
-      appendSpan(walk, envelope, span, block, start, end)
+      appendSpan(walk, envelope, span, target, start, end)
     }
   })
 }
@@ -241,34 +283,34 @@ function appendSpan(
   walk: Walk,
   envelope: Envelope,
   span: SpanPlaces,
-  block: TracesBlock,
+  target: Target,
   start: number,
   end: number,
 ): void {
-  const { columns } = block
+  const { columns } = target.block
   const { bytes } = walk.cursor
-  appendIndex(columns.TenantId, internTenant(walk, columns.TenantId))
+  appendIndex(columns.TenantId, tenantEntryOf(walk, target))
   appendUint16(columns.RetentionDays.data, walk.retentionDaysNow)
   appendUint64(columns.Timestamp.data, span.startLow, span.startHigh)
-  appendId(columns.TraceId, bytes, span.traceId.start, span.traceId.end)
-  appendId(columns.SpanId, bytes, span.spanId.start, span.spanId.end)
+  appendHex(columns.TraceId.data, bytes, span.traceId.start, span.traceId.end)
+  appendHex(columns.SpanId.data, bytes, span.spanId.start, span.spanId.end)
   appendId(columns.ParentSpanId, bytes, span.parentSpanId.start, span.parentSpanId.end)
   appendString(walk, columns.TraceState, span.traceState.start, span.traceState.end)
   appendIndex(columns.SpanName, internText(walk, columns.SpanName, span.name.start, span.name.end))
-  appendIndex(columns.SpanKind, internConstant(columns.SpanKind, spanKinds[span.kind] ?? unknownKind))
+  appendIndex(columns.SpanKind, entryOf(columns.SpanKind, spanKinds, target.kindEntries, span.kind))
   appendIndex(columns.ServiceName, internService(walk, columns.ServiceName, envelope))
   appendRepeatedMap(walk, columns.ResourceAttributes, envelope.resourceAttributes)
   appendString(walk, columns.ScopeName, envelope.scopeName.start, envelope.scopeName.end)
   appendString(walk, columns.ScopeVersion, envelope.scopeVersion.start, envelope.scopeVersion.end)
   appendMap(walk, columns.SpanAttributes, walk.scratch.record)
   appendDuration(walk, span, columns)
-  appendIndex(columns.StatusCode, internConstant(columns.StatusCode, statusCodes[span.status] ?? unknownKind))
+  appendIndex(columns.StatusCode, entryOf(columns.StatusCode, statusCodes, target.statusEntries, span.status))
   appendString(walk, columns.StatusMessage, span.statusMessage.start, span.statusMessage.end)
   if (span.events > 0) appendEvents(walk, columns, start, end)
   if (span.links > 0) appendLinks(walk, columns, start, end)
   appendEnd(columns['Events.Timestamp'].ends, span.events)
   appendEnd(columns['Links.TraceId'].ends, span.links)
-  block.rows++
+  target.block.rows++
 }
 
 type TracesColumns = TracesBlock['columns']

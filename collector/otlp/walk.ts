@@ -24,7 +24,7 @@ import {
 import { quarantineTable, type TableDefinition } from '@tallylight/storage/clickhouse/tables.ts'
 import { parseTenantId, type Signal } from '../receive/request.ts'
 import { appendValue, repaired, valueString } from './any-value.ts'
-import { type AttributeList, openAttributeList, type Shapes } from './attributes.ts'
+import { type AttributeList, openAttributeList, openShapes, type Shapes } from './attributes.ts'
 import { type Cursor, openCursor } from './wire.ts'
 
 /** Why a record of a request that is otherwise stored was not: the client is told, and must not send it again. */
@@ -86,7 +86,7 @@ export function openWalkScratch(): WalkScratch {
     scope: openAttributeList(),
     record: openAttributeList(),
     part: openAttributeList(),
-    shapes: new Map(),
+    shapes: openShapes(),
     text: openStream(),
   }
 }

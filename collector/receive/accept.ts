@@ -8,6 +8,7 @@ import { walkMetrics } from '../otlp/metrics.ts'
 import { walkTraces } from '../otlp/traces.ts'
 import { openWalk, openWalkScratch, type RejectReason, type WalkTally } from '../otlp/walk.ts'
 import { Malformed } from '../otlp/wire.ts'
+import { freeBytes } from './bodies.ts'
 import type { DuplicateWindow } from './duplicates.ts'
 import type { Inflate } from './inflate.ts'
 import type { IngestLimits } from './ingest-limits.ts'
@@ -106,6 +107,8 @@ export function openAccept(options: AcceptOptions): Accept {
         return { kind: 'malformed', reason: `cannot decode the request of ${signal}: ${error.message}` }
       throw error
     }
+    // Every row is in the journal's blocks now. The body itself is the receiver's.
+    if (inflated.bytes !== request.body) freeBytes(inflated.bytes)
     if (outcome.kind === 'too_large') return outcome
     if (outcome.kind === 'unavailable') return { ...outcome, retryAfterMs: unavailableMs }
     if (!(await outcome.durable)) {

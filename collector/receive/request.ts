@@ -26,6 +26,7 @@ export type ExportRequest = {
   readonly identity: Identity
   readonly encoding: 'protobuf' | 'json'
   readonly contentEncoding: ContentEncoding
+  /** The receiver's: its memory is given back once the outcome is known. */
   readonly body: Buffer
 }
 
