@@ -1,5 +1,8 @@
-// The embedded ClickHouse: a child process that is started with the collector, started again when it dies, and reached
-// over HTTP by `@clickhouse/client` exactly as a server would be. Nothing of the engine is loaded into this process.
+// The embedded ClickHouse: a child process that is started with the collector, started again when it dies, and reached over
+// HTTP by `@clickhouse/client` exactly as a server would be. Nothing of the engine is loaded into this process.
+//
+// The child is: starting → running → starting again when it ends, at once if it had run for a while, else after a wait that
+// doubles; stopped in the end. The port, once known, stays.
 import { type ChildProcess, fork } from 'node:child_process'
 import { randomBytes } from 'node:crypto'
 import { mkdir } from 'node:fs/promises'
@@ -7,7 +10,9 @@ import { join } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import { waitUntilGone } from '../predecessor.ts'
 import { readIfPresent } from '../private-file.ts'
-import type { ChildReaders, ChildReport, ChildStart } from './embedded-child.ts'
+import type { ChildMessage, ChildReport } from './embedded-child.ts'
+import { embeddedLimits as limits } from './embedded-limits.ts'
+import { ownerUser } from './http-access.ts'
 
 export type EngineLog = (
   level: 'info' | 'warn' | 'error',
@@ -15,24 +20,38 @@ export type EngineLog = (
   fields?: Readonly<Record<string, unknown>>,
 ) => void
 
+export type EngineExit = {
+  readonly code: number | null
+  readonly signal: NodeJS.Signals | null
+  readonly restarts: number
+}
+
 export type EmbeddedClickHouse = {
   readonly url: string
   readonly port: number
   readonly user: string
-  /** The collector's own, new with each start of the collector; it is in no file. */
+  /** The collector's own, new with each start of the collector; it is in no file, argument or environment. */
   readonly password: string
   readonly version: string
+  /** Undefined while the engine is not running. */
   pid(): number | undefined
   restarts(): number
+  /** Called each time the engine ended without being told to. */
+  onExit(listener: (exit: EngineExit) => void): void
   /** SHA-256 (hex) of the keys that may read as user `tallylight`. */
   setReaderKeys(keyHashes: readonly string[]): void
   [Symbol.asyncDispose](): Promise<void>
 }
 
-/** A child that dies again and again is started at most this often, so that a broken directory does not burn a core. */
-const restartDelayMs = 500
-const predecessorMsMax = 15_000
-const childUser = 'tallylight_collector'
+type State =
+  | { readonly kind: 'starting'; readonly child: ChildProcess | undefined }
+  | { readonly kind: 'running'; readonly child: ChildProcess; readonly sinceMs: number }
+  | { readonly kind: 'waiting'; readonly timer: NodeJS.Timeout }
+  | { readonly kind: 'stopped' }
+
+type Ready = Extract<ChildReport, { kind: 'ready' }>
+
+const childPath = fileURLToPath(new URL('./embedded-child.ts', import.meta.url))
 
 export async function startEmbeddedClickHouse(options: {
   readonly directory: string
@@ -43,100 +62,141 @@ export async function startEmbeddedClickHouse(options: {
 }): Promise<EmbeddedClickHouse> {
   const { directory, log } = options
   const host = options.host ?? '127.0.0.1'
+  const memoryBytesMax = options.memoryBytesMax ?? limits.memoryBytesMax
+  if (memoryBytesMax < limits.memoryBytesMin) {
+    throw new Error(
+      `the embedded ClickHouse needs ${limits.memoryBytesMin} bytes of memory to take in a full segment; it was given ${memoryBytesMax}`,
+    )
+  }
   const password = randomBytes(24).toString('hex')
   await mkdir(directory, { recursive: true, mode: 0o700 })
-  let readers: ChildReaders = { kind: 'readers', keyHashes: [] }
+  const listeners: ((exit: EngineExit) => void)[] = []
+  let readerKeyHashes: readonly string[] = []
   let port = options.port
-  let child: ChildProcess | undefined
-  let isStopping = false
   let restarts = 0
-  let restarting: NodeJS.Timeout | undefined
+  let waitMs: number = limits.restartMsMin
+  let state: State = { kind: 'starting', child: undefined }
 
-  async function start(): Promise<Extract<ChildReport, { kind: 'ready' }>> {
-    // The engine's own note of who has the directory.
-    const holder = Number(/PID: (\d+)/.exec((await readIfPresent(join(directory, 'store', 'status'))) ?? '')?.[1] ?? 0)
-    if (holder > 0) await waitUntilGone(holder, 'embedded-child', predecessorMsMax)
-    const started = fork(fileURLToPath(new URL('./embedded-child.ts', import.meta.url)), {
-      // Its own group, so that Ctrl-C reaches the collector first and the engine is still there for the last inserts.
-      detached: true,
-      stdio: ['ignore', 'ignore', 'pipe', 'ipc'],
-      env: { PATH: '/usr/bin:/bin', TZ: 'UTC' },
-      execArgv: ['--disable-warning=ExperimentalWarning'],
+  async function start(): Promise<Ready> {
+    await waitForPredecessor(directory)
+    const child = forkChild(log)
+    state = { kind: 'starting', child }
+    const ready = await readyOf(child, {
+      kind: 'start',
+      directory,
+      host,
+      port,
+      memoryBytesMax,
+      ownerPassword: password,
+      readerKeyHashes,
     })
-    child = started
-    started.stderr
-      ?.setEncoding('utf8')
-      .on('data', (text: string) => log('warn', 'embedded ClickHouse', { text: text.slice(0, 2000) }))
-    const ready = await new Promise<Extract<ChildReport, { kind: 'ready' }>>((resolve, reject) => {
-      started.once('error', reject)
-      started.once('exit', (code, signal) =>
-        reject(new Error(`the embedded ClickHouse ended while it started (${signal ?? code})`)),
-      )
-      started.once('message', (report: ChildReport) => {
-        if (report.kind === 'ready') resolve(report)
-        else reject(new Error(startFailure(report, host, port)))
-      })
-      started.send({
-        kind: 'start',
-        directory,
-        host,
-        port,
-        memoryBytesMax: options.memoryBytesMax ?? 1024 * 1024 * 1024,
-        ownerPassword: password,
-      } satisfies ChildStart)
-    })
-    started.removeAllListeners('exit')
-    started.on('exit', onExit)
     port = ready.port
-    started.send(readers)
+    state = { kind: 'running', child, sinceMs: performance.now() }
+    // What was set since the start message.
+    send(child, { kind: 'readers', keyHashes: readerKeyHashes })
+    child.once('exit', onExit)
     return ready
   }
 
   function onExit(code: number | null, signal: NodeJS.Signals | null): void {
-    child = undefined
-    if (isStopping) return
+    if (state.kind !== 'running') return
     restarts++
-    log('error', 'the embedded ClickHouse ended and is started again', { code, signal, restarts })
-    restartLater(0)
+    const exit = { code, signal, restarts }
+    log('error', 'the embedded ClickHouse ended and is started again', exit)
+    const wasSteady = performance.now() - state.sinceMs >= limits.steadyMs
+    waitMs = wasSteady ? limits.restartMsMin : Math.min(waitMs * 2, limits.restartMsMax)
+    restartAfter(wasSteady || restarts === 1 ? 0 : waitMs)
+    for (const listener of listeners) listener(exit)
   }
 
-  function restartLater(delayMs: number): void {
-    restarting = setTimeout(() => {
-      start().catch((error: unknown) => {
-        if (isStopping) return
-        log('error', 'the embedded ClickHouse could not be started again', { error: String(error) })
-        restartLater(restartDelayMs)
-      })
+  function restartAfter(delayMs: number): void {
+    const timer = setTimeout(() => {
+      state = { kind: 'starting', child: undefined }
+      start().then(
+        () => log('info', 'the embedded ClickHouse runs again', { port, restarts }),
+        (error: unknown) => {
+          if (state.kind === 'stopped') return
+          log('error', 'the embedded ClickHouse could not be started again', { error: String(error) })
+          waitMs = Math.min(waitMs * 2, limits.restartMsMax)
+          restartAfter(waitMs)
+        },
+      )
     }, delayMs)
+    state = { kind: 'waiting', timer }
   }
 
   const { version } = await start()
   return {
-    url: `http://${host}:${port}`,
+    url: `http://${host.includes(':') ? `[${host}]` : host}:${port}`,
     port,
-    user: childUser,
+    user: ownerUser,
     password,
     version,
-    pid: () => child?.pid,
+    pid: () => (state.kind === 'running' ? state.child.pid : undefined),
     restarts: () => restarts,
+    onExit: (listener) => void listeners.push(listener),
     setReaderKeys: (keyHashes) => {
-      readers = { kind: 'readers', keyHashes }
-      child?.send(readers)
+      readerKeyHashes = [...keyHashes]
+      if (state.kind === 'running') send(state.child, { kind: 'readers', keyHashes: readerKeyHashes })
     },
     [Symbol.asyncDispose]: async () => {
-      isStopping = true
-      clearTimeout(restarting)
-      const running = child
-      if (running === undefined) return
-      const ended = new Promise<void>((resolve) => running.once('exit', () => resolve()))
-      running.disconnect()
-      await ended
+      const last = state
+      state = { kind: 'stopped' }
+      if (last.kind === 'waiting') clearTimeout(last.timer)
+      if (last.kind === 'running' || last.kind === 'starting') await stopChild(last.child)
     },
   }
 }
 
-function startFailure(report: Extract<ChildReport, { kind: 'failed' }>, host: string, port: number): string {
-  if (report.code === 'EADDRINUSE')
-    return `port ${port} on ${host} is taken; TALLYLIGHT_CLICKHOUSE_PORT names another (0 for any free one)`
-  return `the embedded ClickHouse could not start: ${report.message}`
+/** The child of a collector that was killed may still be on its way out. */
+async function waitForPredecessor(directory: string): Promise<void> {
+  // The engine's own note of who has the directory.
+  const holder = /PID: (\d+)/.exec((await readIfPresent(join(directory, 'store', 'status'))) ?? '')?.[1]
+  if (holder !== undefined) await waitUntilGone(Number(holder), 'embedded-child', limits.predecessorMsMax)
+}
+
+function forkChild(log: EngineLog): ChildProcess {
+  const child = fork(childPath, {
+    // Its own group, so that Ctrl-C reaches the collector first and the engine is still there for the last inserts.
+    detached: true,
+    stdio: ['ignore', 'ignore', 'pipe', 'ipc'],
+    // Nothing of our environment: it holds secrets, and the engine would read some of it.
+    env: { PATH: '/usr/local/bin:/usr/bin:/bin', TZ: 'UTC', UV_THREADPOOL_SIZE: String(limits.threadPoolSize) },
+    execArgv: ['--disable-warning=ExperimentalWarning', '--max-old-space-size=256'],
+  })
+  child.stderr
+    ?.setEncoding('utf8')
+    .on('data', (text: string) => log('warn', 'the embedded ClickHouse says', { text: text.slice(0, 2000) }))
+  return child
+}
+
+function readyOf(child: ChildProcess, message: ChildMessage): Promise<Ready> {
+  return new Promise((resolve, reject) => {
+    const onEnd = (code: number | null, signal: NodeJS.Signals | null): void => {
+      reject(new Error(`the embedded ClickHouse ended while it started (${signal ?? code})`))
+    }
+    child.once('error', reject)
+    child.once('exit', onEnd)
+    child.once('message', (report: ChildReport) => {
+      if (report.kind === 'failed')
+        return reject(new Error(`the embedded ClickHouse could not start: ${report.message}`))
+      child.off('exit', onEnd)
+      resolve(report)
+    })
+    send(child, message)
+  })
+}
+
+/** A child that has just died cannot be told anything; its exit says so. */
+function send(child: ChildProcess, message: ChildMessage): void {
+  if (child.connected) child.send(message, () => undefined)
+}
+
+async function stopChild(child: ChildProcess | undefined): Promise<void> {
+  if (child === undefined || child.exitCode !== null || child.signalCode !== null) return
+  const ended = new Promise<void>((resolve) => child.once('exit', () => resolve()))
+  send(child, { kind: 'stop' })
+  const timer = setTimeout(() => child.kill('SIGKILL'), limits.stopMs * 2)
+  await ended
+  clearTimeout(timer)
 }
