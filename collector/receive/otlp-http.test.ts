@@ -457,7 +457,9 @@ test('http: a taken port is named, with the reason as the cause', async () => {
     }),
   )
   await expect(second).rejects.toMatchObject({
-    message: `could not listen on 127.0.0.1:${port}`,
+    message: expect.stringMatching(
+      new RegExp(`^port ${port} on 127.0.0.1 is taken( by process ${process.pid} \\(node\\))?$`),
+    ),
     cause: expect.objectContaining({ code: 'EADDRINUSE' }),
   })
 })

@@ -1,5 +1,6 @@
 // What the ports that receive have in common: what they are opened with, how they are bound, and how they are stopped.
 import { isIP, type Server } from 'node:net'
+import { takenPort } from '@tallylight/storage/port-owner.ts'
 import type { Authenticate, Log, RefusalCounter } from './admission.ts'
 import type { Bodies } from './bodies.ts'
 import type { IngestLimits } from './ingest-limits.ts'
@@ -39,15 +40,20 @@ export type ReceiverBounds = {
 }
 
 /** Rejects with a message that names the address; the cause says why. */
-export function listen(server: Pick<Server, 'listen' | 'once' | 'off'>, host: string, port: number): Promise<void> {
-  return new Promise((resolve, reject) => {
-    const onError = (cause: Error) => reject(new Error(`could not listen on ${host}:${port}`, { cause }))
-    server.once('error', onError)
+export async function listen(
+  server: Pick<Server, 'listen' | 'once' | 'off'>,
+  host: string,
+  port: number,
+): Promise<void> {
+  const failure = await new Promise<NodeJS.ErrnoException | undefined>((resolve) => {
+    server.once('error', resolve)
     server.listen(port, host, () => {
-      server.off('error', onError)
-      resolve()
+      server.off('error', resolve)
+      resolve(undefined)
     })
   })
+  if (failure?.code === 'EADDRINUSE') throw new Error(await takenPort(host, port), { cause: failure })
+  if (failure !== undefined) throw new Error(`could not listen on ${host}:${port}`, { cause: failure })
 }
 
 /** Resolves late without keeping the process alive. */

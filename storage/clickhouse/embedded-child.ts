@@ -2,11 +2,11 @@
 // has threads, memory and crashes of its own; it ends when its parent does, however that ends.
 import type { Server } from 'node:http'
 import type { AddressInfo } from 'node:net'
+import { takenPort } from '../port-owner.ts'
 import { openEngine } from './embedded-engine.ts'
 import { embeddedLimits as limits } from './embedded-limits.ts'
 import { isLoopbackName, openAccess } from './http-access.ts'
 import { createEndpoint } from './http-endpoint.ts'
-import { portOwner } from './port-owner.ts'
 
 /** Secrets come in these messages, and so are in no argument and no environment. */
 export type ChildMessage =
@@ -72,10 +72,7 @@ async function listen(server: Server, host: string, port: number): Promise<void>
     })
   } catch (error) {
     if ((error as NodeJS.ErrnoException).code !== 'EADDRINUSE') throw error
-    const owner = await portOwner(port)
-    throw new Error(
-      `port ${port} on ${host} is taken${owner === undefined ? '' : ` by process ${owner.pid} (${owner.name})`}; TALLYLIGHT_CLICKHOUSE_PORT names another (0 for any free one)`,
-    )
+    throw new Error(`${await takenPort(host, port)}; TALLYLIGHT_CLICKHOUSE_PORT names another (0 for any free one)`)
   }
 }
 
