@@ -5,6 +5,7 @@ import type { TenantId } from './request.ts'
 
 /** A body being read. `append` keeps nothing once it has said no; `release` may be called again and then does nothing. */
 export type Body = {
+  /** Takes the chunk for good: its memory is given back once it was copied. */
   readonly append: (chunk: Buffer) => 'kept' | 'too_large' | 'no_room'
   /** All that was appended. The bytes stay counted until `release`. */
   readonly bytes: () => Buffer
@@ -35,6 +36,9 @@ const freedBytesMin = 16 * 1024
 
 const nothing = Buffer.alloc(0)
 const firstGrowthBytes = 16 * 1024
+const spareBytesMin = 128 * 1024
+const spareBytesMax = 4 * 1024 * 1024
+const sparesMax = 4
 
 /** A tenant with nothing in flight gets one body if it fits at all. Beyond that it may hold as much as stays free: alone
  *  half of all, one of two busy tenants a third, so that whoever comes next always finds room, without any tenant having
@@ -65,6 +69,28 @@ export function openBodies({
     else heldByTenant.delete(tenant)
   }
 
+  // Bodies that come in pieces are put together in buffers that are used again: fresh memory costs a page fault per 4 KiB,
+  // more than the copy.
+  let spares: readonly Buffer[] = []
+
+  function takeSpare(bytes: number): Buffer {
+    const spare = spares.find(({ length }) => length >= bytes && length <= bytes * 4)
+    if (spare === undefined) return Buffer.allocUnsafeSlow(bytes)
+    spares = spares.filter((each) => each !== spare)
+    return spare
+  }
+
+  function giveSpare(buffer: Buffer): void {
+    if (
+      buffer.length >= spareBytesMin &&
+      buffer.length <= spareBytesMax &&
+      buffer.length === buffer.buffer.byteLength
+    ) {
+      spares = [...spares, buffer]
+      if (spares.length > sparesMax) spares = spares.slice(1)
+    } else freeBytes(buffer)
+  }
+
   function open(tenant: TenantId, expectedBytes: number | undefined): Body | undefined {
     let capacity = expectedBytes ?? 0
     if (!hold(tenant, capacity)) return undefined
@@ -88,12 +114,14 @@ export function openBodies({
         capacity = grown
       }
       if (target.length < capacity) {
-        const wider = Buffer.allocUnsafeSlow(capacity)
+        const wider = takeSpare(capacity)
         target.copy(wider, 0, 0, length)
+        giveSpare(target)
         target = wider
       }
       chunk.copy(target, length)
       length = needed
+      freeBytes(chunk)
       return 'kept'
     }
 
@@ -104,7 +132,7 @@ export function openBodies({
       release() {
         if (isReleased) return
         isReleased = true
-        freeBytes(target)
+        giveSpare(target)
         target = nothing
         letGo(tenant, capacity)
       },

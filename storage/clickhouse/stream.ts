@@ -16,6 +16,7 @@ export type Stream = {
 }
 
 const streamBytesInitial = 1024
+const doubledBytesMax = 4 * 1024 * 1024
 
 /** Below this, copying words in JavaScript beats the call into the engine's own copy. Measured: the two meet at about 100 bytes. */
 const wordCopyBytesMax = 96
@@ -35,7 +36,10 @@ export function reserve(stream: Stream, more: number): void {
 }
 
 function grow(stream: Stream, more: number): void {
-  const grown = Buffer.allocUnsafeSlow(Math.max(stream.bytes.length * 2, stream.length + more))
+  const { length } = stream.bytes
+  // Long columns are few and are used again by the next block: doubling them would hold megabytes that nobody fills.
+  const next = length < doubledBytesMax ? length * 2 : length + length / 4
+  const grown = Buffer.allocUnsafeSlow(Math.max(next, stream.length + more))
   stream.bytes.copy(grown, 0, 0, stream.length)
   stream.bytes = grown
   stream.view = viewOf(grown)
