@@ -2,6 +2,7 @@
 // has threads, memory and crashes of its own; it ends when its parent does, however that ends.
 import type { Server } from 'node:http'
 import type { AddressInfo } from 'node:net'
+import { setPriority } from 'node:os'
 import { takenPort } from '../port-owner.ts'
 import { openEngine } from './embedded-engine.ts'
 import { embeddedLimits as limits } from './embedded-limits.ts'
@@ -50,6 +51,8 @@ process.on('message', (message: ChildMessage) => {
 process.once('disconnect', end)
 
 async function start(message: Extract<ChildMessage, { kind: 'start' }>): Promise<void> {
+  // Before the engine makes its threads, which inherit it: merges must not hold up the answers of the collector beside it.
+  setPriority(limits.niceness)
   const engine = await openEngine(message.directory, message.memoryBytesMax)
   const access = openAccess(message.ownerPassword)
   access.setReaderKeys(message.readerKeyHashes)

@@ -59,6 +59,8 @@ export const embeddedLimits = {
   predecessorMsMax: 15_000,
   /** What a stop waits for statements under way. */
   stopMs: 5_000,
+  /** On two cores under 50,000 spans/s the 99th percentile of answers was 28 ms without. */
+  niceness: 5,
 } as const
 
 assert(
