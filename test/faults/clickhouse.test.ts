@@ -1,55 +1,10 @@
-// A ClickHouse that is not there, or refuses: a server of the user's own (the embedded engine, started by the test and named
-// by its URL), so that its tables can be changed under the collector.
-import { mkdtemp, rm } from 'node:fs/promises'
+// A ClickHouse that is not there, or refuses rows: a server of the user's own, so that its tables can be changed under the
+// collector.
 import { createServer } from 'node:net'
-import { tmpdir } from 'node:os'
-import { join } from 'node:path'
-import { type ClickHouse, openClickHouse } from '@tallylight/storage/clickhouse/client.ts'
-import { type EmbeddedClickHouse, startEmbeddedClickHouse } from '@tallylight/storage/clickhouse/embedded.ts'
 import { expect, test } from 'vitest'
-import { type CollectorProcess, startCollector } from '../collector-process.ts'
+import { startCollector } from '../collector-process.ts'
 import { spansRequest, type TestSpan } from '../spans.ts'
-
-async function startServer(stack: AsyncDisposableStack, port: number): Promise<EmbeddedClickHouse> {
-  const directory = await mkdtemp(join(tmpdir(), 'tallylight-clickhouse-'))
-  stack.defer(() => rm(directory, { recursive: true, force: true }))
-  return stack.use(await startEmbeddedClickHouse({ directory, port, log: () => undefined }))
-}
-
-function urlOf(server: EmbeddedClickHouse): string {
-  return `http://${server.user}:${server.password}@127.0.0.1:${server.port}/books`
-}
-
-function openOwner(server: EmbeddedClickHouse, stack: AsyncDisposableStack): ClickHouse {
-  return stack.use(openClickHouse({ url: server.url, user: server.user, password: server.password, database: 'books' }))
-}
-
-function spans(count: number, name: (at: number) => string): TestSpan[] {
-  const startUnixNano = BigInt(Date.now()) * 1_000_000n
-  return Array.from({ length: count }, (_, at) => ({
-    id: (at + 1).toString(16).padStart(16, '0'),
-    name: name(at),
-    startUnixNano,
-  }))
-}
-
-async function send(collector: CollectorProcess, body: Buffer): Promise<number> {
-  const response = await fetch(`http://127.0.0.1:${collector.ports().otlpHttp}/v1/traces`, {
-    method: 'POST',
-    body: new Uint8Array(body),
-    headers: { 'Content-Type': 'application/x-protobuf' },
-  })
-  await response.arrayBuffer()
-  return response.status
-}
-
-async function countOf(owner: ClickHouse, table: string): Promise<{ rows: number; ids: number }> {
-  const id = table === 'quarantine' ? 'Record' : 'SpanId'
-  const [found] = await owner.query<{ rows: number; ids: number }>(
-    `SELECT toUInt32(count()) AS rows, toUInt32(uniqExact(${id})) AS ids FROM books.${table}`,
-  )
-  return found ?? { rows: 0, ids: 0 }
-}
+import { countOf, openOwner, send, spans, startServer, urlOf } from './own-server.ts'
 
 test('clickhouse: one row of 20,000 that its table refuses is quarantined with its reason, and the rest is stored', async () => {
   await using stack = new AsyncDisposableStack()
