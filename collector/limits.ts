@@ -65,8 +65,8 @@ export const limits = {
   lateSegmentMsMax: 60_000,
   /** Tables times days in one segment. Each has some fifty buffers. */
   blocksPerSegmentMax: 512,
-  /** Sealed rows kept in memory for the sink, three segments; what waits beyond is read back from the file. */
-  sealedBytesMax: 96 * MiB,
+  /** Sealed rows kept in memory for the sink, two segments; what waits beyond is read back from the file. */
+  sealedBytesMax: 64 * MiB,
   /** What the journal may hold while ClickHouse is away: an hour at 15 MB/s. */
   journalBytesMax: 50 * GiB,
   /** Left free for the engines on the same volume, whichever is more: a full disk is worse for them than a 503 for us. */

@@ -715,7 +715,7 @@ export async function openJournal(options: JournalOptions): Promise<Journal> {
   }
 }
 
-const spareBytesMax = 160 * 1024 * 1024
+const spareBytesMax = 96 * 1024 * 1024
 
 function hasGrown(segment: OpenSegment): boolean {
   for (const { block } of segment.blocks.values()) if (block.rows > block.rowsSynced) return true
