@@ -3,7 +3,7 @@
 import { readFile } from 'node:fs/promises'
 import { join, resolve } from 'node:path'
 import { parseArgs } from 'node:util'
-import { roles } from './receive/keys.ts'
+import { roles } from './receive/key-rules.ts'
 
 const usage = `usage:
   tallylight keys create --tenant NAME --roles ${roles.join(',')} [--name TEXT] [--many-tenants]

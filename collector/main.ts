@@ -8,6 +8,7 @@ import { type ClickHouse, insertSettings, openClickHouse } from '@tallylight/sto
 import { type EmbeddedClickHouse, startEmbeddedClickHouse } from '@tallylight/storage/clickhouse/embedded.ts'
 import { migrateClickHouse } from '@tallylight/storage/clickhouse/migrate.ts'
 import { type TargetTable, verifySchema } from '@tallylight/storage/clickhouse/schema.ts'
+import { withConnection } from '@tallylight/storage/postgres/connection.ts'
 import { type EmbeddedPostgres, startEmbeddedPostgres } from '@tallylight/storage/postgres/embedded.ts'
 import { migratePostgres } from '@tallylight/storage/postgres/migrate.ts'
 import { ensurePrivateFile } from '@tallylight/storage/private-file.ts'
@@ -27,7 +28,8 @@ import { openBodies } from './receive/bodies.ts'
 import { openDuplicateWindow } from './receive/duplicates.ts'
 import { openInflate } from './receive/inflate.ts'
 import { openIngestLimits } from './receive/ingest-limits.ts'
-import { defaultTenant, type Keyring, makeKey, openKeyring, registerKey } from './receive/keys.ts'
+import { defaultTenant } from './receive/key-rules.ts'
+import { type Keyring, makeKey, openKeyring, registerKey } from './receive/keys.ts'
 import { openOtlpGrpc } from './receive/otlp-grpc.ts'
 import { openOtlpHttp } from './receive/otlp-http.ts'
 import { openTlsFiles } from './receive/tls.ts'
@@ -67,7 +69,11 @@ async function run(): Promise<void> {
   const [clickhouseEngine, postgresEngine] = await startEngines(config, file.file, dataDirectory, engineLog, stack)
   const clickhouse = openClickHouse(clickhouseAddress(config, clickhouseEngine))
   stack.use(clickhouse)
-  const database = new pg.Pool({ connectionString: config.postgresUrl ?? postgresEngine?.url, max: 8 })
+  const database = new pg.Pool({
+    connectionString: config.postgresUrl ?? postgresEngine?.url,
+    max: limits.postgresConnectionsMax,
+    connectionTimeoutMillis: limits.postgresConnectMsMax,
+  })
   database.on('error', (error) => log.warn({ err: error }, 'a connection to Postgres was lost'))
   stack.defer(() => database.end())
 
@@ -76,6 +82,7 @@ async function run(): Promise<void> {
     cachePath: join(dataDirectory, 'keys.cache'),
     requireKeys: config.requireKeys,
     pollMs: limits.keysPollMs,
+    readMsMax: limits.keysReadMsMax,
     log,
   })
   keyring.onChange(() => clickhouseEngine?.setReaderKeys(keyring.readerKeyHashes()))
@@ -145,7 +152,7 @@ async function run(): Promise<void> {
   for (const segment of sealed) sink.enqueue(segment)
   takeSealed = sink.enqueue
   const sinkRunning = sink.run(stopping.signal)
-  const keysRunning = keyring.run(stopping.signal)
+  const keysRunning = keysPrepared.then(() => keyring.run(stopping.signal))
 
   const duplicates =
     file.file.deduplicateRequests === false
@@ -230,7 +237,7 @@ async function run(): Promise<void> {
   await journal.stop()
   stopping.abort()
   await Promise.race([
-    Promise.all([sinkRunning, keysRunning, keysPrepared, tablesPrepared]),
+    Promise.all([sinkRunning, keysRunning, tablesPrepared]),
     new Promise((done) => setTimeout(done, limits.sinkStopMs).unref()),
   ])
 }
@@ -305,12 +312,8 @@ async function prepareKeys(
   signal: AbortSignal,
 ): Promise<void> {
   await untilDone('Postgres', signal, async () => {
-    const client = await database.connect()
-    try {
-      await migratePostgres(client)
-    } finally {
-      client.release()
-    }
+    const applied = await withConnection(database, migratePostgres)
+    if (applied.length > 0) log.info({ migrations: applied }, 'Postgres was migrated')
     const adminKey = await ensurePrivateFile(join(dataDirectory, 'admin.key'), makeKey().key)
     await registerKey(database, adminKey.trim(), {
       tenant: defaultTenant,

@@ -6,7 +6,8 @@ import type { AddressInfo } from 'node:net'
 import express, { type NextFunction, type Request, type Response } from 'express'
 import { z } from 'zod'
 import type { Log } from '../receive/admission.ts'
-import { type Keyring, roles } from '../receive/keys.ts'
+import { roles } from '../receive/key-rules.ts'
+import type { Keyring } from '../receive/keys.ts'
 import { isForwarded, isLoopback, listen } from '../receive/receiver.ts'
 import { parseTenantId, type TenantId } from '../receive/request.ts'
 import type { TlsFiles } from '../receive/tls.ts'
@@ -58,7 +59,9 @@ export async function openApi(options: {
       hostHeader: request.headers.host,
       localBoundToLoopback: localBoundToLoopback && !isForwarded(request.headers),
     })
-    if (authentication.kind !== 'identified') {
+    if (authentication.kind === 'unavailable') {
+      problem(response, 503, 'the key is not among those known, and the list of keys cannot be read now')
+    } else if (authentication.kind !== 'identified') {
       response.set('WWW-Authenticate', 'Bearer')
       problem(response, 401, 'a key is needed: Authorization: Bearer tl_…')
     } else if (!authentication.identity.roles.has('admin'))
@@ -95,8 +98,9 @@ export async function openApi(options: {
     response.status(201).json({ id: made.id, key: made.key, tenant, roles: rest.roles })
   })
   admin.delete('/keys/:id', async (request, response) => {
-    if (await keyring.revoke(request.params.id)) response.status(204).end()
-    else problem(response, 404, `there is no key ${request.params.id.slice(0, 20)} that is not revoked yet`)
+    // Once more is no mistake: what was asked for is so.
+    if ((await keyring.revoke(request.params.id)) !== 'unknown') response.status(204).end()
+    else problem(response, 404, `there is no key ${request.params.id.slice(0, 20)}`)
   })
   app.use('/api/v1', admin)
   app.use((request, response) => problem(response, 404, `there is nothing at ${request.path.slice(0, 100)}`))

@@ -17,6 +17,8 @@ export type Authentication =
   | { readonly kind: 'missing' }
   | { readonly kind: 'unknown' }
   | { readonly kind: 'revoked' }
+  /** Not known here, and the keys cannot be read to see whether it is new. */
+  | { readonly kind: 'unavailable' }
 
 export type Authenticate = (credentials: Credentials) => Authentication
 
@@ -81,6 +83,8 @@ export function openAdmission({
         return keyUnknown
       case 'revoked':
         return keyRevoked
+      case 'unavailable':
+        return keysAway
       default:
         return authentication satisfies never
     }
@@ -141,4 +145,10 @@ export const acceptFailed: Refusal = {
 const keyMissing: Refusal = { reason: 'unauthenticated', message: 'a key is needed: Authorization: Bearer tl_…' }
 const keyUnknown: Refusal = { reason: 'unauthenticated', message: 'the key is not known' }
 const keyRevoked: Refusal = { reason: 'unauthenticated', message: 'the key was revoked' }
+/** Not 401, after which clients drop what they wanted to send: the key may be new. */
+const keysAway: Refusal = {
+  reason: 'unavailable',
+  message: 'the key is not among those known, and the list of keys cannot be read now',
+  retryAfterMs: 1000,
+}
 const noIngestRole: Refusal = { reason: 'forbidden', message: 'the key does not have the role ingest' }

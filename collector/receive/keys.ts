@@ -1,21 +1,28 @@
-// Who asks: keys against a list that is held in memory, read again from Postgres every few seconds, and kept in a file, so
-// that requests are judged without a round trip and ingest goes on while Postgres is away, also after a restart.
-import { hash, randomBytes, timingSafeEqual } from 'node:crypto'
+// The keys in memory, read from Postgres when they change, and kept in a file, so that requests are judged without a round
+// trip and ingest goes on while Postgres is away, also after a restart.
+//
+// A change is told by a notification, and looked for every few seconds in case that was lost: one number is asked for, and
+// the keys are read only when it is another.
+import { hash, randomBytes } from 'node:crypto'
+import { withConnection } from '@tallylight/storage/postgres/connection.ts'
 import {
-  countTenants,
+  ensureKey,
   insertKey,
-  insertTenant,
   type KeyRow,
+  keysChannel,
+  listKeys,
+  type Queryable,
+  type Revoked,
   revokeKey,
-  selectKeys,
+  selectKeySnapshot,
+  selectKeysVersion,
 } from '@tallylight/storage/postgres/keys.ts'
 import { readIfPresent, writePrivateFile } from '@tallylight/storage/private-file.ts'
 import type pg from 'pg'
-import type { Authenticate, Authentication, Credentials, Log } from './admission.ts'
-import { type Identity, parseTenantId, type Role, type TenantId } from './request.ts'
-
-export const roles: readonly Role[] = ['ingest', 'query', 'quota', 'admin']
-export const defaultTenant = parseTenantId('default') as TenantId
+import { z } from 'zod'
+import type { Authenticate, Log } from './admission.ts'
+import { type KnownKey, type KnownKeys, openKeyRules, parseKeyId, roles } from './key-rules.ts'
+import { parseTenantId, type Role, type TenantId } from './request.ts'
 
 export type NewKey = {
   readonly tenant: TenantId
@@ -26,189 +33,211 @@ export type NewKey = {
 
 export type Keyring = {
   readonly authenticate: Authenticate
+  /** The only time that the key's text is known. */
   create(key: NewKey): Promise<{ readonly id: string; readonly key: string }>
   list(): Promise<readonly KeyRow[]>
-  revoke(id: string): Promise<boolean>
+  revoke(id: string): Promise<Revoked>
   /** SHA-256 of the keys that may read every tenant's rows: admin, or query with many tenants. */
   readerKeyHashes(): readonly string[]
   onChange(listener: () => void): void
   /** Reads the keys now; throws when Postgres is away. */
   refresh(): Promise<void>
-  /** Reads the keys every `pollMs` until the signal. */
+  /** Follows the changes until the signal. */
   run(signal: AbortSignal): Promise<void>
 }
 
-type CachedKey = {
-  readonly id: string
-  readonly hash: string
-  readonly tenant: string
-  readonly roles: readonly string[]
-  readonly manyTenants: boolean
-  readonly isRevoked: boolean
-}
-type Cache = { readonly keys: readonly CachedKey[]; readonly tenants: number }
-
-const keyPattern = /^tl_([a-z0-9]{8})_[0-9a-f]{64}$/
-const authorizationsMax = 10_000
+const cacheSchema = z.object({
+  keys: z.array(
+    z.object({
+      id: z.string(),
+      hash: z.string().regex(/^[0-9a-f]{64}$/),
+      tenant: z.string().transform((text, context) => {
+        const tenant = parseTenantId(text)
+        if (tenant === undefined) context.addIssue('no name of a tenant')
+        return tenant ?? z.NEVER
+      }),
+      roles: z.array(z.enum(roles)),
+      manyTenants: z.boolean(),
+      isRevoked: z.boolean(),
+    }),
+  ),
+  tenants: z.int(),
+})
 
 export async function openKeyring(options: {
-  readonly database: Pick<pg.Pool, 'query'>
+  readonly database: pg.Pool
   readonly cachePath: string
   readonly requireKeys: boolean
   readonly pollMs: number
+  readonly readMsMax: number
   readonly log: Log
 }): Promise<Keyring> {
   const { database, cachePath, log } = options
-  const cached = await readIfPresent(cachePath)
-  let cache: Cache = cached === undefined ? { keys: [], tenants: 0 } : (JSON.parse(cached) as Cache)
-  let keysById = new Map(cache.keys.map((key) => [key.id, key]))
-  /** Authorization headers that were judged since the last change: a client sends the same one with every request. */
-  const judged = new Map<string, Authentication>()
-  const listeners: (() => void)[] = []
+  let known = await readCache(cachePath, log)
+  /** Of the keys in memory; undefined when they are from the file, or may be those of another server. */
+  let version: number | undefined
+  let isCurrent = false
+  let isCacheWritten = true
   let isAway = false
+  const listeners: (() => void)[] = []
+  const openRules = (): Authenticate =>
+    openKeyRules({ known, requireKeys: options.requireKeys, isCurrent: () => isCurrent })
+  let rules = openRules()
 
-  const loopback: Authentication = {
-    kind: 'identified',
-    identity: { tenant: defaultTenant, roles: new Set<Role>(['ingest', 'quota']), manyTenants: false, keyId: '' },
-  }
-
-  function authenticate(credentials: Credentials): Authentication {
-    const { authorization } = credentials
-    if (authorization === undefined) return isAdmittedWithoutKey(credentials) ? loopback : { kind: 'missing' }
-    let answer = judged.get(authorization)
-    if (answer === undefined) {
-      answer = judge(authorization)
-      if (judged.size >= authorizationsMax) judged.clear()
-      judged.set(authorization, answer)
+  async function refresh(from: Queryable): Promise<void> {
+    const found = await selectKeysVersion(from)
+    if (found !== version) await read(from)
+    // A full disk must not keep a revocation from taking effect; what is in the file matters at the next start.
+    if (!isCacheWritten) {
+      await writePrivateFile(cachePath, JSON.stringify(known))
+      isCacheWritten = true
     }
-    return answer
+    isCurrent = true
   }
 
-  /** Decision 9: only on a machine of one's own, and never once there is somebody to be told apart from. */
-  function isAdmittedWithoutKey({ peerAddress, hostHeader, localBoundToLoopback }: Credentials): boolean {
-    if (options.requireKeys || cache.tenants > 1 || !localBoundToLoopback) return false
-    const isPeerLocal = peerAddress !== undefined && /^(127\.|::1$|::ffff:127\.)/.test(peerAddress)
-    const isHostLocal = hostHeader === undefined || /^(localhost|127\.\d+\.\d+\.\d+|\[::1\])(:\d+)?$/i.test(hostHeader)
-    return isPeerLocal && isHostLocal
-  }
-
-  function judge(authorization: string): Authentication {
-    const key = /^Bearer (\S+)$/i.exec(authorization)?.[1]
-    const id = key === undefined ? undefined : keyPattern.exec(key)?.[1]
-    const known = id === undefined ? undefined : keysById.get(id)
-    if (key === undefined || known === undefined) return { kind: 'unknown' }
-    if (!timingSafeEqual(Buffer.from(known.hash, 'hex'), hash('sha256', key, 'buffer'))) return { kind: 'unknown' }
-    if (known.isRevoked) return { kind: 'revoked' }
-    return { kind: 'identified', identity: identityOf(known) }
-  }
-
-  async function refresh(): Promise<void> {
-    const rows = await selectKeys(database)
-    const next: Cache = {
-      keys: rows.map((row) => ({
-        id: row.id,
-        hash: row.hash,
-        tenant: row.tenant,
-        roles: row.roles,
-        manyTenants: row.many_tenants,
-        isRevoked: row.revoked_at !== null,
-      })),
-      tenants: await countTenants(database),
-    }
-    if (JSON.stringify(next) === JSON.stringify(cache)) return
-    cache = next
-    keysById = new Map(next.keys.map((key) => [key.id, key]))
-    judged.clear()
-    await writePrivateFile(cachePath, JSON.stringify(next))
+  async function read(from: Queryable): Promise<void> {
+    const snapshot = await selectKeySnapshot(from)
+    // Another reading began later and was done sooner.
+    if (version !== undefined && snapshot.version < version) return
+    version = snapshot.version
+    const next: KnownKeys = { keys: snapshot.keys.flatMap((row) => knownKey(row, log)), tenants: snapshot.tenants }
+    if (JSON.stringify(next) === JSON.stringify(known)) return
+    known = next
+    rules = openRules()
+    isCacheWritten = false
     for (const listener of listeners) listener()
+  }
+
+  let isTold = false
+  let wake = (): void => undefined
+  const onTold = (): void => {
+    isTold = true
+    wake()
   }
 
   async function run(signal: AbortSignal): Promise<void> {
     while (!signal.aborted) {
-      await new Promise<void>((resolve) => {
-        const timer = setTimeout(resolve, options.pollMs)
-        signal.addEventListener(
-          'abort',
-          () => {
-            clearTimeout(timer)
-            resolve()
-          },
-          { once: true },
-        )
-      })
-      if (signal.aborted) return
       try {
-        await refresh()
-        isAway = false
+        await withConnection(database, (client) => follow(client, signal))
       } catch (error) {
-        if (!isAway) log.warn({ err: error }, 'keys could not be read again; those known go on')
+        if (!isAway) log.warn({ err: error }, 'the keys cannot be read again; those known go on')
         isAway = true
+        isCurrent = false
+        await pause(signal)
       }
     }
   }
 
+  async function follow(client: pg.PoolClient, signal: AbortSignal): Promise<void> {
+    client.on('notification', onTold)
+    client.once('error', onTold)
+    await inTime(client.query(`listen ${keysChannel}`))
+    // Changes may have been missed, or this is another server with a number of its own.
+    version = undefined
+    while (!signal.aborted) {
+      await inTime(refresh(client))
+      if (isAway) log.info({}, 'the keys are read again')
+      isAway = false
+      await pause(signal)
+    }
+    client.off('notification', onTold)
+    await inTime(client.query('unlisten *'))
+  }
+
+  /** A server that vanished without a word would be waited for until the kernel gives up, a quarter of an hour. */
+  async function inTime(work: Promise<unknown>): Promise<void> {
+    let timer: NodeJS.Timeout | undefined
+    const late = new Promise<never>((_, reject) => {
+      timer = setTimeout(
+        () => reject(new Error(`Postgres did not answer within ${options.readMsMax} ms`)),
+        options.readMsMax,
+      )
+    })
+    await Promise.race([work, late]).finally(() => clearTimeout(timer))
+  }
+
+  function pause(signal: AbortSignal): Promise<void> {
+    return new Promise((resolve) => {
+      const timer = setTimeout(done, options.pollMs)
+      signal.addEventListener('abort', done)
+      wake = done
+      if (isTold || signal.aborted) done()
+      function done(): void {
+        isTold = false
+        clearTimeout(timer)
+        signal.removeEventListener('abort', done)
+        resolve()
+      }
+    })
+  }
+
   return {
-    authenticate,
+    authenticate: (credentials) => rules(credentials),
     create: async (wanted) => {
       const made = makeKey()
-      await insertTenant(database, wanted.tenant)
-      await insertKey(database, {
-        id: made.id,
-        hash: made.hash,
-        tenant: wanted.tenant,
-        roles: wanted.roles,
-        many_tenants: wanted.manyTenants,
-        name: wanted.name,
-      })
-      await refresh()
-      return { id: made.id, key: made.key }
+      await insertKey(database, { id: made.id, hash: hash('sha256', made.key), ...keyFields(wanted) })
+      // The key is there and its text is known only here: an answer that it failed would be wrong.
+      await refresh(database).catch((error: unknown) =>
+        log.warn({ err: error }, 'a key was made and could not be read back yet'),
+      )
+      return made
     },
-    list: () => selectKeys(database),
+    list: () => listKeys(database),
     revoke: async (id) => {
-      const isRevoked = await revokeKey(database, id)
-      await refresh()
-      return isRevoked
+      const outcome = await revokeKey(database, id)
+      await refresh(database)
+      return outcome
     },
-    readerKeyHashes: () =>
-      cache.keys
-        .filter(
-          (key) => !key.isRevoked && (key.roles.includes('admin') || (key.roles.includes('query') && key.manyTenants)),
-        )
-        .map((key) => key.hash),
+    readerKeyHashes: () => known.keys.filter(readsAllTenants).map((key) => key.hash),
     onChange: (listener) => {
       listeners.push(listener)
     },
-    refresh,
+    refresh: () => refresh(database),
     run,
   }
 }
 
-export function makeKey(): { readonly id: string; readonly key: string; readonly hash: string } {
-  const id = randomBytes(8).toString('hex').slice(0, 8)
-  const key = `tl_${id}_${randomBytes(32).toString('hex')}`
-  return { id, key, hash: hash('sha256', key) }
+export function makeKey(): { readonly id: string; readonly key: string } {
+  const id = randomBytes(4).toString('hex')
+  return { id, key: `tl_${id}_${randomBytes(32).toString('hex')}` }
 }
 
 /** Registers a key whose text is known, as the admin key of the first start is. */
-export async function registerKey(database: Pick<pg.Pool, 'query'>, key: string, wanted: NewKey): Promise<void> {
-  const id = keyPattern.exec(key)?.[1]
-  if (id === undefined) throw new Error('the admin key file does not hold a key (tl_…)')
-  await insertTenant(database, wanted.tenant)
-  await insertKey(database, {
-    id,
-    hash: hash('sha256', key),
-    tenant: wanted.tenant,
-    roles: wanted.roles,
-    many_tenants: wanted.manyTenants,
-    name: wanted.name,
-  })
+export async function registerKey(database: pg.Pool, key: string, wanted: NewKey): Promise<void> {
+  const id = parseKeyId(key)
+  if (id === undefined) throw new Error('the admin key file does not hold a key (tl_…); delete it to have one made')
+  const outcome = await ensureKey(database, { id, hash: hash('sha256', key), ...keyFields(wanted) })
+  if (outcome === 'other_key')
+    throw new Error(`the key of the admin key file has the id of another one, ${id}; delete the file to have one made`)
 }
 
-function identityOf(key: CachedKey): Identity {
-  return {
-    tenant: parseTenantId(key.tenant) ?? defaultTenant,
-    roles: new Set(key.roles.filter((role): role is Role => (roles as readonly string[]).includes(role))),
-    manyTenants: key.manyTenants,
-    keyId: key.id,
+function keyFields({ tenant, roles, manyTenants, name }: NewKey): Omit<Parameters<typeof insertKey>[1], 'id' | 'hash'> {
+  return { tenant, roles, many_tenants: manyTenants, name }
+}
+
+function readsAllTenants({ isRevoked, roles, manyTenants }: KnownKey): boolean {
+  return !isRevoked && (roles.includes('admin') || (roles.includes('query') && manyTenants))
+}
+
+function knownKey(row: KeyRow, log: Log): readonly KnownKey[] {
+  const tenant = parseTenantId(row.tenant)
+  if (tenant === undefined) {
+    log.error({ keyId: row.id }, 'a key of a tenant whose name is none is left out; 1–128 letters, digits and ._:@/-')
+    return []
+  }
+  const known = roles.filter((role) => row.roles.includes(role))
+  const isRevoked = row.revoked_at !== null
+  return [{ id: row.id, hash: row.hash, tenant, roles: known, manyTenants: row.many_tenants, isRevoked }]
+}
+
+async function readCache(path: string, log: Log): Promise<KnownKeys> {
+  const text = await readIfPresent(path)
+  if (text === undefined) return { keys: [], tenants: 0 }
+  try {
+    return cacheSchema.parse(JSON.parse(text))
+  } catch (cause) {
+    log.error({ err: cause }, `${path} cannot be used; until Postgres answers, no key is known`)
+    // There may have been tenants, so nobody goes without a key meanwhile.
+    return { keys: [], tenants: Number.MAX_SAFE_INTEGER }
   }
 }

@@ -1,15 +1,30 @@
-// The embedded Postgres: the real server, started on a directory of ours and reached over loopback TCP like any other. No
-// socket and no password file outside the directory. A shell between it and us watches a pipe: when the collector ends,
-// however it ends, the pipe closes and Postgres is told to stop.
+// The embedded Postgres: the real server, a child process on a directory of ours, reached over loopback TCP like any other.
+// Everything it keeps is inside the directory: no socket, no password file, no shared memory file elsewhere.
+//
+// It is: starting → running → waiting, when it ended by itself → starting again; stopped in the end. The wait doubles unless
+// it had run for a while. The port, once known, stays, so pools that lost it find it again.
+import type { ChildProcess } from 'node:child_process'
 import { randomBytes } from 'node:crypto'
-import { chown, mkdir, rm, stat, writeFile } from 'node:fs/promises'
+import { once } from 'node:events'
+import { mkdir, stat } from 'node:fs/promises'
 import { createServer } from 'node:net'
 import { join } from 'node:path'
+import { createInterface } from 'node:readline'
 import pg from 'pg'
-import { isRunning, waitUntilGone } from '../predecessor.ts'
-import { ensurePrivateFile, errorCode, readIfPresent } from '../private-file.ts'
-import { chooseRunner, giveFiles, type Runner, runAs, spawnAs } from './account.ts'
+import { takenPort } from '../port-owner.ts'
+import { ensurePrivateFile, errorCode } from '../private-file.ts'
+import { chooseRunner, giveFiles, spawnAs } from './account.ts'
 import { findBinaries } from './binaries.ts'
+import {
+  databaseName,
+  makeCluster,
+  ownerName,
+  type Passwords,
+  readerName,
+  resetPasswords,
+  settingArguments,
+} from './cluster.ts'
+import { clusterName, openWatchdog, stopOrphan } from './postmaster.ts'
 
 export type PostgresLog = (
   level: 'info' | 'warn' | 'error',
@@ -18,206 +33,200 @@ export type PostgresLog = (
 ) => void
 
 export type EmbeddedPostgres = {
-  /** As the owner, with its password: for the collector alone. */
+  /** As the owner of the database, with its password: for the collector alone. */
   readonly url: string
+  /** As the readers' role, which sees what migrations grant it. */
+  readonly readUrl: string
   readonly port: number
-  pid(): Promise<number | undefined>
+  /** Undefined while it is not running. */
+  pid(): number | undefined
   restarts(): number
   [Symbol.asyncDispose](): Promise<void>
 }
 
-export const databaseName = 'tallylight'
-const ownerName = 'tallylight'
-const readerName = 'tallylight_read'
-const predecessorMsMax = 15_000
-const restartDelayMs = 500
+type State =
+  | { readonly kind: 'starting'; readonly child: ChildProcess | undefined }
+  | { readonly kind: 'running'; readonly child: ChildProcess; readonly sinceMs: number }
+  | { readonly kind: 'waiting'; readonly timer: NodeJS.Timeout }
+  | { readonly kind: 'stopped' }
 
-/** Runs Postgres ($@) until it ends by itself or the pipe on standard input does. */
-const watcher =
-  'exec 3<&0; "$@" </dev/null 3<&- & child=$!; { cat <&3 >/dev/null; kill -INT $child 2>/dev/null; } & watch=$!; exec 3<&-; wait $child; code=$?; kill $watch 2>/dev/null; exit $code'
+const restartMsMin = 250
+const restartMsMax = 10_000
+/** Having run this long, the next end is not the same fault once more. */
+const settledMs = 60_000
+const stopMsMax = 15_000
+const freePortTries = 5
+/** What it said last, for the message when it does not start. */
+const saidLinesMax = 20
+const saidLineLengthMax = 1_000
+const passwordBytes = 24
 
-const settings: Readonly<Record<string, string>> = {
-  listen_addresses: '127.0.0.1',
-  unix_socket_directories: '',
-  shared_buffers: '32MB',
-  max_connections: '50',
-  max_wal_size: '256MB',
-  wal_level: 'minimal',
-  max_wal_senders: '0',
-  autovacuum_naptime: '60s',
-  jit: 'off',
-  timezone: 'UTC',
-  log_timezone: 'UTC',
-  password_encryption: 'scram-sha-256',
-}
+class PortTaken extends Error {}
 
 export async function startEmbeddedPostgres(options: {
+  /** Made when it is missing; may be in a private home, and its path as long as the system allows. */
   readonly directory: string
+  /** 0 picks a free one. */
   readonly port: number
-  /** Where the password of the readers' role goes, a contract with Grafana. */
+  /** Where the password of the readers' role is, a contract with Grafana. Made when it is missing. */
   readonly readerKeyPath: string
   readonly log: PostgresLog
 }): Promise<EmbeddedPostgres> {
   const { directory, log } = options
-  await mkdir(directory, { recursive: true, mode: 0o700 })
   const cluster = join(directory, 'cluster')
+  await mkdir(directory, { recursive: true, mode: 0o700 })
   const binaries = await findBinaries()
-  await waitForPredecessor(cluster)
+  const noteOrphan = (pid: number): void =>
+    log('warn', 'a Postgres left over by an earlier collector is stopped', { pid })
+  await stopOrphan(cluster, noteOrphan)
   const runner = await chooseRunner(directory, cluster, binaries.postgres)
-  const password = await ensurePrivateFile(join(directory, 'owner.key'), randomBytes(24).toString('hex'))
-  const readerPassword = await ensurePrivateFile(options.readerKeyPath, randomBytes(24).toString('hex'))
-  if (!(await exists(join(cluster, 'PG_VERSION'))))
-    await makeCluster(runner, cluster, directory, binaries.initdb, password)
+  const passwords: Passwords = {
+    owner: await ensurePassword(join(directory, 'owner.key')),
+    reader: await ensurePassword(options.readerKeyPath),
+  }
+  if (!(await exists(cluster))) await makeCluster(runner, binaries, cluster, passwords)
   await giveFiles(cluster, runner.owner)
-  const port = options.port === 0 ? await findFreePort() : options.port
-  let child: ReturnType<typeof spawnAs> | undefined
-  let isStopping = false
+
+  let port = options.port
   let restarts = 0
-  let restarting: NodeJS.Timeout | undefined
+  let waitMs = restartMsMin
+  let state: State = { kind: 'starting', child: undefined }
 
   async function start(): Promise<void> {
-    const args = Object.entries({ ...settings, port: String(port) }).flatMap(([name, value]) => [
-      '-c',
-      `${name}=${value}`,
-    ])
-    const started = spawnAs(
-      runner,
-      '/bin/sh',
-      ['-c', watcher, 'sh', binaries.postgres, '-D', cluster, ...args],
-      ['pipe', 'ignore', 'pipe'],
-    )
-    child = started
-    started.stdin?.on('error', () => started.stdin?.destroy())
-    let said = ''
-    await new Promise<void>((resolve, reject) => {
-      started.once('error', reject)
-      started.once('exit', (code) =>
-        reject(new Error(`the embedded Postgres ended while it started (${code}): ${startFailure(said, port)}`)),
-      )
-      started.stderr?.setEncoding('utf8').on('data', (text: string) => {
-        said = (said + text).slice(-4000)
-        if (/ready to accept connections/.test(said)) resolve()
-        for (const line of text.split('\n'))
-          if (/FATAL|PANIC|ERROR/.test(line)) log('warn', 'embedded Postgres', { text: line.slice(0, 500) })
-      })
-    })
-    started.removeAllListeners('exit')
-    started.on('exit', (code, signal) => {
-      child = undefined
-      if (isStopping) return
+    const args = ['-D', cluster, ...settingArguments({ port: String(port), cluster_name: clusterName(process.pid) })]
+    const child = spawnAs(runner, binaries.postgres, args, ['ignore', 'ignore', 'pipe'])
+    // At once, and not when it is ready: recovery may take minutes, in which the collector may be killed.
+    const watchdog = child.pid === undefined ? undefined : openWatchdog(child.pid)
+    child.once('exit', () => watchdog?.kill('SIGKILL'))
+    state = { kind: 'starting', child }
+    await untilReady(child)
+    if (isStopped()) return
+    const sinceMs = performance.now()
+    state = { kind: 'running', child, sinceMs }
+    const onExit = (code: number | null, signal: NodeJS.Signals | null): void => {
+      if (isStopped()) return
       restarts++
       log('error', 'the embedded Postgres ended and is started again', { code, signal, restarts })
-      restartLater(0)
+      restartAfter(performance.now() - sinceMs > settledMs ? restartMsMin : waitMs)
+    }
+    if (child.exitCode === null && child.signalCode === null) child.once('exit', onExit)
+    else onExit(child.exitCode, child.signalCode)
+  }
+
+  async function untilReady(child: ChildProcess): Promise<void> {
+    const said: string[] = []
+    await new Promise<void>((resolve, reject) => {
+      child.once('error', reject)
+      // Rejects in vain once it was ready.
+      child.once('close', (code, signal) => reject(startFailure(said, signal ?? code, port)))
+      createInterface({ input: child.stderr as NodeJS.ReadableStream }).on('line', (line) => {
+        said.push(line.slice(0, saidLineLengthMax))
+        if (said.length > saidLinesMax) said.shift()
+        if (line.includes('ready to accept connections')) resolve()
+        // A stop ends every connection, and each says so as FATAL.
+        else if (!isStopped() && /^(FATAL|PANIC):/.test(line)) log('warn', 'embedded Postgres', { line })
+      })
     })
   }
 
-  function restartLater(delayMs: number): void {
-    restarting = setTimeout(() => {
-      waitForPredecessor(cluster)
-        .then(start)
-        .catch((error: unknown) => {
-          if (isStopping) return
-          log('error', 'the embedded Postgres could not be started again', { error: String(error) })
-          restartLater(restartDelayMs)
-        })
+  function isStopped(): boolean {
+    return state.kind === 'stopped'
+  }
+
+  function restartAfter(delayMs: number): void {
+    waitMs = Math.min(restartMsMax, delayMs * 2)
+    const timer = setTimeout(() => {
+      state = { kind: 'starting', child: undefined }
+      start().catch((error: unknown) => {
+        if (isStopped()) return
+        log('error', 'the embedded Postgres could not be started again', { error: String(error), delayMs: waitMs })
+        restartAfter(waitMs)
+      })
     }, delayMs)
+    state = { kind: 'waiting', timer }
   }
 
   async function stop(): Promise<void> {
-    isStopping = true
-    clearTimeout(restarting)
-    const running = child
-    if (running === undefined) return
-    const ended = new Promise<void>((resolve) => running.once('exit', () => resolve()))
-    running.stdin?.end()
+    const last = state
+    state = { kind: 'stopped' }
+    if (last.kind === 'waiting') clearTimeout(last.timer)
+    const child = last.kind === 'running' || last.kind === 'starting' ? last.child : undefined
+    if (child?.pid === undefined || child.exitCode !== null || child.signalCode !== null) return
+    const ended = once(child, 'exit')
+    child.kill('SIGINT')
+    const escalate = setTimeout(() => child.kill('SIGQUIT'), stopMsMax)
     await ended
+    clearTimeout(escalate)
   }
 
-  await start()
-  const url = (database: string): string => `postgres://${ownerName}:${password}@127.0.0.1:${port}/${database}`
+  async function startFirst(): Promise<void> {
+    for (let tries = 1; ; tries++) {
+      if (options.port === 0) port = await findFreePort()
+      try {
+        return await start()
+      } catch (error) {
+        if (!(error instanceof PortTaken)) throw error
+        // Somebody else took the free one in the meantime.
+        if (options.port === 0 && tries < freePortTries) continue
+        const taken = await takenPort('127.0.0.1', port)
+        throw new Error(
+          `cannot start Postgres: ${taken}; TALLYLIGHT_POSTGRES_PORT names another (0 for any free one)`,
+          { cause: error },
+        )
+      }
+    }
+  }
+
+  const urlOf = (name: string, password: string): string =>
+    `postgres://${name}:${password}@127.0.0.1:${port}/${databaseName}`
   try {
-    await prepareDatabase(url('postgres'), url(databaseName), readerPassword)
+    await startFirst()
+    const urls = (): readonly string[] => [urlOf(ownerName, passwords.owner), urlOf(readerName, passwords.reader)]
+    if (!(await canLogIn(urls()))) {
+      // A key file was lost or replaced. The files are the truth: who may write them may read the database anyway.
+      log('warn', 'the passwords of Postgres are set again to those of the key files', {})
+      await stop()
+      await resetPasswords(runner, binaries.postgres, cluster, passwords)
+      await startFirst()
+    }
   } catch (error) {
     await stop()
     throw error
   }
   return {
-    url: url(databaseName),
+    url: urlOf(ownerName, passwords.owner),
+    readUrl: urlOf(readerName, passwords.reader),
     port,
-    pid: () => postmasterOf(cluster),
+    pid: () => (state.kind === 'running' ? state.child.pid : undefined),
     restarts: () => restarts,
     [Symbol.asyncDispose]: stop,
   }
 }
 
-async function makeCluster(
-  runner: Runner,
-  cluster: string,
-  directory: string,
-  initdb: string,
-  password: string,
-): Promise<void> {
-  await rm(cluster, { recursive: true, force: true })
-  await mkdir(cluster, { mode: 0o700 })
-  await giveFiles(cluster, runner.owner)
-  const passwordPath = join(directory, 'initdb.password')
-  await writeFile(passwordPath, password, { mode: 0o600 })
-  try {
-    if (runner.owner !== undefined) await chown(passwordPath, runner.owner.uid, runner.owner.gid)
-    const args = [
-      '-D',
-      cluster,
-      '-U',
-      ownerName,
-      `--pwfile=${passwordPath}`,
-      '-A',
-      'scram-sha-256',
-      '-E',
-      'UTF8',
-      '--locale=C',
-      '--no-instructions',
-    ]
-    const made = await runAs(runner, initdb, args)
-    if (made.code !== 0)
-      throw new Error(
-        `initdb could not make ${cluster}: ${made.stderr.trim().slice(-1000) || `exit code ${made.code}`}`,
-      )
-  } finally {
-    await rm(passwordPath, { force: true })
-  }
+async function ensurePassword(path: string): Promise<string> {
+  const password = (await ensurePrivateFile(path, `${randomBytes(passwordBytes).toString('hex')}\n`)).trim()
+  if (!/^[0-9a-f]{16,}$/.test(password))
+    throw new Error(
+      `${path} does not hold a password of 16 or more hexadecimal digits; delete it to have a new one made`,
+    )
+  return password
 }
 
-async function prepareDatabase(adminUrl: string, url: string, readerPassword: string): Promise<void> {
-  const admin = new pg.Client({ connectionString: adminUrl })
-  await admin.connect()
-  try {
-    const { rowCount } = await admin.query('select 1 from pg_database where datname = $1', [databaseName])
-    if (rowCount === 0) await admin.query(`create database ${databaseName}`)
-    const { rowCount: roles } = await admin.query('select 1 from pg_roles where rolname = $1', [readerName])
-    if (roles === 0) await admin.query(`create role ${readerName} login`)
-    await admin.query(`alter role ${readerName} password ${admin.escapeLiteral(readerPassword)}`)
-  } finally {
-    await admin.end()
+async function canLogIn(urls: readonly string[]): Promise<boolean> {
+  for (const connectionString of urls) {
+    const client = new pg.Client({ connectionString })
+    // Said by `connect`, too; a connection that is lost without a listener would end the process.
+    client.on('error', () => undefined)
+    try {
+      await client.connect()
+    } catch (cause) {
+      if (errorCode(cause) === '28P01') return false
+      throw new Error('the embedded Postgres runs and lets nobody in', { cause })
+    } finally {
+      await client.end()
+    }
   }
-  const client = new pg.Client({ connectionString: url })
-  await client.connect()
-  try {
-    await client.query(`grant usage on schema public to ${readerName}`)
-  } finally {
-    await client.end()
-  }
-}
-
-async function waitForPredecessor(cluster: string): Promise<void> {
-  const pid = await postmasterOf(cluster)
-  if (pid !== undefined) await waitUntilGone(pid, cluster, predecessorMsMax)
-}
-
-/** The process that the directory names, if it runs. */
-async function postmasterOf(cluster: string): Promise<number | undefined> {
-  const text = await readIfPresent(join(cluster, 'postmaster.pid'))
-  const pid = Number(text?.split('\n')[0])
-  return text !== undefined && (await isRunning(pid, cluster)) ? pid : undefined
+  return true
 }
 
 async function exists(path: string): Promise<boolean> {
@@ -241,8 +250,8 @@ function findFreePort(): Promise<number> {
   })
 }
 
-function startFailure(said: string, port: number): string {
-  if (/Address already in use/.test(said))
-    return `port ${port} is taken; TALLYLIGHT_POSTGRES_PORT names another (0 for any free one)`
-  return said.trim().slice(-1000)
+function startFailure(said: readonly string[], how: string | number | null, port: number): Error {
+  const text = said.join('\n')
+  if (/could not bind.*Address already in use/.test(text)) return new PortTaken(`port ${port} is taken`)
+  return new Error(`the embedded Postgres ended while it started (${how}): ${text.slice(-1000)}`)
 }
