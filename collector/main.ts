@@ -3,6 +3,7 @@
 // The order is the record's road backwards: what is written to before what writes. The engines may come late or go away;
 // the journal takes records meanwhile, so only the journal and the ports must be there before the collector is ready.
 import { mkdir, readFile, rm, writeFile } from 'node:fs/promises'
+import { hostname } from 'node:os'
 import { join, resolve } from 'node:path'
 import { type ClickHouse, insertSettings, openClickHouse } from '@tallylight/storage/clickhouse/client.ts'
 import { type EmbeddedClickHouse, startEmbeddedClickHouse } from '@tallylight/storage/clickhouse/embedded.ts'
@@ -61,7 +62,7 @@ async function run(): Promise<void> {
   await mkdir(dataDirectory, { recursive: true, mode: 0o700 })
   const journalDirectory = join(dataDirectory, 'journal')
   await diskFiles.makeDirectory(journalDirectory)
-  stack.use(await lockDirectory(journalDirectory, `process ${process.pid}`))
+  stack.use(await lockDirectory(journalDirectory, `process ${process.pid} on ${hostname()}`))
 
   const metrics = openMetrics()
   const engineLog = (level: 'info' | 'warn' | 'error', message: string, fields?: object): void =>

@@ -1,111 +1,50 @@
-// One collector per journal. The lock is a listening Unix socket in the directory: the kernel gives it up with the process
-// that holds it, however that dies, so there is no stale lock to explain at three in the morning, and it holds across
-// containers that share a volume, where process numbers mean nothing.
-import { randomBytes } from 'node:crypto'
-import { link, open, rename, stat, unlink } from 'node:fs/promises'
-import { connect, createServer, type Server } from 'node:net'
+// One collector per journal. The lock is the kernel's, on a file, taken through SQLite, because Node has no call for it: it
+// goes with the process that holds it, however that dies, so there is no stale lock to explain at three in the morning; a
+// process that is only stopped keeps it; and it holds across containers that share a volume, where process numbers mean
+// nothing. Who holds it stands in a file beside, for the message alone.
+import { writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
+import { DatabaseSync } from 'node:sqlite'
+import { readIfPresent } from '@tallylight/storage/private-file.ts'
 
 /** Another collector has the directory. */
 export class JournalLocked extends Error {
   override readonly name = 'JournalLocked'
 }
 
-/** Longer paths do not fit into a socket's address; on Linux the directory is then reached through its open handle. */
-const addressBytesMax = 100
+/** SQLITE_BUSY */
+const busyCode = 5
 
 export async function lockDirectory(directory: string, owner: string): Promise<AsyncDisposable> {
-  const handle = await open(directory, 'r')
-  const base = Buffer.byteLength(directory) > addressBytesMax - 20 ? `/proc/self/fd/${handle.fd}` : directory
-  const path = join(base, 'lock')
-  const own = join(base, `.lock-${randomBytes(4).toString('hex')}`)
-  const server = createServer((socket) => socket.end(owner))
+  const ownerPath = join(directory, 'lock.owner')
+  const file = take(directory)
+  if (file === undefined)
+    throw new JournalLocked(
+      `${directory} is in use by ${(await readIfPresent(ownerPath)) || 'a collector that is starting'}; each collector needs a directory of its own`,
+    )
   try {
-    await listen(server, own)
-    // Two collectors that start at once both end here: `link` lets one of them through.
-    for (let attempt = 0; !(await linked(own, path)); attempt++) {
-      const held = await askOwner(path)
-      if (held.kind === 'owned' || attempt === 3) {
-        throw new JournalLocked(
-          `${directory} is in use by ${held.kind === 'owned' ? held.owner : 'a collector that is starting'}; each collector needs a directory of its own`,
-        )
-      }
-      if (held.kind === 'stale') await removeStale(path, held.inode)
-    }
+    await writeFile(ownerPath, owner, { mode: 0o600 })
   } catch (error) {
-    server.close()
-    await handle.close()
+    file.close()
     throw error
-  } finally {
-    // The socket stays reachable by its second name; on failure there is nothing left of it.
-    await unlink(own).catch(ignoreMissing)
   }
-  server.unref()
   return {
     [Symbol.asyncDispose]: async () => {
-      await unlink(path).catch(ignoreMissing)
-      await new Promise<void>((resolve) => server.close(() => resolve()))
-      await handle.close()
+      if (file.isOpen) file.close()
     },
   }
 }
 
-function listen(server: Server, path: string): Promise<void> {
-  return new Promise((resolve, reject) => {
-    server.once('error', reject)
-    server.listen(path, () => resolve())
-  })
-}
-
-async function linked(from: string, to: string): Promise<boolean> {
+/** Undefined when another has it. */
+function take(directory: string): DatabaseSync | undefined {
+  let file: DatabaseSync | undefined
   try {
-    await link(from, to)
-    return true
-  } catch (error) {
-    if ((error as NodeJS.ErrnoException).code === 'EEXIST') return false
-    throw error
+    file = new DatabaseSync(join(directory, 'lock.db'), { timeout: 0 })
+    file.exec('BEGIN EXCLUSIVE')
+    return file
+  } catch (cause) {
+    file?.close()
+    if ((cause as { readonly errcode?: number }).errcode === busyCode) return undefined
+    throw new Error(`cannot lock ${directory}`, { cause })
   }
-}
-
-type Holder =
-  | { readonly kind: 'owned'; readonly owner: string }
-  | { readonly kind: 'stale'; readonly inode: number }
-  | { readonly kind: 'gone' }
-
-async function askOwner(path: string): Promise<Holder> {
-  const inode = await stat(path).then(
-    (found) => found.ino,
-    () => undefined,
-  )
-  if (inode === undefined) return { kind: 'gone' }
-  return new Promise((resolve) => {
-    const socket = connect(path)
-    let answer = ''
-    socket.setEncoding('utf8')
-    socket.on('data', (text: string) => {
-      answer += text
-    })
-    socket.on('error', (error: NodeJS.ErrnoException) =>
-      resolve(error.code === 'ENOENT' ? { kind: 'gone' } : { kind: 'stale', inode }),
-    )
-    socket.on('end', () => resolve({ kind: 'owned', owner: answer || 'another collector' }))
-  })
-}
-
-/** Takes a dead lock away; if it is another's fresh one by now, puts that back. */
-async function removeStale(path: string, inode: number): Promise<void> {
-  const aside = `${path}-stale-${randomBytes(4).toString('hex')}`
-  try {
-    await rename(path, aside)
-  } catch (error) {
-    ignoreMissing(error)
-    return
-  }
-  const { ino } = await stat(aside)
-  if (ino !== inode) await linked(aside, path)
-  await unlink(aside)
-}
-
-function ignoreMissing(error: unknown): void {
-  if ((error as NodeJS.ErrnoException).code !== 'ENOENT') throw error
 }
