@@ -1,6 +1,11 @@
 // What the collector is told from outside: environment variables and a JSON file. One table holds every name, and anything
 // with our prefix that is not in it is refused: a misspelt limit must not be a limit that is not there.
+import { isIP } from 'node:net'
+import { embeddedLimits } from '@tallylight/storage/clickhouse/embedded-limits.ts'
 import { z } from 'zod'
+import { limits } from './limits.ts'
+import { isLoopback as isLoopbackAddress } from './receive/receiver.ts'
+import { parseTenantId } from './receive/request.ts'
 
 export type EnvironmentName = {
   readonly name: string
@@ -42,30 +47,62 @@ export const environmentNames: readonly EnvironmentName[] = [
 /** Names that belong to instrumented services, which may run with the same environment. */
 const serviceNames = ['URL', 'KEY', 'CONTENT', 'QUOTA']
 const prefix = 'TALLYLIGHT_'
+const suggestionDistanceMax = 3
+
+export const retentionDefaults = { traces: 30, logs: 30, metrics: 90 } as const
+
+/** `default` is what holds when the field is left out; the page and the messages are made from this schema. */
+function described<Schema extends z.ZodType>(schema: Schema, why: string, unset = ''): z.ZodOptional<Schema> {
+  return schema.optional().meta({ description: why, default: unset })
+}
 
 const days = z.int().min(1).max(3650)
-const retention = z.strictObject({ traces: days.optional(), logs: days.optional(), metrics: days.optional() })
+const retention = (unset: (signal: keyof typeof retentionDefaults) => string) =>
+  z.strictObject({
+    traces: described(days, 'days that spans are kept', unset('traces')),
+    logs: described(days, 'days that log records are kept', unset('logs')),
+    metrics: described(days, 'days that metric points are kept', unset('metrics')),
+  })
 const rates = z.strictObject({
-  bytesPerSecond: z.int().positive().optional(),
-  recordsPerSecond: z.int().positive().optional(),
+  bytesPerSecond: described(z.int().min(1), 'bytes of request bodies as received, 429 beyond', 'no limit'),
+  recordsPerSecond: described(z.int().min(1), 'spans, log records and metric points, 429 beyond', 'no limit'),
 })
+const tenantName = z
+  .string()
+  .refine((text) => parseTenantId(text) !== undefined, 'a tenant is 1–128 letters, digits and ._:@/-')
 const fileSchema = z.strictObject({
   retention: z
-    .strictObject({ default: retention.optional(), tenants: z.record(z.string(), retention).optional() })
+    .strictObject({
+      default: retention((signal) => `${retentionDefaults[signal]}`).optional(),
+      tenants: z
+        .record(
+          tenantName,
+          retention((signal) => `retention.default.${signal}`),
+        )
+        .optional(),
+    })
     .optional(),
   ingestLimits: z
-    .strictObject({ default: rates.optional(), tenants: z.record(z.string(), rates).optional() })
+    .strictObject({ default: rates.optional(), tenants: z.record(tenantName, rates).optional() })
     .optional(),
-  deduplicateRequests: z.boolean().optional(),
+  deduplicateRequests: described(
+    z.boolean(),
+    'a request whose bytes were answered within 5 minutes is answered again and not stored again',
+    'true',
+  ),
   journal: z
-    .strictObject({ bytesMax: z.int().positive().optional(), reserveBytes: z.int().nonnegative().optional() })
+    .strictObject({
+      bytesMax: described(z.int().min(1), 'what may wait for ClickHouse; 503 beyond', `${limits.journalBytesMax}`),
+      reserveBytes: described(z.int().min(0), 'left free on the volume; 503 beyond', '1 GiB or 5 %, whichever is more'),
+    })
     .optional(),
   clickhouse: z
     .strictObject({
-      memoryBytesMax: z
-        .int()
-        .min(256 * 1024 * 1024)
-        .optional(),
+      memoryBytesMax: described(
+        z.int().min(embeddedLimits.memoryBytesMin),
+        'memory of the embedded ClickHouse',
+        `${embeddedLimits.memoryBytesMax}`,
+      ),
     })
     .optional(),
 })
@@ -102,11 +139,13 @@ export function readConfig(environment: Readonly<Record<string, string | undefin
   const reasons: string[] = []
   const known = new Set([...environmentNames.map(({ name }) => name), ...serviceNames])
   for (const name of Object.keys(environment)) {
-    if (name.startsWith(prefix) && !known.has(name.slice(prefix.length))) {
+    if (name.startsWith(prefix) && !known.has(name.slice(prefix.length)))
       reasons.push(
-        `${name} is not known; the names are ${environmentNames.map((each) => prefix + each.name).join(', ')}`,
+        `${name} is not known${instead(
+          name,
+          environmentNames.map((each) => prefix + each.name),
+        )}`,
       )
-    }
   }
   const get = (name: string): string =>
     environment[prefix + name]?.trim() || (environmentNames.find((each) => each.name === name)?.default ?? '')
@@ -138,14 +177,28 @@ export function readConfig(environment: Readonly<Record<string, string | undefin
   if (clientCaPath !== '' && certPath === '')
     reasons.push(`${prefix}TLS_CLIENT_CA needs ${prefix}TLS_CERT and ${prefix}TLS_KEY`)
   const bind = get('BIND')
-  const isLoopback = /^(127\.|::1$|localhost$)/.test(bind)
+  // A name may lead anywhere, and elsewhere tomorrow; whether keys and TLS are needed must be known now.
+  if (isIP(bind) === 0 && bind !== 'localhost')
+    reasons.push(`${prefix}BIND is an IP address or localhost, not ${JSON.stringify(bind)}`)
+  const isLoopback = bind === 'localhost' || isLoopbackAddress(bind)
   const allowsPlaintext = flag('ALLOW_PLAINTEXT')
-  if (!isLoopback && certPath === '' && !allowsPlaintext) {
+  if (isIP(bind) !== 0 && !isLoopback && certPath === '' && !allowsPlaintext) {
     reasons.push(
       `${prefix}BIND=${bind} is reachable from elsewhere: set ${prefix}TLS_CERT and ${prefix}TLS_KEY, or ${prefix}ALLOW_PLAINTEXT=1`,
     )
   }
   const requireKeys = flag('REQUIRE_KEYS') || !isLoopback
+  const url = (name: string, protocols: readonly string[]): string | undefined => {
+    const text = get(name)
+    // Never shown: it holds a password.
+    if (text !== '' && !protocols.includes(URL.parse(text)?.protocol ?? ''))
+      reasons.push(
+        `${prefix}${name} is not a URL that begins with ${protocols.map((each) => `${each}//`).join(' or ')}`,
+      )
+    return text || undefined
+  }
+  const clickhouseUrl = url('CLICKHOUSE_URL', ['http:', 'https:'])
+  const postgresUrl = url('POSTGRES_URL', ['postgres:', 'postgresql:'])
   if (reasons.length > 0) return { kind: 'refused', reasons }
   return {
     kind: 'config',
@@ -155,8 +208,8 @@ export function readConfig(environment: Readonly<Record<string, string | undefin
       isConfigNamed: (environment[`${prefix}CONFIG`] ?? '') !== '',
       bind,
       ports,
-      clickhouseUrl: get('CLICKHOUSE_URL') || undefined,
-      postgresUrl: get('POSTGRES_URL') || undefined,
+      clickhouseUrl,
+      postgresUrl,
       requireKeys,
       tls: certPath === '' ? undefined : { certPath, keyPath, clientCaPath: clientCaPath || undefined },
     },
@@ -173,15 +226,83 @@ export function parseConfigFile(text: string, path: string): ParsedFile {
   try {
     json = JSON.parse(text)
   } catch (error) {
-    return { kind: 'refused', reasons: [`${path} is not JSON: ${String(error)}`] }
+    // What follows the comma would be a piece of the file.
+    const [what] = (error as Error).message.split(/, (?:\.\.\.)?"/)
+    return { kind: 'refused', reasons: [`${path} is not JSON: ${what}`] }
   }
   const parsed = fileSchema.safeParse(json)
   if (parsed.success) return { kind: 'file', file: parsed.data }
-  const reasons = parsed.error.issues.map((issue) => `${path}: ${issue.path.join('.') || 'the file'}: ${issue.message}`)
-  return { kind: 'refused', reasons }
+  return { kind: 'refused', reasons: parsed.error.issues.flatMap((issue) => explain(issue, json, path)) }
 }
 
-const retentionDefaults = { traces: 30, logs: 30, metrics: 90 } as const
+/** As JSON Schema, for the page and for what a message says is allowed. */
+export function fileJsonSchema(): FileSchema {
+  return z.toJSONSchema(fileSchema, { io: 'input' }) as FileSchema
+}
+
+/** The part of JSON Schema that ours needs. */
+export type FileSchema = {
+  readonly type?: string
+  readonly description?: string
+  readonly default?: string
+  readonly minimum?: number
+  readonly maximum?: number
+  readonly properties?: Readonly<Record<string, FileSchema>>
+  readonly additionalProperties?: FileSchema | false
+}
+
+function explain(issue: z.core.$ZodIssue, json: unknown, path: string): readonly string[] {
+  const place = issue.path.map(String)
+  if (issue.code === 'unrecognized_keys') {
+    const fields = Object.keys(schemaAt(place)?.properties ?? {})
+    return issue.keys.map((key) => {
+      const name = [...place, key].join('.')
+      return `${path}: ${name} is not known${instead(
+        name,
+        fields.map((field) => [...place, field].join('.')),
+      )}`
+    })
+  }
+  const message = issue.code === 'invalid_key' ? (issue.issues[0]?.message ?? issue.message) : issue.message
+  return [`${path}: ${place.join('.') || 'the file'}: ${message}${came(json, place)}`]
+}
+
+function schemaAt(place: readonly string[]): FileSchema | undefined {
+  let schema: FileSchema | undefined = fileJsonSchema()
+  for (const name of place) schema = schema?.properties?.[name] ?? (schema?.additionalProperties || undefined)
+  return schema
+}
+
+// Numbers only: what else stands in a file may be a secret at the wrong place.
+function came(json: unknown, place: readonly string[]): string {
+  let value = json
+  for (const name of place) value = (value as Readonly<Record<string, unknown>> | undefined)?.[name]
+  return typeof value === 'number' ? `; it is ${value}` : ''
+}
+
+/** What was probably meant, or everything that could be. */
+function instead(name: string, known: readonly string[]): string {
+  const [nearest] = known
+    .map((each) => ({ each, distance: distance(name, each) }))
+    .sort((a, b) => a.distance - b.distance)
+  if (nearest !== undefined && nearest.distance <= suggestionDistanceMax) return `; did you mean ${nearest.each}?`
+  return `; known are ${known.join(', ')}`
+}
+
+/** Letters to add, take away or exchange (Levenshtein). */
+function distance(one: string, other: string): number {
+  let row = Array.from({ length: other.length + 1 }, (_, at) => at)
+  for (const [down, letter] of [...one].entries()) {
+    let left = down + 1
+    const next = [left]
+    for (let at = 0; at < other.length; at++) {
+      left = Math.min(left + 1, (row[at + 1] ?? 0) + 1, (row[at] ?? 0) + (letter === other[at] ? 0 : 1))
+      next.push(left)
+    }
+    row = next
+  }
+  return row[other.length] ?? 0
+}
 
 /** Days that a tenant's records of a class are kept. */
 export function retentionDaysOf(file: ConfigFile, signal: 'traces' | 'logs' | 'metrics', tenant: string): number {

@@ -3,9 +3,10 @@
 import { createServer, type Server } from 'node:http'
 import { createServer as createTlsServer } from 'node:https'
 import type { AddressInfo } from 'node:net'
-import express, { type NextFunction, type Request, type Response } from 'express'
+import type { KeyRow } from '@tallylight/storage/postgres/keys.ts'
+import express, { type NextFunction, type Request, type RequestHandler, type Response } from 'express'
 import { z } from 'zod'
-import type { Log } from '../receive/admission.ts'
+import { identityOf, isRefusal, type Log } from '../receive/admission.ts'
 import { roles } from '../receive/key-rules.ts'
 import type { Keyring } from '../receive/keys.ts'
 import { isForwarded, isLoopback, listen } from '../receive/receiver.ts'
@@ -38,70 +39,70 @@ export async function openApi(options: {
   app.set('etag', false)
   let localBoundToLoopback = false
 
-  app.get('/healthz', (_request, response) => {
-    response.json({ status: 'alive' })
-  })
-  app.get('/readyz', (_request, response) => {
-    const missing = options.missing()
-    response
-      .status(missing.length === 0 ? 200 : 503)
-      .json({ status: missing.length === 0 ? 'ready' : 'starting', missing })
-  })
-  app.get('/metrics', (_request, response) => {
-    response.type('text/plain; version=0.0.4').send(options.renderMetrics())
-  })
+  const read = 'GET, HEAD'
+  app
+    .route('/healthz')
+    .get((_request, response) => {
+      response.json({ status: 'alive' })
+    })
+    .all(notAllowed(read))
+  app
+    .route('/readyz')
+    .get((_request, response) => {
+      const missing = options.missing()
+      response
+        .status(missing.length === 0 ? 200 : 503)
+        .json({ status: missing.length === 0 ? 'ready' : 'starting', missing })
+    })
+    .all(notAllowed(read))
+  app
+    .route('/metrics')
+    .get((_request, response) => {
+      response.type('text/plain; version=0.0.4').send(options.renderMetrics())
+    })
+    .all(notAllowed(read))
 
   const admin = express.Router()
   admin.use((request, response, next) => {
-    const authentication = keyring.authenticate({
-      authorization: request.headers.authorization,
-      peerAddress: request.socket.remoteAddress,
-      hostHeader: request.headers.host,
-      localBoundToLoopback: localBoundToLoopback && !isForwarded(request.headers),
-    })
-    if (authentication.kind === 'unavailable') {
-      problem(response, 503, 'the key is not among those known, and the list of keys cannot be read now')
-    } else if (authentication.kind !== 'identified') {
-      response.set('WWW-Authenticate', 'Bearer')
-      problem(response, 401, 'a key is needed: Authorization: Bearer tl_…')
-    } else if (!authentication.identity.roles.has('admin'))
-      problem(response, 403, 'the key does not have the role admin')
+    const identity = identityOf(
+      keyring.authenticate({
+        authorization: request.headers.authorization,
+        peerAddress: request.socket.remoteAddress,
+        hostHeader: request.headers.host,
+        localBoundToLoopback: localBoundToLoopback && !isForwarded(request.headers),
+      }),
+    )
+    if (isRefusal(identity)) problem(response, identity.reason === 'unauthenticated' ? 401 : 503, identity.message)
+    else if (!identity.roles.has('admin')) problem(response, 403, 'the key does not have the role admin')
     else next()
   })
   admin.use(express.json({ limit: '64kb' }))
-  admin.get('/keys', async (_request, response) => {
-    const keys = await keyring.list()
-    response.json({
-      keys: keys.map((key) => ({
-        id: key.id,
-        tenant: key.tenant,
-        roles: key.roles,
-        manyTenants: key.many_tenants,
-        name: key.name,
-        createdAt: key.created_at,
-        revokedAt: key.revoked_at,
-      })),
+  admin
+    .route('/keys')
+    .get(async (_request, response) => {
+      const keys = await keyring.list()
+      response.json({ keys: keys.map(shownKey) })
     })
-  })
-  admin.post('/keys', async (request, response) => {
-    const parsed = newKey.safeParse(request.body)
-    if (!parsed.success) {
-      problem(
-        response,
-        400,
-        parsed.error.issues.map((issue) => `${issue.path.join('.') || 'body'}: ${issue.message}`).join('; '),
-      )
-      return
-    }
-    const { tenant, ...rest } = parsed.data
-    const made = await keyring.create({ ...rest, tenant: parseTenantId(tenant) as TenantId })
-    response.status(201).json({ id: made.id, key: made.key, tenant, roles: rest.roles })
-  })
-  admin.delete('/keys/:id', async (request, response) => {
-    // Once more is no mistake: what was asked for is so.
-    if ((await keyring.revoke(request.params.id)) !== 'unknown') response.status(204).end()
-    else problem(response, 404, `there is no key ${request.params.id.slice(0, 20)}`)
-  })
+    .post(async (request, response) => {
+      const parsed = newKey.safeParse(request.body)
+      if (!parsed.success) {
+        const wrong = parsed.error.issues.map((issue) => `${issue.path.join('.') || 'body'}: ${issue.message}`)
+        problem(response, 400, wrong.join('; '))
+        return
+      }
+      const { tenant, ...rest } = parsed.data
+      const made = await keyring.create({ ...rest, tenant: parseTenantId(tenant) as TenantId })
+      response.status(201).json({ id: made.id, key: made.key, tenant, roles: rest.roles })
+    })
+    .all(notAllowed(`${read}, POST`))
+  admin
+    .route('/keys/:id')
+    .delete(async (request, response) => {
+      // Once more is no mistake: what was asked for is so.
+      if ((await keyring.revoke(request.params.id)) !== 'unknown') response.status(204).end()
+      else problem(response, 404, `there is no key ${request.params.id.slice(0, 20)}`)
+    })
+    .all(notAllowed('DELETE'))
   app.use('/api/v1', admin)
   app.use((request, response) => problem(response, 404, `there is nothing at ${request.path.slice(0, 100)}`))
   app.use((error: unknown, _request: Request, response: Response, _next: NextFunction) => {
@@ -129,7 +130,28 @@ export async function openApi(options: {
   }
 }
 
+function shownKey(key: KeyRow): object {
+  return {
+    id: key.id,
+    tenant: key.tenant,
+    roles: key.roles,
+    manyTenants: key.many_tenants,
+    name: key.name,
+    createdAt: key.created_at,
+    revokedAt: key.revoked_at,
+  }
+}
+
+function notAllowed(methods: string): RequestHandler {
+  return (request, response) => {
+    response.set('Allow', methods)
+    problem(response, 405, `${request.baseUrl}${request.path.slice(0, 100)} takes ${methods}`)
+  }
+}
+
 /** RFC 9457. */
 function problem(response: Response, status: number, detail: string): void {
+  if (status === 401) response.set('WWW-Authenticate', 'Bearer')
+  if (status === 503) response.set('Retry-After', '1')
   response.status(status).type('application/problem+json').send(JSON.stringify({ status, detail }))
 }

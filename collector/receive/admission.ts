@@ -73,21 +73,9 @@ export function openAdmission({
   readonly bodyBytesMax: number
 }): Admission {
   function identify(credentials: Credentials): Identity | Refusal {
-    const authentication = authenticate(credentials)
-    switch (authentication.kind) {
-      case 'identified':
-        return authentication.identity.roles.has('ingest') ? authentication.identity : noIngestRole
-      case 'missing':
-        return keyMissing
-      case 'unknown':
-        return keyUnknown
-      case 'revoked':
-        return keyRevoked
-      case 'unavailable':
-        return keysAway
-      default:
-        return authentication satisfies never
-    }
+    const identity = identityOf(authenticate(credentials))
+    if (isRefusal(identity) || identity.roles.has('ingest')) return identity
+    return noIngestRole
   }
 
   function openBody(tenant: TenantId, bytes: number | undefined): Body | Refusal {
@@ -101,6 +89,24 @@ export function openAdmission({
   }
 
   return { identify, openBody, chargeBody: ingestLimits.chargeBytes }
+}
+
+/** Who it is, or what is answered to whom is not let in, on any port. */
+export function identityOf(authentication: Authentication): Identity | Refusal {
+  switch (authentication.kind) {
+    case 'identified':
+      return authentication.identity
+    case 'missing':
+      return keyMissing
+    case 'unknown':
+      return keyUnknown
+    case 'revoked':
+      return keyRevoked
+    case 'unavailable':
+      return keysAway
+    default:
+      return authentication satisfies never
+  }
 }
 
 export function isRefusal(value: object): value is Refusal {
