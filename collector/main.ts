@@ -17,12 +17,17 @@ import pg from 'pg'
 import { pino } from 'pino'
 import { openApi } from './api/server.ts'
 import { type Config, type ConfigFile, parseConfigFile, readConfig, retentionDaysOf } from './config.ts'
+import { type OwnPrice, openPrices } from './genai/price.ts'
 import { diskFiles } from './journal/files.ts'
 import { type Journal, openJournal, type SealedSegment } from './journal/journal.ts'
 import { lockDirectory } from './journal/lock.ts'
 import { journalSamples } from './journal/samples.ts'
 import { limits } from './limits.ts'
 import { openMetrics } from './metrics.ts'
+import { openQuotaHttp } from './quota/http.ts'
+import { openLedger } from './quota/ledger.ts'
+import { type LimitBook, openLimitBook } from './quota/limit-book.ts'
+import { limitOf } from './quota/limits.ts'
 import { openAccept } from './receive/accept.ts'
 import type { RefusalCounter } from './receive/admission.ts'
 import { openBodies } from './receive/bodies.ts'
@@ -33,6 +38,7 @@ import { defaultTenant } from './receive/key-rules.ts'
 import { type Keyring, makeKey, openKeyring, registerKey } from './receive/keys.ts'
 import { openOtlpGrpc } from './receive/otlp-grpc.ts'
 import { openOtlpHttp } from './receive/otlp-http.ts'
+import { parseTenantId } from './receive/request.ts'
 import { openTlsFiles } from './receive/tls.ts'
 import { openClickHouseSink } from './sinks/clickhouse.ts'
 
@@ -204,6 +210,24 @@ async function run(): Promise<void> {
   const http = stack.use(await openOtlpHttp({ ...receiverOptions, port: config.ports.otlpHttp }))
   const grpc = stack.use(await openOtlpGrpc({ ...receiverOptions, port: config.ports.otlpGrpc }))
   let isReady = false
+  const ledger = openLedger({ database, log })
+  const limitBook = openLimitBook({ database })
+  const quotaPrepared = keysPrepared.then(() => applyQuotaLimits(limitBook, file.file, stopping.signal))
+  if (config.postgresUrl === undefined) await quotaPrepared
+  const ledgerRunning = quotaPrepared.then(() => ledger.watch(stopping.signal))
+  const quota = openQuotaHttp({
+    ledger,
+    limitBook,
+    authenticate: keyring.authenticate,
+    priceOf: openPrices(pricesOf(file.file)),
+    unpriced: file.file.quota?.unpriced ?? 'refuse',
+    now: Date.now,
+    log,
+    onAnswer: (route, status, seconds) => {
+      metrics.add('tallylight_quota_answers_total', { route, status: String(status) }, 1)
+      metrics.observe('tallylight_quota_seconds', { route }, seconds)
+    },
+  })
   const api = stack.use(
     await openApi({
       host: config.bind,
@@ -212,6 +236,7 @@ async function run(): Promise<void> {
       keyring,
       missing: () => (isReady ? [] : ['the collector is starting or stopping']),
       renderMetrics: metrics.render,
+      quota,
       log,
     }),
   )
@@ -238,9 +263,32 @@ async function run(): Promise<void> {
   await journal.stop()
   stopping.abort()
   await Promise.race([
-    Promise.all([sinkRunning, keysRunning, tablesPrepared]),
+    Promise.all([sinkRunning, keysRunning, tablesPrepared, ledgerRunning]),
     new Promise((done) => setTimeout(done, limits.sinkStopMs).unref()),
   ])
+}
+
+/** The limits of the configuration file, with what that changed in the log. */
+async function applyQuotaLimits(limitBook: LimitBook, file: ConfigFile, signal: AbortSignal): Promise<void> {
+  const wanted = (file.quota?.limits ?? []).map(({ tenant, ...input }) =>
+    limitOf(parseTenantId(tenant) ?? defaultTenant, input.id, input, 'config'),
+  )
+  await untilDone('The ledger', signal, async () => {
+    const diff = await limitBook.applyConfig(wanted)
+    if (diff.added.length + diff.changed.length + diff.removed.length > 0) log.info(diff, 'quota limits were changed')
+  })
+}
+
+function pricesOf(file: ConfigFile): readonly OwnPrice[] {
+  return (file.quota?.prices ?? []).map(
+    ({ provider, from, cacheReadNanoUsdPerMillion, cacheWriteNanoUsdPerMillion, ...price }) => ({
+      ...price,
+      fromUnixMs: Date.parse(from),
+      ...(provider === undefined ? {} : { provider }),
+      ...(cacheReadNanoUsdPerMillion === undefined ? {} : { cacheReadNanoUsdPerMillion }),
+      ...(cacheWriteNanoUsdPerMillion === undefined ? {} : { cacheWriteNanoUsdPerMillion }),
+    }),
+  )
 }
 
 function refuse(reasons: readonly string[]): void {

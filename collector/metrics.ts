@@ -31,6 +31,8 @@ const helps: Readonly<Record<string, string>> = {
   tallylight_inserted_rows_total: 'Rows inserted into ClickHouse, by table.',
   tallylight_insert_seconds: 'Time from sending an insert to its answer.',
   tallylight_lag_seconds: 'Time from the opening of a segment until its rows can be queried.',
+  tallylight_quota_answers_total: 'Answers of the quota service, by route and status.',
+  tallylight_quota_seconds: 'Time from a quota request to its answer, by route.',
   tallylight_sink_problems_total: 'Parts that could not be inserted at once, by table and kind.',
 }
 

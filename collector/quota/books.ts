@@ -89,8 +89,9 @@ export function decide(matched: readonly MatchedAccount[], amounts: Amounts): De
   const warnings: string[] = []
   for (const { limit, account } of matched) {
     const amount = amountOf(limit.measure, amounts)
-    const held = amount <= account.free ? amount : account.free
-    if (held < amount) {
+    let held = amount
+    if (amount > account.free) {
+      held = account.free
       if (refuses(limit, held)) return { kind: 'denied', denial: denialOf(limit, account, amount) }
       if (limit.action !== 'observe') {
         warnings.push(`${limit.id}: ${amount} wanted of ${limit.measure}, ${account.free} free of ${account.granted}`)

@@ -52,8 +52,8 @@ export type End = {
   readonly tenant: TenantId
   readonly id: string
   readonly bodyHash: string
-  /** What was used; undefined for a release. */
-  readonly amounts: Amounts | undefined
+  /** What was used by the call that was reserved; undefined for a release. */
+  readonly amountsOf: ((subject: Subject) => Amounts) | undefined
 }
 export type Extend = { readonly kind: 'extend'; readonly tenant: TenantId; readonly id: string; readonly ttlMs: number }
 export type Charge = {
@@ -116,7 +116,7 @@ export function openLedger(options: { readonly database: pg.Pool; readonly log: 
   const { database, log } = options
   let limits = openLimits('', [])
   let waiting: Waiting[] = []
-  let running: Promise<void> | undefined
+  let isRunning = false
   let batches = 0
   let stepsDone = 0
   let failures = 0
@@ -124,20 +124,21 @@ export function openLedger(options: { readonly database: pg.Pool; readonly log: 
   function run(step: Step): Promise<StepOutcome> {
     return new Promise((resolve) => {
       waiting.push({ step, resolve })
-      running ??= Promise.resolve().then(runAll)
+      if (isRunning) return
+      isRunning = true
+      // Steps whose bytes arrived in the same turn of the event loop share a transaction.
+      setImmediate(runAll)
     })
   }
 
   async function runAll(): Promise<void> {
-    // Steps whose bytes arrived in the same turn of the event loop share a transaction.
-    await new Promise<void>((resolve) => setImmediate(resolve))
     while (waiting.length > 0) {
       const taken = waiting.slice(0, stepsPerBatchMax)
       waiting = waiting.slice(stepsPerBatchMax)
       const outcomes = await runBatch(taken.map(({ step }) => step))
       for (const [at, { resolve }] of taken.entries()) resolve(outcomes[at] as StepOutcome)
     }
-    running = undefined
+    isRunning = false
   }
 
   async function runBatch(steps: readonly Step[]): Promise<readonly StepOutcome[]> {
@@ -346,7 +347,7 @@ function end(batch: Batch, step: End): StepOutcome {
   if (state === 'expired' && step.kind === 'release') {
     return { kind: 'done', body: { id: step.id, state: 'expired', booked: [] }, isRepeat: true }
   }
-  const lines = endHold(batch.accounts, reservation, step.kind === 'settle' ? step.amounts : undefined)
+  const lines = endHold(batch.accounts, reservation, step.amountsOf?.(reservation.subject))
   note(batch, step.tenant, step.kind, lines, step.id, null)
   const ended = step.kind === 'settle' ? 'settled' : 'released'
   const body = { id: step.id, state: ended, booked: bookedOf(reservation, lines) }

@@ -182,6 +182,21 @@ export async function selectRules(
   return { version: versions.rows[0]?.version ?? '', rows }
 }
 
+/** The rule of this id, also one that was removed: its accounts still stand. */
+export async function selectRule(
+  client: Queryable,
+  tenant: string,
+  id: string,
+): Promise<(RuleRow & { readonly is_removed: boolean }) | undefined> {
+  const { rows } = await client.query<RuleRow & { readonly is_removed: boolean }>(
+    `select tenant, id, subject, each, measure, amount, span as "window", time_zone, action, thresholds, overage, source,
+       removed_at is not null as is_removed
+     from quota_limit_rules where tenant = $1 and id = $2 for update`,
+    [tenant, id],
+  )
+  return rows[0]
+}
+
 /** Makes the rule, or changes it and what its open windows grant. A limit below what is spent already is a debt. */
 export async function putRule(client: Queryable, rule: RuleRow): Promise<{ readonly overspent: boolean }> {
   await client.query('insert into tenants (id) values ($1) on conflict do nothing', [rule.tenant])
