@@ -18,7 +18,7 @@ import { type BySignal, noneBySignal } from '../journal/frame.ts'
 import type { Journal, LoadedSegment, SealedSegment } from '../journal/journal.ts'
 import { signalOfTable } from '../journal/recover.ts'
 import { internBytes } from '../otlp/walk.ts'
-import { remedyOf } from './refusals.ts'
+import { loggable, remedyOf } from './refusals.ts'
 
 export type SinkOptions = {
   readonly journal: () => Pick<Journal, 'load' | 'settle' | 'remove'>
@@ -41,6 +41,8 @@ export type SinkBounds = {
 }
 
 export type SinkProblem = { readonly table: string; readonly kind: string; readonly message: string }
+
+type Refused = Extract<InsertOutcome, { kind: 'refused' }>
 export type InsertReport = {
   readonly table: string
   readonly rows: number
@@ -274,14 +276,15 @@ export function openClickHouseSink(options: SinkOptions): ClickHouseSink {
           each.doubtful.add(part.key)
           return later(outcome.kind, outcome.message)
         case 'refused':
-          return refused(outcome.code, `${outcome.type} (${outcome.code}): ${outcome.message}`, from, to)
+          return refused(outcome, from, to)
         default:
           return outcome satisfies never
       }
     }
 
-    async function refused(code: number, message: string, from: number, to: number): Promise<PartResult> {
-      const remedy = remedyOf(code)
+    async function refused(refusal: Refused, from: number, to: number): Promise<PartResult> {
+      const remedy = remedyOf(refusal.code)
+      const message = loggable(refusal)
       // A refusal may come after the rows were written, from a view of the user's behind the table: what was refused is
       // counted before it is sent again, in whatever pieces.
       each.doubtful.add(part.key)
@@ -304,7 +307,7 @@ export function openClickHouseSink(options: SinkOptions): ClickHouseSink {
       if (takenRows === 0 && refusedRows >= bounds.refusedRowsMax) {
         return later('mend', `${message}; ${refusedRows} rows refused and none taken, so it is not the rows`)
       }
-      return putAside(from, message)
+      return putAside(from, refusal)
     }
 
     async function halves(from: number, to: number, isDoubtful: boolean): Promise<PartResult> {
@@ -314,11 +317,12 @@ export function openClickHouseSink(options: SinkOptions): ClickHouseSink {
       return bring(middle, to, isDoubtful)
     }
 
-    async function putAside(row: number, message: string): Promise<PartResult> {
+    async function putAside(row: number, refusal: Refused): Promise<PartResult> {
       const aside = targets.get(quarantineTable.name)
       if (aside === undefined) return later('mend', 'there is no quarantine table')
       const name = pieceName(row, row + 1)
-      const block = quarantineBlock(part, sliceBlock(part.block, row, row + 1), message, now())
+      const reason = `${refusal.type} (${refusal.code}): ${refusal.message}`
+      const block = quarantineBlock(part, sliceBlock(part.block, row, row + 1), reason, now())
       const outcome = await clickhouse.insertNative(
         aside.name,
         aside.columns.map(([column]) => column),
@@ -327,7 +331,7 @@ export function openClickHouseSink(options: SinkOptions): ClickHouseSink {
       )
       if (outcome.kind !== 'inserted') return later(outcome.kind, outcome.message)
       addRefused(row, row + 1)
-      options.onProblem({ table: part.name, kind: 'quarantined', message })
+      options.onProblem({ table: part.name, kind: 'quarantined', message: loggable(refusal) })
       return done()
     }
 

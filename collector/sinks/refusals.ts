@@ -37,11 +37,25 @@ const remedies: ReadonlyMap<number, Remedy> = new Map([
   [115, 'mend'], // UNKNOWN_SETTING
   [497, 'mend'], // ACCESS_DENIED
   [516, 'mend'], // AUTHENTICATION_FAILED
-  // TOO_MANY_PARTS (252), TIMEOUT_EXCEEDED (159), READONLY (164), TABLE_IS_READ_ONLY (242), UNKNOWN_STATUS_OF_INSERT (319),
-  // KEEPER_EXCEPTION (999), TOO_MANY_SIMULTANEOUS_QUERIES (202), NETWORK_ERROR (210), NOT_ENOUGH_SPACE (243) and every
-  // other code: 'retry'.
+  [159, 'retry'], // TIMEOUT_EXCEEDED
+  [164, 'retry'], // READONLY
+  [202, 'retry'], // TOO_MANY_SIMULTANEOUS_QUERIES
+  [210, 'retry'], // NETWORK_ERROR
+  [242, 'retry'], // TABLE_IS_READ_ONLY
+  [243, 'retry'], // NOT_ENOUGH_SPACE
+  [252, 'retry'], // TOO_MANY_PARTS
+  [319, 'retry'], // UNKNOWN_STATUS_OF_INSERT
+  [999, 'retry'], // KEEPER_EXCEPTION
 ])
 
 export function remedyOf(code: number): Remedy {
   return remedies.get(code) ?? 'retry'
+}
+
+/** What ClickHouse says of a row quotes it, and the log never holds content: of those codes, and of unknown ones, only the
+ *  name is logged. The whole of it stands beside the row in quarantine. */
+export function loggable(refusal: { readonly code: number; readonly type: string; readonly message: string }): string {
+  const name = `${refusal.type} (${refusal.code})`
+  const quotesRows = (remedies.get(refusal.code) ?? 'isolate') === 'isolate'
+  return quotesRows ? name : `${name}: ${refusal.message}`
 }
