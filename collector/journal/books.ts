@@ -15,8 +15,15 @@ export type Books = {
   duplicate: BySignal
   stored: BySignal
   quarantined: BySignal
-  /** Parts (`table:day`) that are done in segments that are still there. */
-  done: Record<number, string[]>
+  /** What is done of segments that are still there. */
+  done: Record<number, DoneOfSegment>
+}
+
+export type DoneOfSegment = {
+  /** Parts (`table:day`), and corrupt frames (`corrupt:at`). */
+  parts: string[]
+  /** Their records: no longer in the journal, though the segment is. */
+  gone: BySignal
 }
 
 export function openBooks(): Books {

@@ -25,7 +25,7 @@ async function open(
     directory: '/journal',
     files: disk.files,
     now: Date.now,
-    insertSettings: {},
+    insertSettings: { insert_settings_of_a_test: 1 },
     bounds: {
       segmentBytesMax: bounds.segmentBytesMax ?? 1024 * 1024,
       segmentBytesSealed: bounds.segmentBytesMax ?? 1024 * 1024,
@@ -193,6 +193,80 @@ test('journal: a corrupt frame is set aside, and every row of the others is kept
   })
 })
 
+/** accepted, and what became of them, in records of logs. */
+function books({ journal }: Opened): Readonly<Record<string, number>> {
+  const { accepted, stored, inJournal, quarantined, duplicate } = journal.status()
+  expect(accepted.logs).toBe(stored.logs + inJournal.logs + quarantined.logs + duplicate.logs)
+  return { accepted: accepted.logs, quarantined: quarantined.logs, inJournal: inJournal.logs }
+}
+
+test('journal: a corrupt frame is booked once, however often it is read, also after a crash before the books were written', async () => {
+  const disk = openMemoryDisk()
+  const first = await open(disk)
+  for (const id of ['one', 'two', 'three']) expect(await append(first.journal, [id])).toBe(true)
+  await first.journal.stop()
+  disk.corrupt(/\.segment$/, Buffer.from('two'))
+  for (const isClean of [false, true, true]) {
+    const opened = await open(disk)
+    for (const _ of ['read', 'read again']) expect(await rowsIn(opened)).toHaveLength(2)
+    expect(books(opened)).toEqual({ accepted: 3, quarantined: 1, inJournal: 2 })
+    expect(opened.journal.status().corruptFrames).toBe(1)
+    if (isClean) await opened.journal.stop()
+  }
+})
+
+test('journal: the records of a frame of which not even the head can be read are booked as quarantined, and its bytes kept', async () => {
+  const disk = openMemoryDisk()
+  const first = await open(disk)
+  for (const id of ['one', 'two', 'three']) expect(await append(first.journal, [id])).toBe(true)
+  await first.journal.stop()
+  // The digest of its request is in the head.
+  disk.corrupt(/\.segment$/, digestOf(['two']))
+  for (const isClean of [false, true, true]) {
+    const opened = await open(disk)
+    expect(books(opened)).toEqual({ accepted: 3, quarantined: 1, inJournal: 2 })
+    expect(await rowsIn(opened)).toEqual(['one|reason one', 'three|reason three'])
+    expect(books(opened)).toEqual({ accepted: 3, quarantined: 1, inJournal: 2 })
+    expect(opened.journal.status().corruptFrames).toBe(1)
+    if (isClean) await opened.journal.stop()
+  }
+  expect(disk.listing().find(([name]) => name.endsWith('.corrupt'))?.[1]).toContain('reason two')
+})
+
+test('journal: a segment that lost its end, or all but its name, is booked as quarantined, and the others are read', async () => {
+  for (const cutTo of [0, 7, -10]) {
+    const disk = openMemoryDisk()
+    const first = await open(disk)
+    for (const id of ['one', 'two']) expect(await append(first.journal, [id])).toBe(true)
+    await first.journal.stop()
+    const second = await open(disk)
+    expect(await append(second.journal, ['three'])).toBe(true)
+    await second.journal.stop()
+    disk.cut(/0001\.segment$/, cutTo)
+    for (const isClean of [false, true, true]) {
+      const opened = await open(disk)
+      const rows = await rowsIn(opened)
+      expect(rows).toContain('three|reason three')
+      expect(books(opened)).toEqual({ accepted: 3, quarantined: 3 - rows.length, inJournal: rows.length })
+      if (isClean) await opened.journal.stop()
+    }
+  }
+})
+
+test('journal: rows behind a broken header are read, as long as it is one that this program would have written', async () => {
+  for (const broken of ['TLSEG', 'insert_settings_of_a_test']) {
+    const disk = openMemoryDisk()
+    const first = await open(disk)
+    expect(await append(first.journal, ['one', 'late'], 1)).toBe(true)
+    await first.journal.stop()
+    disk.corrupt(/0001\.segment$/, Buffer.from(broken))
+    const second = await open(disk)
+    expect(second.problems.map((problem) => problem.kind)).toEqual(['corrupt_header'])
+    expect(await rowsIn(second)).toEqual(rowsOf(['late', 'one']))
+    expect(books(second)).toEqual({ accepted: 2, quarantined: 0, inJournal: 2 })
+  }
+})
+
 test('journal: garbage behind the last frame is cut off as a torn tail', async () => {
   const disk = openMemoryDisk()
   const first = await open(disk)
@@ -263,7 +337,7 @@ test('journal: the books balance through settling, removal and a restart', async
     for (const part of loaded.parts)
       first.journal.settle(
         segment,
-        part,
+        `${part.table}:${part.day}`,
         { traces: 0, metrics: 0, logs: 0 },
         { traces: 0, metrics: 0, logs: part.rows },
       )

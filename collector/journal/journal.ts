@@ -27,8 +27,9 @@ import type { Signal } from '../receive/request.ts'
 import { addSignals, readBooks, subtractSignals, takeTotals, writeBooks, writeWhole } from './books.ts'
 import type { JournalFile, JournalFiles } from './files.ts'
 import { type BySignal, type CommittedRequest, encodeFrame, markSynced, noneBySignal, snapshotOf } from './frame.ts'
-import { recoverSegments } from './recover.ts'
+import { keepBytes, recoverSegments } from './recover.ts'
 import {
+  corruptFileName,
   encodeSegmentHeader,
   type Lane,
   loadSegment,
@@ -69,6 +70,8 @@ export type JournalBounds = {
 export type JournalProblem =
   | { readonly kind: 'write_failed'; readonly error: unknown }
   | { readonly kind: 'full'; readonly reason: string }
+  /** Read all the same, because it is one that this program would have written. */
+  | { readonly kind: 'corrupt_header'; readonly segment: string }
   | { readonly kind: 'corrupt_frame'; readonly segment: string; readonly bytes: number }
   | { readonly kind: 'torn_tail'; readonly segment: string; readonly bytes: number }
 
@@ -119,6 +122,7 @@ export type JournalStatus = {
   readonly segments: number
   readonly oldestUnixMs: number | undefined
   readonly isFull: boolean
+  /** Stretches of segments that could not be read and were set aside. */
   readonly corruptFrames: number
   readonly commits: number
   readonly accepted: BySignal
@@ -137,13 +141,8 @@ export type Journal = {
   /** A request that was answered before came again. */
   countDuplicate(signal: Signal, records: number): void
   load(segment: SealedSegment): Promise<LoadedSegment>
-  /** Notes that a part's rows are in ClickHouse (or in its quarantine). */
-  settle(
-    segment: SealedSegment,
-    part: { readonly table: number; readonly day: number },
-    stored: BySignal,
-    quarantined: BySignal,
-  ): void
+  /** Notes that the rows of a part (`table:day`) are in ClickHouse (or in its quarantine). */
+  settle(segment: SealedSegment, part: string, stored: BySignal, quarantined: BySignal): void
   /** Removes a segment of which every part is settled and durable. */
   remove(segment: SealedSegment): Promise<void>
   status(): JournalStatus
@@ -174,7 +173,6 @@ type Waiter = { readonly appended: Appended; readonly resolve: (isDurable: boole
 type Entry = {
   readonly segment: SealedSegment
   readonly requests: readonly AnsweredRequest[]
-  readonly left: BySignal
   blocks: readonly { readonly table: number; readonly block: AnyBlock }[] | undefined
   blocksBytes: number
 }
@@ -186,7 +184,22 @@ export async function openJournal(options: JournalOptions): Promise<Journal> {
   await files.makeDirectory(directory)
   const id = await readJournalId(files, directory)
   const books = await readBooks(files, directory)
-  const recovered = await recoverSegments({ files, directory, books, now: now(), answeredMs: bounds.answeredMs })
+  const headerOf = (sequence: number, lane: Lane, createdUnixMs: number): SegmentHeader => ({
+    journal: id,
+    sequence,
+    lane,
+    createdUnixMs,
+    tables: journalTables,
+    insertSettings: options.insertSettings,
+  })
+  const recovered = await recoverSegments({
+    files,
+    directory,
+    books,
+    headerOf: (sequence) => headerOf(sequence, 'live', now()),
+    now: now(),
+    answeredMs: bounds.answeredMs,
+  })
 
   const entries = new Map<number, Entry>()
   const lanes: Record<Lane, OpenSegment | undefined> = { live: undefined, late: undefined }
@@ -208,11 +221,12 @@ export async function openJournal(options: JournalOptions): Promise<Journal> {
   let checkingSpace: Promise<void> | undefined
   let suspects: { readonly file: JournalFile; readonly bytes: number; readonly name: string }[] = []
   let isStopped = false
-  let corruptFrames = recovered.corruptFrames
+  const corrupt = new Set(recovered.corrupt)
   let booksWriting: Promise<void> = Promise.resolve()
 
   for (const found of recovered.problems) options.onProblem(found)
   if (recovered.totals !== undefined) takeTotals(books, recovered.commit, recovered.totals)
+  addSignals(books.quarantined, recovered.lost)
   for (const found of recovered.segments) {
     const segment: SealedSegment = {
       sequence: found.sequence,
@@ -222,20 +236,13 @@ export async function openJournal(options: JournalOptions): Promise<Journal> {
       createdUnixMs: found.createdUnixMs,
       records: found.records,
       isFresh: false,
-      done: new Set(books.done[found.sequence] ?? []),
+      done: new Set(books.done[found.sequence]?.parts),
     }
     const left = { ...found.records }
-    entries.set(found.sequence, { segment, requests: found.requests, left, blocks: undefined, blocksBytes: 0 })
+    subtractSignals(left, books.done[found.sequence]?.gone ?? noneBySignal())
+    entries.set(found.sequence, { segment, requests: found.requests, blocks: undefined, blocksBytes: 0 })
     addSignals(inJournal, left)
     bytes += found.bytes
-  }
-  // Parts that the books call done have left the journal already.
-  for (const entry of entries.values()) {
-    for (const key of entry.segment.done) {
-      const gone = recovered.recordsOfPart(entry.segment.sequence, key)
-      subtractSignals(entry.left, gone)
-      subtractSignals(inJournal, gone)
-    }
   }
   await refreshSpace()
 
@@ -443,14 +450,7 @@ export async function openJournal(options: JournalOptions): Promise<Journal> {
     const frame = encodeFrame(input)
     if (segment.file === undefined) {
       const path = join(directory, segmentFileName(segment.sequence))
-      const header = encodeSegmentHeader({
-        journal: id,
-        sequence: segment.sequence,
-        lane: segment.lane,
-        createdUnixMs: segment.createdUnixMs,
-        tables: journalTables,
-        insertSettings: options.insertSettings,
-      })
+      const header = encodeSegmentHeader(headerOf(segment.sequence, segment.lane, segment.createdUnixMs))
       segment.file = await files.open(path, 'create')
       await segment.file.write([header, ...frame.buffers], 0)
       await files.syncDirectory(directory)
@@ -522,7 +522,6 @@ export async function openJournal(options: JournalOptions): Promise<Journal> {
     entries.set(sealed.sequence, {
       segment: sealed,
       requests: segment.requests,
-      left: { ...segment.synced },
       blocks: isKept ? blocks : undefined,
       blocksBytes: isKept ? blocksBytes : 0,
     })
@@ -552,14 +551,7 @@ export async function openJournal(options: JournalOptions): Promise<Journal> {
   async function load(segment: SealedSegment): Promise<LoadedSegment> {
     const entry = entries.get(segment.sequence)
     if (entry === undefined) throw new Error(`segment ${segment.name} is not in the journal`)
-    const header: SegmentHeader = {
-      journal: id,
-      sequence: segment.sequence,
-      lane: segment.lane,
-      createdUnixMs: segment.createdUnixMs,
-      tables: journalTables,
-      insertSettings: options.insertSettings,
-    }
+    const header = headerOf(segment.sequence, segment.lane, segment.createdUnixMs)
     if (entry.blocks !== undefined) return loaded(entry, header, entry.blocks)
     const found = recovered.segments.find((each) => each.sequence === segment.sequence)
     const path = join(directory, segmentFileName(segment.sequence))
@@ -599,38 +591,25 @@ export async function openJournal(options: JournalOptions): Promise<Journal> {
     file: JournalFile,
     frame: { readonly at: number; readonly bytes: number; readonly kept: BySignal | undefined },
   ): Promise<void> {
-    const name = `${segmentFileName(segment.sequence)}-${frame.at}.corrupt`
-    if ((await files.list(directory)).includes(name)) return
-    const content = Buffer.alloc(Math.min(frame.bytes, bounds.segmentBytesMax))
-    await file.read(content, frame.at)
-    await writeWhole(files, directory, name, content)
-    corruptFrames++
-    if (frame.kept !== undefined) {
-      book(segment, noneBySignal(), frame.kept)
-    }
+    const key = `corrupt:${frame.at}`
+    if (books.done[segment.sequence]?.parts.includes(key)) return
+    const name = corruptFileName(segment.sequence, frame.at)
+    await keepBytes(files, directory, name, file, frame.at, frame.bytes)
+    corrupt.add(name)
+    settle(segment, key, noneBySignal(), frame.kept ?? noneBySignal())
     options.onProblem({ kind: 'corrupt_frame', segment: segment.name, bytes: frame.bytes })
   }
 
-  function book(segment: SealedSegment, stored: BySignal, quarantined: BySignal): void {
+  function settle(segment: SealedSegment, part: string, stored: BySignal, quarantined: BySignal): void {
     addSignals(books.stored, stored)
     addSignals(books.quarantined, quarantined)
-    const left = entries.get(segment.sequence)?.left
-    for (const gone of [stored, quarantined]) {
-      subtractSignals(inJournal, gone)
-      if (left !== undefined) subtractSignals(left, gone)
-    }
-  }
-
-  function settle(
-    segment: SealedSegment,
-    part: { readonly table: number; readonly day: number },
-    stored: BySignal,
-    quarantined: BySignal,
-  ): void {
-    book(segment, stored, quarantined)
-    const done = books.done[segment.sequence] ?? []
-    done.push(`${part.table}:${part.day}`)
+    const done = books.done[segment.sequence] ?? { parts: [], gone: noneBySignal() }
     books.done[segment.sequence] = done
+    done.parts.push(part)
+    for (const gone of [stored, quarantined]) {
+      addSignals(done.gone, gone)
+      subtractSignals(inJournal, gone)
+    }
   }
 
   async function remove(segment: SealedSegment): Promise<void> {
@@ -680,7 +659,7 @@ export async function openJournal(options: JournalOptions): Promise<Journal> {
       segments: entries.size,
       oldestUnixMs,
       isFull: fullReason !== undefined,
-      corruptFrames,
+      corruptFrames: corrupt.size,
       commits: commit,
       accepted: sum(books.accepted, duplicates),
       duplicate: sum(books.duplicate, duplicates),

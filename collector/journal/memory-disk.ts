@@ -16,6 +16,8 @@ export type MemoryDisk = {
   /** Flips a bit of these bytes in the file of this name. */
   corrupt(name: RegExp, bytes: Buffer): void
   append(name: RegExp, bytes: Buffer): void
+  /** Keeps so many bytes, or all but so many. */
+  cut(name: RegExp, bytes: number): void
   overwrite(name: RegExp, at: number, bytes: Buffer): void
   listing(): readonly (readonly [name: string, text: string])[]
 }
@@ -63,7 +65,7 @@ export function openMemoryDisk(initial: ReadonlyMap<string, Node> = new Map()): 
         change('sync')
         node.durable = node.current
       },
-      read: async (target, at) => node.current.copy(target, 0, at),
+      read: async (target, at) => node.current.copy(target, 0, Math.min(at, node.current.length)),
       truncate: async (bytes) => {
         change()
         node.current = node.current.subarray(0, bytes)
@@ -128,6 +130,11 @@ export function openMemoryDisk(initial: ReadonlyMap<string, Node> = new Map()): 
     append: (name, bytes) => {
       const node = find(name)
       node.current = Buffer.concat([node.current, bytes])
+      node.durable = node.current
+    },
+    cut: (name, bytes) => {
+      const node = find(name)
+      node.current = node.current.subarray(0, bytes)
       node.durable = node.current
     },
     overwrite: (name, at, bytes) => {

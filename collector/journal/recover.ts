@@ -4,11 +4,12 @@
 // cut off: left there, a later commit of the same number would make them valid.
 import { join } from 'node:path'
 import type { Books } from './books.ts'
-import { addSignals } from './books.ts'
-import type { JournalFiles } from './files.ts'
-import { type BySignal, type FrameHead, noneBySignal, type Totals } from './frame.ts'
+import { addSignals, subtractSignals, writeWhole } from './books.ts'
+import type { JournalFile, JournalFiles } from './files.ts'
+import { type BySignal, type FrameHead, noneBySignal, signals, type Totals } from './frame.ts'
 import type { AnsweredRequest, JournalProblem } from './journal.ts'
 import {
+  corruptFileName,
   type Lane,
   readSegmentHeader,
   type SegmentHeader,
@@ -36,9 +37,10 @@ export type Recovered = {
   readonly answered: readonly AnsweredRequest[]
   readonly answeredFiles: ReadonlyMap<string, number>
   readonly problems: readonly JournalProblem[]
-  readonly corruptFrames: number
-  /** The records of a part that is done, by the rows of its table. */
-  recordsOfPart(sequence: number, key: string): BySignal
+  /** Names of the files for what could not be read. */
+  readonly corrupt: readonly string[]
+  /** Answered records of which nothing is left that can be read: what the books miss. */
+  readonly lost: BySignal
 }
 
 type Scanned = {
@@ -49,10 +51,14 @@ type Scanned = {
   readonly frames: readonly { readonly head: FrameHead; readonly end: number }[]
 }
 
+/** Bytes that may have been answered and cannot be read: behind the last frame of a segment, or all of one. */
+type Unreadable = { readonly sequence: number; readonly at: number; readonly bytes: number }
+
 export async function recoverSegments(input: {
   readonly files: JournalFiles
   readonly directory: string
   readonly books: Books
+  readonly headerOf: (sequence: number) => SegmentHeader
   readonly now: number
   readonly answeredMs: number
 }): Promise<Recovered> {
@@ -60,9 +66,9 @@ export async function recoverSegments(input: {
   const names = [...(await files.list(directory))].sort()
   const problems: JournalProblem[] = []
   const scanned: Scanned[] = []
-  const headless: string[] = []
+  const headless: { readonly sequence: number; readonly bytes: number }[] = []
+  const corrupt = new Set(names.filter((name) => name.endsWith('.corrupt')))
   let sequenceMax = 0
-  let corruptFrames = names.filter((name) => name.endsWith('.corrupt')).length
 
   for (const name of names) {
     const sequence = sequenceOfFile(name)
@@ -71,18 +77,19 @@ export async function recoverSegments(input: {
     const path = join(directory, name)
     const file = await files.open(path, 'read')
     try {
-      const opened = await readSegmentHeader(file, path)
-      if (opened.kind === 'torn') {
+      const opened = await readSegmentHeader(file, path, input.headerOf(sequence))
+      if (opened.kind === 'unreadable') {
         problems.push({ kind: 'torn_tail', segment: name, bytes: await file.size() })
-        headless.push(path)
+        headless.push({ sequence, bytes: await file.size() })
         continue
       }
+      if (opened.isRepaired) problems.push({ kind: 'corrupt_header', segment: name })
       const frames: { head: FrameHead; end: number }[] = []
       for await (const frame of scanFrames(file, opened.headerBytes)) {
         if (frame.kind === 'frame') frames.push({ head: frame.head, end: frame.dataAt + frame.header.dataBytes })
         else if (frame.kind === 'torn') problems.push({ kind: 'torn_tail', segment: name, bytes: frame.bytes })
         else {
-          corruptFrames++
+          corrupt.add(corruptFileName(sequence, frame.at))
           problems.push({ kind: 'corrupt_frame', segment: name, bytes: frame.bytes })
         }
       }
@@ -109,6 +116,7 @@ export async function recoverSegments(input: {
 
   const segments: RecoveredSegment[] = []
   const answered: AnsweredRequest[] = []
+  const unreadable: Unreadable[] = headless.map(({ sequence, bytes }) => ({ sequence, at: 0, bytes }))
   for (const each of scanned) {
     const records = noneBySignal()
     const requests: AnsweredRequest[] = []
@@ -120,13 +128,26 @@ export async function recoverSegments(input: {
       for (const request of head.record?.requests ?? []) requests.push({ ...request, unixMs: head.unixMs })
     }
     answered.push(...requests)
-    await cutTail(files, join(directory, segmentFileName(each.sequence)), each.bytes, end)
+    if (end < each.bytes) unreadable.push({ sequence: each.sequence, at: end, bytes: each.bytes - end })
     if (end > 0) {
       const { lane, createdUnixMs } = each.header
       segments.push({ ...each, bytes: end, lane, createdUnixMs, records, requests })
     }
   }
-  for (const path of headless) await files.remove(path)
+  const lost = lostRecords(books, totals ?? books, segments)
+  const isLost = lost.traces + lost.metrics + lost.logs > 0
+  for (const { sequence, at, bytes } of unreadable) {
+    const path = join(directory, segmentFileName(sequence))
+    // A tail that a crash tore was never answered, and the books miss nothing.
+    if (isLost) {
+      const name = corruptFileName(sequence, at)
+      const file = await files.open(path, 'read')
+      await keepBytes(files, directory, name, file, at, bytes).finally(() => file.close())
+      corrupt.add(name)
+      problems.push({ kind: 'corrupt_frame', segment: segmentFileName(sequence), bytes })
+    }
+    await cutTail(files, path, at)
+  }
 
   const answeredFiles = new Map<string, number>()
   for (const name of names.filter((each) => each.endsWith('.answered'))) {
@@ -144,14 +165,48 @@ export async function recoverSegments(input: {
     answered: answered.filter((request) => input.now - request.unixMs < input.answeredMs),
     answeredFiles,
     problems,
-    corruptFrames,
-    recordsOfPart: (sequence, key) => recordsOfPart(scanned, commit, sequence, key),
+    corrupt: [...corrupt],
+    lost,
   }
 }
 
+/** accepted = stored + in journal + quarantined + duplicate: what is missing from the right side was in frames of which not
+ *  even the head can be read. */
+function lostRecords(
+  books: Books,
+  totals: Pick<Totals, 'accepted' | 'duplicate'>,
+  segments: readonly RecoveredSegment[],
+): BySignal {
+  const lost = { ...totals.accepted }
+  for (const found of [totals.duplicate, books.stored, books.quarantined]) subtractSignals(lost, found)
+  for (const { sequence, records } of segments) {
+    subtractSignals(lost, records)
+    addSignals(lost, books.done[sequence]?.gone ?? noneBySignal())
+  }
+  for (const signal of signals) lost[signal] = Math.max(0, lost[signal])
+  return lost
+}
+
+/** Copies bytes of a segment into a file of their own, for whoever can read them. */
+export async function keepBytes(
+  files: JournalFiles,
+  directory: string,
+  name: string,
+  file: JournalFile,
+  at: number,
+  bytes: number,
+): Promise<void> {
+  if ((await files.list(directory)).includes(name)) return
+  const content = Buffer.alloc(Math.min(bytes, keptBytesMax))
+  await file.read(content, at)
+  await writeWhole(files, directory, name, content)
+}
+
+/** The largest segment, and more than the largest frame. */
+const keptBytesMax = 256 * 1024 * 1024
+
 /** Cuts a segment behind its last frame that counts; one without any is removed. */
-async function cutTail(files: JournalFiles, path: string, bytes: number, end: number): Promise<void> {
-  if (end === bytes) return
+async function cutTail(files: JournalFiles, path: string, end: number): Promise<void> {
   if (end === 0) return files.remove(path)
   const file = await files.open(path, 'change')
   try {
@@ -184,27 +239,4 @@ export function signalOfTable(table: number): keyof BySignal | undefined {
   if (table === 1) return 'logs'
   if (table >= metricTablesFrom && table <= metricTablesTo) return 'metrics'
   return undefined
-}
-
-function recordsOfPart(scanned: readonly Scanned[], commit: number, sequence: number, key: string): BySignal {
-  const gone = noneBySignal()
-  const [table, day] = key.split(':').map(Number)
-  const segment = scanned.find((each) => each.sequence === sequence)
-  for (const { head } of segment?.frames ?? []) {
-    if (head.commit > commit) continue
-    for (const block of head.blocks) {
-      if (block.table !== table || block.day !== day) continue
-      const signal = signalOfTable(block.table)
-      if (signal !== undefined) gone[signal] += block.rows
-      else for (const each of ['traces', 'metrics', 'logs'] as const) gone[each] += quarantinedOf(head, each)
-    }
-  }
-  return gone
-}
-
-/** A frame's records of a signal that are in no table of that signal are in its quarantine rows. */
-function quarantinedOf(head: FrameHead, signal: keyof BySignal): number {
-  let rows = 0
-  for (const block of head.blocks) if (signalOfTable(block.table) === signal) rows += block.rows
-  return head.kept[signal] - rows
 }

@@ -31,6 +31,7 @@ export type SegmentHeader = {
 export const formatVersion = 1
 const magic = Buffer.from('TLSEG')
 const headerFixedBytes = 16
+const headerTextBytesMax = 1024 * 1024
 
 /** A file of the journal that this program must not touch: of another format, or not a segment at all. */
 export class UnknownFormat extends Error {
@@ -39,6 +40,11 @@ export class UnknownFormat extends Error {
 
 export function segmentFileName(sequence: number): string {
   return `${String(sequence).padStart(12, '0')}.segment`
+}
+
+/** Where the bytes of a segment that could not be read are kept. */
+export function corruptFileName(sequence: number, at: number): string {
+  return `${segmentFileName(sequence)}-${at}.corrupt`
 }
 
 export function sequenceOfFile(name: string): number | undefined {
@@ -62,32 +68,42 @@ export function encodeSegmentHeader(header: SegmentHeader): Buffer {
 }
 
 export type OpenedSegment =
-  | { readonly kind: 'segment'; readonly header: SegmentHeader; readonly headerBytes: number }
-  /** The crash came before the header was whole; nothing in it was ever answered. */
-  | { readonly kind: 'torn' }
+  | {
+      readonly kind: 'segment'
+      readonly header: SegmentHeader
+      readonly headerBytes: number
+      readonly isRepaired: boolean
+    }
+  /** Broken, or the crash came before it was whole: then nothing in the file was ever answered. */
+  | { readonly kind: 'unreadable' }
 
-export async function readSegmentHeader(file: JournalFile, path: string): Promise<OpenedSegment> {
+/** `own` is the header that this program would have written: if it is broken and a frame stands right behind where that
+ *  would end, that is what it was. */
+export async function readSegmentHeader(file: JournalFile, path: string, own: SegmentHeader): Promise<OpenedSegment> {
   const fixed = Buffer.alloc(headerFixedBytes)
-  if ((await file.read(fixed, 0)) < headerFixedBytes) return { kind: 'torn' }
-  if (!fixed.subarray(0, magic.length).equals(magic)) {
-    if (fixed.every((byte) => byte === 0)) return { kind: 'torn' }
+  const isWhole = (await file.read(fixed, 0)) === headerFixedBytes
+  const isOurs = fixed.subarray(0, magic.length).equals(magic)
+  if (isWhole && isOurs) {
+    const version = fixed.readUInt16LE(6)
+    if (version !== formatVersion) {
+      throw new UnknownFormat(
+        `${path} has the journal format ${version}, and this collector knows ${formatVersion}: run the version that wrote it until the journal is empty`,
+      )
+    }
+    const text = Buffer.alloc(Math.min(fixed.readUInt32LE(8), headerTextBytesMax))
+    if ((await file.read(text, headerFixedBytes)) === text.length && crc32(text) === fixed.readUInt32LE(12)) {
+      const header = JSON.parse(text.toString()) as SegmentHeader
+      return { kind: 'segment', header, headerBytes: headerFixedBytes + text.length, isRepaired: false }
+    }
+  }
+  const headerBytes = encodeSegmentHeader(own).length
+  if ((await frameAt(file, headerBytes, await file.size())) !== undefined) {
+    return { kind: 'segment', header: own, headerBytes, isRepaired: true }
+  }
+  if (isWhole && !isOurs && !fixed.every((byte) => byte === 0)) {
     throw new UnknownFormat(`${path} does not begin as a segment does; the journal holds only what the collector wrote`)
   }
-  const version = fixed.readUInt16LE(6)
-  if (version !== formatVersion) {
-    throw new UnknownFormat(
-      `${path} has the journal format ${version}, and this collector knows ${formatVersion}: run the version that wrote it until the journal is empty`,
-    )
-  }
-  const text = Buffer.alloc(Math.min(fixed.readUInt32LE(8), 1024 * 1024))
-  if ((await file.read(text, headerFixedBytes)) < text.length || crc32(text) !== fixed.readUInt32LE(12)) {
-    return { kind: 'torn' }
-  }
-  return {
-    kind: 'segment',
-    header: JSON.parse(text.toString()) as SegmentHeader,
-    headerBytes: headerFixedBytes + text.length,
-  }
+  return { kind: 'unreadable' }
 }
 
 export type ScannedFrame =

@@ -6,19 +6,16 @@
 // before this one may have made it) is decided by counting: all there, or nothing there. Doubt goes first.
 //
 // A table that refuses is left alone for a while; the other tables of the segment, and of those behind it, go on.
-import { type AnyBlock, appendIndex, type Block, isBlockOf, openBlock } from '@tallylight/storage/clickhouse/block.ts'
-import type { ClickHouse, InsertOutcome, Settings } from '@tallylight/storage/clickhouse/client.ts'
-import { nativeBlock } from '@tallylight/storage/clickhouse/native.ts'
+import { type AnyBlock, isBlockOf } from '@tallylight/storage/clickhouse/block.ts'
+import type { ClickHouse, InsertOutcome } from '@tallylight/storage/clickhouse/client.ts'
 import type { TargetTable } from '@tallylight/storage/clickhouse/schema.ts'
-import { rowText, sliceBlock, textOf } from '@tallylight/storage/clickhouse/slice.ts'
-import { appendText, appendUint16, appendUint64 } from '@tallylight/storage/clickhouse/stream.ts'
-import { quarantineTable, tracesTable, traceTimesTable } from '@tallylight/storage/clickhouse/tables.ts'
+import { countTexts } from '@tallylight/storage/clickhouse/slice.ts'
+import { quarantineTable, tracesTable } from '@tallylight/storage/clickhouse/tables.ts'
 import { traceTimesOf } from '@tallylight/storage/clickhouse/trace-times.ts'
 import { type BySignal, noneBySignal } from '../journal/frame.ts'
 import type { Journal, LoadedSegment, SealedSegment } from '../journal/journal.ts'
 import { signalOfTable } from '../journal/recover.ts'
-import { internBytes } from '../otlp/walk.ts'
-import { loggable, remedyOf } from './refusals.ts'
+import { bringPart, type Part } from './part.ts'
 
 export type SinkOptions = {
   readonly journal: () => Pick<Journal, 'load' | 'settle' | 'remove'>
@@ -41,8 +38,6 @@ export type SinkBounds = {
 }
 
 export type SinkProblem = { readonly table: string; readonly kind: string; readonly message: string }
-
-type Refused = Extract<InsertOutcome, { kind: 'refused' }>
 export type InsertReport = {
   readonly table: string
   readonly rows: number
@@ -60,44 +55,37 @@ export type ClickHouseSink = {
   run(signal: AbortSignal): Promise<void>
 }
 
-/** A part of a segment: one table and day. Trace times are derived from the spans and are a part of their own. */
-type Part = {
-  readonly key: string
-  readonly table: number
-  readonly day: number
-  readonly name: string
-  readonly block: AnyBlock
-}
-
 type Waiting = {
   readonly segment: SealedSegment
-  readonly done: Set<string>
+  /** Parts that ClickHouse has said it has, and when. */
+  readonly done: Map<string, number>
   readonly doubtful: Set<string>
+  /** Parts that the books have: one that is brought again is not booked again. */
+  readonly booked: Set<string>
   isAllDoubtful: boolean
   /** Tables that are still to be written, known once the segment was loaded. */
   tables: Set<string> | undefined
-  storedMs: number | undefined
+  /** When the journal may forget it, once all of it is stored: at once where the tables sync. */
+  forgetMs: number | undefined
 }
-
-/** Rows from–to of a part that were inserted, or put into quarantine, by themselves. */
-type Piece = { readonly from: number; readonly to: number; readonly isQuarantined: boolean }
-
-type PartResult = { readonly kind: 'done'; readonly quarantined: BySignal } | { readonly kind: 'later' }
 
 export function openClickHouseSink(options: SinkOptions): ClickHouseSink {
   const { clickhouse, bounds, now } = options
   const waiting: Waiting[] = []
   const pauses = new Map<string, { untilMs: number; delayMs: number }>()
   let wake: (() => void) | undefined
+  /** When ClickHouse was last not reached, until it was asked whether it has started anew since. */
+  let lostTouchMs = 0
 
   function enqueue(segment: SealedSegment): void {
     waiting.push({
       segment,
-      done: new Set(segment.done),
+      done: new Map([...segment.done].map((key) => [key, 0])),
       doubtful: new Set(),
+      booked: new Set(segment.done),
       isAllDoubtful: !segment.isFresh,
       tables: undefined,
-      storedMs: undefined,
+      forgetMs: undefined,
     })
     wake?.()
   }
@@ -107,22 +95,64 @@ export function openClickHouseSink(options: SinkOptions): ClickHouseSink {
     while (!signal.aborted) {
       const targets = options.targets()
       const next = targets === undefined ? undefined : nextWaiting()
-      if (targets === undefined || next === undefined) {
-        await pause(signal)
-        continue
-      }
-      await bring(next, targets)
+      if (targets === undefined || next === undefined) await pause(signal)
+      else await bring(next, targets)
+      if (targets !== undefined && !isPaused(everything)) await forgetStored(targets)
     }
   }
 
   /** The oldest segment with a table that is not paused; those in doubt before the others. */
   function nextWaiting(): Waiting | undefined {
     if (isPaused(everything)) return undefined
-    const ready = waiting.filter((each) => {
-      if (each.storedMs !== undefined) return now() - each.storedMs >= bounds.graceMs
-      return each.tables === undefined || [...each.tables].some((table) => !isPaused(table))
-    })
+    const ready = waiting.filter(
+      ({ forgetMs, tables }) =>
+        forgetMs === undefined && (tables === undefined || [...tables].some((table) => !isPaused(table))),
+    )
     return ready.find((each) => each.isAllDoubtful || each.doubtful.size > 0) ?? ready[0]
+  }
+
+  /** Removes what is stored and safe. A server that does not sync may have lost, with its power, what it said it has: it is
+   *  asked when it was not reached, and before anything is forgotten, and what it had before its start is brought again. */
+  async function forgetStored(targets: ReadonlyMap<string, TargetTable>): Promise<void> {
+    const isDue = ({ forgetMs }: Waiting): boolean => forgetMs !== undefined && forgetMs <= now()
+    const isInDoubt = (each: Waiting): boolean => isDue(each) || oldestDoneMs(each) < lostTouchMs
+    if (!isDurable(targets) && waiting.some(isInDoubt)) {
+      const startedMs = await askStart()
+      if (startedMs === undefined) return
+      lostTouchMs = 0
+      for (const each of waiting) if (oldestDoneMs(each) <= startedMs) bringAgain(each)
+    }
+    for (const each of waiting.filter(isDue)) await forget(each)
+  }
+
+  /** When the server started, by our clock, at the latest: it tells whole seconds. */
+  async function askStart(): Promise<number | undefined> {
+    try {
+      const [row] = await clickhouse.query<{ seconds: number }>('SELECT toUInt32(uptime()) AS seconds')
+      return now() - (row?.seconds ?? 0) * 1000
+    } catch (error) {
+      options.onProblem({ table: '', kind: 'uptime_unknown', message: String(error) })
+      lostTouchMs = now()
+      pauseFor(everything)
+      return undefined
+    }
+  }
+
+  function bringAgain(each: Waiting): void {
+    each.forgetMs = undefined
+    each.tables = undefined
+    each.isAllDoubtful = true
+    each.done.clear()
+  }
+
+  async function forget(each: Waiting): Promise<void> {
+    try {
+      await options.journal().remove(each.segment)
+      waiting.splice(waiting.indexOf(each), 1)
+    } catch (error) {
+      options.onProblem({ table: '', kind: 'remove_failed', message: `${each.segment.name}: ${String(error)}` })
+      pauseFor(everything)
+    }
   }
 
   function isPaused(table: string): boolean {
@@ -150,35 +180,26 @@ export function openClickHouseSink(options: SinkOptions): ClickHouseSink {
 
   async function bring(each: Waiting, targets: ReadonlyMap<string, TargetTable>): Promise<void> {
     const { segment } = each
-    if (each.storedMs === undefined) {
-      let loaded: LoadedSegment
-      try {
-        loaded = await options.journal().load(segment)
-      } catch (error) {
-        options.onProblem({ table: '', kind: 'load_failed', message: `${segment.name}: ${String(error)}` })
-        pauseFor(everything)
-        return
-      }
-      try {
-        const parts = partsOf(loaded).filter((part) => !each.done.has(part.key))
-        each.tables = new Set(parts.map((part) => part.name))
-        await Promise.all(groupByTable(parts).map((group) => bringTable(each, group, loaded, targets)))
-      } finally {
-        loaded.release()
-      }
-      if (each.tables.size > 0) return
-      each.isAllDoubtful = false
-      each.storedMs = now()
-      const isDurable = [...targets.values()].every((target) => target.isDurable)
-      if (!isDurable && bounds.graceMs > 0) return
+    // The power that a run before this one lost may have been the server's too.
+    if (!each.segment.isFresh && !isDurable(targets) && each.tables === undefined) each.done.clear()
+    let loaded: LoadedSegment
+    try {
+      loaded = await options.journal().load(segment)
+    } catch (error) {
+      options.onProblem({ table: '', kind: 'load_failed', message: `${segment.name}: ${String(error)}` })
+      pauseFor(everything)
+      return
     }
     try {
-      await options.journal().remove(segment)
-      waiting.splice(waiting.indexOf(each), 1)
-    } catch (error) {
-      options.onProblem({ table: '', kind: 'remove_failed', message: `${segment.name}: ${String(error)}` })
-      pauseFor(everything)
+      const parts = partsOf(loaded).filter((part) => !each.done.has(part.key))
+      each.tables = new Set(parts.map((part) => part.name))
+      await Promise.all(groupByTable(parts).map((group) => bringTable(each, group, loaded, targets)))
+    } finally {
+      loaded.release()
     }
+    if (each.tables.size > 0) return
+    each.isAllDoubtful = false
+    each.forgetMs = isDurable(targets) ? now() : now() + bounds.graceMs
   }
 
   async function bringTable(
@@ -191,218 +212,44 @@ export function openClickHouseSink(options: SinkOptions): ClickHouseSink {
       const target = targets.get(part.name)
       if (target === undefined || isPaused(part.name) || isPaused(everything)) return
       const isDoubtful = each.isAllDoubtful || each.doubtful.has(part.key)
-      const work = openPart(each, part, target, targets, loaded.header.insertSettings)
-      const result = await work.bring(0, part.block.rows, isDoubtful)
-      if (result.kind === 'later') return
-      each.done.add(part.key)
+      const result = await bringPart(
+        { ...options, segment: each.segment, part, target, targets, settings: loaded.header.insertSettings },
+        isDoubtful,
+      )
+      if (result.kind === 'later') {
+        if (result.isDoubtful) each.doubtful.add(part.key)
+        if (result.reason === 'unreachable' || result.reason === 'in_doubt') lostTouchMs = now()
+        if (result.reason === 'unreachable') pauseFor(everything)
+        pauseFor(part.name)
+        options.onProblem({ table: part.name, kind: result.reason, message: result.message })
+        return
+      }
+      each.done.set(part.key, now())
       each.doubtful.delete(part.key)
       pauses.delete(part.name)
-      settle(each.segment, part, loaded, result.quarantined)
+      if (!each.booked.has(part.key)) settle(each.segment, part, result.refusedRows)
+      each.booked.add(part.key)
     }
     each.tables?.delete(parts[0]?.name ?? '')
   }
 
-  function settle(segment: SealedSegment, part: Part, loaded: LoadedSegment, refused: BySignal): void {
+  function settle(segment: SealedSegment, part: Part, refusedRows: number): void {
     const stored = noneBySignal()
-    const quarantined = { ...refused }
-    const signal = signalOfTable(part.table)
-    if (part.name === quarantineTable.name) {
-      const all = quarantinedIn(segment, loaded)
-      for (const each of ['traces', 'metrics', 'logs'] as const) quarantined[each] += all[each]
-    } else if (part.name !== traceTimesTable.name && signal !== undefined) {
-      stored[signal] = part.block.rows - refused[signal]
-    }
-    const table = part.name === traceTimesTable.name ? traceTimesNumber : part.table
-    options.journal().settle(segment, { table, day: part.day }, stored, quarantined)
-  }
-
-  /** Inserts a part, whole or in pieces, and decides doubt by counting. */
-  function openPart(
-    each: Waiting,
-    part: Part,
-    target: TargetTable,
-    targets: ReadonlyMap<string, TargetTable>,
-    settings: Settings,
-  ) {
-    const { segment } = each
     const quarantined = noneBySignal()
-    let refusedRows = 0
-    let takenRows = 0
-    let pieces: readonly Piece[] | undefined
-
-    const pieceName = (from: number, to: number): string =>
-      from === 0 && to === part.block.rows ? segment.name : `${segment.name}/${part.key}/${from}-${to}`
-
-    async function bring(from: number, to: number, isDoubtful: boolean): Promise<PartResult> {
-      const name = pieceName(from, to)
-      if (isDoubtful && target.hasSegment) {
-        const counted = await countOf(name, from, to)
-        if (counted === undefined) return later('unreachable', 'could not ask what is there')
-        if (counted.whole === to - from) {
-          takenRows += to - from
-          return done()
-        }
-        if (counted.isQuarantined) {
-          addRefused(from, to)
-          return done()
-        }
-        if (counted.whole > 0)
-          return later('partial', `${name} has ${counted.whole} rows of ${to - from}; inserts are all or nothing`)
-        if (counted.hasPieces) return halves(from, to, true)
-      }
-      const startedMs = now()
-      const rows = from === 0 && to === part.block.rows ? part.block : sliceBlock(part.block, from, to)
-      const outcome = await clickhouse.insertNative(
-        target.name,
-        target.columns.map(([column]) => column),
-        { ...settings, insert_deduplication_token: `${name}:${part.name}:${part.day}` },
-        nativeBlock(rows, target.columns, name),
-      )
-      options.onInsert({
-        table: part.name,
-        rows: to - from,
-        seconds: (now() - startedMs) / 1000,
-        outcome: outcome.kind,
-        lagSeconds: (now() - segment.createdUnixMs) / 1000,
-      })
-      switch (outcome.kind) {
-        case 'inserted':
-          takenRows += to - from
-          return done()
-        case 'unreachable':
-          pauseFor(everything)
-          return later(outcome.kind, outcome.message)
-        case 'in_doubt':
-          each.doubtful.add(part.key)
-          return later(outcome.kind, outcome.message)
-        case 'refused':
-          return refused(outcome, from, to)
-        default:
-          return outcome satisfies never
-      }
+    if (part.signal !== undefined) {
+      stored[part.signal] = part.block.rows - refusedRows
+      quarantined[part.signal] = refusedRows
+    } else if (part.name === quarantineTable.name) {
+      for (const [signal, rows] of countTexts(part.block, 'Signal')) quarantined[signal as keyof BySignal] += rows
     }
-
-    async function refused(refusal: Refused, from: number, to: number): Promise<PartResult> {
-      const remedy = remedyOf(refusal.code)
-      const message = loggable(refusal)
-      // A refusal may come after the rows were written, from a view of the user's behind the table: what was refused is
-      // counted before it is sent again, in whatever pieces.
-      each.doubtful.add(part.key)
-      if (remedy === 'retry' || remedy === 'mend') return later(remedy, message)
-      const counted = target.hasSegment ? await countOf(pieceName(from, to), from, to) : undefined
-      if (counted?.whole === to - from) {
-        takenRows += to - from
-        options.onProblem({ table: part.name, kind: 'stored_though_refused', message })
-        return done()
-      }
-      if (to - from > 1) {
-        options.onProblem({
-          table: part.name,
-          kind: remedy,
-          message: `${message}; its ${to - from} rows are tried in halves`,
-        })
-        return halves(from, to, true)
-      }
-      if (remedy === 'halve') return later(remedy, message)
-      if (takenRows === 0 && refusedRows >= bounds.refusedRowsMax) {
-        return later('mend', `${message}; ${refusedRows} rows refused and none taken, so it is not the rows`)
-      }
-      return putAside(from, refusal)
-    }
-
-    async function halves(from: number, to: number, isDoubtful: boolean): Promise<PartResult> {
-      const middle = from + Math.floor((to - from) / 2)
-      const first = await bring(from, middle, isDoubtful)
-      if (first.kind === 'later') return first
-      return bring(middle, to, isDoubtful)
-    }
-
-    async function putAside(row: number, refusal: Refused): Promise<PartResult> {
-      const aside = targets.get(quarantineTable.name)
-      if (aside === undefined) return later('mend', 'there is no quarantine table')
-      const name = pieceName(row, row + 1)
-      const reason = `${refusal.type} (${refusal.code}): ${refusal.message}`
-      const block = quarantineBlock(part, sliceBlock(part.block, row, row + 1), reason, now())
-      const outcome = await clickhouse.insertNative(
-        aside.name,
-        aside.columns.map(([column]) => column),
-        { ...settings, insert_deduplication_token: `${name}:${part.name}:quarantine` },
-        nativeBlock(block, aside.columns, name),
-      )
-      if (outcome.kind !== 'inserted') return later(outcome.kind, outcome.message)
-      addRefused(row, row + 1)
-      options.onProblem({ table: part.name, kind: 'quarantined', message: loggable(refusal) })
-      return done()
-    }
-
-    function addRefused(from: number, to: number): void {
-      refusedRows += to - from
-      const signal = signalOfTable(part.table)
-      if (signal !== undefined && part.name !== traceTimesTable.name) quarantined[signal] += to - from
-    }
-
-    /** What there is of rows from–to: as one insert, as smaller pieces, or in quarantine. Undefined when nobody can say. */
-    async function countOf(
-      name: string,
-      from: number,
-      to: number,
-    ): Promise<{ whole: number; hasPieces: boolean; isQuarantined: boolean } | undefined> {
-      try {
-        const [counted] = await clickhouse.query<{ whole: string }>(
-          `SELECT count() AS whole FROM ${target.name} WHERE Segment = {name:String}`,
-          { name },
-        )
-        pieces ??= await findPieces()
-        const inside = pieces.filter(
-          (piece) => piece.from >= from && piece.to <= to && piece.to - piece.from < to - from,
-        )
-        const isQuarantined = pieces.some((piece) => piece.isQuarantined && piece.from === from && piece.to === to)
-        return { whole: Number(counted?.whole ?? 0), hasPieces: inside.length > 0, isQuarantined }
-      } catch (error) {
-        options.onProblem({ table: part.name, kind: 'count_failed', message: String(error) })
-        return undefined
-      }
-    }
-
-    /** The pieces that a run before this one, or this part's last try, has brought to the table or the quarantine. */
-    async function findPieces(): Promise<readonly Piece[]> {
-      const prefix = `${segment.name}/${part.key}/`
-      const found: Piece[] = []
-      for (const [table, isQuarantined] of [
-        [target, false],
-        [targets.get(quarantineTable.name), true],
-      ] as const) {
-        if (table === undefined) continue
-        const names = await clickhouse.query<{ name: string }>(
-          `SELECT DISTINCT Segment AS name FROM ${table.name} WHERE startsWith(Segment, {prefix:String})`,
-          { prefix },
-        )
-        for (const { name } of names) {
-          const range = /(\d+)-(\d+)$/.exec(name)
-          if (range !== null) found.push({ from: Number(range[1]), to: Number(range[2]), isQuarantined })
-        }
-      }
-      return found
-    }
-
-    function later(kind: string, message: string): PartResult {
-      pauseFor(part.name)
-      options.onProblem({ table: part.name, kind, message })
-      return { kind: 'later' }
-    }
-
-    function done(): PartResult {
-      return { kind: 'done', quarantined }
-    }
-
-    return { bring }
+    options.journal().settle(segment, part.key, stored, quarantined)
   }
 
   return {
     enqueue,
     run,
     status: () => ({
-      waiting: waiting.filter((each) => each.storedMs === undefined).length,
+      waiting: waiting.filter((each) => each.forgetMs === undefined).length,
       failingTables: [...pauses.keys()].filter((table) => isPaused(table)),
     }),
   }
@@ -413,49 +260,29 @@ const everything = '*'
 /** The number of trace times in the books: no table of the journal has it. */
 const traceTimesNumber = 1000
 
+/** Infinity while nothing is done. */
+function oldestDoneMs({ done }: Waiting): number {
+  return Math.min(...done.values())
+}
+
+function isDurable(targets: ReadonlyMap<string, TargetTable>): boolean {
+  return [...targets.values()].every((target) => target.isDurable)
+}
+
 function partsOf(loaded: LoadedSegment): readonly Part[] {
   const parts: Part[] = []
   for (const { table, day, block } of loaded.parts) {
     if (block.rows === 0) continue
-    parts.push({ key: `${table}:${day}`, table, day, name: block.table.name, block })
-    if (!isBlockOf(block, tracesTable)) continue
-    parts.push({
-      key: `${traceTimesNumber}:${day}`,
-      table,
-      day,
-      name: traceTimesTable.name,
-      block: traceTimesOf(block),
-    })
+    parts.push(partOf(table, day, block, signalOfTable(table)))
+    if (isBlockOf(block, tracesTable)) parts.push(partOf(traceTimesNumber, day, traceTimesOf(block), undefined))
   }
   return parts
 }
 
+function partOf(table: number, day: number, block: AnyBlock, signal: Part['signal']): Part {
+  return { key: `${table}:${day}`, day, name: block.table.name, block, signal }
+}
+
 function groupByTable(parts: readonly Part[]): readonly (readonly Part[])[] {
   return [...Map.groupBy(parts, (part) => part.name).values()]
-}
-
-/** Records of a segment that are in its quarantine rows: what its tables do not hold. */
-function quarantinedIn(segment: SealedSegment, loaded: LoadedSegment): BySignal {
-  const left = { ...segment.records }
-  for (const part of loaded.parts) {
-    const signal = signalOfTable(part.table)
-    if (signal !== undefined) left[signal] -= part.rows
-  }
-  return left
-}
-
-function quarantineBlock(part: Part, row: AnyBlock, message: string, nowMs: number): Block<typeof quarantineTable> {
-  const block = openBlock(quarantineTable, part.day)
-  const { columns } = block
-  const unixNano = BigInt(nowMs) * 1_000_000n
-  appendIndex(columns.TenantId, internBytes(columns.TenantId, Buffer.from(textOf(row, 'TenantId'))))
-  appendUint16(columns.RetentionDays.data, Number(textOf(row, 'RetentionDays')))
-  appendUint64(columns.Time.data, Number(unixNano & 0xffff_ffffn), Number(unixNano >> 32n))
-  appendIndex(columns.Signal, internBytes(columns.Signal, Buffer.from(signalOfTable(part.table) ?? '')))
-  appendIndex(columns.Reason, internBytes(columns.Reason, Buffer.from('refused_by_table')))
-  appendText(columns.Message.data, Buffer.from(`${part.name}: ${message}`))
-  appendIndex(columns.Format, internBytes(columns.Format, Buffer.from('json')))
-  appendText(columns.Record.data, Buffer.from(rowText(row)))
-  block.rows = 1
-  return block
 }

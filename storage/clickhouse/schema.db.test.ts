@@ -164,6 +164,8 @@ test('schema: our own tables are verified without a word, durable, with window, 
       hasTenant: true,
       hasSegment: true,
       isDurable: true,
+      insertsWhole: true,
+      isReplicated: false,
       deduplicationWindow: 10_000,
     })
     expect(target.columns).toEqual(wanted.find((table) => table.name === name)?.columns)

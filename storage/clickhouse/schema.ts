@@ -4,7 +4,14 @@
 // warning: it is for the user to weigh.
 import { type ClickHouse, insertSettings } from './client.ts'
 import { takes } from './column-types.ts'
-import { isMergeTree, readServerTables, type ServerTable, type ServerTables, viewsOn } from './server-tables.ts'
+import {
+  isMergeTree,
+  isReplicated,
+  readServerTables,
+  type ServerTable,
+  type ServerTables,
+  viewsOn,
+} from './server-tables.ts'
 import {
   type ColumnDefinition,
   journalTables,
@@ -27,6 +34,9 @@ export type TargetTable = {
   readonly hasSegment: boolean
   /** An answered insert is on the disk, and stays there through merges. */
   readonly isDurable: boolean
+  /** The rows of one day come as one part: all or none. */
+  readonly insertsWhole: boolean
+  readonly isReplicated: boolean
   /** How many inserts the table remembers by token; 0: a repeated one doubles its rows. */
   readonly deduplicationWindow: number
 }
@@ -131,6 +141,8 @@ function judgeTable(
     hasTenant: sent.has('TenantId'),
     hasSegment: sent.has(segmentColumn),
     isDurable: server.isDurable(found),
+    insertsWhole: isMergeTree(found) && isPartitionedByDays(found.partition_key),
+    isReplicated: isReplicated(found),
     deduplicationWindow: server.deduplicationWindow(found),
   }
   if (found.engine === 'Distributed') {
@@ -217,6 +229,11 @@ function warnOfViews(table: ServerTable, server: ServerTables, warnings: string[
       )
     }
   }
+}
+
+/** By the day of a column, or by what whole days are in. */
+function isPartitionedByDays(key: string): boolean {
+  return key === '' || /^(toDate|toMonday|toStartOf(Week|Month|Year)|toYear|toYYYYMM|toYYYYMMDD)\([\w.`]+\)$/.test(key)
 }
 
 export function quoteName(name: string): string {

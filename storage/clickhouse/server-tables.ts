@@ -14,6 +14,7 @@ export type ServerTable = {
   readonly name: string
   readonly engine: string
   readonly engine_full: string
+  readonly partition_key: string
   readonly create_table_query: string
   readonly uuid: string
   readonly dependencies_database: readonly string[]
@@ -32,7 +33,7 @@ export type ServerTables = {
 
 export async function readServerTables(client: ClickHouse, database: string): Promise<ServerTables> {
   const everything = await client.query<ServerTable>(
-    `SELECT database, name, engine, engine_full, create_table_query, toString(uuid) AS uuid, dependencies_database, dependencies_table
+    `SELECT database, name, engine, engine_full, partition_key, create_table_query, toString(uuid) AS uuid, dependencies_database, dependencies_table
      FROM system.tables WHERE database NOT IN ('system', 'information_schema', 'INFORMATION_SCHEMA')`,
   )
   const columns = await client.query<ServerColumn>(
@@ -82,7 +83,7 @@ export function isMergeTree(table: ServerTable): boolean {
   return table.engine.endsWith('MergeTree')
 }
 
-function isReplicated(table: ServerTable): boolean {
+export function isReplicated(table: ServerTable): boolean {
   return /^(Replicated|Shared)/.test(table.engine)
 }
 

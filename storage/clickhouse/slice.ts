@@ -91,6 +91,15 @@ export function textOf(block: AnyBlock, name: string): string {
   return String(valuesOf(columnOf(block, name), 1)[0])
 }
 
+/** How often each text stands in a LowCardinality column. */
+export function countTexts(block: AnyBlock, name: string): ReadonlyMap<string, number> {
+  const counts = new Map<string, number>()
+  for (const text of valuesOf(columnOf(block, name), block.rows)) {
+    counts.set(String(text), (counts.get(String(text)) ?? 0) + 1)
+  }
+  return counts
+}
+
 function valuesOf(column: Column, count: number): readonly unknown[] {
   switch (column.kind) {
     case 'segmentName':

@@ -1,0 +1,212 @@
+// The sink alone, on a journal that can lose its power and a ClickHouse that can lose its rows: what it counts, what it
+// brings again, and what it lets go.
+import { rm } from 'node:fs/promises'
+import { type Journal, openJournal, type SealedSegment } from '@tallylight/collector/journal/journal.ts'
+import { type MemoryDisk, openMemoryDisk } from '@tallylight/collector/journal/memory-disk.ts'
+import { limits } from '@tallylight/collector/limits.ts'
+import { openAccept } from '@tallylight/collector/receive/accept.ts'
+import { openInflate } from '@tallylight/collector/receive/inflate.ts'
+import { parseTenantId } from '@tallylight/collector/receive/request.ts'
+import { openClickHouseSink, type SinkProblem } from '@tallylight/collector/sinks/clickhouse.ts'
+import { countStatement } from '@tallylight/collector/sinks/counting.ts'
+import { type ClickHouse, insertSettings } from '@tallylight/storage/clickhouse/client.ts'
+import type { EmbeddedClickHouse } from '@tallylight/storage/clickhouse/embedded.ts'
+import { migrateClickHouse } from '@tallylight/storage/clickhouse/migrate.ts'
+import { verifySchema } from '@tallylight/storage/clickhouse/schema.ts'
+import { tracesTable } from '@tallylight/storage/clickhouse/tables.ts'
+import { afterEach, beforeEach, expect, test, vi } from 'vitest'
+import { spansRequest } from '../spans.ts'
+import { countOf, openOwner, spans, startServer } from './own-server.ts'
+
+const rows = 200
+let stack: AsyncDisposableStack
+let server: EmbeddedClickHouse
+let owner: ClickHouse
+beforeEach(async () => {
+  stack = new AsyncDisposableStack()
+  server = await startServer(stack)
+  owner = openOwner(server, stack)
+  await migrateClickHouse(owner)
+})
+afterEach(() => stack.disposeAsync())
+
+type Run = {
+  readonly journal: Journal
+  readonly problems: readonly SinkProblem[]
+  /** The answer to a request with these spans. */
+  send(from: number, count: number): Promise<string>
+  stop(): Promise<void>
+}
+
+/** A collector without its ports: the journal on `disk`, the road into it, and the sink. */
+async function run(disk: MemoryDisk, graceMs = 600_000): Promise<Run> {
+  const sealed: SealedSegment[] = []
+  let take = (segment: SealedSegment): void => void sealed.push(segment)
+  const journal = await openJournal({
+    directory: '/journal',
+    files: disk.files,
+    now: Date.now,
+    insertSettings,
+    bounds: {
+      ...limits,
+      liveAgeMsMax: 20,
+      lateAgeMsMax: 20,
+      reserveBytes: () => 0,
+      answeredMs: limits.duplicateWindowMs,
+    },
+    onSealed: (segment) => take(segment),
+    onProblem: () => undefined,
+  })
+  const schema = await verifySchema(owner)
+  if (schema.kind === 'deviates') throw new Error(schema.problems.join())
+  const problems: SinkProblem[] = []
+  const sink = openClickHouseSink({
+    journal: () => journal,
+    clickhouse: owner,
+    targets: () => schema.targets,
+    now: Date.now,
+    bounds: { retryMsMin: 20, retryMsMax: 200, graceMs, refusedRowsMax: limits.sinkRefusedRowsMax },
+    onProblem: (problem) => problems.push(problem),
+    onInsert: () => undefined,
+  })
+  for (const segment of sealed) sink.enqueue(segment)
+  take = sink.enqueue
+  const stopping = new AbortController()
+  const running = sink.run(stopping.signal)
+  const accept = openAccept({
+    journal,
+    inflate: openInflate({ concurrentMax: 1 }),
+    inflatedBytesMax: limits.requestInflatedBytesMax,
+    duplicates: undefined,
+    ingestLimits: { charge: () => undefined },
+    retentionDays: () => () => 30,
+    now: Date.now,
+    onWalked: () => undefined,
+  })
+  const tenant = parseTenantId('default')
+  if (tenant === undefined) throw new Error('default is a tenant')
+  const identity = { tenant, roles: new Set(['ingest' as const]), manyTenants: false, keyId: '' }
+  return {
+    journal,
+    problems,
+    send: async (from, count) => {
+      const body = spansRequest(spans(from + count, () => 'sink').slice(from))
+      const request = { signal: 'traces', identity, encoding: 'protobuf', contentEncoding: 'identity', body } as const
+      return (await accept(request)).kind
+    },
+    stop: async () => {
+      await journal.stop()
+      stopping.abort()
+      await running
+    },
+  }
+}
+
+function books({ journal }: Run): Readonly<Record<string, number>> {
+  const { accepted, stored, inJournal, quarantined, duplicate } = journal.status()
+  expect(accepted.traces).toBe(stored.traces + inJournal.traces + quarantined.traces + duplicate.traces)
+  return { stored: stored.traces, inJournal: inJournal.traces, quarantined: quarantined.traces }
+}
+
+const untilStored = (of: Run, count: number) =>
+  vi.waitUntil(() => of.journal.status().stored.traces === count, { timeout: 20_000, interval: 10 })
+const untilEmpty = ({ journal }: Run) =>
+  vi.waitUntil(() => journal.status().inJournal.traces === 0 && journal.status().segments === 0, {
+    timeout: 20_000,
+    interval: 10,
+  })
+
+test('sink: counting an insert in doubt looks into the partition of its day alone', async () => {
+  await owner.command(`
+    INSERT INTO books.otel_traces (Segment, RetentionDays, Timestamp)
+    SELECT 'j-000000000001', 3650, toDateTime64('2026-11-01 12:00:00', 9, 'UTC') + toIntervalDay(number % 30) FROM numbers(300)`)
+  const day = Date.UTC(2026, 10, 7) / 1000
+  const parameters = { name: 'j-000000000001', since: day, until: day + 86_400 }
+  const statement = countStatement('books.otel_traces', tracesTable)
+  expect(await owner.query(statement, parameters)).toEqual([{ whole: 10 }])
+  const [estimate] = await owner.query<{ parts: string }>(`EXPLAIN ESTIMATE ${statement}`, parameters)
+  expect(Number(estimate?.parts)).toBe(1)
+})
+
+/** The newest part of a table is gone from the disk, and the server starts anew. */
+async function losePower(table: string): Promise<void> {
+  const [part] = await owner.query<{ path: string }>(
+    'SELECT path FROM system.parts WHERE active AND table = {table:String} ORDER BY min_block_number DESC LIMIT 1',
+    { table },
+  )
+  await rm(part?.path ?? '', { recursive: true })
+  process.kill(server.pid() ?? 0, 'SIGKILL')
+}
+
+const untilBack = () =>
+  vi.waitUntil(
+    async () =>
+      owner.query('SELECT 1').then(
+        () => true,
+        () => false,
+      ),
+    { timeout: 20_000 },
+  )
+
+for (const { name, graceMs, isMet } of [
+  { name: 'once the grace is over', graceMs: 3_000, isMet: false },
+  { name: 'as soon as it is back, if it was missed', graceMs: 600_000, isMet: true },
+]) {
+  test(`sink: rows that a server without fsync lost with its power are brought again ${name}, though it still knows their tokens`, async () => {
+    await owner.command('ALTER TABLE books.otel_traces MODIFY SETTING fsync_after_insert = 0')
+    const collector = await run(openMemoryDisk(), graceMs)
+    for (const at of [0, 1]) {
+      expect(await collector.send(at * rows, rows)).toBe('accepted')
+      await untilStored(collector, (at + 1) * rows)
+    }
+    expect(collector.journal.status().segments).toBe(2)
+    await owner.command('SYSTEM STOP MERGES')
+    await losePower('otel_traces')
+    const sent = isMet ? 3 * rows : 2 * rows
+    if (isMet) expect(await collector.send(2 * rows, rows)).toBe('accepted')
+    await untilBack()
+    if (!isMet) expect(await countOf(owner, 'otel_traces')).toEqual({ rows, ids: rows })
+    await vi.waitUntil(async () => (await countOf(owner, 'otel_traces')).rows >= sent, { timeout: 20_000 })
+    if (!isMet) await untilEmpty(collector)
+    await collector.stop()
+    expect(await countOf(owner, 'otel_traces')).toEqual({ rows: sent, ids: sent })
+    expect(books(collector)).toEqual({ stored: sent, inJournal: 0, quarantined: 0 })
+  })
+}
+
+test('sink: an insert in doubt of which rows were deleted since is not made again, and holds nothing up', async () => {
+  const disk = openMemoryDisk()
+  const first = await run(disk)
+  expect(await first.send(0, rows)).toBe('accepted')
+  const answered = disk.powerCut()
+  await untilEmpty(first)
+  await first.stop()
+  await owner.command(
+    "ALTER TABLE books.otel_traces DELETE WHERE SpanId <= '0000000000000064' SETTINGS mutations_sync = 1",
+  )
+  const second = await run(answered)
+  expect(await second.send(rows, rows)).toBe('accepted')
+  await untilEmpty(second)
+  await second.stop()
+  expect(await countOf(owner, 'otel_traces')).toEqual({ rows: 2 * rows - 100, ids: 2 * rows - 100 })
+  expect(second.problems.map(({ kind }) => kind)).toContain('partly_deleted')
+  expect(books(second)).toEqual({ stored: 2 * rows, inJournal: 0, quarantined: 0 })
+})
+
+test('sink: a row that was refused is in quarantine once, also when nobody noted that it is there', async () => {
+  await owner.command("ALTER TABLE books.otel_traces ADD CONSTRAINT polite CHECK SpanName != 'sink'")
+  for (const count of [1, 3]) {
+    const disk = openMemoryDisk()
+    const first = await run(disk)
+    expect(await first.send(0, count)).toBe('accepted')
+    const answered = disk.powerCut()
+    await untilEmpty(first)
+    expect(books(first)).toEqual({ stored: 0, inJournal: 0, quarantined: count })
+    await first.stop()
+    const second = await run(answered)
+    await untilEmpty(second)
+    expect(books(second)).toEqual({ stored: 0, inJournal: 0, quarantined: count })
+    await second.stop()
+  }
+  expect((await countOf(owner, 'quarantine')).rows).toBe(4)
+})
