@@ -1,6 +1,7 @@
 // The ledger as a service: steps that arrive together are booked in one transaction, in the order in which they came. What is
 // told as granted is committed first; when it is not known whether a commit happened, the step is `unavailable`, and asking
 // again with the same call id gives the first answer.
+import assert from 'node:assert/strict'
 import { randomUUID } from 'node:crypto'
 import { withConnection } from '@tallylight/storage/postgres/connection.ts'
 import {
@@ -202,18 +203,40 @@ export function openLedger(options: { readonly database: pg.Pool; readonly log: 
     matches: readonly (readonly Match[])[],
     rows: readonly ReservationRow[],
   ): Promise<Batch> {
-    const wanted = matches.flatMap((each, at) => {
+    // Many calls of a batch share their accounts: each is asked for once, and found again by its ordinal.
+    const wanted = new Map<
+      string,
+      { readonly ordinal: number; readonly account: Parameters<typeof lockAccounts>[1][number] }
+    >()
+    const ordinals = matches.map((each, at) => {
       const step = steps[at] as Step
       const moment = step.kind === 'charge' ? (step.endedAt ?? null) : null
-      return each.map(({ limit, subject }) => ({ tenant: step.tenant, limitId: limit.id, subject, at: moment }))
+      return each.map(({ limit, subject }) => {
+        const key = JSON.stringify([step.tenant, limit.id, subject, moment])
+        const known = wanted.get(key)
+        if (known !== undefined) return known.ordinal
+        const ordinal = wanted.size + 1
+        wanted.set(key, { ordinal, account: { tenant: step.tenant, limitId: limit.id, subject, at: moment } })
+        return ordinal
+      })
     })
-    const numbers = rows.flatMap((row) => row.account_ids)
-    const accountRows = wanted.length + numbers.length === 0 ? [] : await lockAccounts(client, wanted, numbers)
+    const numbers = [...new Set(rows.flatMap((row) => row.account_ids))]
+    const accountRows =
+      wanted.size + numbers.length === 0
+        ? []
+        : await lockAccounts(
+            client,
+            [...wanted.values()].map(({ account }) => account),
+            numbers,
+          )
     const accounts = new Map(accountRows.map((row) => [row.id, accountOfRow(row)]))
     const byOrdinal = new Map(accountRows.flatMap((row) => row.wanted.map((ordinal) => [ordinal, row.id] as const)))
-    let ordinal = 0
-    const matched = matches.map((each) =>
-      each.map((match) => ({ ...match, account: accounts.get(byOrdinal.get(++ordinal) ?? '') as Account })),
+    const matched = matches.map((each, at) =>
+      each.map((match, place) => {
+        const account = accounts.get(byOrdinal.get(ordinals[at]?.[place] ?? 0) ?? '')
+        assert(account !== undefined, `limit ${match.limit.id} of ${match.limit.tenant} got no account`)
+        return { ...match, account }
+      }),
     )
     const charges = steps.filter((step) => step.kind === 'charge')
     const reservations = new Map(rows.map((row) => [row.id, reservationOfRow(row)]))
@@ -460,6 +483,7 @@ async function write(client: pg.PoolClient, batch: Batch): Promise<void> {
       subject: reservation.subject,
       account_ids: reservation.holds.map((each) => each.accountId),
       amounts: reservation.holds.map((each) => String(each.amount)),
+      measures: reservation.holds.map((each) => each.measure),
       answer: reservation.answer,
       expires_ms: reservation.expiresUnixMs,
     })),
@@ -512,7 +536,7 @@ function reservationOfRow(row: ReservationRow): Reservation & { readonly tenant:
     subject: row.subject as Subject,
     holds: row.account_ids.map((accountId, at) => ({
       accountId,
-      measure: (row.measures?.[at] ?? 'requests') as Limit['measure'],
+      measure: row.measures[at] as Limit['measure'],
       amount: BigInt(row.amounts[at] ?? 0),
     })),
     answer: row.answer as object,

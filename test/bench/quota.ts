@@ -59,7 +59,8 @@ agent.destroy()
 async function measureInProcess(): Promise<number> {
   await using postgres = await startTestPostgres()
   const { ledger } = await openTestLedger(postgres, 'bench', rules)
-  return measurePairs(parallel, async (at) => {
+  // Awaited here: Postgres is stopped when this function returns.
+  return await measurePairs(parallel, async (at) => {
     const subject = { user: `user ${at % users}`, key: '', model: '', provider: '', conversation: '' }
     const reserved = await ledger.run(reserve(`call ${at}`, 1_000, { subject }))
     if (reserved.kind !== 'done') throw new Error(`not reserved: ${JSON.stringify(reserved)}`)

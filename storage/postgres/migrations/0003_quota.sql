@@ -65,6 +65,7 @@ create table quota_reservation_rows (
   subject jsonb not null,
   account_ids bigint[] not null,
   amounts bigint[] not null,
+  measures text[] not null,
   answer jsonb not null,
   outcome jsonb,
   created_at timestamptz not null default now(),
@@ -162,7 +163,8 @@ begin
       group by a.id
     ), locked as (
       select a.* from quota_accounts a
-      where a.id = any (numbers) or a.id in (select asked.id from asked)
+      -- Not an OR of the two: that would read every account there is.
+      where a.id in (select unnest(numbers) union select asked.id from asked)
       order by a.id
       for update
     )

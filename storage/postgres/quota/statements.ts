@@ -68,6 +68,7 @@ export type Changes = {
     readonly subject: object
     readonly account_ids: readonly string[]
     readonly amounts: readonly string[]
+    readonly measures: readonly string[]
     readonly answer: object
     readonly expires_ms: number
   }[]
@@ -99,12 +100,8 @@ export type Changes = {
 
 const writeStatement = readFileSync(new URL('./write.sql', import.meta.url), 'utf8')
 
-const reservationColumns = `r.id, r.tenant, r.call_id, r.body_hash, r.state, r.subject, r.account_ids, r.amounts, r.answer,
-  r.outcome, (extract(epoch from r.expires_at) * 1000)::float8 as expires_ms,
-  (select array_agg(rule.measure order by line.place)
-   from unnest(r.account_ids) with ordinality as line (account, place)
-   join quota_accounts a on a.id = line.account
-   join quota_limit_rules rule on rule.tenant = a.tenant and rule.id = a.limit_id) as measures`
+const reservationColumns = `r.id, r.tenant, r.call_id, r.body_hash, r.state, r.subject, r.account_ids, r.amounts, r.measures,
+  r.answer, r.outcome, (extract(epoch from r.expires_at) * 1000)::float8 as expires_ms`
 
 /** The moment of the transaction, the version of the rules, and the reservations, locked in the order of their ids. */
 export async function lockReservations(
@@ -116,7 +113,10 @@ export async function lockReservations(
     text: `select (extract(epoch from now()) * 1000)::float8 as now_ms, changes.version::text as version, locked.*
       from quota_rule_changes changes left join lateral (
         select ${reservationColumns} from quota_reservation_rows r
-        where r.id = any ($3::uuid[]) or (r.tenant, r.call_id) in (select * from unnest($1::text[], $2::text[]))
+        where r.id in (
+          select unnest($3::uuid[])
+          union select known.id from unnest($1::text[], $2::text[]) as asked (tenant, call_id)
+            join quota_reservation_rows known on known.tenant = asked.tenant and known.call_id = asked.call_id)
         order by r.id for update of r) locked on true`,
     values: [wanted.tenants, wanted.callIds, wanted.ids],
   })

@@ -8,12 +8,12 @@ with accounts as (
   where a.id = c.id
 ), made as (
   insert into quota_reservation_rows
-    (id, tenant, call_id, body_hash, state, subject, account_ids, amounts, answer, expires_at)
-  select m.id, m.tenant, m.call_id, m.body_hash, m.state, m.subject, m.account_ids, m.amounts, m.answer,
+    (id, tenant, call_id, body_hash, state, subject, account_ids, amounts, measures, answer, expires_at)
+  select m.id, m.tenant, m.call_id, m.body_hash, m.state, m.subject, m.account_ids, m.amounts, m.measures, m.answer,
          to_timestamp(m.expires_ms / 1000)
   from jsonb_to_recordset($1::jsonb -> 'made')
     as m (id uuid, tenant text, call_id text, body_hash text, state text, subject jsonb, account_ids bigint[],
-          amounts bigint[], answer jsonb, expires_ms double precision)
+          amounts bigint[], measures text[], answer jsonb, expires_ms double precision)
 ), ended as (
   update quota_reservation_rows r
   set state = e.state, outcome = e.outcome, expires_at = to_timestamp(e.expires_ms / 1000),
