@@ -346,7 +346,12 @@ function send(response: ServerResponse, { status, body, headers = {} }: Answer):
     response.writeHead(status, headers).end()
     return
   }
-  const bytes = Buffer.from(JSON.stringify(body))
-  response.writeHead(status, { 'Content-Type': 'application/json', ...headers, 'Content-Length': bytes.length })
-  response.end(bytes)
+  // A string and not its bytes: Node then writes head and body in one piece.
+  const text = JSON.stringify(body)
+  response.writeHead(status, {
+    'Content-Type': 'application/json',
+    ...headers,
+    'Content-Length': Buffer.byteLength(text),
+  })
+  response.end(text)
 }

@@ -92,7 +92,7 @@ async function measureAtRate(): Promise<number[]> {
   for (let sent = 0; sent < rate * seconds; ) {
     for (; startMs + (sent / rate) * 1000 <= performance.now() && sent < rate * seconds; sent++) {
       const dueMs = startMs + (sent / rate) * 1000
-      underWay.push(pairOverHttp(`rate ${sent}`, sent, () => latencies.push(performance.now() - dueMs)))
+      underWay.push(reserveOverHttp(`rate ${sent}`, sent).then(() => void latencies.push(performance.now() - dueMs)))
     }
     await setTimeout(1)
   }
@@ -100,11 +100,14 @@ async function measureAtRate(): Promise<number[]> {
   return latencies
 }
 
-async function pairOverHttp(callId: string, at: number, onReserved: () => void = () => undefined): Promise<void> {
+function reserveOverHttp(callId: string, at: number): Promise<{ readonly id?: string }> {
   const estimate = { inputTokens: 800, outputTokensMax: 200 }
   const body = { callId, user: `user ${at % users}`, model: 'gpt-4o', provider: 'openai', estimate }
-  const reserved = await call('POST', 'reservations', body, 201)
-  onReserved()
+  return call('POST', 'reservations', body, 201)
+}
+
+async function pairOverHttp(callId: string, at: number): Promise<void> {
+  const reserved = await reserveOverHttp(callId, at)
   await call('POST', `reservations/${reserved.id}/settle`, { usage: { inputTokens: 800, outputTokens: 150 } }, 200)
 }
 
