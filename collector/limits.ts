@@ -32,6 +32,9 @@ export const limits = {
    *  the connection, after reading this much for this long, so that the client gets the answer and not a reset. */
   refusedBodyBytesMax: 256 * KiB,
   refusedBodyMs: 2_000,
+  /** How long a tenant over its rates waits for its refusal. Refused at once, 32 connections that heed no Retry-After come back
+   *  13,000 times a second and take the event loop from the others; so they come back 64 times. Exporters give an answer 10 s. */
+  throttledAnswerMs: 500,
   /** Unary calls open at once on one gRPC connection. */
   grpcStreamsMax: 256,
   /** What a peer may send ahead of us, per call and per connection. Node's 64 KiB costs a 200 KB message three round trips. */

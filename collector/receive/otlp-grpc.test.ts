@@ -349,6 +349,29 @@ test('grpc: a flood over the rate gets UNAVAILABLE with RetryInfo before its byt
   expect(receiver.refused).toEqual([['traces', 'throttled']])
 })
 
+test('grpc: who is over the rate waits for the refusal, other calls of the connection do not; a stop answers at once', async () => {
+  const rates = { tenants: { acme: { bytesPerSecond: 1000 } } }
+  const receiver = await openPort({ rates, bounds: { throttledAnswerMs: 600_000 } })
+  const session = openSession(receiver)
+  const send = (headers = {}) => {
+    const stream = open(session, headers)
+    stream.end(frameOf('x'.repeat(2000)))
+    return stream
+  }
+  expect((await statusOf(send())).code).toBe('0')
+  const flood = send()
+  const gone = send()
+  for (let count = 0; count < 3; count++)
+    expect((await statusOf(send({ authorization: 'Bearer other' }))).code).toBe('0')
+  expect(receiver.refused).toEqual([])
+  gone.close(constants.NGHTTP2_CANCEL)
+  await receiver.refusals(1)
+  expect(receiver.refused).toEqual([['traces', 'aborted']])
+  const stopped = receiver.stop(0)
+  expect((await statusOf(flood)).code).toBe('14')
+  await stopped
+})
+
 test('grpc health: SERVING without a key, NOT_FOUND for a service that is not ours', async () => {
   const unary = openGrpcJs(await openPort())
   const whole = await unary('/grpc.health.v1.Health/Check', Buffer.alloc(0), { key: '' })

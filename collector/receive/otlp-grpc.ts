@@ -64,7 +64,7 @@ type Call = {
   readonly stream: ServerHttp2Stream
   readonly signal: Signal | 'unknown'
   readonly startedMs: number
-  state: 'reading' | 'accepting' | 'done'
+  state: 'held' | 'reading' | 'accepting' | 'done'
   /** The first bytes of a frame head that was cut in two. */
   head: Buffer | undefined
   isCompressed: boolean
@@ -208,8 +208,19 @@ export async function openOtlpGrpc(options: ReceiverOptions): Promise<Receiver> 
     call.isCompressed = flag === 1
     call.messageBytes = head.readUInt32BE(1)
     const body = admission.openBody(identity.tenant, call.messageBytes)
-    if (isRefusal(body)) refuse(call, body)
-    else call.body = body
+    if (!isRefusal(body)) call.body = body
+    else if (body.reason === 'throttled') hold(call, body)
+    else refuse(call, body)
+  }
+
+  /** Answers later, and reads nothing meanwhile: a flood waits for its refusals, instead of the others for theirs. */
+  function hold(call: Call, refusal: Refusal): void {
+    call.state = 'held'
+    call.stream.pause()
+    const timer = setTimeout(() => {
+      if (call.state === 'held') refuse(call, refusal)
+    }, bounds.throttledAnswerMs).unref()
+    call.stream.on('close', () => clearTimeout(timer))
   }
 
   function end(call: Call, admitted: Admitted): void {
@@ -274,7 +285,7 @@ export async function openOtlpGrpc(options: ReceiverOptions): Promise<Receiver> 
   }
 
   function onClosed(call: Call): void {
-    if (call.state === 'reading') count(call.signal, 'aborted')
+    if (call.state === 'reading' || call.state === 'held') count(call.signal, 'aborted')
     finish(call)
   }
 

@@ -375,6 +375,26 @@ test('http: a flood over the rate gets 429 by its Content-Length alone, another 
   expect(receiver.refused).toEqual([['traces', 'throttled']])
 })
 
+test('http: who is over the rate waits for the refusal, nobody else does; a stop answers at once, a client that left is counted', async () => {
+  const rates = { tenants: { acme: { bytesPerSecond: 1000 } } }
+  const receiver = await openPort({ rates, bounds: { throttledAnswerMs: 600_000 } })
+  await exchange(receiver, requestOf({ body: Buffer.alloc(2000) }))
+  const flood = await openClient(receiver)
+  flood.send(requestOf({ body: Buffer.alloc(2000) }))
+  const gone = await openClient(receiver)
+  gone.send(requestOf({ lines: ['Content-Length: 2000'] }))
+  for (let count = 0; count < 3; count++)
+    expect((await exchange(receiver, requestOf({ key: 'Bearer other', body: Buffer.alloc(2000) }))).status).toBe(200)
+  expect(receiver.refused).toEqual([])
+  gone.destroy()
+  await receiver.refusals(1)
+  expect(receiver.refused).toEqual([['traces', 'aborted']])
+  const stopped = receiver.stop(0)
+  expect((await flood.answer()).status).toBe(503)
+  await stopped
+  expect(receiver.bodies.heldBytes()).toBe(0)
+})
+
 test('http: bytes of a chunked body count against the rate of the next', async () => {
   const receiver = await openPort({ rates: { default: { bytesPerSecond: 10 } } })
   const body = Buffer.from(`64\r\n${'x'.repeat(100)}\r\n0\r\n\r\n`)

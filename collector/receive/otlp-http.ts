@@ -54,7 +54,7 @@ type Exchange = {
   readonly signal: Signal | 'unknown'
   readonly encoding: Encoding
   readonly startedMs: number
-  state: 'reading' | 'accepting' | 'draining' | 'done'
+  state: 'held' | 'reading' | 'accepting' | 'draining' | 'done'
   body: Body | undefined
 }
 
@@ -107,8 +107,9 @@ export async function openOtlpHttp(options: ReceiverOptions): Promise<Receiver> 
     }
     open.add(exchange)
     const admitted = admit(exchange, encoding, awaitsContinue)
-    if (isRefusal(admitted)) refuse(exchange, admitted)
-    else read(exchange, admitted)
+    if (!isRefusal(admitted)) read(exchange, admitted)
+    else if (admitted.reason === 'throttled') hold(exchange, admitted)
+    else refuse(exchange, admitted)
   }
 
   function admit(exchange: Exchange, encoding: Encoding | undefined, awaitsContinue: boolean): Admitted | Refusal {
@@ -202,6 +203,20 @@ export async function openOtlpHttp(options: ReceiverOptions): Promise<Receiver> 
       response.write(bytes)
       drain(exchange)
     }
+  }
+
+  /** Answers later, and reads nothing meanwhile: a flood waits for its refusals, instead of the others for theirs. */
+  function hold(exchange: Exchange, refusal: Refusal): void {
+    exchange.state = 'held'
+    const timer = setTimeout(() => {
+      if (exchange.state === 'held') refuse(exchange, refusal)
+    }, bounds.throttledAnswerMs).unref()
+    exchange.request.on('close', () => {
+      clearTimeout(timer)
+      if (exchange.state !== 'held') return
+      count(exchange.signal, 'aborted')
+      finish(exchange)
+    })
   }
 
   function drain(exchange: Exchange): void {
@@ -299,5 +314,5 @@ type Admitted = {
 }
 
 function isUnanswered(exchange: Exchange): boolean {
-  return exchange.state === 'reading' || exchange.state === 'accepting'
+  return exchange.state === 'held' || exchange.state === 'reading' || exchange.state === 'accepting'
 }

@@ -37,6 +37,7 @@ export type ReceiverBounds = {
   readonly connectionsMax: number
   readonly refusedBodyBytesMax: number
   readonly refusedBodyMs: number
+  readonly throttledAnswerMs: number
 }
 
 /** Rejects with a message that names the address; the cause says why. */
