@@ -4,6 +4,7 @@ import { isIP } from 'node:net'
 import { embeddedLimits } from '@tallylight/storage/clickhouse/embedded-limits.ts'
 import { z } from 'zod'
 import { limits } from './limits.ts'
+import { amountSchema, limitSchema } from './quota/limits.ts'
 import { isLoopback as isLoopbackAddress } from './receive/receiver.ts'
 import { parseTenantId } from './receive/request.ts'
 
@@ -94,6 +95,37 @@ const fileSchema = z.strictObject({
     .strictObject({
       bytesMax: described(z.int().min(1), 'what may wait for ClickHouse; 503 beyond', `${limits.journalBytesMax}`),
       reserveBytes: described(z.int().min(0), 'left free on the volume; 503 beyond', '1 GiB or 5 %, whichever is more'),
+    })
+    .optional(),
+  quota: z
+    .strictObject({
+      limits: described(
+        z.array(
+          limitSchema.safeExtend({ id: z.string().regex(/^[\w.:-]{1,200}$/), tenant: tenantName.default('default') }),
+        ),
+        'limits as code: made, changed and removed at start; those made through the API stay',
+        '[]',
+      ),
+      unpriced: described(
+        z.enum(['refuse', 'tokens_only']),
+        'a call of a model without a price, where a limit on cost blocks: refused, or held by its tokens alone',
+        'refuse',
+      ),
+      prices: described(
+        z.array(
+          z.strictObject({
+            provider: z.string().optional(),
+            model: z.string().min(1),
+            from: z.iso.date().default('1970-01-01'),
+            inputNanoUsdPerMillion: amountSchema,
+            outputNanoUsdPerMillion: amountSchema,
+            cacheReadNanoUsdPerMillion: amountSchema.optional(),
+            cacheWriteNanoUsdPerMillion: amountSchema.optional(),
+          }),
+        ),
+        'prices of your own, in nano-dollars per million tokens; they win over the list',
+        '[]',
+      ),
     })
     .optional(),
   clickhouse: z

@@ -92,6 +92,8 @@ export const limits = {
   postgresConnectionsMax: 8,
   postgresConnectMsMax: 5_000,
   engineRetryMs: 1_000,
+  /** The last numbers are worth this much of a stop, and no more. */
+  metricExportStopMs: 3_000,
 } as const
 
 assert(limits.bodiesInFlightBytesMax >= limits.requestBytesMax, 'one request of the largest size must fit in flight')

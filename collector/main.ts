@@ -17,12 +17,19 @@ import pg from 'pg'
 import { pino } from 'pino'
 import { openApi } from './api/server.ts'
 import { type Config, type ConfigFile, parseConfigFile, readConfig, retentionDaysOf } from './config.ts'
+import { type OwnPrice, openPrices } from './genai/price.ts'
 import { diskFiles } from './journal/files.ts'
 import { type Journal, openJournal, type SealedSegment } from './journal/journal.ts'
 import { lockDirectory } from './journal/lock.ts'
 import { journalSamples } from './journal/samples.ts'
 import { limits } from './limits.ts'
-import { openMetrics } from './metrics.ts'
+import { readMetricExport } from './metric-export-settings.ts'
+import { openMetrics, renderPrometheus } from './metrics.ts'
+import { processSamples } from './process-samples.ts'
+import { openQuotaHttp } from './quota/http.ts'
+import { openLedger } from './quota/ledger.ts'
+import { type LimitBook, openLimitBook } from './quota/limit-book.ts'
+import { limitOf } from './quota/limits.ts'
 import { openAccept } from './receive/accept.ts'
 import type { RefusalCounter } from './receive/admission.ts'
 import { openBodies } from './receive/bodies.ts'
@@ -33,6 +40,8 @@ import { defaultTenant } from './receive/key-rules.ts'
 import { type Keyring, makeKey, openKeyring, registerKey } from './receive/keys.ts'
 import { openOtlpGrpc } from './receive/otlp-grpc.ts'
 import { openOtlpHttp } from './receive/otlp-http.ts'
+import { after, isLoopback } from './receive/receiver.ts'
+import { parseTenantId } from './receive/request.ts'
 import { openTlsFiles } from './receive/tls.ts'
 import { openClickHouseSink } from './sinks/clickhouse.ts'
 
@@ -52,6 +61,8 @@ async function run(): Promise<void> {
   const { config } = read
   const file = await readFileConfig(config)
   if (file.kind === 'refused') return refuse(file.reasons)
+  const metricExport = readMetricExport(process.env, (host, port) => isOwnAddress(config, host, port))
+  if (metricExport.kind === 'refused') return refuse([metricExport.reason])
   const dataDirectory = resolve(config.dataDirectory)
   const stopping = new AbortController()
   const stopRequested = new Promise<string>((done) => {
@@ -126,6 +137,7 @@ async function run(): Promise<void> {
   })
   stack.defer(() => journal.stop())
   metrics.onRead(() => journalSamples(journal.status(), Date.now()))
+  metrics.onRead(() => processSamples(version))
 
   const sink = openClickHouseSink({
     journal: () => journal,
@@ -146,6 +158,7 @@ async function run(): Promise<void> {
       metrics.add('tallylight_inserts_total', { table, outcome }, 1)
       if (outcome !== 'inserted') return
       metrics.add('tallylight_inserted_rows_total', { table }, rows)
+      metrics.observe('tallylight_insert_rows', { table }, rows)
       metrics.observe('tallylight_insert_seconds', { table }, seconds)
       metrics.observe('tallylight_lag_seconds', { table }, lagSeconds)
     },
@@ -154,6 +167,20 @@ async function run(): Promise<void> {
   takeSealed = sink.enqueue
   const sinkRunning = sink.run(stopping.signal)
   const keysRunning = keysPrepared.then(() => keyring.run(stopping.signal))
+  const ledger = openLedger({ database, log })
+  const limitBook = openLimitBook({ database })
+  const quotaPrepared = keysPrepared.then(() => applyQuotaLimits(limitBook, file.file, stopping.signal))
+  const ledgerRunning = quotaPrepared.then(() => ledger.watch(stopping.signal))
+  const endLoops = async (): Promise<void> => {
+    stopping.abort()
+    await Promise.race([
+      Promise.all([sinkRunning, keysRunning, tablesPrepared, ledgerRunning]),
+      after(limits.sinkStopMs),
+    ])
+  }
+  // Also when a port cannot be had: a loop that goes on would keep the process, and its connections, for ever.
+  stack.defer(endLoops)
+  if (config.postgresUrl === undefined) await quotaPrepared
 
   const duplicates =
     file.file.deduplicateRequests === false
@@ -204,6 +231,19 @@ async function run(): Promise<void> {
   const http = stack.use(await openOtlpHttp({ ...receiverOptions, port: config.ports.otlpHttp }))
   const grpc = stack.use(await openOtlpGrpc({ ...receiverOptions, port: config.ports.otlpGrpc }))
   let isReady = false
+  const quota = openQuotaHttp({
+    ledger,
+    limitBook,
+    authenticate: keyring.authenticate,
+    priceOf: openPrices(pricesOf(file.file)),
+    unpriced: file.file.quota?.unpriced ?? 'refuse',
+    now: Date.now,
+    log,
+    onAnswer: (route, status, seconds) => {
+      metrics.add('tallylight_quota_answers_total', { route, status: String(status) }, 1)
+      metrics.observe('tallylight_quota_seconds', { route }, seconds)
+    },
+  })
   const api = stack.use(
     await openApi({
       host: config.bind,
@@ -211,10 +251,25 @@ async function run(): Promise<void> {
       tls,
       keyring,
       missing: () => (isReady ? [] : ['the collector is starting or stopping']),
-      renderMetrics: metrics.render,
+      renderMetrics: () => renderPrometheus(metrics.read()),
+      quota,
       log,
     }),
   )
+  let exporting: AsyncDisposable | undefined
+  if (metricExport.kind === 'on') {
+    // Loaded only when it is wanted: OpenTelemetry's packages cost 45 MB.
+    const { startMetricExport } = await import('./metric-export.ts')
+    const count = (outcome: string): void => metrics.add('tallylight_metric_exports_total', { outcome }, 1)
+    exporting = stack.use(
+      startMetricExport({ settings: metricExport, version, instanceId: journal.id, read: metrics.read, count, log }),
+    )
+    log.info(
+      { url: metricExport.url, intervalMs: metricExport.intervalMs },
+      'the metrics of the collector are exported',
+    )
+  } else if (metricExport.why !== '')
+    log.info({ why: metricExport.why }, 'the metrics of the collector are not exported')
   const runPath = join(dataDirectory, 'run.json')
   const ports = {
     otlpGrpc: grpc.port,
@@ -233,14 +288,35 @@ async function run(): Promise<void> {
   const signal = await stopRequested
   log.info({ signal }, 'tallylight is stopping')
   isReady = false
+  // Before the ports, one of which may be what it sends to.
+  await exporting?.[Symbol.asyncDispose]()
   // Answers first, then the journal, so that what was answered is on the disk; the sink goes on after the next start.
   await Promise.all([http.stop(limits.receiverStopMs), grpc.stop(limits.receiverStopMs)])
   await journal.stop()
-  stopping.abort()
-  await Promise.race([
-    Promise.all([sinkRunning, keysRunning, tablesPrepared]),
-    new Promise((done) => setTimeout(done, limits.sinkStopMs).unref()),
-  ])
+  await endLoops()
+}
+
+/** The limits of the configuration file, with what that changed in the log. */
+async function applyQuotaLimits(limitBook: LimitBook, file: ConfigFile, signal: AbortSignal): Promise<void> {
+  const wanted = (file.quota?.limits ?? []).map(({ tenant, ...input }) =>
+    limitOf(parseTenantId(tenant) ?? defaultTenant, input.id, input, 'config'),
+  )
+  await untilDone('The ledger', signal, async () => {
+    const diff = await limitBook.applyConfig(wanted)
+    if (diff.added.length + diff.changed.length + diff.removed.length > 0) log.info(diff, 'quota limits were changed')
+  })
+}
+
+function pricesOf(file: ConfigFile): readonly OwnPrice[] {
+  return (file.quota?.prices ?? []).map(
+    ({ provider, from, cacheReadNanoUsdPerMillion, cacheWriteNanoUsdPerMillion, ...price }) => ({
+      ...price,
+      fromUnixMs: Date.parse(from),
+      ...(provider === undefined ? {} : { provider }),
+      ...(cacheReadNanoUsdPerMillion === undefined ? {} : { cacheReadNanoUsdPerMillion }),
+      ...(cacheWriteNanoUsdPerMillion === undefined ? {} : { cacheWriteNanoUsdPerMillion }),
+    }),
+  )
 }
 
 function refuse(reasons: readonly string[]): void {
@@ -289,7 +365,17 @@ async function startEngines(
       }),
     )
   }
-  return Promise.all([startClickHouse(), startPostgres()])
+  // Both to their end: one that came up after the other had failed would keep the process alive for nothing.
+  const [clickhouse, postgres] = await Promise.allSettled([startClickHouse(), startPostgres()])
+  if (clickhouse.status === 'rejected') throw clickhouse.reason
+  if (postgres.status === 'rejected') throw postgres.reason
+  return [clickhouse.value, postgres.value]
+}
+
+function isOwnAddress({ bind, ports }: Config, host: string, port: number): boolean {
+  const isHere =
+    host === 'localhost' || isLoopback(host.replace(/^\[|\]$/g, '')) || host === bind || host === hostname()
+  return isHere && (port === ports.otlpHttp || port === ports.otlpGrpc)
 }
 
 function clickhouseAddress(

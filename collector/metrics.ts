@@ -1,25 +1,32 @@
-// The collector's own numbers, as Prometheus text. Counters live here; what others know (journal, sink, memory) is asked
-// for when it is read, so that nothing is kept twice.
+// The collector's own numbers. Counters and histograms live here; what others know (journal, engines, the process) is asked
+// for when it is read, so that nothing is kept twice. Prometheus text and OTLP are two ways of writing the same reading.
 export type Labels = Readonly<Record<string, string>>
+
+export type Histogram = {
+  /** How many fell at or below each bound and above the one before, and last how many above all. */
+  readonly counts: readonly number[]
+  readonly bounds: readonly number[]
+  readonly sum: number
+  readonly count: number
+}
 
 export type Sample = {
   readonly name: string
-  readonly type: 'counter' | 'gauge'
   readonly help: string
   readonly labels: Labels
-  readonly value: number
-}
+} & (
+  | {
+      readonly type: 'counter' | 'gauge'
+      readonly value: number /** Counted over restarts. */
+      readonly isLasting?: boolean
+    }
+  | { readonly type: 'histogram'; readonly value: Histogram }
+)
 
-export type Metrics = {
-  add(name: string, labels: Labels, value: number): void
-  /** Adds an observation to a summary of count, sum and largest. */
-  observe(name: string, labels: Labels, value: number): void
-  /** Called at each reading for the numbers that others keep. */
-  onRead(read: () => readonly Sample[]): void
-  render(): string
-}
+const secondsBounds = [0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2, 5, 10, 30, 60, 300] as const
+const rowsBounds = [1, 10, 100, 1_000, 5_000, 20_000, 50_000, 100_000, 250_000, 1_000_000] as const
 
-const helps: Readonly<Record<string, string>> = {
+const counters = {
   tallylight_refused_requests_total: 'Requests that were refused, by reason.',
   tallylight_rejected_records_total:
     'Records that were rejected while the rest of their request was stored, by reason.',
@@ -29,58 +36,99 @@ const helps: Readonly<Record<string, string>> = {
   tallylight_times_clamped_total: 'Times after 2262, stored as the last that fits.',
   tallylight_inserts_total: 'Inserts into ClickHouse, by table and outcome.',
   tallylight_inserted_rows_total: 'Rows inserted into ClickHouse, by table.',
-  tallylight_insert_seconds: 'Time from sending an insert to its answer.',
-  tallylight_lag_seconds: 'Time from the opening of a segment until its rows can be queried.',
+  tallylight_quota_answers_total: 'Answers of the quota service, by route and status.',
   tallylight_sink_problems_total: 'Parts that could not be inserted at once, by table and kind.',
+  tallylight_journal_problems_total:
+    'Writes that failed, a journal that was full, frames that were torn or corrupt, by kind.',
+  tallylight_metric_exports_total: 'Exports of these metrics over OTLP, by outcome.',
+} as const
+
+const histograms = {
+  tallylight_insert_seconds: { help: 'Time from sending an insert to its answer.', bounds: secondsBounds },
+  tallylight_insert_rows: { help: 'Rows of one insert.', bounds: rowsBounds },
+  tallylight_lag_seconds: {
+    help: 'Time from the opening of a segment until its rows can be queried.',
+    bounds: secondsBounds,
+  },
+  tallylight_quota_seconds: { help: 'Time from a quota request to its answer, by route.', bounds: secondsBounds },
+} as const
+
+export type CounterName = keyof typeof counters
+export type HistogramName = keyof typeof histograms
+
+export type Metrics = {
+  add(name: CounterName, labels: Labels, value: number): void
+  observe(name: HistogramName, labels: Labels, value: number): void
+  /** Called at each reading for the numbers that others keep. */
+  onRead(read: () => readonly Sample[]): void
+  read(): readonly Sample[]
 }
 
+type Open = { readonly labels: Labels; readonly counts: number[]; sum: number; count: number }
+
 export function openMetrics(): Metrics {
-  const values = new Map<string, { readonly name: string; readonly labels: Labels; value: number }>()
+  const counted = new Map<string, { readonly name: CounterName; readonly labels: Labels; value: number }>()
+  const observed = new Map<string, Open & { readonly name: HistogramName }>()
   const readers: (() => readonly Sample[])[] = []
 
-  function slot(name: string, labels: Labels): { value: number } {
+  function add(name: CounterName, labels: Labels, value: number): void {
     const key = name + JSON.stringify(labels)
-    let found = values.get(key)
+    const found = counted.get(key)
+    if (found === undefined) counted.set(key, { name, labels, value })
+    else found.value += value
+  }
+
+  function observe(name: HistogramName, labels: Labels, value: number): void {
+    const { bounds } = histograms[name]
+    const key = name + JSON.stringify(labels)
+    let found = observed.get(key)
     if (found === undefined) {
-      found = { name, labels, value: 0 }
-      values.set(key, found)
+      found = { name, labels, counts: new Array<number>(bounds.length + 1).fill(0), sum: 0, count: 0 }
+      observed.set(key, found)
     }
-    return found
+    const at = bounds.findIndex((bound) => value <= bound)
+    const bucket = at === -1 ? bounds.length : at
+    found.counts[bucket] = (found.counts[bucket] ?? 0) + 1
+    found.sum += value
+    found.count++
   }
 
-  function render(): string {
-    const samples: Sample[] = [...values.values()].map(({ name, labels, value }) => ({
-      name,
-      labels,
-      value,
-      type: name.endsWith('_max') ? 'gauge' : 'counter',
-      help: helps[name.replace(/_(count|sum|max)$/, '')] ?? '',
-    }))
-    for (const read of readers) samples.push(...read())
-    const byName = Map.groupBy(samples, (sample) => sample.name)
-    const lines: string[] = []
-    for (const [name, group] of byName) {
-      lines.push(`# HELP ${name} ${group[0]?.help ?? ''}`, `# TYPE ${name} ${group[0]?.type ?? 'gauge'}`)
-      for (const { labels, value } of group) lines.push(`${name}${renderLabels(labels)} ${value}`)
+  function read(): readonly Sample[] {
+    const samples: Sample[] = []
+    for (const { name, labels, value } of counted.values())
+      samples.push({ name, help: counters[name], labels, type: 'counter', value })
+    for (const { name, labels, counts, sum, count } of observed.values()) {
+      const { help, bounds } = histograms[name]
+      samples.push({ name, help, labels, type: 'histogram', value: { counts: [...counts], bounds, sum, count } })
     }
-    return `${lines.join('\n')}\n`
+    for (const reader of readers) samples.push(...reader())
+    return samples
   }
 
-  return {
-    add: (name, labels, value) => {
-      slot(name, labels).value += value
-    },
-    observe: (name, labels, value) => {
-      slot(`${name}_count`, labels).value++
-      slot(`${name}_sum`, labels).value += value
-      const largest = slot(`${name}_max`, labels)
-      largest.value = Math.max(largest.value, value)
-    },
-    onRead: (read) => {
-      readers.push(read)
-    },
-    render,
+  return { add, observe, onRead: (reader) => void readers.push(reader), read }
+}
+
+/** The text format of Prometheus, 0.0.4. */
+export function renderPrometheus(samples: readonly Sample[]): string {
+  const lines: string[] = []
+  for (const [name, group] of Map.groupBy(samples, (sample) => sample.name)) {
+    const [first] = group
+    lines.push(`# HELP ${name} ${first?.help}`, `# TYPE ${name} ${first?.type}`)
+    for (const sample of group) {
+      if (sample.type === 'histogram') lines.push(...histogramLines(name, sample.labels, sample.value))
+      else lines.push(`${name}${renderLabels(sample.labels)} ${sample.value}`)
+    }
   }
+  return `${lines.join('\n')}\n`
+}
+
+function histogramLines(name: string, labels: Labels, { counts, bounds, sum, count }: Histogram): readonly string[] {
+  let below = 0
+  const buckets = [...bounds, '+Inf'].map((bound, at) => {
+    below += counts[at] ?? 0
+    return `${name}_bucket${renderLabels({ ...labels, le: String(bound) })} ${below}`
+  })
+  return [...buckets, `${name}_sum${renderLabels(labels)} ${sum}`, `${name}_count${renderLabels(labels)} ${count}`]
 }
 
 function renderLabels(labels: Labels): string {

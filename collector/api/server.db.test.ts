@@ -68,6 +68,7 @@ function openPort(of: Keyring): Promise<Api> {
     keyring: of,
     missing: () => missing,
     renderMetrics,
+    quota: { takes: () => false, handle: () => undefined },
     log,
   })
 }

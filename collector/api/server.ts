@@ -1,11 +1,12 @@
 // The API port: health, metrics and keys. Administration asks for a key with the role admin; health and metrics hold no
 // customer's data and are open.
-import { createServer, type Server } from 'node:http'
+import { createServer, type RequestListener, type Server } from 'node:http'
 import { createServer as createTlsServer } from 'node:https'
 import type { AddressInfo } from 'node:net'
 import type { KeyRow } from '@tallylight/storage/postgres/keys.ts'
 import express, { type NextFunction, type Request, type RequestHandler, type Response } from 'express'
 import { z } from 'zod'
+import type { QuotaHttp } from '../quota/http.ts'
 import { identityOf, isRefusal, type Log } from '../receive/admission.ts'
 import { roles } from '../receive/key-rules.ts'
 import type { Keyring } from '../receive/keys.ts'
@@ -31,6 +32,8 @@ export async function openApi(options: {
   readonly keyring: Keyring
   readonly missing: () => readonly string[]
   readonly renderMetrics: () => string
+  /** Answers before everything else, without Express. */
+  readonly quota: QuotaHttp
   readonly log: Log
 }): Promise<Api> {
   const { keyring } = options
@@ -115,7 +118,11 @@ export async function openApi(options: {
     problem(response, 503, 'the database did not answer')
   })
 
-  const server: Server = options.tls ? createTlsServer(options.tls.options(), app) : createServer(app)
+  const answer: RequestListener = (request, response) => {
+    if (options.quota.takes(request.url ?? '')) options.quota.handle(request, response, localBoundToLoopback)
+    else app(request, response)
+  }
+  const server: Server = options.tls ? createTlsServer(options.tls.options(), answer) : createServer(answer)
   options.tls?.attach(server)
   await listen(server, options.host, options.port)
   const bound = server.address() as AddressInfo

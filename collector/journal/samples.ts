@@ -18,6 +18,7 @@ export function journalSamples(status: JournalStatus, nowMs: number): readonly S
       samples.push({
         name: `tallylight_${state}_records_total`,
         type: 'counter',
+        isLasting: true,
         help,
         labels: { signal },
         value: status[state][signal],

@@ -83,12 +83,22 @@ export function openAdmission({
     const body = bodies.open(tenant, bytes)
     if (body === undefined) return noRoom
     const taken = ingestLimits.take(tenant, bytes ?? 0)
-    if (taken.kind === 'granted') return body
+    if (taken.kind === 'granted') return endingWith(body, () => ingestLimits.end(tenant))
     body.release()
     return { reason: 'throttled', message: taken.reason, retryAfterMs: taken.retryAfterMs }
   }
 
   return { identify, openBody, chargeBody: ingestLimits.chargeBytes }
+}
+
+function endingWith(body: Body, end: () => void): Body {
+  let isEnded = false
+  const release = (): void => {
+    if (!isEnded) end()
+    isEnded = true
+    body.release()
+  }
+  return { ...body, release }
 }
 
 /** Who it is, or what is answered to whom is not let in, on any port. */

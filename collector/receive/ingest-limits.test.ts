@@ -45,9 +45,39 @@ test('ingest limits: records are known after the request, so the next one is ref
   const { limits, clock } = open({ default: { recordsPerSecond: 100 } })
   expect(limits.take(acme, 1).kind).toBe('granted')
   limits.charge(acme, 300)
+  limits.end(acme)
   expect(limits.take(acme, 1)).toMatchObject({ kind: 'refused', retryAfterMs: 1000 })
   clock.ms = 1000
   expect(limits.take(acme, 1).kind).toBe('granted')
+})
+
+test('ingest limits: requests under way count as much as those before turned out to hold, so a flood is not let in at once', () => {
+  const { limits, clock } = open({ default: { recordsPerSecond: 1000 } })
+  limits.take(acme, 1)
+  limits.charge(acme, 500)
+  limits.end(acme)
+  // 1,500 are left of the burst: of a hundred that come together, those pass that fit, and one more.
+  const together = Array.from({ length: 100 }, () => limits.take(acme, 1).kind)
+  expect(together.filter((kind) => kind === 'granted')).toHaveLength(4)
+  for (let at = 0; at < 4; at++) {
+    limits.charge(acme, 500)
+    limits.end(acme)
+  }
+  expect(limits.take(acme, 1)).toMatchObject({ kind: 'refused', retryAfterMs: 500 })
+  clock.ms = 500
+  const again = Array.from({ length: 100 }, () => limits.take(acme, 1).kind)
+  expect(again.filter((kind) => kind === 'granted')).toHaveLength(1)
+})
+
+test('ingest limits: requests that end without being charged are no longer under way', () => {
+  const { limits } = open({ default: { recordsPerSecond: 1000 } })
+  limits.take(acme, 1)
+  limits.charge(acme, 1000)
+  limits.end(acme)
+  for (let at = 0; at < 1000; at++) {
+    expect(limits.take(acme, 1).kind).toBe('granted')
+    limits.end(acme)
+  }
 })
 
 test('ingest limits: bytes of unknown length are charged when they have come', () => {
@@ -67,6 +97,10 @@ test('ingest limits: a tenant has its own rate, or none where only others have o
 test('ingest limits: one tenant in debt is not forgotten for ten thousand that are not', () => {
   const { limits } = open({ default: { bytesPerSecond: 10 } }, 10)
   limits.take(acme, 1000)
-  for (let i = 0; i < 10_000; i++) limits.take(tenantOf(`t${i}`), 0)
+  limits.end(acme)
+  for (let i = 0; i < 10_000; i++) {
+    limits.take(tenantOf(`t${i}`), 0)
+    limits.end(tenantOf(`t${i}`))
+  }
   expect(limits.take(acme, 1).kind).toBe('refused')
 })

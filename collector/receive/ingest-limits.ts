@@ -1,6 +1,7 @@
 // How much a tenant may send per second, in bytes as received and in records. Bytes are taken before a body is read,
-// so that a flood costs a header and an answer; records are known only after decoding, so they are charged afterwards
-// and the request that follows is the one refused. Both balances may go below zero by one request, and no further.
+// so that a flood costs a header and an answer; records are known only after decoding, so they are charged afterwards,
+// and until then a request under way counts as much as those before it turned out to hold: else a flood on many
+// connections would be let in all at once, each time its balance is above zero, and the others wait for it in one go.
 import type { TenantId } from './request.ts'
 
 export type IngestRates = {
@@ -23,12 +24,22 @@ export type IngestLimits = {
   readonly chargeBytes: (tenant: TenantId, bytes: number) => void
   /** What a request turned out to hold. */
   readonly charge: (tenant: TenantId, records: number) => void
+  /** Called once for each request that was granted, when it is no longer under way. */
+  readonly end: (tenant: TenantId) => void
 }
 
 type Bucket = { balance: number; readonly perSecond: number; readonly full: number; refilledMs: number }
-type Account = { readonly bytes: Bucket | undefined; readonly records: Bucket | undefined }
+type Account = {
+  readonly bytes: Bucket | undefined
+  readonly records: Bucket | undefined
+  underWay: number
+  /** Of its requests lately; undefined before the first was charged. */
+  recordsPerRequest: number | undefined
+}
 
 const granted: Taken = { kind: 'granted' }
+/** How much the last request weighs in the average. */
+const newestShare = 1 / 8
 
 /** `clockMs` is monotonic. Without rates nothing is counted and nothing is refused. */
 export function openIngestLimits({
@@ -44,7 +55,7 @@ export function openIngestLimits({
 }): IngestLimits {
   const ratesOf = new Map(Object.entries(config.tenants ?? {}))
   const isUnlimited = !isLimiting(config.default) && ![...ratesOf.values()].some(isLimiting)
-  if (isUnlimited) return { take: () => granted, chargeBytes: () => {}, charge: () => {} }
+  if (isUnlimited) return { take: () => granted, chargeBytes: () => {}, charge: () => {}, end: () => {} }
   const accounts = new Map<TenantId, Account>()
 
   function accountOf(tenant: TenantId): Account | undefined {
@@ -53,7 +64,12 @@ export function openIngestLimits({
     const rates = ratesOf.get(tenant) ?? config.default
     if (rates === undefined || !isLimiting(rates)) return undefined
     if (accounts.size >= tenantsMax) forgetOne()
-    const account = { bytes: open(rates.bytesPerSecond), records: open(rates.recordsPerSecond) }
+    const account: Account = {
+      bytes: open(rates.bytesPerSecond),
+      records: open(rates.recordsPerSecond),
+      underWay: 0,
+      recordsPerRequest: undefined,
+    }
     accounts.set(tenant, account)
     return account
   }
@@ -63,7 +79,7 @@ export function openIngestLimits({
     let looked = 0
     for (const [tenant, account] of accounts) {
       if (looked++ === 16) break
-      if (!isFull(account.bytes) || !isFull(account.records)) continue
+      if (account.underWay > 0 || !isFull(account.bytes) || !isFull(account.records)) continue
       accounts.delete(tenant)
       return
     }
@@ -92,12 +108,15 @@ export function openIngestLimits({
     const account = accountOf(tenant)
     if (account === undefined) return granted
     const { bytes: byteBucket, records } = account
-    if (records !== undefined && refill(records) < 0) return refused('records', records, 0)
-    if (byteBucket === undefined) return granted
-    // A request larger than the burst would never fit: it passes when the balance is full, and leaves a debt.
-    const needed = Math.min(bytes, byteBucket.full)
-    if (refill(byteBucket) < needed) return refused('bytes', byteBucket, needed)
-    byteBucket.balance -= bytes
+    const expected = account.underWay * (account.recordsPerRequest ?? 0)
+    if (records !== undefined && refill(records) < expected) return refused('records', records, expected)
+    if (byteBucket !== undefined) {
+      // A request larger than the burst would never fit: it passes when the balance is full, and leaves a debt.
+      const needed = Math.min(bytes, byteBucket.full)
+      if (refill(byteBucket) < needed) return refused('bytes', byteBucket, needed)
+      byteBucket.balance -= bytes
+    }
+    account.underWay++
     return granted
   }
 
@@ -108,8 +127,16 @@ export function openIngestLimits({
       if (bucket !== undefined) bucket.balance = refill(bucket) - bytes
     },
     charge(tenant, records) {
-      const bucket = accountOf(tenant)?.records
-      if (bucket !== undefined) bucket.balance = refill(bucket) - records
+      const account = accountOf(tenant)
+      if (account?.records === undefined) return
+      account.records.balance = refill(account.records) - records
+      const before = account.recordsPerRequest ?? records
+      account.recordsPerRequest = before + (records - before) * newestShare
+    },
+    end(tenant) {
+      const account = accountOf(tenant)
+      // One that was forgotten in between starts anew, with nothing under way.
+      if (account !== undefined && account.underWay > 0) account.underWay--
     },
   }
 }

@@ -108,8 +108,10 @@ export async function openKeyring(options: {
     for (const listener of listeners) listener()
   }
 
+  /** A change was told since the last reading began. */
   let isTold = false
-  let wake = (): void => undefined
+  const nobody = (): void => undefined
+  let wake = nobody
   const onTold = (): void => {
     isTold = true
     wake()
@@ -123,6 +125,7 @@ export async function openKeyring(options: {
         if (!isAway) log.warn({ err: error }, 'the keys cannot be read again; those known go on')
         isAway = true
         isCurrent = false
+        isTold = false
         await pause(signal)
       }
     }
@@ -135,6 +138,7 @@ export async function openKeyring(options: {
     // Changes may have been missed, or this is another server with a number of its own.
     version = undefined
     while (!signal.aborted) {
+      isTold = false
       await inTime(refresh(client))
       if (isAway) log.info({}, 'the keys are read again')
       isAway = false
@@ -163,7 +167,7 @@ export async function openKeyring(options: {
       wake = done
       if (isTold || signal.aborted) done()
       function done(): void {
-        isTold = false
+        wake = nobody
         clearTimeout(timer)
         signal.removeEventListener('abort', done)
         resolve()

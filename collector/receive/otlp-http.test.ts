@@ -450,7 +450,7 @@ test('http: a taken port is named, with the reason as the cause', async () => {
       port,
       authenticate: () => ({ kind: 'missing' }),
       accept: async () => ({ kind: 'accepted', rejected: 0, message: '' }),
-      ingestLimits: { take: () => ({ kind: 'granted' }), chargeBytes: () => {}, charge: () => {} },
+      ingestLimits: { take: () => ({ kind: 'granted' }), chargeBytes: () => {}, charge: () => {}, end: () => {} },
       bodies: { open: () => undefined, heldBytes: () => 0 },
       log: { info: () => {}, warn: () => {}, error: () => {} },
       count: () => {},

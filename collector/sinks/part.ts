@@ -11,7 +11,9 @@ import { internBytes } from '../otlp/walk.ts'
 import type { Signal } from '../receive/request.ts'
 import type { SinkOptions } from './clickhouse.ts'
 import { type Counted, openCounting } from './counting.ts'
-import { remedyOf } from './refusals.ts'
+import { loggable, remedyOf } from './refusals.ts'
+
+type Refused = Extract<InsertOutcome, { kind: 'refused' }>
 
 export type Part = {
   readonly key: string
@@ -115,14 +117,15 @@ export async function bringPart(options: PartOptions, isDoubtfulPart: boolean): 
         isDoubtful = true
         return later(outcome.kind, outcome.message)
       case 'refused':
-        return refused(outcome.code, `${outcome.type} (${outcome.code}): ${outcome.message}`, from, to)
+        return refused(outcome, from, to)
       default:
         return outcome satisfies never
     }
   }
 
-  async function refused(code: number, message: string, from: number, to: number): Promise<PartResult> {
-    const remedy = remedyOf(code)
+  async function refused(refusal: Refused, from: number, to: number): Promise<PartResult> {
+    const remedy = remedyOf(refusal.code)
+    const message = loggable(refusal)
     // A refusal may come after the rows were written, from a view of the user's behind the table: what was refused is
     // counted before it is sent again, in whatever pieces.
     isDoubtful = true
@@ -140,7 +143,7 @@ export async function bringPart(options: PartOptions, isDoubtfulPart: boolean): 
     if (takenRows === 0 && refusedRows >= bounds.refusedRowsMax) {
       return later('mend', `${message}; ${refusedRows} rows refused and none taken, so it is not the rows`)
     }
-    return putAside(from, message)
+    return putAside(from, refusal)
   }
 
   async function halves(from: number, to: number): Promise<PartResult> {
@@ -149,11 +152,12 @@ export async function bringPart(options: PartOptions, isDoubtfulPart: boolean): 
     return first.kind === 'later' ? first : bring(middle, to)
   }
 
-  async function putAside(row: number, message: string): Promise<PartResult> {
+  async function putAside(row: number, refusal: Refused): Promise<PartResult> {
     const aside = targets.get(quarantineTable.name)
     if (aside === undefined) return later('mend', 'there is no quarantine table')
     const name = counting.nameAside(row)
-    const block = quarantineBlock(part, sliceBlock(part.block, row, row + 1), message, now())
+    const reason = `${refusal.type} (${refusal.code}): ${refusal.message}`
+    const block = quarantineBlock(part, sliceBlock(part.block, row, row + 1), reason, now())
     const outcome = await clickhouse.insertNative(
       aside.name,
       aside.columns.map(([column]) => column),
@@ -161,7 +165,7 @@ export async function bringPart(options: PartOptions, isDoubtfulPart: boolean): 
       nativeBlock(block, aside.columns, name),
     )
     if (outcome.kind !== 'inserted') return later(outcome.kind, outcome.message)
-    problem('quarantined', message)
+    problem('quarantined', loggable(refusal))
     return settled(0, 1)
   }
 

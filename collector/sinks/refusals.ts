@@ -77,10 +77,21 @@ const codes: Readonly<Record<Exclude<Remedy, 'retry'>, Readonly<Record<number, s
   },
 }
 
-// Not listed, so tried again: TIMEOUT_EXCEEDED (159), READONLY (164), TOO_MANY_SIMULTANEOUS_QUERIES (202), NETWORK_ERROR
-// (210), TABLE_IS_READ_ONLY (242), NOT_ENOUGH_SPACE (243), TOO_MANY_PARTS (252), UNKNOWN_STATUS_OF_INSERT (319),
-// QUERY_WAS_CANCELLED (394), SERVER_OVERLOADED (745), KEEPER_EXCEPTION (999) and every other code. BAD_ARGUMENTS (36) too:
-// it says of a setting what it says of a row.
+/** Tried again like every code that stands nowhere, and known to speak of the server. BAD_ARGUMENTS (36) is not among them:
+ *  it says of a setting what it says of a row. */
+const saysOfServer: Readonly<Record<number, string>> = {
+  159: 'TIMEOUT_EXCEEDED',
+  164: 'READONLY',
+  202: 'TOO_MANY_SIMULTANEOUS_QUERIES',
+  210: 'NETWORK_ERROR',
+  242: 'TABLE_IS_READ_ONLY',
+  243: 'NOT_ENOUGH_SPACE',
+  252: 'TOO_MANY_PARTS',
+  319: 'UNKNOWN_STATUS_OF_INSERT',
+  394: 'QUERY_WAS_CANCELLED',
+  745: 'SERVER_OVERLOADED',
+  999: 'KEEPER_EXCEPTION',
+}
 
 type Known = { readonly code: number; readonly name: string; readonly remedy: Remedy }
 
@@ -93,4 +104,13 @@ const remedies: ReadonlyMap<number, Remedy> = new Map(knownRefusals.map(({ code,
 
 export function remedyOf(code: number): Remedy {
   return remedies.get(code) ?? 'retry'
+}
+
+/** What ClickHouse says of a row quotes it, and the log never holds content: of those codes, and of unknown ones, only the
+ *  name is logged. The whole of it stands beside the row in quarantine. */
+export function loggable(refusal: { readonly code: number; readonly type: string; readonly message: string }): string {
+  const name = `${refusal.type} (${refusal.code})`
+  const remedy = remedies.get(refusal.code)
+  const quotesRows = remedy === undefined ? !Object.hasOwn(saysOfServer, refusal.code) : remedy === 'isolate'
+  return quotesRows ? name : `${name}: ${refusal.message}`
 }

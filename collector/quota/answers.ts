@@ -1,0 +1,120 @@
+// How the quota service answers: outcomes as statuses, errors as problem details (RFC 9457), and the RateLimit headers of
+// draft-ietf-httpapi-ratelimit-headers.
+import type { z } from 'zod'
+import type { Denial } from './books.ts'
+import type { StepOutcome } from './ledger.ts'
+import { amountJson } from './limits.ts'
+
+export type Answer = {
+  readonly status: number
+  readonly body: object | undefined
+  readonly headers?: Readonly<Record<string, string>>
+}
+
+const titles: Readonly<Record<number, string>> = {
+  400: 'Bad request',
+  401: 'No valid key',
+  403: 'Not allowed',
+  404: 'Not found',
+  405: 'Method not allowed',
+  409: 'Conflict',
+  413: 'Too large',
+  429: 'Quota exceeded',
+  503: 'Not available',
+}
+
+export function answerOf(outcome: StepOutcome, status: number): Answer {
+  switch (outcome.kind) {
+    case 'done':
+      return { status, body: outcome.body }
+    case 'denied':
+      return deniedAnswer(outcome.denial, outcome.nowMs)
+    case 'unpriced':
+      return problem(400, `model: ${outcome.reason}; say what it may cost with estimate.costNanoUsd`)
+    case 'unknown':
+      return unknownReservation
+    case 'conflict':
+      return { ...problem(409, outcome.detail, {}, outcome.first === undefined ? {} : { first: outcome.first }) }
+    case 'unavailable':
+      return problem(503, outcome.reason, { 'Retry-After': '1' })
+    default:
+      return outcome satisfies never
+  }
+}
+
+const windowSeconds = { minute: 60, hour: 3_600, day: 86_400, month: 2_592_000, ever: undefined } as const
+
+function deniedAnswer(denial: Denial, nowMs: number): Answer {
+  const seconds =
+    denial.freesUnixMs === undefined ? undefined : Math.max(1, Math.ceil((denial.freesUnixMs - nowMs) / 1000))
+  const window = windowSeconds[denial.window]
+  const frees = denial.freesUnixMs === undefined ? null : new Date(denial.freesUnixMs).toISOString()
+  const detail = `${denial.limitId}: ${denial.requested} of ${denial.measure} wanted, ${denial.free} free of ${denial.limit}`
+  const more = {
+    limitId: denial.limitId,
+    measure: denial.measure,
+    subject: denial.subject,
+    requested: amountJson(denial.requested),
+    limit: amountJson(denial.limit),
+    used: amountJson(denial.used),
+    held: amountJson(denial.held),
+    free: amountJson(denial.free),
+    frees,
+  }
+  return problem(
+    429,
+    detail,
+    {
+      'RateLimit-Policy': `"${denial.limitId}";q=${denial.limit}${window === undefined ? '' : `;w=${window}`}`,
+      RateLimit: `"${denial.limitId}";r=${denial.free}${seconds === undefined ? '' : `;t=${seconds}`}`,
+      // Where no window ends, only a settlement or an expiry makes room, which may be soon.
+      'Retry-After': String(denial.measure === 'concurrency' ? 1 : (seconds ?? 60)),
+    },
+    more,
+  )
+}
+
+export function unknownPath(path: string): Answer {
+  return problem(404, `there is nothing at ${path.slice(0, 100)}`)
+}
+
+export function notAllowed(methods: string): Answer {
+  return problem(405, `takes ${methods}`, { Allow: methods })
+}
+
+export function invalid(error: z.ZodError): Answer {
+  const wrong = error.issues.map((issue) => `${issue.path.join('.') || 'body'}: ${issue.message}`)
+  return problem(400, wrong.join('; '))
+}
+
+/** RFC 9457. */
+export function problem(
+  status: number,
+  detail: string,
+  headers: Readonly<Record<string, string>> = {},
+  more: object = {},
+): Answer {
+  return {
+    status,
+    headers: { ...headers, 'Content-Type': 'application/problem+json' },
+    body: { type: 'about:blank', title: titles[status] ?? '', status, detail, ...more },
+  }
+}
+
+export type ParsedJson =
+  | { readonly kind: 'json'; readonly value: unknown }
+  | { readonly kind: 'malformed'; readonly reason: string }
+
+export function parseJson(body: Buffer): ParsedJson {
+  try {
+    return { kind: 'json', value: JSON.parse(body.toString()) }
+  } catch (error) {
+    return { kind: 'malformed', reason: `the body is not JSON: ${(error as Error).message.slice(0, 100)}` }
+  }
+}
+
+export function isUuid(id: string): boolean {
+  return /^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$/.test(id)
+}
+
+export const unknownReservation: Answer = problem(404, 'there is no such reservation')

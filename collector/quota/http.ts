@@ -1,0 +1,352 @@
+// `/v1/quota/…` on node:http directly: a reservation stands before every model call, and a framework costs as much as the
+// answer. Errors are problem details (RFC 9457). An array as the body is a batch: its items are answered one by one, in order.
+import { hash } from 'node:crypto'
+import type { IncomingMessage, ServerResponse } from 'node:http'
+import { z } from 'zod'
+import type { PricedUsage, PriceOf } from '../genai/price.ts'
+import { type Authenticate, identityOf, isRefusal, type Log } from '../receive/admission.ts'
+import { isForwarded } from '../receive/receiver.ts'
+import type { Identity } from '../receive/request.ts'
+import {
+  type Answer,
+  answerOf,
+  invalid,
+  isUuid,
+  notAllowed,
+  parseJson,
+  problem,
+  unknownPath,
+  unknownReservation,
+} from './answers.ts'
+import type { Amounts } from './books.ts'
+import type { Ledger } from './ledger.ts'
+import type { LimitBook } from './limit-book.ts'
+import { amountSchema, type Subject } from './limits.ts'
+
+export type QuotaHttp = {
+  /** Whether the path is ours. */
+  takes(url: string): boolean
+  handle(request: IncomingMessage, response: ServerResponse, localBoundToLoopback: boolean): void
+}
+
+export type QuotaHttpOptions = {
+  readonly ledger: Ledger
+  readonly limitBook: LimitBook
+  readonly authenticate: Authenticate
+  readonly priceOf: PriceOf
+  /** What a call of an unknown price gets where a limit on cost blocks: refused, or held by its tokens alone. */
+  readonly unpriced: 'refuse' | 'tokens_only'
+  readonly now: () => number
+  readonly log: Pick<Log, 'error'>
+  readonly onAnswer: (route: string, status: number, seconds: number) => void
+}
+
+const prefix = '/v1/quota/'
+const bodyBytesMax = 1024 * 1024
+const batchMax = 256
+const ttlMsUsual = 60_000
+const ttlMsMax = 3_600_000
+
+const count = z.int().min(0).max(Number.MAX_SAFE_INTEGER)
+const text = z.string().max(1024)
+const usage = z.strictObject({
+  inputTokens: count,
+  outputTokens: count,
+  cacheReadTokens: count.optional(),
+  cacheWriteTokens: count.optional(),
+})
+const who = {
+  user: text.default(''),
+  conversation: text.default(''),
+  model: z.string().min(1).max(512),
+  provider: text.default(''),
+}
+const ttlMs = z.int().min(1_000).max(ttlMsMax)
+const reservation = z.strictObject({
+  callId: z.string().min(1).max(512),
+  ...who,
+  estimate: z.union([
+    z.strictObject({ inputTokens: count, outputTokensMax: count }),
+    z.strictObject({ costNanoUsd: amountSchema }),
+  ]),
+  ttlMs: ttlMs.default(ttlMsUsual),
+})
+const check = reservation.omit({ ttlMs: true, callId: true }).extend({ callId: z.string().max(512).default('') })
+const used = { usage: usage.optional(), costNanoUsd: amountSchema.optional() }
+const hasAmount = (each: { readonly usage?: unknown; readonly costNanoUsd?: unknown }): boolean =>
+  each.usage !== undefined || each.costNanoUsd !== undefined
+const amountNeeded = { message: 'usage or costNanoUsd is needed' }
+const settlement = z
+  .strictObject({ ...used, model: who.model.optional(), provider: text.optional() })
+  .refine(hasAmount, amountNeeded)
+const extension = z.strictObject({ ttlMs: ttlMs.default(ttlMsUsual) })
+const charge = z
+  .strictObject({
+    eventKey: z.string().min(1).max(512),
+    ...who,
+    ...used,
+    endedAt: z.iso.datetime({ offset: true }).optional(),
+  })
+  .refine(hasAmount, amountNeeded)
+const release = z.strictObject({})
+
+export function openQuotaHttp(options: QuotaHttpOptions): QuotaHttp {
+  const { ledger, limitBook, priceOf, now } = options
+
+  function handle(request: IncomingMessage, response: ServerResponse, localBoundToLoopback: boolean): void {
+    const startedMs = performance.now()
+    const path = (request.url ?? '').split('?')[0]?.slice(prefix.length) ?? ''
+    answer(request, path, localBoundToLoopback)
+      .catch((error: unknown): Answer => {
+        options.log.error({ err: error }, 'a quota request failed')
+        return problem(503, 'the quota service could not answer', { 'Retry-After': '1' })
+      })
+      .then((answered) => {
+        send(response, answered)
+        const route = path.replace(/^reservations\/[^/]+/, 'reservations/{id}').replace(/^limits\/.+/, 'limits/{id}')
+        options.onAnswer(
+          answered.status === 404 ? 'unknown' : route,
+          answered.status,
+          (performance.now() - startedMs) / 1000,
+        )
+      })
+  }
+
+  async function answer(request: IncomingMessage, path: string, localBoundToLoopback: boolean): Promise<Answer> {
+    const identity = identityOf(
+      options.authenticate({
+        authorization: request.headers.authorization,
+        peerAddress: request.socket.remoteAddress,
+        hostHeader: request.headers.host,
+        localBoundToLoopback: localBoundToLoopback && !isForwarded(request.headers),
+      }),
+    )
+    const body = await readBody(request)
+    if (isRefusal(identity)) {
+      return identity.reason === 'unauthenticated'
+        ? problem(401, identity.message, { 'WWW-Authenticate': 'Bearer' })
+        : problem(503, identity.message, { 'Retry-After': '1' })
+    }
+    if (!identity.roles.has('quota') && !identity.roles.has('admin'))
+      return problem(403, 'the key does not have the role quota')
+    if (body === 'too_large') return problem(413, `a request may have ${bodyBytesMax} bytes`)
+    return route(identity, request.method ?? '', path, new URL(request.url ?? '/', 'http://quota').searchParams, body)
+  }
+
+  async function route(
+    identity: Identity,
+    method: string,
+    path: string,
+    query: URLSearchParams,
+    body: Buffer,
+  ): Promise<Answer> {
+    const [thing, id, verb, ...more] = path.split('/').map(decodeURIComponent)
+    if (more.length > 0) return unknownPath(`${prefix}${path}`)
+    if (thing === 'limits') return limitBook.answer(identity, method, id, query, () => parseJson(body))
+    if (thing === 'usage' && id === undefined) {
+      return method === 'GET' ? limitBook.usage(identity, query) : notAllowed('GET')
+    }
+    if (thing === 'reservations' && id !== undefined && verb === undefined && method === 'GET') {
+      return limitBook.reservation(identity, id)
+    }
+    const step = stepOf(thing, id, verb)
+    if (step === undefined) return unknownPath(`${prefix}${path}`)
+    if (method !== 'POST') return notAllowed(id === undefined ? 'POST' : 'GET, POST')
+    const parsed = parseJson(body.length === 0 ? Buffer.from('{}') : body)
+    if (parsed.kind === 'malformed') return problem(400, parsed.reason)
+    if (!Array.isArray(parsed.value)) return step(identity, parsed.value)
+    if (parsed.value.length > batchMax)
+      return problem(400, `a batch may have ${batchMax} items, ${parsed.value.length} came`)
+    const answers = await Promise.all(parsed.value.map((item) => step(identity, item)))
+    return { status: 200, body: answers.map((each) => ({ status: each.status, ...each.body })) }
+  }
+
+  type StepAnswer = (identity: Identity, body: unknown) => Promise<Answer>
+
+  function stepOf(thing: string | undefined, id: string | undefined, verb: string | undefined): StepAnswer | undefined {
+    if (thing === 'reservations' && id === undefined) return reserve
+    if (thing === 'check' && id === undefined) return dryRun
+    if (thing === 'charges' && id === undefined) return chargeOnce
+    if (thing !== 'reservations' || id === undefined) return undefined
+    // Without an id in the path each item of the batch names its own.
+    const withId =
+      (work: (identity: Identity, id: string, body: unknown) => Promise<Answer>, own = id): StepAnswer =>
+      async (identity, item) => {
+        if (verb !== undefined) return work(identity, own, item)
+        const { id: named, ...rest } = (item ?? {}) as { readonly id?: unknown }
+        return typeof named === 'string' ? work(identity, named, rest) : problem(400, 'id: the reservation is needed')
+      }
+    switch (verb ?? id) {
+      case 'settle':
+        return withId(settle)
+      case 'release':
+        return withId(releaseOne)
+      case 'extend':
+        return withId(extend)
+      default:
+        return undefined
+    }
+  }
+
+  const reserve: StepAnswer = (identity, body) => ask(identity, body, reservation, false)
+  const dryRun: StepAnswer = (identity, body) =>
+    ask(
+      identity,
+      body,
+      check.transform((each) => ({ ...each, ttlMs: 0 })),
+      true,
+    )
+
+  async function ask(
+    identity: Identity,
+    body: unknown,
+    schema: z.ZodType<z.output<typeof reservation>>,
+    isDry: boolean,
+  ): Promise<Answer> {
+    const parsed = schema.safeParse(body)
+    if (!parsed.success) return invalid(parsed.error)
+    const { callId, estimate } = parsed.data
+    const subject = subjectOf(identity, parsed.data)
+    let amounts: Amounts
+    let unpriced: string | undefined
+    if ('costNanoUsd' in estimate) amounts = { cost: estimate.costNanoUsd, tokens: undefined }
+    else {
+      const expected = { inputTokens: estimate.inputTokens, outputTokens: estimate.outputTokensMax }
+      const priced = priceOf({ ...callOf(subject), atUnixMs: now() }, expected)
+      if (priced.kind === 'unpriced' && options.unpriced === 'refuse') unpriced = priced.reason
+      amounts = {
+        cost: priced.kind === 'priced' ? priced.costNanoUsd : undefined,
+        tokens: BigInt(estimate.inputTokens) + BigInt(estimate.outputTokensMax),
+      }
+    }
+    const outcome = await ledger.run({
+      kind: 'reserve',
+      tenant: identity.tenant,
+      callId,
+      bodyHash: hashOf(body),
+      subject,
+      amounts,
+      ttlMs: parsed.data.ttlMs,
+      unpriced,
+      isDry,
+    })
+    return answerOf(outcome, isDry ? 200 : 201)
+  }
+
+  async function settle(identity: Identity, id: string, body: unknown): Promise<Answer> {
+    const parsed = settlement.safeParse(body)
+    if (!parsed.success) return invalid(parsed.error)
+    if (!isUuid(id)) return unknownReservation
+    const { model, provider } = parsed.data
+    const amounts = (subject: Subject): Amounts => {
+      const reserved = callOf(subject)
+      return amountsOf(parsed.data, { model: model ?? reserved.model, provider: provider ?? reserved.provider })
+    }
+    return answerOf(
+      await ledger.run({ kind: 'settle', tenant: identity.tenant, id, bodyHash: hashOf(body), amountsOf: amounts }),
+      200,
+    )
+  }
+
+  async function releaseOne(identity: Identity, id: string, body: unknown): Promise<Answer> {
+    const parsed = release.safeParse(body ?? {})
+    if (!parsed.success) return invalid(parsed.error)
+    if (!isUuid(id)) return unknownReservation
+    const step = { kind: 'release', tenant: identity.tenant, id, bodyHash: hashOf({}), amountsOf: undefined } as const
+    return answerOf(await ledger.run(step), 200)
+  }
+
+  async function extend(identity: Identity, id: string, body: unknown): Promise<Answer> {
+    const parsed = extension.safeParse(body ?? {})
+    if (!parsed.success) return invalid(parsed.error)
+    if (!isUuid(id)) return unknownReservation
+    return answerOf(await ledger.run({ kind: 'extend', tenant: identity.tenant, id, ttlMs: parsed.data.ttlMs }), 200)
+  }
+
+  const chargeOnce: StepAnswer = async (identity, body) => {
+    const parsed = charge.safeParse(body)
+    if (!parsed.success) return invalid(parsed.error)
+    const { eventKey, endedAt } = parsed.data
+    const subject = subjectOf(identity, parsed.data)
+    const amounts = amountsOf(parsed.data, callOf(subject))
+    if (amounts.cost === undefined && options.unpriced === 'refuse') {
+      return problem(400, 'costNanoUsd: the model has no price, so a charge has to say what it cost')
+    }
+    const outcome = await ledger.run({
+      kind: 'charge',
+      tenant: identity.tenant,
+      eventKey,
+      subject,
+      amounts,
+      endedAt: endedAt === undefined ? undefined : new Date(endedAt),
+    })
+    return answerOf(outcome, 201)
+  }
+
+  function amountsOf(
+    body: { readonly usage?: z.output<typeof usage> | undefined; readonly costNanoUsd?: bigint | undefined },
+    call: { readonly provider: string | undefined; readonly model: string },
+  ): Amounts {
+    const tokens =
+      body.usage === undefined ? undefined : BigInt(body.usage.inputTokens) + BigInt(body.usage.outputTokens)
+    if (body.costNanoUsd !== undefined || body.usage === undefined) return { cost: body.costNanoUsd, tokens }
+    const priced = priceOf({ ...call, atUnixMs: now() }, withoutUndefined(body.usage))
+    return { cost: priced.kind === 'priced' ? priced.costNanoUsd : undefined, tokens }
+  }
+
+  return { takes: (url) => url.startsWith(prefix), handle }
+}
+
+function subjectOf(
+  identity: Identity,
+  body: { readonly user: string; readonly conversation: string; readonly model: string; readonly provider: string },
+): Subject {
+  const { user, conversation, model, provider } = body
+  return { user, conversation, model, provider, key: identity.keyId }
+}
+
+function callOf(subject: Subject): { readonly provider: string | undefined; readonly model: string } {
+  return { provider: subject.provider === '' ? undefined : subject.provider, model: subject.model }
+}
+
+function withoutUndefined(usage: z.output<z.ZodType<Readonly<Record<string, number | undefined>>>>): PricedUsage {
+  return Object.fromEntries(Object.entries(usage).filter(([, tokens]) => tokens !== undefined)) as PricedUsage
+}
+
+/** The same fields in another order are the same body. */
+function hashOf(body: unknown): string {
+  const sorted = (value: unknown): unknown => {
+    if (Array.isArray(value)) return value.map(sorted)
+    if (typeof value !== 'object' || value === null) return value
+    return Object.fromEntries(
+      Object.entries(value)
+        .sort(([a], [b]) => (a < b ? -1 : 1))
+        .map(([key, each]) => [key, sorted(each)]),
+    )
+  }
+  return hash('sha256', JSON.stringify(sorted(body)), 'hex')
+}
+
+function readBody(request: IncomingMessage): Promise<Buffer | 'too_large'> {
+  return new Promise((resolve, reject) => {
+    const chunks: Buffer[] = []
+    let length = 0
+    request.on('data', (chunk: Buffer) => {
+      length += chunk.length
+      if (length <= bodyBytesMax) chunks.push(chunk)
+    })
+    request.on('end', () => resolve(length > bodyBytesMax ? 'too_large' : Buffer.concat(chunks)))
+    request.on('error', reject)
+  })
+}
+
+function send(response: ServerResponse, { status, body, headers = {} }: Answer): void {
+  if (response.destroyed) return
+  if (body === undefined) {
+    response.writeHead(status, headers).end()
+    return
+  }
+  const bytes = Buffer.from(JSON.stringify(body))
+  response.writeHead(status, { 'Content-Type': 'application/json', ...headers, 'Content-Length': bytes.length })
+  response.end(bytes)
+}

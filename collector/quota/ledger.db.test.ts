@@ -1,0 +1,164 @@
+// The ledger on a real Postgres: races, repeats, expiry.
+import { startTestPostgres, type TestPostgres } from '@tallylight/storage/postgres/testing.ts'
+import type pg from 'pg'
+import { afterAll, beforeAll, expect, test } from 'vitest'
+import { parseTenantId, type TenantId } from '../receive/request.ts'
+import { type Ledger, openLedger, type Reserve, type Step } from './ledger.ts'
+import { balanceOf, idOf, nobody, openTestLedger, type Rule, reserve, settle, tenant } from './testing.ts'
+
+let postgres: TestPostgres
+
+beforeAll(async () => {
+  postgres = await startTestPostgres()
+}, 60_000)
+afterAll(() => postgres[Symbol.asyncDispose]())
+
+const open = (schema: string, rules: readonly Rule[]) => openTestLedger(postgres, schema, rules)
+
+async function expectNoDrift(pool: pg.Pool): Promise<void> {
+  expect((await pool.query('select * from quota_drift')).rows).toEqual([])
+}
+
+test('quota: of 20 parallel reservations of 75 against 500, exactly 6 are granted', async () => {
+  const { ledger, pool } = await open('parallel', [{ id: 'budget', measure: 'cost', amount: 500 }])
+  const outcomes = await Promise.all(Array.from({ length: 20 }, (_, at) => ledger.run(reserve(`call ${at}`, 75))))
+  expect(Map.groupBy(outcomes, (outcome) => outcome.kind).get('done')).toHaveLength(6)
+  expect(Map.groupBy(outcomes, (outcome) => outcome.kind).get('denied')).toHaveLength(14)
+  expect(await balanceOf(pool, 'budget')).toEqual({ granted: 500, held: 450, spent: 0, free: 50, debt: 0 })
+  await expectNoDrift(pool)
+})
+
+test('quota: of 1,000 parallel reservations over four collectors with room for 10, exactly 10 are granted', async () => {
+  const { ledger, pool } = await open('collectors', [{ id: 'budget', measure: 'requests', amount: 10 }])
+  const ledgers = [ledger, ...[1, 2, 3].map(() => openLedger({ database: pool, log: { warn: () => undefined } }))]
+  const outcomes = await Promise.all(
+    Array.from({ length: 1000 }, (_, at) => (ledgers[at % 4] as Ledger).run(reserve(`call ${at}`, 1))),
+  )
+  expect(outcomes.filter((outcome) => outcome.kind === 'done')).toHaveLength(10)
+  expect(outcomes.filter((outcome) => outcome.kind === 'denied')).toHaveLength(990)
+  await expectNoDrift(pool)
+})
+
+test('quota: all limits of a call are held or none', async () => {
+  const { ledger, pool } = await open('several', [
+    { id: 'narrow', measure: 'cost', amount: 100 },
+    { id: 'wide', measure: 'cost', amount: 1000 },
+  ])
+  expect(await ledger.run(reserve('a', 80))).toMatchObject({ kind: 'done' })
+  expect(await ledger.run(reserve('b', 80))).toMatchObject({
+    kind: 'denied',
+    denial: { limitId: 'narrow', requested: 80n, limit: 100n, used: 0n, held: 80n, free: 20n },
+  })
+  expect(await balanceOf(pool, 'wide')).toMatchObject({ held: 80 })
+})
+
+test('quota: the same call id gets the same answer, and another body is a conflict', async () => {
+  const { ledger, pool } = await open('repeats', [{ id: 'budget', measure: 'cost', amount: 100 }])
+  const first = await ledger.run(reserve('a', 60))
+  expect(await ledger.run(reserve('a', 60))).toEqual({ ...first, isRepeat: true })
+  expect(await ledger.run(reserve('a', 61))).toMatchObject({
+    kind: 'conflict',
+    first: { id: idOf(first), state: 'held' },
+  })
+  expect(await balanceOf(pool, 'budget')).toMatchObject({ held: 60, free: 40 })
+})
+
+test('quota: a settlement above its hold is debt, and only once; a release after it names it', async () => {
+  const { ledger, pool } = await open('settling', [{ id: 'budget', measure: 'cost', amount: 100 }])
+  const id = idOf(await ledger.run(reserve('a', 60)))
+  const settled = await ledger.run(settle(id, 150))
+  expect(await balanceOf(pool, 'budget')).toEqual({ granted: 100, held: 0, spent: 150, free: 0, debt: 50 })
+  expect(await ledger.run(settle(id, 150))).toEqual({ ...settled, isRepeat: true })
+  expect(await ledger.run(settle(id, 10))).toMatchObject({ kind: 'conflict', first: { state: 'settled' } })
+  expect(await ledger.run({ kind: 'release', tenant, id, bodyHash: '', amountsOf: undefined })).toMatchObject({
+    kind: 'conflict',
+    first: { state: 'settled' },
+  })
+  expect(await ledger.run(reserve('b', 1))).toMatchObject({ kind: 'denied' })
+  await expectNoDrift(pool)
+})
+
+test('quota: a hold expires by the sweep, frees what it held, and a late settlement still books', async () => {
+  const { ledger, pool } = await open('expiry', [
+    { id: 'budget', measure: 'cost', amount: 100 },
+    { id: 'at once', measure: 'concurrency', amount: 1 },
+  ])
+  const id = idOf(await ledger.run(reserve('a', 60, { ttlMs: 0 })))
+  expect(await ledger.run(reserve('b', 10))).toMatchObject({ kind: 'denied', denial: { limitId: 'at once' } })
+  expect(await ledger.sweep()).toBe(1)
+  expect(await ledger.sweep()).toBe(0)
+  expect(await balanceOf(pool, 'budget')).toMatchObject({ held: 0, free: 100 })
+  expect(await ledger.run({ kind: 'extend', tenant, id, ttlMs: 1000 })).toMatchObject({ kind: 'conflict' })
+  expect(await ledger.run(settle(id, 70))).toMatchObject({ kind: 'done' })
+  expect(await balanceOf(pool, 'budget')).toMatchObject({ held: 0, spent: 70, free: 30 })
+  expect(await ledger.run(reserve('b', 10))).toMatchObject({ kind: 'done' })
+  await expectNoDrift(pool)
+})
+
+test('quota: a limit of each user has an account per user, and who names none shares one', async () => {
+  const { ledger, pool } = await open('each', [{ id: 'per user', measure: 'cost', amount: 10, each: 'user' }])
+  const of = (callId: string, user: string): Reserve => reserve(callId, 10, { subject: { ...nobody, user } })
+  expect(await ledger.run(of('1', 'ada'))).toMatchObject({ kind: 'done' })
+  expect(await ledger.run(of('2', 'ada'))).toMatchObject({ kind: 'denied', denial: { subject: 'ada' } })
+  expect(await ledger.run(of('3', 'bob'))).toMatchObject({ kind: 'done' })
+  expect(await ledger.run(of('4', ''))).toMatchObject({ kind: 'done' })
+  expect(await ledger.run(of('5', ''))).toMatchObject({ kind: 'denied' })
+  await expectNoDrift(pool)
+})
+
+test('quota: a limit that warns never refuses, one that allows what is left holds that, one with debt holds nothing more', async () => {
+  const { ledger, pool } = await open('overage', [
+    { id: 'warns', measure: 'cost', amount: 10, action: 'warn' },
+    { id: 'left', measure: 'cost', amount: 15, overage: 'allow_available' },
+    { id: 'debt', measure: 'cost', amount: 5, overage: 'allow_debt' },
+  ])
+  const answer = await ledger.run(reserve('a', 20))
+  expect(answer).toMatchObject({
+    kind: 'done',
+    body: {
+      holds: [
+        { limitId: 'debt', amount: 5 },
+        { limitId: 'left', amount: 15 },
+        { limitId: 'warns', amount: 10 },
+      ],
+    },
+  })
+  expect(await ledger.run(reserve('b', 1))).toMatchObject({ kind: 'denied', denial: { limitId: 'left' } })
+  await ledger.run(settle(idOf(answer), 20))
+  expect(await balanceOf(pool, 'debt')).toMatchObject({ spent: 20, debt: 15, free: 0 })
+})
+
+test('quota: each threshold is told once, in the transaction that passed it', async () => {
+  const { ledger, pool } = await open('thresholds', [{ id: 'budget', measure: 'cost', amount: 100 }])
+  for (const [at, cost] of [30, 30, 30, 30].entries()) {
+    const outcome = await ledger.run(reserve(`c${at}`, 1))
+    if (outcome.kind === 'done') await ledger.run(settle(idOf(outcome), cost))
+  }
+  const { rows } = await pool.query("select body ->> 'percent' as percent from quota_outbox order by created_at, 1")
+  expect(rows.map((row) => Number(row.percent)).sort((a, b) => a - b)).toEqual([50, 80, 100])
+  expect((await pool.query('select count(*)::int as count from quota_audit')).rows).toEqual([{ count: 3 }])
+})
+
+test('quota: a charge is booked once per event, and where its window is', async () => {
+  const { ledger, pool } = await open('charges', [{ id: 'daily', measure: 'cost', amount: 100, window: 'day' }])
+  const yesterday = new Date(Date.now() - 86_400_000)
+  const event = { kind: 'charge', tenant, subject: nobody, amounts: { cost: 7n, tokens: undefined } } as const
+  const steps: Step[] = [
+    { ...event, eventKey: 'a', endedAt: yesterday },
+    { ...event, eventKey: 'a', endedAt: yesterday },
+    { ...event, eventKey: 'b', endedAt: undefined },
+  ]
+  const outcomes = await Promise.all(steps.map((step) => ledger.run(step)))
+  expect(outcomes.map((outcome) => outcome.kind === 'done' && outcome.isRepeat)).toEqual([false, true, false])
+  const { rows } = await pool.query('select spent::int from quota_balances order by window_start')
+  expect(rows).toEqual([{ spent: 7 }, { spent: 7 }])
+})
+
+test('quota: a step of another tenant is as unknown as one that never was', async () => {
+  const { ledger } = await open('tenants', [{ id: 'budget', measure: 'cost', amount: 100 }])
+  const id = idOf(await ledger.run(reserve('a', 60)))
+  const other = parseTenantId('rival') as TenantId
+  expect(await ledger.run({ kind: 'settle', tenant: other, id, bodyHash: '', amountsOf: undefined })).toEqual({
+    kind: 'unknown',
+  })
+})

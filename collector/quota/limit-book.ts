@@ -1,0 +1,258 @@
+// Limits as resources: made, changed and removed through the API or by the configuration file, each change with an audit
+// entry of before and after; and what readers ask: usage now, one reservation.
+import { withConnection } from '@tallylight/storage/postgres/connection.ts'
+import {
+  lockReservations,
+  putRule,
+  type ReservationRow,
+  type RuleRow,
+  removeRule,
+  selectBalances,
+  selectRule,
+  selectRules,
+  writeAudit,
+} from '@tallylight/storage/postgres/quota/statements.ts'
+import type pg from 'pg'
+import { type Identity, parseTenantId, type TenantId } from '../receive/request.ts'
+import { type Answer, invalid, isUuid, notAllowed, type ParsedJson, problem } from './answers.ts'
+import { limitOfRow } from './ledger.ts'
+import { amountJson, type Limit, limitJson, limitOf, limitSchema } from './limits.ts'
+
+export type LimitBook = {
+  answer(
+    identity: Identity,
+    method: string,
+    id: string | undefined,
+    query: URLSearchParams,
+    body: () => ParsedJson,
+  ): Promise<Answer>
+  usage(identity: Identity, query: URLSearchParams): Promise<Answer>
+  reservation(identity: Identity, id: string): Promise<Answer>
+  /** Makes the limits of source `config` those given; what they are no longer is removed, which the result names. */
+  applyConfig(wanted: readonly Limit[]): Promise<ConfigDiff>
+}
+
+export type ConfigDiff = {
+  readonly added: readonly string[]
+  readonly changed: readonly string[]
+  readonly removed: readonly string[]
+}
+
+type Put =
+  | { readonly kind: 'put'; readonly isNew: boolean; readonly overspent: boolean }
+  | { readonly kind: 'other_shape' }
+
+export function openLimitBook({ database }: { readonly database: pg.Pool }): LimitBook {
+  async function inTransaction<Result>(work: (client: pg.PoolClient) => Promise<Result>): Promise<Result> {
+    return withConnection(database, async (client) => {
+      await client.query('begin')
+      try {
+        const result = await work(client)
+        await client.query('commit')
+        return result
+      } catch (error) {
+        await client.query('rollback').catch(() => undefined)
+        throw error
+      }
+    })
+  }
+
+  async function limitsOf(tenant: TenantId): Promise<readonly Limit[]> {
+    const { rows } = await withConnection(database, selectRules)
+    return rows.map(limitOfRow).filter((limit) => limit.tenant === tenant)
+  }
+
+  function put(limit: Limit, actor: string): Promise<Put> {
+    return inTransaction(async (client) => {
+      const known = await selectRule(client, limit.tenant, limit.id)
+      const before = known === undefined ? undefined : limitOfRow(known)
+      // Accounts are counted in the rule's measure and windows: another rule needs another id.
+      if (before !== undefined && shapeOf(before) !== shapeOf(limit)) return { kind: 'other_shape' }
+      const { overspent } = await putRule(client, ruleOf(limit))
+      const isNew = known === undefined || known.is_removed
+      await writeAudit(client, {
+        tenant: limit.tenant,
+        actor,
+        action: isNew ? 'quota.limit.create' : 'quota.limit.update',
+        resource: `limit ${limit.id}`,
+        before: isNew || before === undefined ? null : limitJson(before),
+        after: limitJson(limit),
+      })
+      return { kind: 'put', isNew, overspent }
+    })
+  }
+
+  function remove(limit: Limit, actor: string): Promise<boolean> {
+    return inTransaction(async (client) => {
+      if (!(await removeRule(client, limit.tenant, limit.id))) return false
+      await writeAudit(client, {
+        tenant: limit.tenant,
+        actor,
+        action: 'quota.limit.delete',
+        resource: `limit ${limit.id}`,
+        before: limitJson(limit),
+        after: null,
+      })
+      return true
+    })
+  }
+
+  async function answer(
+    identity: Identity,
+    method: string,
+    id: string | undefined,
+    query: URLSearchParams,
+    body: () => ParsedJson,
+  ): Promise<Answer> {
+    const tenant = tenantAsked(identity, query)
+    if (tenant === undefined) return problem(404, 'there is no such tenant')
+    if (method === 'GET') return read(tenant, id)
+    if (method !== 'POST' && method !== 'PUT' && method !== 'DELETE') {
+      return notAllowed(id === undefined ? 'GET, POST' : 'GET, PUT, DELETE')
+    }
+    if (!identity.roles.has('admin')) return problem(403, 'the key does not have the role admin')
+    if (method === 'DELETE') return id === undefined ? notAllowed('GET, POST') : removeOne(tenant, id, identity)
+    if ((method === 'POST') !== (id === undefined)) {
+      return notAllowed(id === undefined ? 'GET, POST' : 'GET, PUT, DELETE')
+    }
+    const json = body()
+    if (json.kind === 'malformed') return problem(400, json.reason)
+    const parsed = limitSchema.safeParse(json.value)
+    if (!parsed.success) return invalid(parsed.error)
+    if (id !== undefined && parsed.data.id !== undefined && parsed.data.id !== id) {
+      return problem(400, `id: the path says ${id}`)
+    }
+    const named = id ?? parsed.data.id ?? crypto.randomUUID()
+    const limit = limitOf(tenant, named, parsed.data, 'api')
+    const result = await put(limit, actorOf(identity))
+    if (result.kind === 'other_shape') {
+      return problem(
+        409,
+        `limit ${named} has another measure, window, time zone or dimension; give this one its own id`,
+      )
+    }
+    const warning = result.overspent ? { warning: 'more is spent or held already than this limit grants' } : {}
+    return { status: result.isNew ? 201 : 200, body: { ...limitJson(limit), ...warning } }
+  }
+
+  async function read(tenant: TenantId, id: string | undefined): Promise<Answer> {
+    const limits = await limitsOf(tenant)
+    if (id === undefined) return { status: 200, body: { limits: limits.map(limitJson) } }
+    const limit = limits.find((each) => each.id === id)
+    return limit === undefined ? problem(404, 'there is no such limit') : { status: 200, body: limitJson(limit) }
+  }
+
+  async function removeOne(tenant: TenantId, id: string, identity: Identity): Promise<Answer> {
+    const limit = (await limitsOf(tenant)).find((each) => each.id === id)
+    if (limit === undefined || !(await remove(limit, actorOf(identity)))) return problem(404, 'there is no such limit')
+    return { status: 204, body: undefined }
+  }
+
+  async function usage(identity: Identity, query: URLSearchParams): Promise<Answer> {
+    const tenant = tenantAsked(identity, query)
+    if (tenant === undefined) return problem(404, 'there is no such tenant')
+    const filter = { tenant, limitId: query.get('limit'), subject: query.get('subject') ?? query.get('user') }
+    const rows = await withConnection(database, (client) => selectBalances(client, filter))
+    const usage = rows.map((row) => ({
+      limitId: row.limit_id,
+      subject: row.subject,
+      measure: row.measure,
+      windowStart: row.window_start instanceof Date ? row.window_start.toISOString() : null,
+      windowEnd: row.window_end?.toISOString() ?? null,
+      granted: amountJson(BigInt(row.granted)),
+      held: amountJson(BigInt(row.held)),
+      spent: amountJson(BigInt(row.spent)),
+      free: amountJson(BigInt(row.free)),
+      debt: amountJson(BigInt(row.debt)),
+    }))
+    return { status: 200, body: { usage } }
+  }
+
+  async function find(identity: Identity, id: string): Promise<ReservationRow | undefined> {
+    if (!isUuid(id)) return undefined
+    const { rows } = await withConnection(database, (client) =>
+      lockReservations(client, { tenants: [], callIds: [], ids: [id] }),
+    )
+    return rows.find((row) => row.tenant === identity.tenant)
+  }
+
+  async function reservation(identity: Identity, id: string): Promise<Answer> {
+    const row = await find(identity, id)
+    if (row === undefined) return problem(404, 'there is no such reservation')
+    const { body } = (row.outcome ?? {}) as { readonly body?: object }
+    const expiresAt = new Date(row.expires_ms).toISOString()
+    return {
+      status: 200,
+      body: {
+        ...(row.answer as object),
+        callId: row.call_id,
+        state: row.state,
+        expiresAt,
+        ...(body ? { outcome: body } : {}),
+      },
+    }
+  }
+
+  async function applyConfig(wanted: readonly Limit[]): Promise<ConfigDiff> {
+    const { rows } = await withConnection(database, selectRules)
+    const present = rows.map(limitOfRow)
+    const added: string[] = []
+    const changed: string[] = []
+    const removed: string[] = []
+    for (const limit of wanted) {
+      const before = present.find((each) => each.tenant === limit.tenant && each.id === limit.id)
+      if (before !== undefined && JSON.stringify(limitJson(before)) === JSON.stringify(limitJson(limit))) continue
+      const result = await put(limit, 'configuration')
+      if (result.kind === 'other_shape') {
+        throw new Error(
+          `quota.limits: ${limit.id} of ${limit.tenant} has another measure, window, time zone or dimension than before; give it another id`,
+        )
+      }
+      ;(before === undefined ? added : changed).push(nameOf(limit))
+    }
+    for (const limit of present) {
+      const isWanted = wanted.some((each) => each.tenant === limit.tenant && each.id === limit.id)
+      if (limit.source !== 'config' || isWanted) continue
+      if (await remove(limit, 'configuration')) removed.push(nameOf(limit))
+    }
+    return { added, changed, removed }
+  }
+
+  return { answer, usage, reservation, applyConfig }
+}
+
+function nameOf(limit: Limit): string {
+  return `${limit.tenant}/${limit.id}`
+}
+
+/** One's own tenant; a key for many may name another. */
+function tenantAsked(identity: Identity, query: URLSearchParams): TenantId | undefined {
+  const named = query.get('tenant')
+  if (named === null || named === identity.tenant) return identity.tenant
+  return identity.manyTenants ? parseTenantId(named) : undefined
+}
+
+function actorOf(identity: Identity): string {
+  return identity.keyId === '' ? 'loopback' : `key ${identity.keyId}`
+}
+
+function shapeOf({ each, measure, window, timeZone }: Limit): string {
+  return [each ?? '', measure, window, timeZone].join('|')
+}
+
+function ruleOf(limit: Limit): RuleRow {
+  return {
+    tenant: limit.tenant,
+    id: limit.id,
+    subject: limit.subject,
+    each: limit.each ?? '',
+    measure: limit.measure,
+    amount: String(limit.amount),
+    window: limit.window,
+    time_zone: limit.timeZone,
+    action: limit.action,
+    thresholds: limit.thresholds,
+    overage: limit.overage,
+    source: limit.source,
+  }
+}

@@ -1,0 +1,147 @@
+// A limit: how much of what, for whom, in which window, and what happens beyond. The JSON form is the one of
+// `/v1/quota/limits` and of the configuration file; `matchLimits` finds those that hold for a call.
+import { z } from 'zod'
+import { parseTenantId, type TenantId } from '../receive/request.ts'
+
+export const dimensions = ['user', 'key', 'model', 'provider', 'conversation'] as const
+export type Dimension = (typeof dimensions)[number]
+
+/** Who calls what. A dimension that is not known is '', which is a value like any other: nobody gets round a limit per user
+ *  by not naming one. */
+export type Subject = Readonly<Record<Dimension, string>>
+
+export type Measure = 'cost' | 'tokens' | 'requests' | 'concurrency'
+export type Overage =
+  /** What does not fit is refused. */
+  | 'refuse'
+  /** What is left is held, and only a call that finds nothing is refused. */
+  | 'allow_available'
+  /** Never refused; what settles beyond is debt. */
+  | 'allow_debt'
+
+export type Limit = {
+  readonly tenant: TenantId
+  readonly id: string
+  readonly subject: Partial<Subject>
+  readonly each: Dimension | undefined
+  readonly measure: Measure
+  /** Nano-dollars, tokens or a count. */
+  readonly amount: bigint
+  readonly window: 'minute' | 'hour' | 'day' | 'month' | 'ever'
+  readonly timeZone: string
+  readonly action: 'block' | 'warn' | 'observe'
+  /** Percent of the amount, ascending; each is told once per window. */
+  readonly thresholds: readonly number[]
+  readonly overage: Overage
+  readonly source: 'api' | 'config'
+}
+
+const int64Max = 2n ** 63n - 1n
+
+/** An amount as a number that is exact, or as digits. */
+export const amountSchema = z
+  .union([
+    z.int().min(0).max(Number.MAX_SAFE_INTEGER),
+    z.string().regex(/^\d{1,19}$/, 'an amount is a whole number, not negative'),
+  ])
+  .transform((amount) => BigInt(amount))
+  .refine((amount) => amount <= int64Max, 'an amount is below 2^63')
+
+const name = z.string().min(1).max(512)
+const supportedTimeZones = new Set([...Intl.supportedValuesOf('timeZone'), 'UTC'])
+
+export const limitSchema = z
+  .strictObject({
+    id: z
+      .string()
+      .regex(/^[\w.:-]{1,200}$/, 'an id is 1–200 letters, digits and ._:-')
+      .optional(),
+    subject: z
+      .strictObject({
+        user: name.optional(),
+        key: name.optional(),
+        model: name.optional(),
+        provider: name.optional(),
+        conversation: name.optional(),
+      })
+      .default({}),
+    each: z.enum(dimensions).optional(),
+    measure: z.enum(['cost', 'tokens', 'requests', 'concurrency']),
+    amount: amountSchema,
+    window: z.enum(['minute', 'hour', 'day', 'month', 'ever']),
+    timeZone: z
+      .string()
+      .refine((zone) => supportedTimeZones.has(zone), 'not a time zone of the IANA database')
+      .default('UTC'),
+    action: z.enum(['block', 'warn', 'observe']),
+    thresholds: z.array(z.int().min(1).max(1000)).max(20).default([50, 80, 100]),
+    overage: z.enum(['refuse', 'allow_available', 'allow_debt']).default('refuse'),
+  })
+  .refine((limit) => limit.measure !== 'concurrency' || limit.window === 'ever', {
+    path: ['window'],
+    message: 'concurrency is counted now and in no window: use "ever"',
+  })
+
+export type LimitInput = z.output<typeof limitSchema>
+
+export function limitOf(tenant: TenantId, id: string, input: LimitInput, source: Limit['source']): Limit {
+  const { subject, each, measure, amount, window, timeZone, action, overage } = input
+  const thresholds = [...new Set(input.thresholds)].sort((a, b) => a - b)
+  return {
+    tenant,
+    id,
+    subject: withoutUndefined(subject),
+    each,
+    measure,
+    amount,
+    window,
+    timeZone,
+    action,
+    thresholds,
+    overage,
+    source,
+  }
+}
+
+function withoutUndefined(subject: Readonly<Partial<Record<Dimension, string | undefined>>>): Partial<Subject> {
+  return Object.fromEntries(Object.entries(subject).filter(([, value]) => value !== undefined))
+}
+
+/** The JSON form, amounts as digits where a number would not be exact. */
+export function limitJson(limit: Limit): Readonly<Record<string, unknown>> {
+  const { tenant: _tenant, each, amount, ...rest } = limit
+  return { ...rest, ...(each === undefined ? {} : { each }), amount: amountJson(amount) }
+}
+
+export function amountJson(amount: bigint): number | string {
+  return amount <= Number.MAX_SAFE_INTEGER && amount >= -Number.MAX_SAFE_INTEGER ? Number(amount) : String(amount)
+}
+
+/** Which account of the limit a call is counted in. */
+export type Match = { readonly limit: Limit; readonly subject: string }
+
+export type Limits = {
+  readonly version: string
+  of(tenant: TenantId): readonly Limit[]
+  match(tenant: TenantId, subject: Subject): readonly Match[]
+}
+
+export function openLimits(version: string, all: readonly Limit[]): Limits {
+  const byTenant = Map.groupBy(all, (limit) => limit.tenant)
+  return {
+    version,
+    of: (tenant) => byTenant.get(tenant) ?? [],
+    match: (tenant, subject) =>
+      (byTenant.get(tenant) ?? [])
+        .filter((limit) =>
+          dimensions.every((dimension) => (limit.subject[dimension] ?? subject[dimension]) === subject[dimension]),
+        )
+        .map((limit) => ({ limit, subject: limit.each === undefined ? '' : subject[limit.each] })),
+  }
+}
+
+export function tenantOf(text: string): TenantId {
+  const tenant = parseTenantId(text)
+  if (tenant === undefined) throw new Error(`the database has a limit of a tenant with no tenant's name`)
+  return tenant
+}

@@ -1,0 +1,92 @@
+// What tests of the ledger share: a ledger with limits, and the steps of a client.
+import { createHash } from 'node:crypto'
+import { migratePostgres } from '@tallylight/storage/postgres/migrate.ts'
+import { putRule } from '@tallylight/storage/postgres/quota/statements.ts'
+import type { TestPostgres } from '@tallylight/storage/postgres/testing.ts'
+import type pg from 'pg'
+import { parseTenantId, type TenantId } from '../receive/request.ts'
+import { type Ledger, openLedger, type Reserve, type Step, type StepOutcome } from './ledger.ts'
+import type { Subject } from './limits.ts'
+
+export const tenant = parseTenantId('acme') as TenantId
+
+export type Rule = { readonly id: string; readonly measure: string; readonly amount: number } & Partial<{
+  readonly each: string
+  readonly action: string
+  readonly overage: string
+  readonly window: string
+  readonly thresholds: readonly number[]
+}>
+
+/** A ledger in a schema of its own with these limits of the tenant `acme`. */
+export async function openTestLedger(
+  postgres: TestPostgres,
+  schema: string,
+  rules: readonly Rule[],
+): Promise<{ readonly ledger: Ledger; readonly pool: pg.Pool }> {
+  const pool = await postgres.open(schema)
+  const client = await pool.connect()
+  await migratePostgres(client)
+  for (const rule of rules) {
+    await putRule(client, {
+      tenant,
+      subject: {},
+      each: '',
+      action: 'block',
+      overage: 'refuse',
+      window: 'ever',
+      time_zone: 'UTC',
+      thresholds: [50, 80, 100],
+      source: 'api',
+      ...rule,
+      amount: String(rule.amount),
+    })
+  }
+  client.release()
+  return { ledger: openLedger({ database: pool, log: { warn: () => undefined } }), pool }
+}
+
+export const nobody: Subject = { user: '', key: '', model: '', provider: '', conversation: '' }
+
+export function reserve(callId: string, cost: number, more: Partial<Reserve> = {}): Reserve {
+  return {
+    kind: 'reserve',
+    tenant,
+    callId,
+    bodyHash: createHash('sha256').update(`${callId} ${cost}`).digest('hex'),
+    subject: { ...nobody, ...more.subject },
+    amounts: { cost: BigInt(cost), tokens: BigInt(cost) },
+    ttlMs: 600_000,
+    unpriced: undefined,
+    isDry: false,
+    ...more,
+  }
+}
+
+export function settle(id: string, cost: number): Step {
+  return {
+    kind: 'settle',
+    tenant,
+    id,
+    bodyHash: `s${cost}`,
+    amountsOf: () => ({ cost: BigInt(cost), tokens: BigInt(cost) }),
+  }
+}
+
+export function idOf(outcome: StepOutcome): string {
+  if (outcome.kind !== 'done') throw new Error(`not done: ${JSON.stringify(outcome)}`)
+  return (outcome.body as { readonly id: string }).id
+}
+
+/** An account as numbers. */
+export async function balanceOf(
+  pool: pg.Pool,
+  limitId: string,
+  subject = '',
+): Promise<Readonly<Record<string, number>>> {
+  const { rows } = await pool.query(
+    'select granted::int, held::int, spent::int, free::int, debt::int from quota_balances where limit_id = $1 and subject = $2',
+    [limitId, subject],
+  )
+  return rows[0]
+}

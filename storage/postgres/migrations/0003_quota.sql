@@ -1,0 +1,199 @@
+-- The ledger of quotas. A limit is a rule; an account is one limit for one subject in one window, and the row that is locked;
+-- a booking is what one step did to its accounts, and is never changed. Amounts are nano-dollars, tokens or counts.
+create table quota_limit_rules (
+  tenant text not null references tenants (id),
+  id text not null check (id <> '' and length(id) <= 200),
+  -- What must be equal in a request for the limit to apply: user, key, model, provider, conversation.
+  subject jsonb not null default '{}',
+  -- The dimension of which each value has an account of its own; '' when all share one.
+  each text not null default '' check (each in ('', 'user', 'key', 'model', 'provider', 'conversation')),
+  measure text not null check (measure in ('cost', 'tokens', 'requests', 'concurrency')),
+  amount bigint not null check (amount >= 0),
+  span text not null check (span in ('minute', 'hour', 'day', 'month', 'ever')),
+  time_zone text not null default 'UTC',
+  action text not null check (action in ('block', 'warn', 'observe')),
+  thresholds integer[] not null default '{50,80,100}',
+  overage text not null check (overage in ('refuse', 'allow_available', 'allow_debt')),
+  -- 'config' limits are those of the configuration file, and are removed when it no longer names them.
+  source text not null default 'api' check (source in ('api', 'config')),
+  removed_at timestamptz,
+  primary key (tenant, id)
+);
+
+-- Services keep the rules in memory. Each batch of requests sees this number in its transaction, and reads them again when
+-- it is another one.
+create table quota_rule_changes (
+  only_row boolean primary key default true check (only_row),
+  version bigint not null
+);
+insert into quota_rule_changes (version) values (1);
+create function note_quota_rule_change() returns trigger language plpgsql as $$
+begin
+  update quota_rule_changes set version = version + 1;
+  return null;
+end $$;
+create trigger quota_rules_changed after insert or update or delete or truncate on quota_limit_rules
+  for each statement execute function note_quota_rule_change();
+
+create table quota_accounts (
+  id bigint generated always as identity primary key,
+  tenant text not null,
+  limit_id text not null,
+  subject text not null,
+  window_start timestamptz not null,
+  window_end timestamptz,
+  granted bigint not null,
+  held bigint not null default 0 check (held >= 0),
+  spent bigint not null default 0,
+  free bigint not null check (free >= 0),
+  debt bigint not null default 0 check (debt >= 0),
+  thresholds_fired integer[] not null default '{}',
+  -- How a request finds its account.
+  unique (tenant, limit_id, subject, window_start),
+  foreign key (tenant, limit_id) references quota_limit_rules (tenant, id),
+  constraint balanced check (granted + debt = spent + held + free),
+  constraint free_or_in_debt check (free = 0 or debt = 0)
+) with (fillfactor = 70);
+
+create table quota_reservation_rows (
+  id uuid primary key,
+  tenant text not null,
+  call_id text not null,
+  -- Of the request's body: the same call id with another body is a conflict.
+  body_hash text not null,
+  state text not null check (state in ('held', 'settled', 'released', 'expired')),
+  subject jsonb not null,
+  account_ids bigint[] not null,
+  amounts bigint[] not null,
+  answer jsonb not null,
+  outcome jsonb,
+  created_at timestamptz not null default now(),
+  expires_at timestamptz not null,
+  ended_at timestamptz,
+  -- A call is reserved once.
+  unique (tenant, call_id)
+) with (fillfactor = 70);
+-- The sweep looks for holds whose time is over.
+create index quota_reservation_expiry on quota_reservation_rows (expires_at) where state = 'held';
+
+create table quota_bookings (
+  id bigint generated always as identity primary key,
+  at timestamptz not null default now(),
+  tenant text not null,
+  kind text not null check (kind in ('grant', 'reserve', 'settle', 'release', 'expire', 'charge')),
+  reservation uuid,
+  -- Makes a booking happen once, whoever asks for it how often.
+  event_key text,
+  account_ids bigint[] not null,
+  granted bigint[] not null,
+  held bigint[] not null,
+  spent bigint[] not null,
+  unique (tenant, event_key)
+);
+-- The history of a reservation.
+create index quota_booking_reservation on quota_bookings (reservation) where reservation is not null;
+
+-- Told to webhooks, at least once each. Written with what it tells, or not at all.
+create table quota_outbox (
+  id uuid primary key default gen_random_uuid(),
+  tenant text not null,
+  kind text not null,
+  body jsonb not null,
+  created_at timestamptz not null default now(),
+  delivered_at timestamptz,
+  attempts integer not null default 0
+);
+create index quota_outbox_waiting on quota_outbox (created_at) where delivered_at is null;
+
+create table quota_audit (
+  id bigint generated always as identity primary key,
+  at timestamptz not null default now(),
+  tenant text not null,
+  actor text not null,
+  action text not null,
+  resource text not null,
+  before jsonb,
+  after jsonb
+);
+
+-- The window of a limit that holds a moment; `ever` has one.
+create function quota_window(span text, time_zone text, at timestamptz, out starts timestamptz, out ends timestamptz)
+language sql stable as $$
+  select case span when 'ever' then timestamptz '-infinity' else date_trunc(span, at at time zone time_zone) at time zone time_zone end,
+         case span when 'ever' then null
+              else (date_trunc(span, at at time zone time_zone) + ('1 ' || span)::interval) at time zone time_zone end
+$$;
+
+-- Locks the accounts of some limits and subjects, now, and others by their number, in the order of their numbers: so two
+-- transactions never wait for each other. Those that are not there yet are made, with a booking of what they grant.
+-- `wanted` tells which of the asked ones an account is; `ats` null is now.
+create function quota_lock_accounts(tenants text[], limit_ids text[], subjects text[], ats timestamptz[], numbers bigint[])
+returns table (id bigint, tenant text, limit_id text, subject text, window_end timestamptz, wanted integer[],
+  granted bigint, held bigint, spent bigint, free bigint, debt bigint, thresholds_fired integer[])
+language plpgsql as $$
+#variable_conflict use_column
+begin
+  with asked as (
+    select distinct w.tenant, w.limit_id, w.subject, rule.amount, span.starts, span.ends
+    from unnest(tenants, limit_ids, subjects, ats) as w (tenant, limit_id, subject, at)
+    join quota_limit_rules rule on rule.tenant = w.tenant and rule.id = w.limit_id
+    cross join lateral quota_window(rule.span, rule.time_zone, coalesce(w.at, now())) span
+    where not exists (
+      select from quota_accounts a
+      where a.tenant = w.tenant and a.limit_id = w.limit_id and a.subject = w.subject and a.window_start = span.starts)
+  ), made as (
+    insert into quota_accounts (tenant, limit_id, subject, window_start, window_end, granted, free)
+    select asked.tenant, asked.limit_id, asked.subject, asked.starts, asked.ends, asked.amount, asked.amount from asked
+    order by asked.tenant, asked.limit_id, asked.subject, asked.starts
+    on conflict do nothing
+    returning id, tenant, granted
+  )
+  insert into quota_bookings (tenant, kind, account_ids, granted, held, spent)
+  select made.tenant, 'grant', array[made.id], array[made.granted], array[0], array[0] from made;
+
+  return query
+    with asked as (
+      select a.id, array_agg(w.ordinal::integer) as ordinals
+      from unnest(tenants, limit_ids, subjects, ats) with ordinality as w (tenant, limit_id, subject, at, ordinal)
+      join quota_limit_rules rule on rule.tenant = w.tenant and rule.id = w.limit_id
+      cross join lateral quota_window(rule.span, rule.time_zone, coalesce(w.at, now())) span
+      join quota_accounts a
+        on a.tenant = w.tenant and a.limit_id = w.limit_id and a.subject = w.subject and a.window_start = span.starts
+      group by a.id
+    ), locked as (
+      select a.* from quota_accounts a
+      where a.id = any (numbers) or a.id in (select asked.id from asked)
+      order by a.id
+      for update
+    )
+    select a.id, a.tenant, a.limit_id, a.subject, a.window_end, coalesce(asked.ordinals, '{}'),
+           a.granted, a.held, a.spent, a.free, a.debt, a.thresholds_fired
+    from locked a left join asked on asked.id = a.id;
+end $$;
+
+create view quota_limits as
+  select tenant, id, subject, each, measure, amount, span as "window", time_zone, action, thresholds, overage, source
+  from quota_limit_rules where removed_at is null;
+create view quota_balances as
+  select a.tenant, a.limit_id, a.subject, r.measure, r.action, a.window_start, a.window_end,
+         a.granted, a.held, a.spent, a.free, a.debt
+  from quota_accounts a join quota_limit_rules r on r.tenant = a.tenant and r.id = a.limit_id;
+create view quota_entries as
+  select b.id as booking, b.at, b.tenant, b.kind, b.reservation, b.event_key, line.account, a.limit_id, a.subject,
+         line.granted, line.held, line.spent
+  from quota_bookings b
+  cross join lateral unnest(b.account_ids, b.granted, b.held, b.spent) as line (account, granted, held, spent)
+  join quota_accounts a on a.id = line.account;
+create view quota_reservations as
+  select id, tenant, call_id, state, subject ->> 'user' as user_id, subject ->> 'conversation' as conversation_id,
+         subject ->> 'model' as model, subject ->> 'provider' as provider, answer, outcome, created_at, expires_at, ended_at
+  from quota_reservation_rows;
+-- Accounts that are not the sum of their entries: there are none.
+create view quota_drift as
+  select a.id, a.tenant, a.limit_id, a.subject, a.granted, a.held, a.spent,
+         coalesce(sum(e.granted), 0) as entries_granted, coalesce(sum(e.held), 0) as entries_held,
+         coalesce(sum(e.spent), 0) as entries_spent
+  from quota_accounts a left join quota_entries e on e.account = a.id
+  group by a.id
+  having a.granted <> coalesce(sum(e.granted), 0) or a.held <> coalesce(sum(e.held), 0)
+      or a.spent <> coalesce(sum(e.spent), 0);

@@ -1,0 +1,269 @@
+// The quota service as its clients see it: fetch and nothing else, against a collector with its Postgres, killed in between.
+import { readFile, writeFile } from 'node:fs/promises'
+import { join } from 'node:path'
+import { afterAll, beforeAll, describe, expect, test } from 'vitest'
+import { type CollectorProcess, startCollector } from '../collector-process.ts'
+
+type Reply = { readonly status: number; readonly headers: Headers; readonly body: Readonly<Record<string, unknown>> }
+
+const stack = new AsyncDisposableStack()
+let collector: CollectorProcess
+
+beforeAll(async () => {
+  collector = stack.use(await startCollector())
+}, 60_000)
+afterAll(() => stack.disposeAsync())
+
+async function call(method: string, path: string, body?: unknown, key?: string): Promise<Reply> {
+  const response = await fetch(`http://127.0.0.1:${collector.ports().api}/v1/quota/${path}`, {
+    method,
+    headers: key === undefined ? {} : { Authorization: `Bearer ${key}` },
+    ...(body === undefined ? {} : { body: typeof body === 'string' ? body : JSON.stringify(body) }),
+  })
+  const text = await response.text()
+  return { status: response.status, headers: response.headers, body: text === '' ? {} : JSON.parse(text) }
+}
+
+const asAdmin = (method: string, path: string, body?: unknown): Promise<Reply> =>
+  call(method, path, body, collector.adminKey)
+
+function reservation(callId: string, costNanoUsd: number, more: object = {}): object {
+  return { callId, model: 'gpt-4o', provider: 'openai', user: 'ada', estimate: { costNanoUsd }, ...more }
+}
+
+async function limitOf(id: string, more: object): Promise<void> {
+  const put = await asAdmin('PUT', `limits/${id}`, {
+    measure: 'cost',
+    amount: 500,
+    window: 'ever',
+    action: 'block',
+    ...more,
+  })
+  expect(put.status).toBe(201)
+}
+
+async function usageOf(limit: string): Promise<unknown> {
+  const { body } = await call('GET', `usage?limit=${limit}`)
+  return (body.usage as readonly Readonly<Record<string, unknown>>[])[0]
+}
+
+describe('one collector', () => {
+  test('quota: a service reserves, calls, settles, and what it did not use is free again', async () => {
+    await limitOf('first', { subject: { user: 'first' } })
+    const reserved = await call('POST', 'reservations', reservation('first', 300, { user: 'first' }))
+    expect(reserved).toMatchObject({
+      status: 201,
+      body: {
+        holds: [{ limitId: 'first', measure: 'cost', amount: 300 }],
+        remaining: [{ limitId: 'first', amount: 200 }],
+        warnings: [],
+      },
+    })
+    expect(await call('GET', `reservations/${reserved.body.id}`)).toMatchObject({
+      status: 200,
+      body: { state: 'held' },
+    })
+    const settled = await call('POST', `reservations/${reserved.body.id}/settle`, { costNanoUsd: 120 })
+    expect(settled).toMatchObject({
+      status: 200,
+      body: { state: 'settled', booked: [{ limitId: 'first', amount: 120 }] },
+    })
+    expect(await call('POST', `reservations/${reserved.body.id}/settle`, { costNanoUsd: 120 })).toMatchObject({
+      status: 200,
+    })
+    expect(await call('POST', `reservations/${reserved.body.id}/settle`, { costNanoUsd: 121 })).toMatchObject({
+      status: 409,
+      body: { first: { state: 'settled' } },
+    })
+    expect(await usageOf('first')).toMatchObject({ granted: 500, held: 0, spent: 120, free: 380, debt: 0 })
+  })
+
+  test('quota: of 20 parallel reservations of 75 against 500, exactly 6 are granted; the others are told which limit, and when', async () => {
+    await limitOf('parallel', { subject: { user: 'parallel' }, window: 'day' })
+    const replies = await Promise.all(
+      Array.from({ length: 20 }, (_, at) =>
+        call('POST', 'reservations', reservation(`p${at}`, 75, { user: 'parallel' })),
+      ),
+    )
+    expect(replies.filter(({ status }) => status === 201)).toHaveLength(6)
+    const denied = replies.filter(({ status }) => status === 429)
+    expect(denied).toHaveLength(14)
+    expect(denied[0]?.body).toMatchObject({
+      status: 429,
+      title: 'Quota exceeded',
+      limitId: 'parallel',
+      requested: 75,
+      limit: 500,
+      used: 0,
+      held: 450,
+      free: 50,
+    })
+    expect(denied[0]?.headers.get('content-type')).toBe('application/problem+json')
+    expect(denied[0]?.headers.get('ratelimit')).toMatch(/^"parallel";r=50;t=\d+$/)
+    expect(denied[0]?.headers.get('ratelimit-policy')).toBe('"parallel";q=500;w=86400')
+    expect(Number(denied[0]?.headers.get('retry-after'))).toBeGreaterThan(0)
+  })
+
+  test('quota: the same call id gets the same answer, and another body is a conflict', async () => {
+    await limitOf('repeated', { subject: { user: 'repeated' } })
+    const first = await call('POST', 'reservations', reservation('again', 10, { user: 'repeated' }))
+    const second = await call('POST', 'reservations', reservation('again', 10, { user: 'repeated' }))
+    expect(second.body).toEqual(first.body)
+    expect((await call('POST', 'reservations', reservation('again', 11, { user: 'repeated' }))).status).toBe(409)
+    expect(await usageOf('repeated')).toMatchObject({ held: 10 })
+  })
+
+  test('quota: tokens are priced by the list; a model without a price is refused where a limit on cost blocks', async () => {
+    await limitOf('priced', { subject: { user: 'priced' }, amount: '10000000000' })
+    const estimate = { inputTokens: 1000, outputTokensMax: 100 }
+    // 2.50 and 10 dollars per million tokens.
+    expect(await call('POST', 'reservations', reservation('priced', 0, { user: 'priced', estimate }))).toMatchObject({
+      status: 201,
+      body: { holds: [{ amount: 3_500_000 }] },
+    })
+    expect(
+      await call('POST', 'reservations', reservation('no price', 0, { user: 'priced', model: 'none-such', estimate })),
+    ).toMatchObject({ status: 400, body: { detail: expect.stringContaining('no price is known') } })
+  })
+
+  test('quota: a dry run and a batch answer for each, and a release frees', async () => {
+    await limitOf('batch', { subject: { user: 'batch' }, measure: 'requests', amount: 2 })
+    expect(await call('POST', 'check', { ...reservation('', 1, { user: 'batch' }) })).toMatchObject({
+      status: 200,
+      body: { allowed: true },
+    })
+    const batch = await call(
+      'POST',
+      'reservations',
+      ['x', 'y', 'z'].map((callId) => reservation(callId, 1, { user: 'batch' })),
+    )
+    const items = batch.body as unknown as readonly { readonly status: number; readonly id: string }[]
+    expect(items.map(({ status }) => status)).toEqual([201, 201, 429])
+    const released = await call('POST', 'reservations/release', [{ id: items[0]?.id }, { id: items[1]?.id }])
+    expect((released.body as unknown as readonly object[]).map((each) => (each as { status: number }).status)).toEqual([
+      200, 200,
+    ])
+    expect(await usageOf('batch')).toMatchObject({ held: 0, spent: 0, free: 2 })
+  })
+
+  test('quota: a limit set below what is spent is taken and says so; its shape cannot change; a removed one counts no more', async () => {
+    await limitOf('lowered', { subject: { user: 'lowered' } })
+    const { body } = await call('POST', 'reservations', reservation('lowered', 400, { user: 'lowered' }))
+    await call('POST', `reservations/${body.id}/settle`, { costNanoUsd: 400 })
+    const limit = { subject: { user: 'lowered' }, measure: 'cost', amount: 100, window: 'ever', action: 'block' }
+    expect(await asAdmin('PUT', 'limits/lowered', limit)).toMatchObject({
+      status: 200,
+      body: { warning: expect.stringContaining('already') },
+    })
+    expect(await usageOf('lowered')).toMatchObject({ granted: 100, spent: 400, free: 0, debt: 300 })
+    expect((await asAdmin('PUT', 'limits/lowered', { ...limit, window: 'day' })).status).toBe(409)
+    expect((await call('POST', 'reservations', reservation('l2', 1, { user: 'lowered' }))).status).toBe(429)
+    expect((await asAdmin('DELETE', 'limits/lowered')).status).toBe(204)
+    expect((await call('POST', 'reservations', reservation('l2', 1, { user: 'lowered' }))).status).toBe(201)
+  })
+
+  const bad: readonly (readonly [string, string, unknown, string])[] = [
+    ['a negative amount', 'limits', { measure: 'cost', amount: -1, window: 'day', action: 'block' }, 'amount'],
+    ['a broken number', 'limits', { measure: 'cost', amount: 1.5, window: 'day', action: 'block' }, 'amount'],
+    [
+      'an amount above 2^53 as a number',
+      'limits',
+      { measure: 'cost', amount: 2 ** 60, window: 'day', action: 'block' },
+      'amount',
+    ],
+    ['an unknown measure', 'limits', { measure: 'euros', amount: 1, window: 'day', action: 'block' }, 'measure'],
+    ['an unknown window', 'limits', { measure: 'cost', amount: 1, window: 'fortnight', action: 'block' }, 'window'],
+    [
+      'an unknown time zone',
+      'limits',
+      { measure: 'cost', amount: 1, window: 'day', timeZone: 'Mars', action: 'block' },
+      'timeZone',
+    ],
+    [
+      'a field that is none',
+      'limits',
+      { measure: 'cost', amount: 1, window: 'day', action: 'block', per: 'user' },
+      'per',
+    ],
+    ['no call id', 'reservations', { model: 'm', estimate: { costNanoUsd: 1 } }, 'callId'],
+    ['no estimate', 'reservations', { callId: 'a', model: 'm' }, 'estimate'],
+    [
+      'a negative estimate',
+      'reservations',
+      { callId: 'a', model: 'm', estimate: { inputTokens: -1, outputTokensMax: 1 } },
+      'estimate',
+    ],
+    ['no JSON', 'reservations', '{', 'not JSON'],
+  ]
+  for (const [what, path, body, field] of bad) {
+    test(`quota: ${what} is 400 and names the field`, async () => {
+      const reply = await asAdmin('POST', path, body)
+      expect(reply.status).toBe(400)
+      expect(reply.body.detail).toContain(field)
+    })
+  }
+
+  test('quota: what is not there, not allowed, or another tenant’s is answered so', async () => {
+    expect((await call('POST', 'limits', { measure: 'cost', amount: 1, window: 'day', action: 'block' })).status).toBe(
+      403,
+    )
+    expect((await call('GET', 'reservations/00000000-0000-0000-0000-000000000000')).status).toBe(404)
+    expect((await call('POST', 'reservations/nonsense/settle', { costNanoUsd: 1 })).status).toBe(404)
+    expect((await call('GET', 'nowhere')).status).toBe(404)
+    expect((await call('PUT', 'reservations', {})).status).toBe(405)
+    expect((await call('GET', 'usage', undefined, 'tl_aaaaaaaa_00')).status).toBe(401)
+  })
+
+  test('quota: with Postgres killed answers are 503 and never a grant too many; afterwards the same call ids get their answers', async () => {
+    await limitOf('killed', { subject: { user: 'killed' }, amount: 10, measure: 'requests' })
+    const ids = Array.from({ length: 40 }, (_, at) => `k${at}`)
+    const ask = (callId: string): Promise<Reply> =>
+      call('POST', 'reservations', reservation(callId, 1, { user: 'killed' }))
+    const pid = Number(
+      (await readFile(join(collector.directory, 'postgres', 'cluster', 'postmaster.pid'), 'utf8')).split('\n')[0],
+    )
+    const asked = ids.map(ask)
+    process.kill(pid, 'SIGKILL')
+    const first = await Promise.all(asked)
+    expect(first.every(({ status }) => status === 201 || status === 429 || status === 503)).toBe(true)
+    const final = new Map<string, Reply>()
+    for (const id of ids) {
+      let reply = await ask(id)
+      while (reply.status === 503) reply = await ask(id)
+      final.set(id, reply)
+    }
+    expect([...final.values()].filter(({ status }) => status === 201)).toHaveLength(10)
+    for (const [at, id] of ids.entries()) {
+      const before = first[at]
+      if (before?.status === 201) expect(final.get(id)?.body).toEqual(before.body)
+    }
+    expect(await usageOf('killed')).toMatchObject({ held: 10, free: 0 })
+  })
+})
+
+test('quota: limits of the configuration file are applied at start, changed and removed with it', async () => {
+  const path = join(collector.directory, 'limits.json')
+  const limit = { id: 'not an id', measure: 'requests', amount: 1, window: 'ever', action: 'block' }
+  const start = async (limits: readonly object[]): Promise<CollectorProcess> => {
+    await writeFile(path, JSON.stringify({ quota: { limits } }))
+    return startCollector({ TALLYLIGHT_CONFIG: path })
+  }
+  await expect(start([limit])).rejects.toThrow(/quota\.limits\.0\.id/)
+  await using own = await start([{ ...limit, id: 'from-file' }])
+  const limitsNow = async (): Promise<unknown> => {
+    const response = await fetch(`http://127.0.0.1:${own.ports().api}/v1/quota/limits`)
+    return (
+      (await response.json()) as { readonly limits: readonly { readonly id: string; readonly amount: number }[] }
+    ).limits.map(({ id, amount }) => ({ id, amount }))
+  }
+  expect(await limitsNow()).toEqual([{ id: 'from-file', amount: 1 }])
+  await own.kill('SIGTERM')
+  await writeFile(path, JSON.stringify({ quota: { limits: [{ ...limit, id: 'from-file', amount: 2 }] } }))
+  await own.start()
+  expect(await limitsNow()).toEqual([{ id: 'from-file', amount: 2 }])
+  await own.kill('SIGTERM')
+  await writeFile(path, JSON.stringify({}))
+  await own.start()
+  expect(await limitsNow()).toEqual([])
+  expect(own.log()).toContain('"removed":["default/from-file"]')
+})

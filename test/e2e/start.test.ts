@@ -1,0 +1,79 @@
+// A collector that cannot start says why, ends by itself, and leaves nothing behind.
+import { execFile } from 'node:child_process'
+import { once } from 'node:events'
+import { mkdtemp, readdir, readFile, rm } from 'node:fs/promises'
+import { type AddressInfo, createServer } from 'node:net'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import { fileURLToPath } from 'node:url'
+import { promisify } from 'node:util'
+import { expect, test } from 'vitest'
+import { startCollector } from '../collector-process.ts'
+
+const mainPath = fileURLToPath(new URL('../../collector/main.ts', import.meta.url))
+const ports = ['OTLP_GRPC_PORT', 'OTLP_HTTP_PORT', 'API_PORT', 'PROXY_PORT', 'CLICKHOUSE_PORT', 'POSTGRES_PORT']
+
+/** Runs a collector that is expected to end by itself. */
+async function run(
+  environment: Readonly<Record<string, string>>,
+): Promise<{ readonly code: number; readonly log: string }> {
+  const free = Object.fromEntries(ports.map((name) => [`TALLYLIGHT_${name}`, '0']))
+  const env = { PATH: process.env.PATH ?? '', ...free, ...environment }
+  return promisify(execFile)(process.execPath, ['--disable-warning=ExperimentalWarning', mainPath], {
+    env,
+    timeout: 30_000,
+    killSignal: 'SIGKILL',
+  }).then(
+    ({ stdout, stderr }) => ({ code: 0, log: stdout + stderr }),
+    ({ code, stdout, stderr }) => ({ code, log: stdout + stderr }),
+  )
+}
+
+/** Command lines of processes that speak of this directory. */
+async function processesOf(directory: string): Promise<readonly string[]> {
+  const pids = (await readdir('/proc')).filter((name) => /^\d+$/.test(name))
+  const commands = await Promise.all(pids.map((pid) => readFile(`/proc/${pid}/cmdline`, 'utf8').catch(() => '')))
+  return commands.filter((command) => command.includes(directory))
+}
+
+for (const name of ['POSTGRES_PORT', 'CLICKHOUSE_PORT', 'API_PORT'])
+  test(`start: ${name} taken: the collector names who has it, ends with 1, and its engines with it`, async () => {
+    await using stack = new AsyncDisposableStack()
+    const directory = await mkdtemp(join(tmpdir(), 'tallylight-start-'))
+    stack.defer(() => rm(directory, { recursive: true, force: true }))
+    const server = createServer().listen(0, '127.0.0.1')
+    await once(server, 'listening')
+    stack.defer(() => void server.close())
+    const { port } = server.address() as AddressInfo
+    const { code, log } = await run({ TALLYLIGHT_DATA_DIR: directory, [`TALLYLIGHT_${name}`]: String(port) })
+    expect(log).toMatch(new RegExp(`port ${port} on 127.0.0.1 is taken by process ${process.pid} \\(`))
+    expect(code).toBe(1)
+    expect(await processesOf(directory)).toEqual([])
+  })
+
+test('start: a second collector on the same directory is told who has it, and disturbs nothing', async () => {
+  await using first = await startCollector()
+  const { code, log } = await run({ TALLYLIGHT_DATA_DIR: first.directory })
+  expect(code).toBe(1)
+  expect(log).toContain(`is in use by process ${first.pid()} on `)
+  expect(await first.query('SELECT 1 AS a')).toEqual([{ a: 1 }])
+})
+
+test('start: wrong settings are all said at once, with exit code 2, before anything is made', async () => {
+  const directory = join(tmpdir(), `tallylight-start-${process.pid}-none`)
+  const { code, log } = await run({
+    TALLYLIGHT_DATA_DIR: directory,
+    TALLYLIGHT_API_PROT: '1',
+    TALLYLIGHT_REQUIRE_KEYS: 'yes',
+  })
+  expect(code).toBe(2)
+  expect(log).toContain('did you mean TALLYLIGHT_API_PORT?')
+  expect(log).toContain('TALLYLIGHT_REQUIRE_KEYS is 1 or 0')
+  const grpc = await run({
+    TALLYLIGHT_DATA_DIR: directory,
+    OTEL_EXPORTER_OTLP_ENDPOINT: 'http://otel.example:4317',
+    OTEL_EXPORTER_OTLP_PROTOCOL: 'grpc',
+  })
+  expect(grpc).toMatchObject({ code: 2, log: expect.stringContaining('http/protobuf or http/json, not \\"grpc\\"') })
+  await expect(readdir(directory)).rejects.toThrow('ENOENT')
+})
