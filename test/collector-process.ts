@@ -27,6 +27,8 @@ export type CollectorProcess = {
   /** Resolves when the sums of the books say that nothing is on its way any more. */
   drained(): Promise<void>
   kill(signal: 'SIGKILL' | 'SIGTERM'): Promise<void>
+  /** Resolves when the process has ended, by itself or not. */
+  ended(): Promise<void>
   /** Starts again on the same directory and the same ports. */
   start(): Promise<void>
   log(): string
@@ -34,10 +36,19 @@ export type CollectorProcess = {
 }
 
 const mainPath = fileURLToPath(new URL('../collector/main.ts', import.meta.url))
+const faultPointsUrl = new URL('./faults/fault-points.ts', import.meta.url).href
 const readyMsMax = 60_000
 
-export async function startCollector(environment: Readonly<Record<string, string>> = {}): Promise<CollectorProcess> {
-  const directory = await mkdtemp(join(tmpdir(), 'tallylight-test-'))
+export async function startCollector(
+  environment: Readonly<Record<string, string>> = {},
+  options: {
+    /** Where its data directory is made; the folder for temporary files, unless it says otherwise. */
+    readonly volume?: string
+    /** The file of the plan for fault-points.ts. */
+    readonly faultPlan?: string
+  } = {},
+): Promise<CollectorProcess> {
+  const directory = await mkdtemp(join(options.volume ?? tmpdir(), 'tallylight-test-'))
   let child: ChildProcess | undefined
   let ports: Ports | undefined
   let said = ''
@@ -53,8 +64,15 @@ export async function startCollector(environment: Readonly<Record<string, string
       PROXY_PORT: 0,
     }
     for (const [name, port] of Object.entries(names)) fixed[`TALLYLIGHT_${name}`] = String(port ?? 0)
-    const started = spawn(process.execPath, ['--disable-warning=ExperimentalWarning', mainPath], {
-      env: { PATH: process.env.PATH ?? '', ...fixed, TALLYLIGHT_DATA_DIR: directory, ...environment },
+    const faults = options.faultPlan === undefined ? [] : ['--import', faultPointsUrl]
+    const started = spawn(process.execPath, ['--disable-warning=ExperimentalWarning', ...faults, mainPath], {
+      env: {
+        PATH: process.env.PATH ?? '',
+        ...fixed,
+        TALLYLIGHT_DATA_DIR: directory,
+        ...(options.faultPlan === undefined ? {} : { FAULT_PLAN: options.faultPlan }),
+        ...environment,
+      },
       stdio: ['ignore', 'pipe', 'pipe'],
     })
     child = started
@@ -82,11 +100,14 @@ export async function startCollector(environment: Readonly<Record<string, string
   }
 
   async function kill(signal: 'SIGKILL' | 'SIGTERM'): Promise<void> {
+    child?.kill(signal)
+    await ended()
+  }
+
+  async function ended(): Promise<void> {
     const running = child
     if (running === undefined || running.exitCode !== null || running.signalCode !== null) return
-    const ended = new Promise<void>((resolve) => running.once('exit', () => resolve()))
-    running.kill(signal)
-    await ended
+    await new Promise<void>((resolve) => running.once('exit', () => resolve()))
   }
 
   await start()
@@ -140,6 +161,7 @@ export async function startCollector(environment: Readonly<Record<string, string
     metric,
     drained,
     kill,
+    ended,
     start,
     log: () => said,
     [Symbol.asyncDispose]: async () => {

@@ -1,9 +1,13 @@
 import { expect, test } from 'vitest'
-import { runKills } from './kills.ts'
+import { namedPoints, runKills } from './kills.ts'
 
-for (const victim of ['collector', 'clickhouse'] as const) {
-  test(`kills: a ${victim} killed four times under load loses no answered span and doubles none`, async () => {
-    const result = await runKills({ kills: 4, seed: 7, victims: [victim] })
+for (const [victim, kills] of [
+  ['collector', 4],
+  ['clickhouse', 4],
+  ['point', namedPoints.length],
+] as const) {
+  test(`kills: a ${victim} killed ${kills} times under load loses no answered span and doubles none`, async () => {
+    const result = await runKills({ kills, seed: 7, victims: [victim] })
     expect(result.answered).toBeGreaterThan(0)
     expect({ lost: result.lost, doubled: result.doubled }).toEqual({ lost: 0, doubled: 0 })
     expect(result.accepted).toBe(result.stored + result.quarantined + result.duplicate)

@@ -2,9 +2,14 @@
 // The clients behave as exporters do: what was not answered they send again, byte for byte.
 import assert from 'node:assert/strict'
 import { spawnSync } from 'node:child_process'
+import { mkdtemp, readFile, rm } from 'node:fs/promises'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import { setTimeout } from 'node:timers/promises'
 import { type CollectorProcess, startCollector } from '../collector-process.ts'
 import { seededRandom } from '../random.ts'
 import { spansRequest } from '../spans.ts'
+import { type FaultStep, writePlan } from './fault-plan.ts'
 
 export type KillsResult = {
   readonly kills: number
@@ -20,8 +25,22 @@ export type KillsResult = {
 const clientCount = 4
 const spansPerRequest = 20
 
-/** `collector`: killed with SIGKILL, and its engines with it. `clickhouse`: the embedded engine alone. */
-export type Victim = 'collector' | 'clickhouse'
+/** `collector`: killed with SIGKILL at any time, and its engines with it. `point`: at a named step of its journal, one
+ *  after the other. `clickhouse`, `postgres`: the embedded engine alone. */
+export type Victim = 'collector' | 'point' | 'clickhouse' | 'postgres'
+
+const points = ['create', 'write', 'rename', 'remove'] as const
+/** Each step of the journal, before and after it, and the cut that follows a write that failed. */
+export const namedPoints: readonly (readonly FaultStep[])[] = [
+  ...points.flatMap((point) =>
+    (['kill_before', 'kill_after'] as const).map((act): readonly FaultStep[] => [{ point, act, skip: 0 }]),
+  ),
+  ...(['kill_before', 'kill_after'] as const).map((act): readonly FaultStep[] => [
+    { point: 'write', act: 'EIO', skip: 0 },
+    { point: 'truncate', act, skip: 0 },
+  ]),
+]
+const pointMsMax = 60_000
 
 export async function runKills(options: {
   readonly kills: number
@@ -29,9 +48,14 @@ export async function runKills(options: {
   readonly victims: readonly Victim[]
 }): Promise<KillsResult> {
   const random = seededRandom(options.seed)
-  await using collector = await startCollector()
+  const directory = await mkdtemp(join(tmpdir(), 'tallylight-kills-'))
+  await using stack = new AsyncDisposableStack()
+  stack.defer(() => rm(directory, { recursive: true }))
+  const faultPlan = join(directory, 'plan')
+  const collector = stack.use(await startCollector({}, { faultPlan }))
   const answered: string[] = []
   let isOver = false
+  let point = 0
   const clients = Array.from({ length: clientCount }, async (_, client) => {
     for (let request = 0; !isOver; request++) {
       const ids = Array.from({ length: spansPerRequest }, (_, span) => spanId(client, request, span))
@@ -41,11 +65,30 @@ export async function runKills(options: {
   })
   for (let kill = 0; kill < options.kills; kill++) {
     await waitForAnswers(answered, answered.length + 1 + random.below(2000))
-    if (random.pick(options.victims) === 'collector') {
-      await collector.kill('SIGKILL')
-      await collector.start()
-    } else {
-      await killEngine(collector)
+    const victim = random.pick(options.victims)
+    switch (victim) {
+      case 'collector':
+        await collector.kill('SIGKILL')
+        await collector.start()
+        break
+      case 'point': {
+        const steps = namedPoints[point++ % namedPoints.length] ?? []
+        writePlan(
+          faultPlan,
+          steps.map((step, at) => ({ ...step, skip: at === 0 ? random.below(3) : 0 })),
+        )
+        await diesAtPoint(collector, JSON.stringify(steps))
+        await collector.start()
+        break
+      }
+      case 'clickhouse':
+        killClickHouse(collector)
+        break
+      case 'postgres':
+        await killPostgres(collector)
+        break
+      default:
+        victim satisfies never
     }
   }
   isOver = true
@@ -81,10 +124,28 @@ async function count(collector: CollectorProcess, kills: number, answered: reado
 
 /** Resolves when so many spans were answered: the next kill then falls into work and not into a pause. */
 async function waitForAnswers(answered: readonly string[], wanted: number): Promise<void> {
-  while (answered.length < wanted) await new Promise((resolve) => setTimeout(resolve, 5))
+  while (answered.length < wanted) await setTimeout(5)
 }
 
-async function killEngine(collector: CollectorProcess): Promise<void> {
+async function diesAtPoint(collector: CollectorProcess, steps: string): Promise<void> {
+  const isInTime = await Promise.race([
+    collector.ended().then(() => true),
+    setTimeout(pointMsMax, false, { ref: false }),
+  ])
+  assert(isInTime, `the collector did not come to ${steps} in ${pointMsMax} ms`)
+}
+
+async function killPostgres(collector: CollectorProcess): Promise<void> {
+  const path = join(collector.directory, 'postgres', 'cluster', 'postmaster.pid')
+  try {
+    process.kill(Number((await readFile(path, 'utf8')).split('\n')[0]), 'SIGKILL')
+  } catch (error) {
+    // The one killed before is being started again.
+    if (!['ENOENT', 'ESRCH'].includes(String((error as NodeJS.ErrnoException).code))) throw error
+  }
+}
+
+function killClickHouse(collector: CollectorProcess): void {
   const { stdout } = spawnSync('pgrep', ['-P', String(collector.pid()), '-f', 'embedded-child'], { encoding: 'utf8' })
   // None while the one killed before is being started again.
   if (stdout !== '') process.kill(Number(stdout.trim().split('\n')[0]), 'SIGKILL')
@@ -108,7 +169,7 @@ async function sendUntilAnswered(collector: CollectorProcess, body: Buffer): Pro
     } catch (error) {
       if (error instanceof assert.AssertionError) throw error
     }
-    await new Promise((resolve) => setTimeout(resolve, 20))
+    await setTimeout(20)
   }
 }
 
