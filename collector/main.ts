@@ -30,6 +30,7 @@ import { openQuotaHttp } from './quota/http.ts'
 import { openLedger } from './quota/ledger.ts'
 import { type LimitBook, openLimitBook } from './quota/limit-book.ts'
 import { limitOf } from './quota/limits.ts'
+import { runWebhook } from './quota/webhook.ts'
 import { openAccept } from './receive/accept.ts'
 import type { RefusalCounter } from './receive/admission.ts'
 import { openBodies } from './receive/bodies.ts'
@@ -170,11 +171,19 @@ async function run(): Promise<void> {
   const ledger = openLedger({ database, log })
   const limitBook = openLimitBook({ database })
   const quotaPrepared = keysPrepared.then(() => applyQuotaLimits(limitBook, file.file, stopping.signal))
-  const ledgerRunning = quotaPrepared.then(() => ledger.watch(stopping.signal))
+  const ledgerRunning = quotaPrepared.then(() =>
+    ledger.watch(stopping.signal, (count) => metrics.add('tallylight_quota_expired_total', {}, count)),
+  )
+  const { webhook } = file.file.quota ?? {}
+  const webhookRunning = quotaPrepared.then(async () => {
+    if (webhook === undefined) return
+    const onDelivery = (outcome: string): void => metrics.add('tallylight_quota_events_total', { outcome }, 1)
+    await runWebhook({ ...webhook, database, now: Date.now, log, onDelivery }, stopping.signal)
+  })
   const endLoops = async (): Promise<void> => {
     stopping.abort()
     await Promise.race([
-      Promise.all([sinkRunning, keysRunning, tablesPrepared, ledgerRunning]),
+      Promise.all([sinkRunning, keysRunning, tablesPrepared, ledgerRunning, webhookRunning]),
       after(limits.sinkStopMs),
     ])
   }

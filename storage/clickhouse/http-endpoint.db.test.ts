@@ -167,7 +167,9 @@ describe('@clickhouse/client', () => {
       const read = async (): Promise<void> => {
         for await (const chunk of rows.stream()) count += chunk.length
       }
-      await expect(read()).rejects.toMatchObject({ code: '395', message: expect.stringContaining('in the middle') })
+      // The client takes the exception out of the last chunk it read. When the network has cut that in two it says so
+      // instead; what the frame holds is tested below, byte for byte.
+      await expect(read()).rejects.toThrow(/in the middle|there was an error in the stream/)
       expect(count).toBeGreaterThan(0)
       await client.close()
     },
