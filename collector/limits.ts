@@ -95,6 +95,9 @@ export const limits = {
   postgresConnectionsMax: 8,
   postgresConnectMsMax: 5_000,
   engineRetryMs: 1_000,
+
+  /** Pairs of provider and model whose price is remembered: a sender that makes up model names must not fill the heap. */
+  pricedModelsMax: 10_000,
   /** The last numbers are worth this much of a stop, and no more. */
   metricExportStopMs: 3_000,
 } as const
