@@ -18,7 +18,7 @@ import { type EmbeddedClickHouse, startEmbeddedClickHouse } from '@tallylight/st
 import { buildCorpus, type CorpusName, corpusTime, usualRecords } from './corpora.ts'
 import { makeNullTables } from './ingest-run.ts'
 import { quantile, sendLoad } from './load.ts'
-import { cpuSeconds, pinApart, rssPeakMiB } from './machine.ts'
+import { cpuSeconds, measureKernel, pinApart, rssPeakMiB } from './machine.ts'
 
 const names = Object.keys(usualRecords) as CorpusName[]
 const { values } = parseArgs({
@@ -86,6 +86,7 @@ async function measure(name: CorpusName, contentEncoding: 'gzip' | 'zstd' | 'ide
   const insertedBefore = await insertedRows(clickhouse)
   await sendLoad({ ...load, requests: warmUp })
   await untilInserted(insertedBefore + warmUp * recordsPerRequest)
+  const kernelSeconds = measureKernel()
   const before = { cpu: cpuSeconds(pid), inserted: await insertedRows(clickhouse) }
   const startedMs = performance.now()
   const latenciesMs = await sendLoad({ ...load, requests })
@@ -104,6 +105,8 @@ async function measure(name: CorpusName, contentEncoding: 'gzip' | 'zstd' | 'ide
     recordsPerRequest,
     connections,
     cpuSecondsPerMillion: Number(((cpu / sent) * 1e6).toFixed(3)),
+    // Divided by the kernel: comparable with other machines, and less moved by what else runs on this one.
+    cpuPerMillionInKernels: Number((((cpu / sent) * 1e6) / kernelSeconds).toFixed(2)),
     recordsPerSecond: Math.round(sent / seconds),
     ackP50Ms: Number(quantile(latenciesMs, 0.5).toFixed(2)),
     ackP99Ms: Number(quantile(latenciesMs, 0.99).toFixed(2)),
