@@ -9,11 +9,11 @@ import { type ClickHouse, insertSettings, openClickHouse } from '@tallylight/sto
 import { type EmbeddedClickHouse, startEmbeddedClickHouse } from '@tallylight/storage/clickhouse/embedded.ts'
 import { migrateClickHouse } from '@tallylight/storage/clickhouse/migrate.ts'
 import { type TargetTable, verifySchema } from '@tallylight/storage/clickhouse/schema.ts'
-import { withConnection } from '@tallylight/storage/postgres/connection.ts'
+import { openPool, withConnection } from '@tallylight/storage/postgres/connection.ts'
 import { type EmbeddedPostgres, startEmbeddedPostgres } from '@tallylight/storage/postgres/embedded.ts'
 import { migratePostgres } from '@tallylight/storage/postgres/migrate.ts'
 import { ensurePrivateFile } from '@tallylight/storage/private-file.ts'
-import pg from 'pg'
+import type pg from 'pg'
 import { pino } from 'pino'
 import { openApi } from './api/server.ts'
 import { type Config, type ConfigFile, parseConfigFile, readConfig, retentionDaysOf } from './config.ts'
@@ -82,12 +82,14 @@ async function run(): Promise<void> {
   const [clickhouseEngine, postgresEngine] = await startEngines(config, file.file, dataDirectory, engineLog, stack)
   const clickhouse = openClickHouse(clickhouseAddress(config, clickhouseEngine))
   stack.use(clickhouse)
-  const database = new pg.Pool({
-    connectionString: config.postgresUrl ?? postgresEngine?.url,
-    max: limits.postgresConnectionsMax,
-    connectionTimeoutMillis: limits.postgresConnectMsMax,
-  })
-  database.on('error', (error) => log.warn({ err: error }, 'a connection to Postgres was lost'))
+  const database = openPool(
+    {
+      connectionString: config.postgresUrl ?? postgresEngine?.url,
+      max: limits.postgresConnectionsMax,
+      connectionTimeoutMillis: limits.postgresConnectMsMax,
+    },
+    (error) => log.warn({ err: error }, 'a connection to Postgres was lost'),
+  )
   stack.defer(() => database.end())
 
   const keyring = await openKeyring({
