@@ -1,8 +1,9 @@
 // What one span or log record says about calls, tool calls, messages, turns, health, errors and audit. Facts are the truth
 // from which rows are resolved: stored as `encodeFact` writes them, read back after a restart. They hold what `resolve`
 // needs and no text of content: that is stored once beside them, under its hash.
+
+import type { Usage, UsageSource } from '@tallylight/instrumentation/usage/usage.ts'
 import type { TenantId } from '../receive/request.ts'
-import type { Usage, UsageSource } from './usage.ts'
 
 export type Dialect =
   | 'tallylight'

@@ -1,8 +1,8 @@
 // What a call costs, in whole nano-dollars: from the bundled price list, or from prices of one's own, which win. An unknown
 // price is a state and never 0. Rounded half to even, once per call. Prices have dates: a call costs what it cost then.
 import { calcPrice, findProvider, type ModelInfo, type Provider } from '@pydantic/genai-prices'
+import type { Usage } from '@tallylight/instrumentation/usage/usage.ts'
 import { limits } from '../limits.ts'
-import type { Usage } from './usage.ts'
 
 declare const nanoUsd: unique symbol
 export type NanoUsd = bigint & { readonly [nanoUsd]: true }
@@ -123,7 +123,10 @@ function priceByList(listed: Listed, call: PricedCall, usage: PricedUsage): Pric
     }
   } catch (error) {
     // The list throws when a part is more than what it is part of: such counts have no price.
-    return { kind: 'unpriced', reason: `the tokens contradict each other: ${error instanceof Error ? error.message : ''}` }
+    return {
+      kind: 'unpriced',
+      reason: `the tokens contradict each other: ${error instanceof Error ? error.message : ''}`,
+    }
   }
 }
 

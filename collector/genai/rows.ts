@@ -1,9 +1,10 @@
 // The resolved rows, with the columns of their tables. Unknown counts are null, unknown texts ''. A row is never changed: one
 // with a higher `Generation` (facts seen) supersedes it.
+
+import type { UsageSource } from '@tallylight/instrumentation/usage/usage.ts'
 import type { TenantId } from '../receive/request.ts'
 import type { ActionStatus, Content, ContentType } from './fact.ts'
 import type { NanoUsd } from './price.ts'
-import type { UsageSource } from './usage.ts'
 
 type Row = {
   readonly TenantId: TenantId

@@ -61,7 +61,10 @@ const frameworks = new Set([
 const ofModels: readonly (readonly [RegExp, string])[] = [
   [/^(us|eu|apac|global|ap|ca|sa)\.(anthropic|amazon|meta|mistral|cohere|ai21|deepseek)\./, 'aws.bedrock'],
   [/^(anthropic|amazon|meta|mistral|cohere|ai21)\.[a-z]/, 'aws.bedrock'],
-  [/^(gpt-|chatgpt|o[1-9](-|$)|text-embedding-|text-davinci|davinci|babbage|codex|dall-e|whisper|tts-|omni-)/, 'openai'],
+  [
+    /^(gpt-|chatgpt|o[1-9](-|$)|text-embedding-|text-davinci|davinci|babbage|codex|dall-e|whisper|tts-|omni-)/,
+    'openai',
+  ],
   [/^claude/, 'anthropic'],
   [/^(models\/)?(gemini|gemma|text-bison|learnlm|imagen)/, 'gcp.gemini'],
   [/^grok/, 'x_ai'],
