@@ -111,7 +111,7 @@ function expected(ours: string, theirs: string): unknown {
         ? '2026-11-20 13:00:00.000000'
         : '2026-11-20 12:00:00'
   if (ours === 'Bool') return true
-  if (ours.includes('String') || ours === 'Date') return sampleOf(ours).slice(1, -1)
+  if (ours.includes('String')) return sampleOf(ours).slice(1, -1)
   return /Int64\)?$/.test(ours) ? sampleOf(ours) : Number(sampleOf(ours))
 }
 

@@ -188,7 +188,7 @@ CREATE TABLE tallylight.genai_contents
     INDEX idx_segment Segment TYPE minmax GRANULARITY 1
 )
 ENGINE = ReplacingMergeTree
-PARTITION BY toDate(Time)
+PARTITION BY toYYYYMM(Time)
 ORDER BY (TenantId, Hash, UserId)
 TTL toDateTime(Time) + toIntervalDay(RetentionDays)
 SETTINGS index_granularity = 256, ttl_only_drop_parts = 0, non_replicated_deduplication_window = 10000, fsync_after_insert = 1, fsync_part_directory = 1, min_rows_to_fsync_after_merge = 1;
@@ -214,12 +214,11 @@ SETTINGS index_granularity = 256, ttl_only_drop_parts = 0, non_replicated_dedupl
 CREATE DICTIONARY tallylight.genai_texts
 (
     `TenantId` String,
-    `Day` Date,
     `Hash` String,
     `Text` String
 )
-PRIMARY KEY TenantId, Day, Hash
-SOURCE(CLICKHOUSE(QUERY 'SELECT TenantId, toDate(Time) AS Day, Hash, Text FROM `dumped`.genai_contents'))
+PRIMARY KEY TenantId, Hash
+SOURCE(CLICKHOUSE(QUERY 'SELECT TenantId, Hash, Text FROM `dumped`.genai_contents'))
 LAYOUT(COMPLEX_KEY_DIRECT());
 
 CREATE TABLE tallylight.health_check_rows
@@ -404,7 +403,6 @@ CREATE TABLE tallylight.message_rows
     `Role` LowCardinality(String) CODEC(ZSTD(1)),
     `ContentHash` String CODEC(ZSTD(1)),
     `ContentBytes` UInt32 CODEC(T64, ZSTD(1)),
-    `ContentDay` Date CODEC(ZSTD(1)),
     `ContentPreview` String CODEC(ZSTD(1)),
     `ContentType` LowCardinality(String) CODEC(ZSTD(1)),
     `Generation` UInt32 CODEC(T64, ZSTD(1)),
@@ -448,7 +446,7 @@ AS SELECT
     Direction,
     Index,
     Role,
-    if(ContentBytes = length(ContentPreview), ContentPreview, dictGet(tallylight.genai_texts, 'Text', (toString(TenantId), ContentDay, ContentHash))) AS Content,
+    if(ContentBytes = length(ContentPreview), ContentPreview, dictGet(tallylight.genai_texts, 'Text', (toString(TenantId), ContentHash))) AS Content,
     ContentType,
     ContentHash,
     ContentBytes,
@@ -777,11 +775,9 @@ CREATE TABLE tallylight.tool_call_rows
     `McpServer` LowCardinality(String) CODEC(ZSTD(1)),
     `ArgumentsHash` String CODEC(ZSTD(1)),
     `ArgumentsBytes` UInt32 CODEC(T64, ZSTD(1)),
-    `ArgumentsDay` Date CODEC(ZSTD(1)),
     `ArgumentsPreview` String CODEC(ZSTD(1)),
     `ResultHash` String CODEC(ZSTD(1)),
     `ResultBytes` UInt32 CODEC(T64, ZSTD(1)),
-    `ResultDay` Date CODEC(ZSTD(1)),
     `ResultPreview` String CODEC(ZSTD(1)),
     `Status` LowCardinality(String) CODEC(ZSTD(1)),
     `ErrorType` LowCardinality(String) CODEC(ZSTD(1)),
@@ -837,8 +833,8 @@ AS SELECT
     Type,
     Provider,
     McpServer,
-    if(ArgumentsBytes = length(ArgumentsPreview), ArgumentsPreview, dictGet(tallylight.genai_texts, 'Text', (toString(TenantId), ArgumentsDay, ArgumentsHash))) AS Arguments,
-    if(ResultBytes = length(ResultPreview), ResultPreview, dictGet(tallylight.genai_texts, 'Text', (toString(TenantId), ResultDay, ResultHash))) AS Result,
+    if(ArgumentsBytes = length(ArgumentsPreview), ArgumentsPreview, dictGet(tallylight.genai_texts, 'Text', (toString(TenantId), ArgumentsHash))) AS Arguments,
+    if(ResultBytes = length(ResultPreview), ResultPreview, dictGet(tallylight.genai_texts, 'Text', (toString(TenantId), ResultHash))) AS Result,
     Status,
     ErrorType,
     DurationNano,

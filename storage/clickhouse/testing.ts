@@ -60,7 +60,6 @@ const samples: Readonly<Record<string, string>> = {
   Int32: '-7',
   'Nullable(Int64)': '-7',
   'Nullable(UInt64)': '9000000000000000000',
-  Date: "'2026-11-20'",
 }
 
 export function sampleOf(type: string): string {

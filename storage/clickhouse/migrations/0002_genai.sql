@@ -1,6 +1,6 @@
 -- What spans and log records say of models, tools, messages and health.
 --   genai_facts      what each record says: the truth, from which the rows below are resolved again whenever more is known
---   genai_contents   texts, once per tenant, user, hash and day: a history resent with every call is not stored again
+--   genai_contents   texts, once per tenant, user, hash and month: a history resent with every call is not stored again
 --   *_rows           resolved rows. Never changed: one with a higher Generation (facts seen) supersedes it, also by saying
 --                    that it is none any more (IsDeleted). Nothing learnt late is in a sort key.
 --   llm_calls, …     the views that readers use
@@ -25,7 +25,8 @@ ORDER BY (TenantId, TraceId, SpanId, FactId)
 TTL toDateTime(Timestamp) + toIntervalDay(RetentionDays)
 SETTINGS index_granularity = 256, ttl_only_drop_parts = 0, non_replicated_deduplication_window = 10000, fsync_after_insert = 1, fsync_part_directory = 1, min_rows_to_fsync_after_merge = 1;
 
--- Hash is the text's SHA-256 in hex. The UserId is what the record itself said; erasure goes by the messages.
+-- Hash is the text's SHA-256 in hex. Time is when it last came, so that it outlives every row that shows it. The UserId is
+-- what the record itself said; erasure goes by the messages.
 CREATE TABLE IF NOT EXISTS {database}.genai_contents
 (
     `TenantId` LowCardinality(String) CODEC(ZSTD(1)),
@@ -38,7 +39,7 @@ CREATE TABLE IF NOT EXISTS {database}.genai_contents
     INDEX idx_segment Segment TYPE minmax GRANULARITY 1
 )
 ENGINE = {engine:Replacing}
-PARTITION BY toDate(Time)
+PARTITION BY toYYYYMM(Time)
 ORDER BY (TenantId, Hash, UserId)
 TTL toDateTime(Time) + toIntervalDay(RetentionDays)
 SETTINGS index_granularity = 256, ttl_only_drop_parts = 0, non_replicated_deduplication_window = 10000, fsync_after_insert = 1, fsync_part_directory = 1, min_rows_to_fsync_after_merge = 1;
@@ -105,11 +106,9 @@ CREATE TABLE IF NOT EXISTS {database}.tool_call_rows
     `McpServer` LowCardinality(String) CODEC(ZSTD(1)),
     `ArgumentsHash` String CODEC(ZSTD(1)),
     `ArgumentsBytes` UInt32 CODEC(T64, ZSTD(1)),
-    `ArgumentsDay` Date CODEC(ZSTD(1)),
     `ArgumentsPreview` String CODEC(ZSTD(1)),
     `ResultHash` String CODEC(ZSTD(1)),
     `ResultBytes` UInt32 CODEC(T64, ZSTD(1)),
-    `ResultDay` Date CODEC(ZSTD(1)),
     `ResultPreview` String CODEC(ZSTD(1)),
     `Status` LowCardinality(String) CODEC(ZSTD(1)),
     `ErrorType` LowCardinality(String) CODEC(ZSTD(1)),
@@ -184,7 +183,6 @@ CREATE TABLE IF NOT EXISTS {database}.message_rows
     `Role` LowCardinality(String) CODEC(ZSTD(1)),
     `ContentHash` String CODEC(ZSTD(1)),
     `ContentBytes` UInt32 CODEC(T64, ZSTD(1)),
-    `ContentDay` Date CODEC(ZSTD(1)),
     `ContentPreview` String CODEC(ZSTD(1)),
     `ContentType` LowCardinality(String) CODEC(ZSTD(1)),
     `Generation` UInt32 CODEC(T64, ZSTD(1)),
@@ -304,12 +302,11 @@ SETTINGS index_granularity = 8192, ttl_only_drop_parts = 0, non_replicated_dedup
 CREATE DICTIONARY IF NOT EXISTS {database}.genai_texts
 (
     `TenantId` String,
-    `Day` Date,
     `Hash` String,
     `Text` String
 )
-PRIMARY KEY TenantId, Day, Hash
-SOURCE(CLICKHOUSE({login}QUERY {text:SELECT TenantId, toDate(Time) AS Day, Hash, Text FROM {database}.genai_contents}))
+PRIMARY KEY TenantId, Hash
+SOURCE(CLICKHOUSE({login}QUERY {text:SELECT TenantId, Hash, Text FROM {database}.genai_contents}))
 LAYOUT(COMPLEX_KEY_DIRECT());
 
 CREATE VIEW IF NOT EXISTS {database}.llm_calls AS
@@ -317,7 +314,7 @@ SELECT TenantId, TenantLabel, ServiceName, TraceId, SpanId, TurnId, CallId, Atte
 FROM {database}.llm_call_rows FINAL;
 
 CREATE VIEW IF NOT EXISTS {database}.tool_calls AS
-SELECT TenantId, TenantLabel, ServiceName, TraceId, TurnId, SpanId, Timestamp, Name, CallId, Type, Provider, McpServer, if(ArgumentsBytes = length(ArgumentsPreview), ArgumentsPreview, dictGet({database}.genai_texts, 'Text', (toString(TenantId), ArgumentsDay, ArgumentsHash))) AS Arguments, if(ResultBytes = length(ResultPreview), ResultPreview, dictGet({database}.genai_texts, 'Text', (toString(TenantId), ResultDay, ResultHash))) AS Result, Status, ErrorType, DurationNano, ConversationId, UserId, RetentionDays, Generation
+SELECT TenantId, TenantLabel, ServiceName, TraceId, TurnId, SpanId, Timestamp, Name, CallId, Type, Provider, McpServer, if(ArgumentsBytes = length(ArgumentsPreview), ArgumentsPreview, dictGet({database}.genai_texts, 'Text', (toString(TenantId), ArgumentsHash))) AS Arguments, if(ResultBytes = length(ResultPreview), ResultPreview, dictGet({database}.genai_texts, 'Text', (toString(TenantId), ResultHash))) AS Result, Status, ErrorType, DurationNano, ConversationId, UserId, RetentionDays, Generation
 FROM {database}.tool_call_rows FINAL;
 
 CREATE VIEW IF NOT EXISTS {database}.turns AS
@@ -325,7 +322,7 @@ SELECT TenantId, TenantLabel, ServiceName, TurnId, TraceId, Timestamp, Conversat
 FROM {database}.turn_rows FINAL;
 
 CREATE VIEW IF NOT EXISTS {database}.messages AS
-SELECT TenantId, TraceId, SpanId, Timestamp, ConversationId, UserId, Direction, Index, Role, if(ContentBytes = length(ContentPreview), ContentPreview, dictGet({database}.genai_texts, 'Text', (toString(TenantId), ContentDay, ContentHash))) AS Content, ContentType, ContentHash, ContentBytes, ContentPreview, RetentionDays, Generation
+SELECT TenantId, TraceId, SpanId, Timestamp, ConversationId, UserId, Direction, Index, Role, if(ContentBytes = length(ContentPreview), ContentPreview, dictGet({database}.genai_texts, 'Text', (toString(TenantId), ContentHash))) AS Content, ContentType, ContentHash, ContentBytes, ContentPreview, RetentionDays, Generation
 FROM {database}.message_rows FINAL;
 
 CREATE VIEW IF NOT EXISTS {database}.embeddings AS
