@@ -85,6 +85,14 @@ export const limits = {
   /** ClickHouse's page cache is written back within this where its tables do not sync (ext4: 30 s; with room for a bad day). */
   sinkGraceMs: 900_000,
   sinkRefusedRowsMax: 100,
+  /** Facts of recent traces in memory, as text; what was forgotten is read back from ClickHouse when its trace goes on. */
+  rememberedFactsBytesMax: 16 * MiB,
+  /** Exporters send every few seconds; a trace that was quiet for this long is looked at once more, for what others stored. */
+  quietTraceMs: 20_000,
+  quietTraceCheckMs: 5_000,
+  /** Names of texts, 100 bytes each. */
+  knownTextsMax: 65_536,
+  knownTextsMs: 600_000,
   /** An insert that hangs must not hold up the end: its segment is in doubt at the next start, and counted. */
   sinkStopMs: 10_000,
   /** A revoked key is refused within 10 s. */

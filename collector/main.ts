@@ -17,6 +17,7 @@ import type pg from 'pg'
 import { pino } from 'pino'
 import { openApi } from './api/server.ts'
 import { type Config, type ConfigFile, parseConfigFile, readConfig, retentionDaysOf } from './config.ts'
+import { openGenAi } from './genai/genai.ts'
 import { type OwnPrice, openPrices } from './genai/price.ts'
 import { diskFiles } from './journal/files.ts'
 import { type Journal, openJournal, type SealedSegment } from './journal/journal.ts'
@@ -24,7 +25,8 @@ import { lockDirectory } from './journal/lock.ts'
 import { journalSamples } from './journal/samples.ts'
 import { limits } from './limits.ts'
 import { readMetricExport } from './metric-export-settings.ts'
-import { openMetrics, renderPrometheus } from './metrics.ts'
+import { type Metrics, openMetrics, renderPrometheus } from './metrics.ts'
+import type { WalkTally } from './otlp/walk.ts'
 import { processSamples } from './process-samples.ts'
 import { openQuotaHttp } from './quota/http.ts'
 import { openLedger } from './quota/ledger.ts'
@@ -42,7 +44,7 @@ import { type Keyring, makeKey, openKeyring, registerKey } from './receive/keys.
 import { openOtlpGrpc } from './receive/otlp-grpc.ts'
 import { openOtlpHttp } from './receive/otlp-http.ts'
 import { after, isLoopback } from './receive/receiver.ts'
-import { parseTenantId } from './receive/request.ts'
+import { parseTenantId, type Signal } from './receive/request.ts'
 import { openTlsFiles } from './receive/tls.ts'
 import { openClickHouseSink } from './sinks/clickhouse.ts'
 
@@ -139,13 +141,23 @@ async function run(): Promise<void> {
     },
   })
   stack.defer(() => journal.stop())
+  const priceOf = openPrices(pricesOf(file.file))
   metrics.onRead(() => journalSamples(journal.status(), Date.now()))
   metrics.onRead(() => processSamples(version))
 
+  const genai = openGenAi({
+    clickhouse,
+    targetOf: (table) => targets?.get(table),
+    priceOf,
+    retentionDaysOf: (kept, tenant) => retentionDaysOf(file.file, kept, tenant),
+    metrics,
+    onProblem: (message) => log.warn({ why: message }, 'rows of GenAI records could not be checked'),
+  })
   const sink = openClickHouseSink({
     journal: () => journal,
     clickhouse,
     targets: () => targets,
+    derive: genai.resolver.resolve,
     now: Date.now,
     bounds: {
       retryMsMin: limits.sinkRetryMsMin,
@@ -169,6 +181,7 @@ async function run(): Promise<void> {
   for (const segment of sealed) sink.enqueue(segment)
   takeSealed = sink.enqueue
   const sinkRunning = sink.run(stopping.signal)
+  const checksRunning = genai.resolver.run(stopping.signal)
   const keysRunning = keysPrepared.then(() => keyring.run(stopping.signal))
   const ledger = openLedger({ database, log })
   const limitBook = openLimitBook({ database })
@@ -185,7 +198,7 @@ async function run(): Promise<void> {
   const endLoops = async (): Promise<void> => {
     stopping.abort()
     await Promise.race([
-      Promise.all([sinkRunning, keysRunning, tablesPrepared, ledgerRunning, webhookRunning]),
+      Promise.all([sinkRunning, checksRunning, keysRunning, tablesPrepared, ledgerRunning, webhookRunning]),
       after(limits.sinkStopMs),
     ])
   }
@@ -216,6 +229,7 @@ async function run(): Promise<void> {
     ingestLimits,
     retentionDays: (signal) => (tenant) => retentionDaysOf(file.file, signal, tenant),
     now: Date.now,
+    lifting: genai.lifting,
     onWalked: (signal, tally) => {
       for (const [reason, count] of tally.rejected)
         metrics.add('tallylight_rejected_records_total', { signal, reason }, count)
@@ -224,6 +238,7 @@ async function run(): Promise<void> {
         metrics.add('tallylight_negative_durations_total', { signal }, tally.negativeDurations)
       if (tally.timesReplaced > 0) metrics.add('tallylight_times_replaced_total', { signal }, tally.timesReplaced)
       if (tally.timesClamped > 0) metrics.add('tallylight_times_clamped_total', { signal }, tally.timesClamped)
+      if (tally.lifted > 0) countLifted(metrics, signal, tally)
     },
   })
   const count: RefusalCounter = (signal, reason) =>
@@ -246,7 +261,7 @@ async function run(): Promise<void> {
     ledger,
     limitBook,
     authenticate: keyring.authenticate,
-    priceOf: openPrices(pricesOf(file.file)),
+    priceOf,
     unpriced: file.file.quota?.unpriced ?? 'refuse',
     now: Date.now,
     log,
@@ -328,6 +343,13 @@ function pricesOf(file: ConfigFile): readonly OwnPrice[] {
       ...(cacheWriteNanoUsdPerMillion === undefined ? {} : { cacheWriteNanoUsdPerMillion }),
     }),
   )
+}
+
+function countLifted(metrics: Metrics, signal: Signal, tally: WalkTally): void {
+  metrics.add('tallylight_lifted_records_total', { signal }, tally.lifted)
+  metrics.add('tallylight_leftover_contents_total', { signal }, tally.leftoverContents)
+  metrics.add('tallylight_malformed_contents_total', { signal }, tally.malformedContents)
+  metrics.add('tallylight_absurd_usages_total', { signal }, tally.absurdUsages)
 }
 
 function refuse(reasons: readonly string[]): void {

@@ -23,6 +23,7 @@ import {
   valueLiteral,
   valueString,
 } from './any-value.ts'
+import type { Lifting } from './lift.ts'
 import type { Walk } from './walk.ts'
 import { fieldBits, readEnd, readTag, skip } from './wire.ts'
 
@@ -219,7 +220,7 @@ function widen(list: AttributeList): void {
 /** Key sequences that were seen, by their fingerprint. A service sends few of them, so most lists are recognised by
  *  comparing bytes: nothing is hashed, looked up or sorted. */
 export type Shapes = (Shape | undefined)[]
-type Shape = {
+export type Shape = {
   readonly dictionary: Dictionary
   readonly generation: number
   /** The keys as they were sent, one behind the other. */
@@ -230,6 +231,8 @@ type Shape = {
   /** Per place in the row: which attribute of the list stands there, and the entry of its key. */
   readonly order: Uint16Array
   readonly entries: Uint16Array
+  /** Whether one of the keys is of models, tools, messages or health. */
+  readonly isSpoken: boolean
 }
 const shapeSlots = 4096
 /** Longer lists are rare and their memory is not. */
@@ -242,21 +245,32 @@ export function openShapes(): Shapes {
 
 /** Appends the list as one row of a Map column. */
 export function appendMap(walk: Walk, column: MapColumn, list: AttributeList): void {
-  const { dictionary, indexes } = column.keys
+  appendShaped(walk, column, list, shapeOf(walk, column, list))
+}
+
+/** The shape of the list in this column's dictionary; undefined where the list is empty. */
+export function shapeOf(walk: Walk, column: MapColumn, list: AttributeList): Shape | undefined {
+  const { dictionary } = column.keys
   if (list.timeMark !== undefined) addTimeMark(list)
+  if (list.count === 0) return undefined
+  const slot = (list.fingerprint ^ (list.fingerprint >>> 15)) & (shapeSlots - 1)
+  const known = walk.scratch.shapes[slot]
+  if (
+    known !== undefined &&
+    known.dictionary === dictionary &&
+    known.generation === dictionary.generation &&
+    isOfShape(walk, list, known)
+  )
+    return known
+  const shape = learnShape(walk, dictionary, list)
+  if (list.count <= shapeKeysMax && shape.keys.length <= shapeBytesMax) walk.scratch.shapes[slot] = shape
+  return shape
+}
+
+export function appendShaped(walk: Walk, column: MapColumn, list: AttributeList, shape: Shape | undefined): void {
   const { count } = list
-  if (count > 0) {
-    const slot = (list.fingerprint ^ (list.fingerprint >>> 15)) & (shapeSlots - 1)
-    let shape = walk.scratch.shapes[slot]
-    if (
-      shape === undefined ||
-      shape.dictionary !== dictionary ||
-      shape.generation !== dictionary.generation ||
-      !isOfShape(walk, list, shape)
-    ) {
-      shape = learnShape(walk, dictionary, list)
-      if (count <= shapeKeysMax && shape.keys.length <= shapeBytesMax) walk.scratch.shapes[slot] = shape
-    }
+  if (shape !== undefined) {
+    const { indexes } = column.keys
     const { order, entries } = shape
     reserve(indexes, count * 2)
     let at = indexes.length
@@ -265,6 +279,24 @@ export function appendMap(walk: Walk, column: MapColumn, list: AttributeList): v
     appendValues(walk, column.values.data, list, order)
   }
   appendEnd(column.ends, count)
+}
+
+/** Takes the attributes of these names out of the list. */
+export function withoutKeys(walk: Walk, list: AttributeList, names: ReadonlySet<string>): void {
+  const { bytes } = walk.cursor
+  const { kinds, keyStarts, keyEnds, valueStarts, valueEnds } = list
+  const before = list.count
+  list.count = 0
+  list.fingerprint = 0
+  for (let at = 0; at < before; at++) {
+    const kind = kinds[at] as number
+    if (kind === valueLiteral) continue
+    const keyStart = keyStarts[at] as number
+    const keyEnd = keyEnds[at] as number
+    if (names.has(bytes.toString('utf8', keyStart, keyEnd))) continue
+    keep(walk, list, keyStart, keyEnd, kind, valueStarts[at] as number, valueEnds[at] as number)
+  }
+  if (list.timeMark !== undefined) addTimeMark(list)
 }
 
 function appendValues(walk: Walk, values: Stream, list: AttributeList, order: Uint16Array): void {
@@ -343,7 +375,17 @@ function learnShape(walk: Walk, dictionary: Dictionary, list: AttributeList): Sh
     ),
     order,
     entries: Uint16Array.from(order, (at) => entries[at] as number),
+    isSpoken: walk.lifting !== undefined && isSpoken(walk, walk.lifting, list),
   }
+}
+
+function isSpoken(walk: Walk, lifting: Lifting, list: AttributeList): boolean {
+  const { bytes } = walk.cursor
+  for (let at = 0; at < list.count; at++) {
+    const isOurs = list.kinds[at] === valueLiteral
+    if (!isOurs && lifting.isSpokenKey(bytes.toString('utf8', list.keyStarts[at], list.keyEnds[at]))) return true
+  }
+  return false
 }
 
 const noBytes = Buffer.alloc(0)

@@ -6,15 +6,21 @@
 // before this one may have made it) is decided by counting: all there, or nothing there. Doubt goes first.
 //
 // A table that refuses is left alone for a while; the other tables of the segment, and of those behind it, go on.
+//
+// What is derived from a segment's facts is written when its facts and texts are there, and before the segment is forgotten.
+// Deriving twice writes the same rows, so it needs no counting.
 import { type AnyBlock, isBlockOf } from '@tallylight/storage/clickhouse/block.ts'
 import type { ClickHouse, InsertOutcome } from '@tallylight/storage/clickhouse/client.ts'
 import type { TargetTable } from '@tallylight/storage/clickhouse/schema.ts'
-import { countTexts } from '@tallylight/storage/clickhouse/slice.ts'
-import { quarantineTable, tracesTable } from '@tallylight/storage/clickhouse/tables.ts'
+import { countTexts, textsOf } from '@tallylight/storage/clickhouse/slice.ts'
+import { contentsTable, factsTable, quarantineTable, tracesTable } from '@tallylight/storage/clickhouse/tables.ts'
 import { traceTimesOf } from '@tallylight/storage/clickhouse/trace-times.ts'
+import { decodeFact } from '../genai/fact.ts'
 import { type BySignal, noneBySignal } from '../journal/frame.ts'
 import type { Journal, LoadedSegment, SealedSegment } from '../journal/journal.ts'
 import { signalOfTable } from '../journal/recover.ts'
+import type { TenantId } from '../receive/request.ts'
+import type { StoredFact } from './known-facts.ts'
 import { bringPart, type Part } from './part.ts'
 
 export type SinkOptions = {
@@ -22,6 +28,8 @@ export type SinkOptions = {
   readonly clickhouse: ClickHouse
   /** The tables as they are, once ClickHouse is there and its schema fits. Undefined until then. */
   readonly targets: () => ReadonlyMap<string, TargetTable> | undefined
+  /** Writes what follows from the facts of a segment; throws when it has to be tried again. Undefined: nothing does. */
+  readonly derive: ((facts: readonly StoredFact[]) => Promise<void>) | undefined
   readonly now: () => number
   readonly bounds: SinkBounds
   readonly onProblem: (problem: SinkProblem) => void
@@ -193,7 +201,10 @@ export function openClickHouseSink(options: SinkOptions): ClickHouseSink {
     try {
       const parts = partsOf(loaded).filter((part) => !each.done.has(part.key))
       each.tables = new Set(parts.map((part) => part.name))
+      const facts = loaded.parts.filter(({ block }) => isBlockOf(block, factsTable) && block.rows > 0)
+      if (facts.length > 0 && options.derive !== undefined && !each.done.has(derivedKey)) each.tables.add(derived)
       await Promise.all(groupByTable(parts).map((group) => bringTable(each, group, loaded, targets)))
+      await derive(each, facts)
     } finally {
       loaded.release()
     }
@@ -233,6 +244,24 @@ export function openClickHouseSink(options: SinkOptions): ClickHouseSink {
     each.tables?.delete(parts[0]?.name ?? '')
   }
 
+  async function derive(each: Waiting, facts: LoadedSegment['parts']): Promise<void> {
+    const { tables } = each
+    if (options.derive === undefined || tables?.has(derived) !== true || isPaused(derived)) return
+    if (tables.has(factsTable.name) || tables.has(contentsTable.name)) return
+    try {
+      await options.derive(facts.flatMap(({ block }) => factsIn(block)))
+    } catch (error) {
+      pauseFor(derived)
+      options.onProblem({ table: derived, kind: 'not_derived', message: String(error) })
+      return
+    }
+    pauses.delete(derived)
+    tables.delete(derived)
+    each.done.set(derivedKey, now())
+    if (!each.booked.has(derivedKey)) options.journal().settle(each.segment, derivedKey, noneBySignal(), noneBySignal())
+    each.booked.add(derivedKey)
+  }
+
   function settle(segment: SealedSegment, part: Part, refusedRows: number): void {
     const stored = noneBySignal()
     const quarantined = noneBySignal()
@@ -259,6 +288,20 @@ export function openClickHouseSink(options: SinkOptions): ClickHouseSink {
 const everything = '*'
 /** The number of trace times in the books: no table of the journal has it. */
 const traceTimesNumber = 1000
+/** What follows from a segment's facts, as one more table and part of it. */
+const derived = 'genai rows'
+const derivedKey = '1001:0'
+
+function factsIn(block: AnyBlock): readonly StoredFact[] {
+  const tenants = textsOf(block, 'TenantId')
+  const traces = textsOf(block, 'TraceId')
+  return textsOf(block, 'Fact').map((text, row) => ({
+    tenantId: tenants[row] as TenantId,
+    traceId: traces[row] as string,
+    text,
+    fact: decodeFact(text),
+  }))
+}
 
 /** Infinity while nothing is done. */
 function oldestDoneMs({ done }: Waiting): number {

@@ -5,7 +5,7 @@ import assert from 'node:assert/strict'
 import { createHash } from 'node:crypto'
 import { readdir, readFile } from 'node:fs/promises'
 import type { ClickHouse } from './client.ts'
-import { formerNames, quoteName } from './schema.ts'
+import { formerNames, quoteName, quoteText } from './schema.ts'
 
 const directory = new URL('./migrations/', import.meta.url)
 
@@ -164,10 +164,6 @@ function replacing(engine: string, columns = ''): string {
   const [, family = '', own = ''] = /^(\w*)MergeTree(?:\((.*)\))?$/.exec(engine) ?? []
   const all = [own, columns].filter((part) => part !== '').join(', ')
   return `${family}ReplacingMergeTree${all === '' ? '' : `(${all})`}`
-}
-
-function quoteText(text: string): string {
-  return `'${text.replaceAll('\\', '\\\\').replaceAll("'", "\\'")}'`
 }
 
 function withoutComments(statement: string): string {

@@ -1,0 +1,69 @@
+// GenAI records, as the rest of the collector sees them: what the walk lifts with, and what a sealed segment's facts are
+// resolved with.
+import type { ClickHouse } from '@tallylight/storage/clickhouse/client.ts'
+import type { TargetTable } from '@tallylight/storage/clickhouse/schema.ts'
+import type { RetentionClass } from '../config.ts'
+import { limits } from '../limits.ts'
+import type { Metrics } from '../metrics.ts'
+import type { Lifting } from '../otlp/lift.ts'
+import { openResolver, type Resolver } from '../sinks/resolver.ts'
+import type { Fact } from './fact.ts'
+import { openKnownTexts } from './known-texts.ts'
+import type { PriceOf } from './price.ts'
+import { readRecord } from './read-record.ts'
+import { isSpokenEvent, isSpokenKey, isSpokenScope } from './recognised.ts'
+
+export type GenAiOptions = {
+  readonly clickhouse: ClickHouse
+  readonly targetOf: (table: string) => TargetTable | undefined
+  readonly priceOf: PriceOf
+  readonly retentionDaysOf: (kept: RetentionClass, tenant: string) => number
+  readonly metrics: Pick<Metrics, 'add'>
+  readonly onProblem: (message: string) => void
+}
+
+export type GenAi = { readonly lifting: Lifting; readonly resolver: Resolver }
+
+export function openGenAi(options: GenAiOptions): GenAi {
+  const texts = openKnownTexts({ entriesMax: limits.knownTextsMax, windowMs: limits.knownTextsMs }, Date.now)
+  return {
+    lifting: {
+      isSpokenKey,
+      isSpokenScope,
+      isSpokenEvent,
+      read: readRecord,
+      retentionDaysOf: (tenant, fact) => options.retentionDaysOf(classOf(fact), tenant),
+      isKnownText: texts.has,
+      onTexts: texts.add,
+    },
+    resolver: openResolver({
+      clickhouse: options.clickhouse,
+      targetOf: options.targetOf,
+      priceOf: options.priceOf,
+      retentionDaysOf: (tenant, kept) => options.retentionDaysOf(kept, tenant),
+      now: Date.now,
+      bounds: {
+        rememberedBytesMax: limits.rememberedFactsBytesMax,
+        quietMs: limits.quietTraceMs,
+        checkMs: limits.quietTraceCheckMs,
+      },
+      onResolved: async () => undefined,
+      onProblem: options.onProblem,
+    }),
+  }
+}
+
+/** A fact is kept as long as the rows that are made of it. */
+function classOf({ says }: Fact): RetentionClass {
+  switch (says.kind) {
+    case 'tool':
+    case 'mcp-server':
+      return 'tools'
+    case 'audit':
+      return 'audit'
+    case 'link':
+      return 'errors'
+    default:
+      return 'chat'
+  }
+}

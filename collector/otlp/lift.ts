@@ -1,0 +1,125 @@
+// Records that speak of models, tools, messages or health, lifted out of the bytes into objects for the dialects, and what they
+// say written as facts and texts beside their row. Which records speak is decided by their keys, once per key sequence; the
+// others cost nothing more than that.
+import { appendIndex } from '@tallylight/storage/clickhouse/block.ts'
+import { appendText, appendUint16, appendUint64 } from '@tallylight/storage/clickhouse/stream.ts'
+import { contentsTable, factsTable } from '@tallylight/storage/clickhouse/tables.ts'
+import { encodeFact, type Fact } from '../genai/fact.ts'
+import type { AnyValue, Attributes, LiftedRecord, Scope } from '../genai/record.ts'
+import { valueAt, valueLiteral } from './any-value.ts'
+import type { AttributeList } from './attributes.ts'
+import type { Envelope, Range } from './envelope.ts'
+import { chargeRow, internTenant, type Walk } from './walk.ts'
+
+/** How records are told apart and read: the dialects, as the walk sees them. */
+export type Lifting = {
+  /** Whether records with this attribute are lifted. */
+  readonly isSpokenKey: (key: string) => boolean
+  readonly isSpokenScope: (scope: string) => boolean
+  /** Of log records. */
+  readonly isSpokenEvent: (eventName: string) => boolean
+  readonly read: (record: LiftedRecord) => Lifted
+  /** Days that a fact of this tenant is kept, and the texts of its record. */
+  readonly retentionDaysOf: (tenant: string, fact: Fact) => number
+  /** Whether a text was written, and is on the disk, not long ago. A text is named by tenant, user and hash. */
+  readonly isKnownText: (text: string) => boolean
+  /** Told of texts that are on the disk now. */
+  readonly onTexts: (texts: ReadonlySet<string>) => void
+}
+
+export type Lifted = {
+  readonly facts: readonly Fact[]
+  /** Hash → text, for those that facts do not hold whole. */
+  readonly texts: ReadonlyMap<string, string>
+  /** Attributes, span events by their number, and the body, whose content is all in the facts and texts. */
+  readonly understood: ReadonlySet<string>
+  readonly understoodEvents: ReadonlySet<number>
+  readonly isBodyUnderstood: boolean
+  /** Attributes of content that is not, or not all. */
+  readonly leftover: number
+  readonly malformed: number
+  readonly absurdUsage: number
+}
+
+export function attributesOf(walk: Walk, list: AttributeList): Attributes {
+  const attributes = new Map<string, AnyValue>()
+  const { cursor } = walk
+  for (let at = 0; at < list.count; at++) {
+    const kind = list.kinds[at] as number
+    if (kind === valueLiteral) continue
+    const key = cursor.bytes.toString('utf8', list.keyStarts[at], list.keyEnds[at])
+    attributes.set(key, valueAt(cursor, kind, list.valueStarts[at] as number, list.valueEnds[at] as number))
+  }
+  return attributes
+}
+
+export function textAt(walk: Walk, { start, end }: Range): string {
+  return walk.cursor.bytes.toString('utf8', start, end)
+}
+
+/** An id in lower-case hex; all zeros, as absent, is ''. */
+export function idAt(walk: Walk, { start, end }: Range): string {
+  const text = walk.cursor.bytes.toString('hex', start, end)
+  return /^0*$/.test(text) ? '' : text
+}
+
+export function unixNano(low: number, high: number): bigint {
+  return (BigInt(high) << 32n) | BigInt(low)
+}
+
+/** The resource and scope of an envelope, made once for all of its records that are lifted. */
+export function surroundingsOf(
+  walk: Walk,
+  envelope: Envelope,
+): { readonly resource: Attributes; readonly scope: Scope } {
+  envelope.surroundings ??= {
+    resource: attributesOf(walk, walk.scratch.resource),
+    scope: { name: textAt(walk, envelope.scopeName), version: textAt(walk, envelope.scopeVersion) },
+  }
+  return envelope.surroundings
+}
+
+/** Writes what a record says, under the record's own time: the block is that day's. */
+export function appendLifted(walk: Walk, lifting: Lifting, lifted: Lifted, low: number, high: number): void {
+  walk.tally.leftoverContents += lifted.leftover
+  walk.tally.malformedContents += lifted.malformed
+  walk.tally.absurdUsages += lifted.absurdUsage
+  const facts = walk.openBlock(factsTable, walk.day)
+  const { columns } = facts
+  for (const fact of lifted.facts) {
+    const text = Buffer.from(encodeFact(fact))
+    chargeRow(walk, text.length)
+    appendIndex(columns.TenantId, internTenant(walk, columns.TenantId))
+    appendUint16(columns.RetentionDays.data, lifting.retentionDaysOf(walk.tenantNow, fact))
+    appendUint64(columns.Timestamp.data, low, high)
+    appendText(columns.TraceId.data, Buffer.from(fact.traceId))
+    appendText(columns.SpanId.data, Buffer.from(fact.spanId))
+    appendText(columns.FactId.data, Buffer.from(fact.id))
+    appendText(columns.Fact.data, text)
+    facts.rows++
+  }
+  appendTexts(walk, lifting, lifted)
+}
+
+function appendTexts(walk: Walk, lifting: Lifting, { facts, texts }: Lifted): void {
+  const [first] = facts
+  if (first === undefined) return
+  const user = first.scene.userId ?? ''
+  const retentionDays = lifting.retentionDaysOf(walk.tenantNow, first)
+  for (const [hash, text] of texts) {
+    const name = `${walk.tenantNow}\0${user}\0${hash}`
+    if (walk.texts.has(name) || lifting.isKnownText(name)) continue
+    walk.texts.add(name)
+    const bytes = Buffer.from(text)
+    chargeRow(walk, bytes.length)
+    const block = walk.openBlock(contentsTable, walk.receivedDay)
+    const { columns } = block
+    appendIndex(columns.TenantId, internTenant(walk, columns.TenantId))
+    appendUint16(columns.RetentionDays.data, retentionDays)
+    appendUint64(columns.Time.data, walk.receivedLow, walk.receivedHigh)
+    appendText(columns.UserId.data, Buffer.from(user))
+    appendText(columns.Hash.data, Buffer.from(hash))
+    appendText(columns.Text.data, bytes)
+    block.rows++
+  }
+}
