@@ -8,10 +8,9 @@ import type { Metrics } from '../metrics.ts'
 import type { Lifting } from '../otlp/lift.ts'
 import { openResolver, type Resolver } from '../sinks/resolver.ts'
 import type { Fact } from './fact.ts'
+import { factsOf } from './lift.ts'
 import { openKnownTexts } from './known-texts.ts'
 import type { PriceOf } from './price.ts'
-import { readRecord } from './read-record.ts'
-import { isSpokenEvent, isSpokenKey, isSpokenScope } from './recognised.ts'
 
 export type GenAiOptions = {
   readonly clickhouse: ClickHouse
@@ -28,10 +27,8 @@ export function openGenAi(options: GenAiOptions): GenAi {
   const texts = openKnownTexts({ entriesMax: limits.knownTextsMax, windowMs: limits.knownTextsMs }, Date.now)
   return {
     lifting: {
-      isSpokenKey,
-      isSpokenScope,
-      isSpokenEvent,
-      read: readRecord,
+      read: (record) => factsOf(record),
+      keepsLeftover: () => true,
       retentionDaysOf: (tenant, fact) => options.retentionDaysOf(classOf(fact), tenant),
       isKnownText: texts.has,
       onTexts: texts.add,

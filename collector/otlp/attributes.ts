@@ -23,7 +23,7 @@ import {
   valueLiteral,
   valueString,
 } from './any-value.ts'
-import type { Lifting } from './lift.ts'
+import { isSpeakingEvent, isSpeakingKey, isSpeakingValue, isValuedKey } from '../genai/speaks.ts'
 import type { Walk } from './walk.ts'
 import { fieldBits, readEnd, readTag, skip } from './wire.ts'
 
@@ -32,6 +32,7 @@ export const attributesMax = 32_768
 
 const tenantKey = Buffer.from('tallylight.tenant.id')
 const serviceKey = Buffer.from('service.name')
+const eventNameKey = Buffer.from('event.name')
 const timeKey = Buffer.from('tallylight.time')
 const timeKeyView = viewOf(timeKey)
 
@@ -232,7 +233,9 @@ export type Shape = {
   readonly order: Uint16Array
   readonly entries: Uint16Array
   /** Whether one of the keys is of models, tools, messages or health. */
-  readonly isSpoken: boolean
+  readonly isSpeaking: boolean
+  /** Attributes whose value decides that. */
+  readonly valued: readonly number[]
 }
 const shapeSlots = 4096
 /** Longer lists are rare and their memory is not. */
@@ -282,7 +285,7 @@ export function appendShaped(walk: Walk, column: MapColumn, list: AttributeList,
 }
 
 /** Takes the attributes of these names out of the list. */
-export function withoutKeys(walk: Walk, list: AttributeList, names: ReadonlySet<string>): void {
+export function withoutKeys(walk: Walk, list: AttributeList, names: readonly string[]): void {
   const { bytes } = walk.cursor
   const { kinds, keyStarts, keyEnds, valueStarts, valueEnds } = list
   const before = list.count
@@ -293,7 +296,7 @@ export function withoutKeys(walk: Walk, list: AttributeList, names: ReadonlySet<
     if (kind === valueLiteral) continue
     const keyStart = keyStarts[at] as number
     const keyEnd = keyEnds[at] as number
-    if (names.has(bytes.toString('utf8', keyStart, keyEnd))) continue
+    if (names.includes(bytes.toString('utf8', keyStart, keyEnd))) continue
     keep(walk, list, keyStart, keyEnd, kind, valueStarts[at] as number, valueEnds[at] as number)
   }
   if (list.timeMark !== undefined) addTimeMark(list)
@@ -375,15 +378,32 @@ function learnShape(walk: Walk, dictionary: Dictionary, list: AttributeList): Sh
     ),
     order,
     entries: Uint16Array.from(order, (at) => entries[at] as number),
-    isSpoken: walk.lifting !== undefined && isSpoken(walk, walk.lifting, list),
+    ...speechOf(walk, list),
   }
 }
 
-function isSpoken(walk: Walk, lifting: Lifting, list: AttributeList): boolean {
+function speechOf(walk: Walk, list: AttributeList): Pick<Shape, 'isSpeaking' | 'valued'> {
   const { bytes } = walk.cursor
+  const valued: number[] = []
+  let isSpeaking = false
   for (let at = 0; at < list.count; at++) {
-    const isOurs = list.kinds[at] === valueLiteral
-    if (!isOurs && lifting.isSpokenKey(bytes.toString('utf8', list.keyStarts[at], list.keyEnds[at]))) return true
+    if (list.kinds[at] === valueLiteral) continue
+    const start = list.keyStarts[at] as number
+    const end = list.keyEnds[at] as number
+    if (isSpeakingKey(bytes, start, end)) isSpeaking = true
+    if (isValuedKey(bytes, start, end) || isKey(bytes, start, end, eventNameKey)) valued.push(at)
+  }
+  return { isSpeaking, valued }
+}
+
+/** Whether a record with these attributes is one that is lifted. */
+export function speaks(walk: Walk, list: AttributeList, shape: Shape): boolean {
+  if (shape.isSpeaking) return true
+  for (const at of shape.valued) {
+    if (list.kinds[at] !== valueString) continue
+    const start = list.valueStarts[at] as number
+    const end = list.valueEnds[at] as number
+    if (isSpeakingValue(walk.cursor.bytes, start, end) || isSpeakingEvent(walk.cursor.bytes, start, end)) return true
   }
   return false
 }

@@ -45,8 +45,6 @@ export type Envelope = {
   /** Why no record of this resource or scope can be stored. */
   refusal: RejectReason | null
   resourceRefusal: RejectReason | null
-  /** Whether the scope is one whose records are lifted. */
-  isSpoken: boolean
   /** Of the records that are lifted; undefined until the first. */
   surroundings: { readonly resource: Attributes; readonly scope: Scope } | undefined
 }
@@ -115,7 +113,6 @@ export function walkEnvelopes(walk: Walk, walkRecord: (envelope: Envelope, end: 
     serviceEntry: 0,
     refusal: null,
     resourceRefusal: null,
-    isSpoken: false,
     surroundings: undefined,
   }
   while (cursor.at < end) {
@@ -213,8 +210,6 @@ function walkScope(
   }
   envelope.refusal = envelope.resourceRefusal ?? judgeAttributes(scratch.scope)
   envelope.surroundings = undefined
-  const { start: nameStart, end: nameEnd } = envelope.scopeName
-  envelope.isSpoken = walk.lifting?.isSpokenScope(cursor.bytes.toString('utf8', nameStart, nameEnd)) ?? false
   cursor.at = start
   while (cursor.at < end) {
     const tag = readTag(cursor, end)

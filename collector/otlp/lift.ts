@@ -5,40 +5,33 @@ import { appendIndex } from '@tallylight/storage/clickhouse/block.ts'
 import { appendText, appendUint16, appendUint64 } from '@tallylight/storage/clickhouse/stream.ts'
 import { contentsTable, factsTable } from '@tallylight/storage/clickhouse/tables.ts'
 import { encodeFact, type Fact } from '../genai/fact.ts'
+import { isWholeInPreview } from '../genai/content.ts'
+import type { Lifted } from '../genai/lift.ts'
 import type { AnyValue, Attributes, LiftedRecord, Scope } from '../genai/record.ts'
+import type { TenantId } from '../receive/request.ts'
 import { valueAt, valueLiteral } from './any-value.ts'
 import type { AttributeList } from './attributes.ts'
 import type { Envelope, Range } from './envelope.ts'
 import { chargeRow, internTenant, type Walk } from './walk.ts'
 
-/** How records are told apart and read: the dialects, as the walk sees them. */
+/** How records are told apart and read, and what becomes of what they say. */
 export type Lifting = {
-  /** Whether records with this attribute are lifted. */
-  readonly isSpokenKey: (key: string) => boolean
-  readonly isSpokenScope: (scope: string) => boolean
-  /** Of log records. */
-  readonly isSpokenEvent: (eventName: string) => boolean
   readonly read: (record: LiftedRecord) => Lifted
+  /** Whether content that is in no row stays in the raw record all the same. */
+  readonly keepsLeftover: (tenant: TenantId) => boolean
   /** Days that a fact of this tenant is kept, and the texts of its record. */
-  readonly retentionDaysOf: (tenant: string, fact: Fact) => number
+  readonly retentionDaysOf: (tenant: TenantId, fact: Fact) => number
   /** Whether a text was written, and is on the disk, not long ago. A text is named by tenant, user and hash. */
   readonly isKnownText: (text: string) => boolean
   /** Told of texts that are on the disk now. */
   readonly onTexts: (texts: ReadonlySet<string>) => void
 }
 
-export type Lifted = {
-  readonly facts: readonly Fact[]
-  /** Hash → text, for those that facts do not hold whole. */
-  readonly texts: ReadonlyMap<string, string>
-  /** Attributes, span events by their number, and the body, whose content is all in the facts and texts. */
-  readonly understood: ReadonlySet<string>
-  readonly understoodEvents: ReadonlySet<number>
-  readonly isBodyUnderstood: boolean
-  /** Attributes of content that is not, or not all. */
-  readonly leftover: number
-  readonly malformed: number
-  readonly absurdUsage: number
+/** What is to be left out of the raw row. */
+export type LeftOut = {
+  readonly attributes: readonly string[]
+  readonly events: ReadonlySet<number>
+  readonly body: boolean
 }
 
 export function attributesOf(walk: Walk, list: AttributeList): Attributes {
@@ -79,18 +72,34 @@ export function surroundingsOf(
   return envelope.surroundings
 }
 
-/** Writes what a record says, under the record's own time: the block is that day's. */
-export function appendLifted(walk: Walk, lifting: Lifting, lifted: Lifted, low: number, high: number): void {
-  walk.tally.leftoverContents += lifted.leftover
+/** Writes what a record says, under the record's own time: the block is that day's. Says what of the record is in rows now. */
+export function appendLifted(walk: Walk, lifting: Lifting, record: LiftedRecord, low: number, high: number): LeftOut {
+  const lifted = lifting.read(record)
+  const { understood, leftover } = lifted
+  walk.tally.lifted++
+  walk.tally.leftoverContents += leftover.attributes.length + leftover.events.length + (leftover.body ? 1 : 0)
   walk.tally.malformedContents += lifted.malformed
   walk.tally.absurdUsages += lifted.absurdUsage
+  if (lifted.broken !== undefined) walk.tally.brokenRecords++
+  if (lifted.facts.length > 0) appendFacts(walk, lifting, lifted, low, high)
+  if (lifting.keepsLeftover(record.tenantId)) {
+    return { attributes: understood.attributes, events: new Set(understood.events), body: understood.body }
+  }
+  return {
+    attributes: [...understood.attributes, ...leftover.attributes],
+    events: new Set([...understood.events, ...leftover.events]),
+    body: understood.body || leftover.body,
+  }
+}
+
+function appendFacts(walk: Walk, lifting: Lifting, lifted: Lifted, low: number, high: number): void {
   const facts = walk.openBlock(factsTable, walk.day)
   const { columns } = facts
   for (const fact of lifted.facts) {
     const text = Buffer.from(encodeFact(fact))
     chargeRow(walk, text.length)
     appendIndex(columns.TenantId, internTenant(walk, columns.TenantId))
-    appendUint16(columns.RetentionDays.data, lifting.retentionDaysOf(walk.tenantNow, fact))
+    appendUint16(columns.RetentionDays.data, lifting.retentionDaysOf(fact.tenantId, fact))
     appendUint64(columns.Timestamp.data, low, high)
     appendText(columns.TraceId.data, Buffer.from(fact.traceId))
     appendText(columns.SpanId.data, Buffer.from(fact.spanId))
@@ -105,8 +114,9 @@ function appendTexts(walk: Walk, lifting: Lifting, { facts, texts }: Lifted): vo
   const [first] = facts
   if (first === undefined) return
   const user = first.scene.userId ?? ''
-  const retentionDays = lifting.retentionDaysOf(walk.tenantNow, first)
+  const retentionDays = lifting.retentionDaysOf(first.tenantId, first)
   for (const [hash, text] of texts) {
+    if (isWholeInPreview(text)) continue
     const name = `${walk.tenantNow}\0${user}\0${hash}`
     if (walk.texts.has(name) || lifting.isKnownText(name)) continue
     walk.texts.add(name)

@@ -4,6 +4,7 @@ import { appendIndex, type Block } from '@tallylight/storage/clickhouse/block.ts
 import { appendUint8, appendUint16, appendUint64 } from '@tallylight/storage/clickhouse/stream.ts'
 import { logsTable } from '@tallylight/storage/clickhouse/tables.ts'
 import type { LiftedLog } from '../genai/record.ts'
+import { isSpeakingEvent } from '../genai/speaks.ts'
 import type { TenantId } from '../receive/request.ts'
 import { appendValue, isShallow, placeValue, type ValuePlace, valueAt, valueEmpty } from './any-value.ts'
 import {
@@ -14,6 +15,7 @@ import {
   readAttribute,
   type Shape,
   shapeOf,
+  speaks,
   withoutKeys,
 } from './attributes.ts'
 import {
@@ -27,7 +29,7 @@ import {
   requestOf,
   walkEnvelopes,
 } from './envelope.ts'
-import { appendLifted, attributesOf, idAt, type Lifting, surroundingsOf, textAt, unixNano } from './lift.ts'
+import { appendLifted, attributesOf, idAt, surroundingsOf, textAt, unixNano } from './lift.ts'
 import {
   appendId,
   appendString,
@@ -190,14 +192,14 @@ function appendLog(walk: Walk, envelope: Envelope, log: LogPlaces, block: LogsBl
   const { bytes } = walk.cursor
   const { record } = walk.scratch
   let shape = shapeOf(walk, columns.LogAttributes, record)
-  if (walk.lifting !== undefined && isSpoken(walk, walk.lifting, envelope, log, shape)) {
-    const lifted = walk.lifting.read(liftLog(walk, envelope, log))
-    appendLifted(walk, walk.lifting, lifted, log.timeLow, log.timeHigh)
-    if (lifted.understood.size > 0) {
-      withoutKeys(walk, record, lifted.understood)
+  if (walk.lifting !== undefined && speaksAsLog(walk, log, shape)) {
+    const lifted = liftLog(walk, envelope, log)
+    const leftOut = appendLifted(walk, walk.lifting, lifted, log.timeLow, log.timeHigh)
+    if (leftOut.attributes.length > 0) {
+      withoutKeys(walk, record, leftOut.attributes)
       shape = shapeOf(walk, columns.LogAttributes, record)
     }
-    if (lifted.isBodyUnderstood) log.body.kind = valueEmpty
+    if (leftOut.body) log.body.kind = valueEmpty
   }
   appendIndex(columns.TenantId, internTenant(walk, columns.TenantId))
   appendUint16(columns.RetentionDays.data, walk.retentionDaysNow)
@@ -224,19 +226,12 @@ function appendLog(walk: Walk, envelope: Envelope, log: LogPlaces, block: LogsBl
   block.rows++
 }
 
-function isSpoken(
-  walk: Walk,
-  lifting: Lifting,
-  envelope: Envelope,
-  { eventName }: LogPlaces,
-  shape: Shape | undefined,
-): boolean {
-  if (envelope.isSpoken || shape?.isSpoken === true) return true
-  return eventName.end > eventName.start && lifting.isSpokenEvent(textAt(walk, eventName))
+function speaksAsLog(walk: Walk, { eventName }: LogPlaces, shape: Shape | undefined): boolean {
+  if (shape !== undefined && speaks(walk, walk.scratch.record, shape)) return true
+  return eventName.end > eventName.start && isSpeakingEvent(walk.cursor.bytes, eventName.start, eventName.end)
 }
 
 function liftLog(walk: Walk, envelope: Envelope, log: LogPlaces): LiftedLog {
-  walk.tally.lifted++
   return {
     kind: 'log',
     tenantId: walk.tenantNow as TenantId,

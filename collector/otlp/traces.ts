@@ -13,6 +13,7 @@ import {
   judgeAttributes,
   readAttribute,
   shapeOf,
+  speaks,
   withoutKeys,
 } from './attributes.ts'
 import {
@@ -304,14 +305,14 @@ function appendSpan(
   const { record } = walk.scratch
   let shape = shapeOf(walk, columns.SpanAttributes, record)
   let withoutEvents = noEvents
-  if (walk.lifting !== undefined && (envelope.isSpoken || shape?.isSpoken === true)) {
-    const lifted = walk.lifting.read(liftSpan(walk, envelope, span, start, end))
-    appendLifted(walk, walk.lifting, lifted, span.startLow, span.startHigh)
-    if (lifted.understood.size > 0) {
-      withoutKeys(walk, record, lifted.understood)
+  if (shape !== undefined && walk.lifting !== undefined && speaks(walk, record, shape)) {
+    const lifted = liftSpan(walk, envelope, span, start, end)
+    const leftOut = appendLifted(walk, walk.lifting, lifted, span.startLow, span.startHigh)
+    if (leftOut.attributes.length > 0) {
+      withoutKeys(walk, record, leftOut.attributes)
       shape = shapeOf(walk, columns.SpanAttributes, record)
     }
-    withoutEvents = lifted.understoodEvents
+    withoutEvents = leftOut.events
   }
   appendIndex(columns.TenantId, tenantEntryOf(walk, target))
   appendUint16(columns.RetentionDays.data, walk.retentionDaysNow)
@@ -405,7 +406,6 @@ const kindNames = ['unspecified', 'internal', 'server', 'client', 'producer', 'c
 const statusNames = ['unset', 'ok', 'error'] as const
 
 function liftSpan(walk: Walk, envelope: Envelope, span: SpanPlaces, start: number, end: number): LiftedSpan {
-  walk.tally.lifted++
   const events: LiftedEvent[] = []
   if (span.events > 0) {
     readEvents(walk, start, end, ({ name, low, high }) => {

@@ -69,6 +69,8 @@ export type WalkTally = {
   leftoverContents: number
   malformedContents: number
   absurdUsages: number
+  /** Records that a dialect could not read: stored as they came, and in no row. */
+  brokenRecords: number
 }
 
 const millisecondsPerDay = 86_400_000
@@ -143,6 +145,7 @@ export function openWalk(signal: Signal, request: WalkRequest, scratch: WalkScra
       leftoverContents: 0,
       malformedContents: 0,
       absurdUsages: 0,
+      brokenRecords: 0,
     },
     texts: new Set(),
     receivedDay: Math.floor(request.receivedUnixMs / millisecondsPerDay),
