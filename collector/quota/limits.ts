@@ -10,7 +10,8 @@ export type Dimension = (typeof dimensions)[number]
  *  by not naming one. */
 export type Subject = Readonly<Record<Dimension, string>>
 
-export type Measure = 'cost' | 'tokens' | 'requests' | 'concurrency'
+export const measures = ['cost', 'tokens', 'input_tokens', 'output_tokens', 'requests', 'concurrency'] as const
+export type Measure = (typeof measures)[number]
 export type Overage =
   /** What does not fit is refused. */
   | 'refuse'
@@ -27,6 +28,7 @@ export type Limit = {
   readonly measure: Measure
   /** Nano-dollars, tokens or a count. */
   readonly amount: bigint
+  /** Minute and hour slide; day and month are those of the time zone's calendar. */
   readonly window: 'minute' | 'hour' | 'day' | 'month' | 'ever'
   readonly timeZone: string
   readonly action: 'block' | 'warn' | 'observe'
@@ -66,7 +68,7 @@ export const limitSchema = z
       })
       .default({}),
     each: z.enum(dimensions).optional(),
-    measure: z.enum(['cost', 'tokens', 'requests', 'concurrency']),
+    measure: z.enum(measures),
     amount: amountSchema,
     window: z.enum(['minute', 'hour', 'day', 'month', 'ever']),
     timeZone: z
