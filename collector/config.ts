@@ -111,6 +111,10 @@ const fileSchema = z.strictObject({
         'a call of a model without a price, where a limit on cost blocks: refused, or held by its tokens alone',
         'refuse',
       ),
+      webhook: described(
+        z.strictObject({ url: z.url({ protocol: /^https?$/ }), secret: z.string().min(16) }),
+        'is told of thresholds, at least once each, signed with the secret (`Tallylight-Signature`)',
+      ),
       prices: described(
         z.array(
           z.strictObject({

@@ -9,11 +9,11 @@ import { type ClickHouse, insertSettings, openClickHouse } from '@tallylight/sto
 import { type EmbeddedClickHouse, startEmbeddedClickHouse } from '@tallylight/storage/clickhouse/embedded.ts'
 import { migrateClickHouse } from '@tallylight/storage/clickhouse/migrate.ts'
 import { type TargetTable, verifySchema } from '@tallylight/storage/clickhouse/schema.ts'
-import { withConnection } from '@tallylight/storage/postgres/connection.ts'
+import { openPool, withConnection } from '@tallylight/storage/postgres/connection.ts'
 import { type EmbeddedPostgres, startEmbeddedPostgres } from '@tallylight/storage/postgres/embedded.ts'
 import { migratePostgres } from '@tallylight/storage/postgres/migrate.ts'
 import { ensurePrivateFile } from '@tallylight/storage/private-file.ts'
-import pg from 'pg'
+import type pg from 'pg'
 import { pino } from 'pino'
 import { openApi } from './api/server.ts'
 import { type Config, type ConfigFile, parseConfigFile, readConfig, retentionDaysOf } from './config.ts'
@@ -30,6 +30,7 @@ import { openQuotaHttp } from './quota/http.ts'
 import { openLedger } from './quota/ledger.ts'
 import { type LimitBook, openLimitBook } from './quota/limit-book.ts'
 import { limitOf } from './quota/limits.ts'
+import { runWebhook } from './quota/webhook.ts'
 import { openAccept } from './receive/accept.ts'
 import type { RefusalCounter } from './receive/admission.ts'
 import { openBodies } from './receive/bodies.ts'
@@ -81,12 +82,14 @@ async function run(): Promise<void> {
   const [clickhouseEngine, postgresEngine] = await startEngines(config, file.file, dataDirectory, engineLog, stack)
   const clickhouse = openClickHouse(clickhouseAddress(config, clickhouseEngine))
   stack.use(clickhouse)
-  const database = new pg.Pool({
-    connectionString: config.postgresUrl ?? postgresEngine?.url,
-    max: limits.postgresConnectionsMax,
-    connectionTimeoutMillis: limits.postgresConnectMsMax,
-  })
-  database.on('error', (error) => log.warn({ err: error }, 'a connection to Postgres was lost'))
+  const database = openPool(
+    {
+      connectionString: config.postgresUrl ?? postgresEngine?.url,
+      max: limits.postgresConnectionsMax,
+      connectionTimeoutMillis: limits.postgresConnectMsMax,
+    },
+    (error) => log.warn({ err: error }, 'a connection to Postgres was lost'),
+  )
   stack.defer(() => database.end())
 
   const keyring = await openKeyring({
@@ -170,11 +173,19 @@ async function run(): Promise<void> {
   const ledger = openLedger({ database, log })
   const limitBook = openLimitBook({ database })
   const quotaPrepared = keysPrepared.then(() => applyQuotaLimits(limitBook, file.file, stopping.signal))
-  const ledgerRunning = quotaPrepared.then(() => ledger.watch(stopping.signal))
+  const ledgerRunning = quotaPrepared.then(() =>
+    ledger.watch(stopping.signal, (count) => metrics.add('tallylight_quota_expired_total', {}, count)),
+  )
+  const { webhook } = file.file.quota ?? {}
+  const webhookRunning = quotaPrepared.then(async () => {
+    if (webhook === undefined) return
+    const onDelivery = (outcome: string): void => metrics.add('tallylight_quota_events_total', { outcome }, 1)
+    await runWebhook({ ...webhook, database, now: Date.now, log, onDelivery }, stopping.signal)
+  })
   const endLoops = async (): Promise<void> => {
     stopping.abort()
     await Promise.race([
-      Promise.all([sinkRunning, keysRunning, tablesPrepared, ledgerRunning]),
+      Promise.all([sinkRunning, keysRunning, tablesPrepared, ledgerRunning, webhookRunning]),
       after(limits.sinkStopMs),
     ])
   }

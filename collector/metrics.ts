@@ -36,6 +36,8 @@ const counters = {
   tallylight_times_clamped_total: 'Times after 2262, stored as the last that fits.',
   tallylight_inserts_total: 'Inserts into ClickHouse, by table and outcome.',
   tallylight_inserted_rows_total: 'Rows inserted into ClickHouse, by table.',
+  tallylight_quota_expired_total: 'Reservations that were never settled and expired.',
+  tallylight_quota_events_total: 'Events told to the webhook, by outcome.',
   tallylight_quota_answers_total: 'Answers of the quota service, by route and status.',
   tallylight_sink_problems_total: 'Parts that could not be inserted at once, by table and kind.',
   tallylight_journal_problems_total:

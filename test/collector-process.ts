@@ -46,9 +46,12 @@ export async function startCollector(
     readonly volume?: string
     /** The file of the plan for fault-points.ts. */
     readonly faultPlan?: string
+    /** Another checkout of the project, whose collector is run. */
+    readonly checkout?: string | undefined
   } = {},
 ): Promise<CollectorProcess> {
   const directory = await mkdtemp(join(options.volume ?? tmpdir(), 'tallylight-test-'))
+  const programPath = options.checkout === undefined ? mainPath : join(options.checkout, 'collector', 'main.ts')
   let child: ChildProcess | undefined
   let ports: Ports | undefined
   let said = ''
@@ -65,7 +68,7 @@ export async function startCollector(
     }
     for (const [name, port] of Object.entries(names)) fixed[`TALLYLIGHT_${name}`] = String(port ?? 0)
     const faults = options.faultPlan === undefined ? [] : ['--import', faultPointsUrl]
-    const started = spawn(process.execPath, ['--disable-warning=ExperimentalWarning', ...faults, mainPath], {
+    const started = spawn(process.execPath, ['--disable-warning=ExperimentalWarning', ...faults, programPath], {
       env: {
         PATH: process.env.PATH ?? '',
         ...fixed,

@@ -82,8 +82,8 @@ export type Ledger = {
   limits(): Limits
   /** Ends holds whose time is over; how many. */
   sweep(): Promise<number>
-  /** Sweeps every second until the signal. */
-  watch(signal: AbortSignal): Promise<void>
+  /** Sweeps every second until the signal, and says how many calls were never settled. */
+  watch(signal: AbortSignal, onExpired: (count: number) => void): Promise<void>
   status(): { readonly waiting: number; readonly batches: number; readonly steps: number; readonly failures: number }
 }
 
@@ -269,12 +269,13 @@ export function openLedger(options: { readonly database: pg.Pool; readonly log: 
     })
   }
 
-  async function watch(signal: AbortSignal): Promise<void> {
+  async function watch(signal: AbortSignal, onExpired: (count: number) => void): Promise<void> {
     while (!signal.aborted) {
       const swept = await sweep().catch((error: unknown) => {
         log.warn({ err: error }, 'holds whose time is over could not be looked for')
         return 0
       })
+      if (swept > 0) onExpired(swept)
       if (swept === sweptPerBatchMax) continue
       await new Promise<void>((resolve) => {
         const timer = setTimeout(resolve, sweepMs)

@@ -45,9 +45,9 @@ export type Engine = {
   /** Where bodies are spooled, and how the engine is told of a file there. */
   readonly spoolDirectory: string
   fileArgument(name: string): string
-  /** Runs a statement whose answer is small or none. */
-  run(setup: StatementSetup, sql: string, format: string): Promise<StatementOutcome>
-  /** Runs a statement that answers with rows. To destroy the rows stops it inside the engine. */
+  /** Runs a statement whose answer is small or none; `signal` stops it inside the engine. */
+  run(setup: StatementSetup, sql: string, format: string, signal?: AbortSignal): Promise<StatementOutcome>
+  /** Runs a SELECT. To destroy the rows stops it inside the engine. */
   stream(setup: StatementSetup, sql: string, format: string): RunningStatement
   /** The statement as the engine's parser writes it back. */
   canonical(
@@ -128,10 +128,23 @@ export async function openEngine(directory: string, memoryBytesMax: number): Pro
     names,
     spoolDirectory,
     fileArgument,
-    run: (setup, sql, format) =>
-      withSession(setup, `${++statements}`, async (session) =>
-        doneWith(await session.queryAsync(sql, { format })),
-      ).catch(failedWith),
+    run: async (setup, sql, format, signal) => {
+      const mark = `${++statements}`
+      let cancelling: NodeJS.Timeout | undefined
+      const cancel = (): void => {
+        cancelling = startCancelling(mark)
+      }
+      if (signal?.aborted) cancel()
+      else signal?.addEventListener('abort', cancel, { once: true })
+      try {
+        return await withSession(setup, mark, async (session) => doneWith(await session.queryAsync(sql, { format })))
+      } catch (error) {
+        return failedWith(error)
+      } finally {
+        signal?.removeEventListener('abort', cancel)
+        clearInterval(cancelling)
+      }
+    },
     stream: (setup, sql, format) => {
       const mark = `${++statements}`
       let cancelling: NodeJS.Timeout | undefined

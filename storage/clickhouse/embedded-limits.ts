@@ -37,8 +37,8 @@ export const embeddedLimits = {
   stallMs: 60_000,
   /** How long the rest of a refused body is taken, so that its client hears why. */
   discardMs: 10_000,
-  /** A compressed answer that broke in the middle is cut after this, when the client has seen why. */
-  brokenAnswerMs: 250,
+  /** An answer that broke in the middle is cut after this, for clients that do not close by themselves when they see why. */
+  brokenAnswerMs: 2_000,
 
   /** max_execution_time where a statement names none, and the most it may name. The collector's OPTIMIZE may take long. */
   ownerSeconds: 600,

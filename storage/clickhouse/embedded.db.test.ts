@@ -145,6 +145,25 @@ describe('embedded ClickHouse', () => {
     await engine[Symbol.asyncDispose]()
   })
 
+  it('given its port and password again, it is the same server to a client from before, and else it has a new password', async () => {
+    const first = await start()
+    const { port, password } = first
+    await using client = clientOf(first)
+    await client.command('CREATE TABLE t (a UInt8) ENGINE = MergeTree ORDER BY a')
+    await first[Symbol.asyncDispose]()
+    await expect(client.query('SELECT 1')).rejects.toMatchObject({ code: 'ECONNREFUSED' })
+    {
+      await using again = await startEmbeddedClickHouse({ directory, port, password, log: () => undefined })
+      expect([again.port, again.password]).toEqual([port, password])
+      expect(await client.query('SELECT name FROM system.tables WHERE database = currentDatabase()')).toEqual([
+        { name: 't' },
+      ])
+    }
+    await using other = await start(port)
+    expect(other.password).not.toBe(password)
+    await expect(client.query('SELECT 1')).rejects.toMatchObject({ code: '516' })
+  })
+
   it('names a port that is taken, and who has it', async () => {
     const server = createServer().listen(0, '127.0.0.1')
     await once(server, 'listening')

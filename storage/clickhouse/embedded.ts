@@ -30,7 +30,7 @@ export type EmbeddedClickHouse = {
   readonly url: string
   readonly port: number
   readonly user: string
-  /** The collector's own, new with each start of the collector; it is in no file, argument or environment. */
+  /** The collector's own, new with each start of the collector unless it was given; it is in no file, argument or environment. */
   readonly password: string
   readonly version: string
   /** Undefined while the engine is not running. */
@@ -58,6 +58,8 @@ export async function startEmbeddedClickHouse(options: {
   readonly port: number
   readonly host?: string
   readonly memoryBytesMax?: number
+  /** Random by default, and the collector leaves it at that. Given the same again, who knew the engine before still can use it. */
+  readonly password?: string
   readonly log: EngineLog
 }): Promise<EmbeddedClickHouse> {
   const { directory, log } = options
@@ -68,7 +70,7 @@ export async function startEmbeddedClickHouse(options: {
       `the embedded ClickHouse needs ${limits.memoryBytesMin} bytes of memory to take in a full segment; it was given ${memoryBytesMax}`,
     )
   }
-  const password = randomBytes(24).toString('hex')
+  const password = options.password ?? randomBytes(24).toString('hex')
   await mkdir(directory, { recursive: true, mode: 0o700 })
   const listeners: ((exit: EngineExit) => void)[] = []
   let readerKeyHashes: readonly string[] = []

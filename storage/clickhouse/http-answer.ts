@@ -36,13 +36,18 @@ export async function sendRows(
     // `end: false`, as a broken answer must not get the last chunk that says all came.
     if (encoder === undefined) await pipeline(source, response, { end: false })
     else await pipeline(source, encoder.transform, response, { end: false })
-    if (!isBroken) response.end()
-    // A client that inflates would hear of the cut before it has seen the frame.
-    else if (encoder === undefined) response.socket?.end()
-    else setTimeout(() => response.socket?.end(), limits.brokenAnswerMs)
+    if (isBroken) cutAfterFrame(response)
+    else response.end()
   } finally {
     stop()
   }
+}
+
+/** A client that hears of the cut throws away what it has not read yet, the frame with it. One that has read the frame closes
+ *  by itself; the others are cut. */
+function cutAfterFrame(response: ServerResponse): void {
+  const timer = setTimeout(() => response.socket?.end(), limits.brokenAnswerMs)
+  response.once('close', () => clearTimeout(timer))
 }
 
 export function sendSmall(

@@ -167,7 +167,9 @@ describe('@clickhouse/client', () => {
       const read = async (): Promise<void> => {
         for await (const chunk of rows.stream()) count += chunk.length
       }
-      await expect(read()).rejects.toMatchObject({ code: '395', message: expect.stringContaining('in the middle') })
+      // The client takes the exception out of the last chunk it read. When the network has cut that in two it says so
+      // instead; what the frame holds is tested below, byte for byte.
+      await expect(read()).rejects.toThrow(/in the middle|there was an error in the stream/)
       expect(count).toBeGreaterThan(0)
       await client.close()
     },
@@ -363,7 +365,7 @@ describe('many at once', () => {
   })
 
   it('an analysis that runs a query of its own does not hold up the others', async () => {
-    const slow = post('SELECT (SELECT count() FROM numbers(300000000) WHERE sipHash64(number) % 7 = 0) AS a')
+    const slow = post('SELECT (SELECT count() FROM numbers(3) WHERE sleepEachRow(1) = 0) AS a', { max_block_size: 1 })
     await until(async () => (await processesLike('(SELECT count() FROM numbers')) === '1')
     expect(await ask('SELECT 1')).toBe('1')
     expect(await processesLike('(SELECT count() FROM numbers')).toBe('1')
@@ -632,14 +634,58 @@ describe('readers', () => {
   ])('%s', async (sql) => {
     const answer = await read(sql)
     expect([answer.status, answer.text.startsWith('Code')], answer.text).toEqual([200, false])
+    expect(answer.text).not.toBe('')
     // What ran is the engine's rendering of it; the collector's runs as it stands.
     if (!sql.startsWith('SHOW CREATE')) expect(answer.text).toBe((await post(sql)).text)
   })
 
+  it.each<readonly [string, RegExp]>([
+    ['SHOW DATABASES', /^default$/m],
+    ['SHOW TABLES FROM "default"', /^seen$/m],
+    ["SHOW TABLES LIKE 'see%'", /^seen\n$/],
+    ['SHOW COLUMNS FROM seen', /^a\tUInt32\t/],
+    ["SHOW FUNCTIONS LIKE 'abs'", /^abs\t/],
+    ['DESC TABLE seen', /^a\tUInt32\t/],
+    ['EXISTS TABLE seen', /^1$/m],
+    ['EXPLAIN AST SELECT 1', /^SelectWithUnionQuery/],
+    ['EXPLAIN PIPELINE SELECT 1', /ReadFromSystemOne/],
+  ])('%s answers with its rows, in the format asked for', async (sql, rows) => {
+    expect((await read(sql)).text).toMatch(rows)
+    expect((await post(sql)).text).toMatch(rows)
+    const json = await read(`${sql} FORMAT JSON`)
+    expect(json.headers.get('content-type')).toBe('application/json; charset=UTF-8')
+    expect(json.headers.get('x-clickhouse-format')).toBe('JSON')
+    expect(JSON.parse(json.text).rows).toBeGreaterThan(0)
+    const native = await read(sql, { default_format: 'Native', client_protocol_version: 54460 })
+    expect(native.headers.get('content-type')).toBe('application/octet-stream')
+    expect(native.body.length).toBeGreaterThan(0)
+  })
+
+  it('that leave an EXPLAIN, whose analysis may run a query of its own, give its place back', async () => {
+    const gone = new AbortController()
+    const sql = 'EXPLAIN SELECT (SELECT count() FROM numbers(100000000000) WHERE sipHash64(number) % 7 = 0)'
+    const left = fetch(urlOf(), { method: 'POST', body: sql, headers: reader, signal: gone.signal })
+    const running = (): Promise<string> =>
+      ask("SELECT count() FROM system.processes WHERE startsWith(query, 'EXPLAIN SELECT (')")
+    await until(async () => (await running()) === '1')
+    gone.abort()
+    await expect(left).rejects.toThrow('aborted')
+    await until(async () => (await running()) === '0')
+  })
+
+  it.each(['SELEC 1', 'SELECT 1 FROM', "SELECT 'a", 'SELECT 1 /* a', 'SELECT 1; DROP TABLE seen'])(
+    '%s is a syntax error, as 403 reads like a wrong key',
+    async (sql) => {
+      const answer = await read(sql)
+      expect([answer.status, answer.headers.get('x-clickhouse-exception-code')], answer.text).toEqual([400, '62'])
+      expect(answer.text).not.toContain('formatQuery')
+    },
+  )
+
   it.each<readonly [string, string]>([
     ['INSERT INTO seen VALUES (1)', '497'],
     ['DROP TABLE seen', '497'],
-    ['SELECT 1; DROP TABLE seen', '497'],
+    ['SELECT 1; DROP TABLE seen', '62'],
     ["SELECT * FROM file('/etc/hostname', LineAsString)", '497'],
     ["SELECT * FROM `f\\x69le`('/etc/hostname', LineAsString)", '497'],
     ["SELECT `f\\x69le`('/etc/hostname')", '497'],

@@ -4,7 +4,7 @@
 // SELECTs holds up neither the collector's inserts, which have places of their own, nor /ping, which needs none.
 import { randomUUID } from 'node:crypto'
 import { createServer, type IncomingMessage, type Server, type ServerResponse } from 'node:http'
-import type { Engine, StatementOutcome, StatementSetup } from './embedded-engine.ts'
+import type { Engine, RunningStatement, StatementOutcome, StatementSetup } from './embedded-engine.ts'
 import { embeddedLimits as limits } from './embedded-limits.ts'
 import { type Access, assertNotFromPage, type Role } from './http-access.ts'
 import {
@@ -22,7 +22,7 @@ import { type BodyReader, discardBody, readBody, readForm } from './http-body.ts
 import { exceptionOf, HttpException, Refusal } from './http-exception.ts'
 import { insertSpooled, spoolBody } from './http-insert.ts'
 import { assertSupported, isReaderSetting, ownerSetup, parametersOf, readerSetup } from './http-settings.ts'
-import { isReading, type Judged, judgeOwner, judgeReading, takeTail } from './statement-guard.ts'
+import { type Judged, judgeOwner, judgeReading, kindOf, type StatementKind, takeTail } from './statement-guard.ts'
 import { type InsertHead, readInsertHead } from './statement-insert.ts'
 import { openPlaces } from './statement-places.ts'
 import { tokensOf } from './statement-tokens.ts'
@@ -49,7 +49,7 @@ type Prepared = {
   readonly setup: StatementSetup
   readonly sql: string
   readonly format: string | undefined
-  readonly hasRows: boolean
+  readonly kind: StatementKind
 }
 
 export function createEndpoint(options: EndpointOptions): Server {
@@ -130,14 +130,29 @@ export function createEndpoint(options: EndpointOptions): Server {
     try {
       const prepared =
         role === 'owner' ? prepareOwner(asked, sql, parameters) : await prepareReader(asked, sql, parameters)
-      if (prepared.hasRows) await answerRows(asked, prepared)
-      else
-        await answerDone(
-          asked,
-          await engine.run(prepared.setup, prepared.sql, prepared.format ?? asked.format ?? 'TabSeparated'),
-        )
+      await answerPrepared(asked, prepared)
     } finally {
       giveBack()
+    }
+  }
+
+  async function answerPrepared(asked: Asked, prepared: Prepared): Promise<void> {
+    const { setup, sql, kind } = prepared
+    const format = prepared.format ?? asked.format ?? 'TabSeparated'
+    if (!engine.names.outputFormats.has(format.toLowerCase()))
+      throw new Refusal(73, 'UNKNOWN_FORMAT', `Unknown format ${format.slice(0, 40)}`)
+    asked.signal.throwIfAborted()
+    switch (kind) {
+      case 'selects':
+        return await answerRows(asked, engine.stream(setup, sql, format), format)
+      case 'describes':
+        asked.response.setHeader('X-ClickHouse-Format', format)
+        return await answerDone(asked, await engine.run(setup, sql, format, asked.signal), format)
+      case 'acts':
+        // To its end, whether or not its client waits for it.
+        return await answerDone(asked, await engine.run(setup, sql, format), format)
+      default:
+        return kind satisfies never
     }
   }
 
@@ -145,30 +160,39 @@ export function createEndpoint(options: EndpointOptions): Server {
     const setup = ownerSetup(asked.url, parameters, asked.database, memoryBytesMax)
     const { tokens } = tokensOf(sql)
     assertAllowed(judgeOwner(tokens))
-    const hasRows = isReading(tokens)
-    if (!hasRows && asked.request.method !== 'POST') {
+    const kind = kindOf(tokens)
+    if (kind === 'acts' && asked.request.method !== 'POST') {
       throw new Refusal(
         164,
         'READONLY',
         'Cannot execute query in readonly mode. For queries over HTTP, method GET implies readonly. You should use method POST for modifying queries',
       )
     }
-    return hasRows ? { setup, hasRows, ...takeTail(sql, engine.names) } : { setup, hasRows, sql, format: undefined }
+    return kind === 'acts' ? { setup, kind, sql, format: undefined } : { setup, kind, ...takeTail(sql, engine.names) }
   }
 
   async function prepareReader(asked: Asked, sql: string, parameters: ReadonlyMap<string, string>): Promise<Prepared> {
     const tail = takeTail(sql, engine.names, isReaderSetting)
-    assertAllowed(judgeReading(tail.sql, engine.names))
+    const judged = judgeReading(tail.sql, engine.names)
+    // What is no statement at all is a syntax error: refused with 403, a slip of the pen would look like a wrong key.
+    if (judged.kind === 'refused') await canonicalOf(tail.sql)
+    assertAllowed(judged)
     const { filters, ...setup } = readerSetup(asked.url, parameters, asked.database, memoryBytesMax, tail.settings)
     // A filter is SQL too, and the engine puts it into the statement.
     for (const filter of filters) await canonicalReading(`SELECT 1 WHERE ${filter}`)
-    return { setup, sql: await canonicalReading(tail.sql), format: tail.format, hasRows: true }
+    const canonical = await canonicalReading(tail.sql)
+    return { setup, sql: canonical, format: tail.format, kind: kindOf(tokensOf(canonical).tokens) }
   }
 
   async function canonicalReading(sql: string): Promise<string> {
+    const canonical = await canonicalOf(sql)
+    assertAllowed(judgeReading(canonical, engine.names))
+    return canonical
+  }
+
+  async function canonicalOf(sql: string): Promise<string> {
     const canonical = await engine.canonical(sql)
     if (canonical.kind === 'failed') throw new HttpException(canonical.exception)
-    assertAllowed(judgeReading(canonical.text, engine.names))
     return canonical.text
   }
 
@@ -181,26 +205,22 @@ export function createEndpoint(options: EndpointOptions): Server {
       await answerDone(
         asked,
         await insertSpooled(engine, setup, head.into, head.format ?? asked.format ?? 'Values', spool),
+        'TabSeparated',
       )
     } finally {
       giveBack()
     }
   }
 
-  async function answerDone(asked: Asked, done: StatementOutcome): Promise<void> {
+  async function answerDone(asked: Asked, done: StatementOutcome, format: string): Promise<void> {
     if (done.kind === 'failed') throw new HttpException(done.exception)
     setSummary(asked.response, { elapsed_ns: done.elapsedNs })
-    asked.response.setHeader('Content-Type', contentTypeOf(asked.format ?? 'TabSeparated'))
+    asked.response.setHeader('Content-Type', contentTypeOf(format))
     await sendSmall(asked.request, asked.response, asked.url, Buffer.from(done.body))
   }
 
-  async function answerRows(asked: Asked, prepared: Prepared): Promise<void> {
+  async function answerRows(asked: Asked, running: RunningStatement, format: string): Promise<void> {
     const { request, response, url } = asked
-    const format = prepared.format ?? asked.format ?? 'TabSeparated'
-    if (!engine.names.outputFormats.has(format.toLowerCase()))
-      throw new Refusal(73, 'UNKNOWN_FORMAT', `Unknown format ${format.slice(0, 40)}`)
-    asked.signal.throwIfAborted()
-    const running = engine.stream(prepared.setup, prepared.sql, format)
     const leave = (): void => void running.rows.destroy()
     asked.signal.addEventListener('abort', leave, { once: true })
     try {

@@ -1,5 +1,5 @@
 import { describe, expect, it } from 'vitest'
-import { type EngineNames, isReading, judgeOwner, judgeReading, readFilters, takeTail } from './statement-guard.ts'
+import { type EngineNames, judgeOwner, judgeReading, kindOf, readFilters, takeTail } from './statement-guard.ts'
 import { tokensOf } from './statement-tokens.ts'
 
 const names: EngineNames = {
@@ -127,14 +127,17 @@ describe('guard: the collector', () => {
   })
 
   it.each([
-    ['SELECT 1', true],
-    ['((SELECT 1))', true],
-    ['WITH 1 AS x SELECT x', true],
-    ['WITH 1 AS x INSERT INTO t SELECT x', false],
-    ['CREATE TABLE t AS SELECT 1', false],
-    ['OPTIMIZE TABLE t', false],
-  ])('%j answers with rows: %s', (sql, expected) => {
-    expect(isReading(tokensOf(sql).tokens)).toBe(expected)
+    ['SELECT 1', 'selects'],
+    ['((SELECT 1))', 'selects'],
+    ['WITH 1 AS x SELECT x', 'selects'],
+    ['WITH 1 AS x INSERT INTO t SELECT x', 'acts'],
+    ['CREATE TABLE t AS SELECT 1', 'acts'],
+    ['OPTIMIZE TABLE t', 'acts'],
+    ['show tables', 'describes'],
+    ['EXPLAIN INSERT INTO t SELECT 1', 'describes'],
+    ['', 'acts'],
+  ])('%j %s', (sql, expected) => {
+    expect(kindOf(tokensOf(sql).tokens)).toBe(expected)
   })
 })
 
@@ -174,6 +177,9 @@ describe('tail', () => {
       [],
     ],
     ['SELECT settings FROM t', 'SELECT settings FROM t', undefined, []],
+    // Cut off where it breaks, it would be another statement, and run.
+    ['SELECT 1 /* a', 'SELECT 1 /* a', undefined, []],
+    ['SELECT count() FROM t ‘WHERE’ FORMAT JSON', 'SELECT count() FROM t ‘WHERE’ FORMAT JSON', undefined, []],
   ])('%j', (sql, left, format, settings) => {
     const tail = takeTail(sql, names, takes)
     expect(tail.sql).toBe(left)

@@ -21,7 +21,8 @@ export type Tail = {
 }
 export type TailSetting = { readonly name: string; readonly value: readonly Token[] }
 
-const readingWords = ['select', 'with', 'show', 'desc', 'describe', 'explain', 'exists'] as const
+const selectingWords = ['select', 'with'] as const
+const describingWords = ['show', 'desc', 'describe', 'explain', 'exists'] as const
 
 /** Table functions that make rows of nothing but their arguments; every other one reaches files, networks or other tables. */
 const harmlessTableFunctions: ReadonlySet<string> = new Set([
@@ -64,7 +65,7 @@ export function judgeReading(text: string, names: EngineNames): Judged {
   if (broken !== undefined) return refused(broken)
   const first = tokens.find((token) => !isMark(token, '('))
   if (first === undefined) return refused('the statement is empty')
-  if (!isWord(first, ...readingWords)) {
+  if (!isWord(first, ...selectingWords, ...describingWords)) {
     return refused(
       `readers may SELECT, SHOW, DESCRIBE, EXPLAIN and EXISTS; this statement begins with ${first.text.slice(0, 20)}`,
     )
@@ -114,17 +115,24 @@ export function judgeOwner(tokens: readonly Token[]): Judged {
   return { kind: 'allowed' }
 }
 
-/** Whether the statement answers with rows, and so can be streamed. */
-export function isReading(tokens: readonly Token[]): boolean {
+/** `selects`: rows without end, to be streamed. `describes`: a few rows, which the engine makes by putting another statement in
+ *  the place of this one; it loses an INTO OUTFILE in doing so, without a word. `acts`: everything else. */
+export type StatementKind = 'selects' | 'describes' | 'acts'
+
+export function kindOf(tokens: readonly Token[]): StatementKind {
   const first = tokens.find((token) => !isMark(token, '('))
-  if (!isWord(first, ...readingWords)) return false
-  return !tokens.some((token, at) => isWord(token, 'insert') && isWord(tokens[at + 1], 'into'))
+  if (isWord(first, ...describingWords)) return 'describes'
+  if (!isWord(first, ...selectingWords)) return 'acts'
+  return tokens.some((token, at) => isWord(token, 'insert') && isWord(tokens[at + 1], 'into')) ? 'acts' : 'selects'
 }
 
 /** Takes `FORMAT f` off the end of a statement, and with `takes` the SETTINGS there when each has a name that it accepts.
  *  `[SETTINGS …] [FORMAT f] [SETTINGS …]` is the engine's order. */
 export function takeTail(text: string, names: EngineNames, takes: (name: string) => boolean = () => false): Tail {
-  let tokens = tokensOf(text).tokens
+  const { tokens: all, broken } = tokensOf(text)
+  // Nothing is known of what stands behind the break, and a statement cut off there would answer another question.
+  if (broken !== undefined) return { sql: text, format: undefined, settings: [] }
+  let tokens = all
   while (isMark(tokens.at(-1), ';')) tokens = tokens.slice(0, -1)
   const settings: TailSetting[] = []
   let kept = ''

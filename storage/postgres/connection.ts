@@ -1,5 +1,17 @@
-// One connection of the pool for as long as some work needs the same one: a transaction, a lock, a LISTEN.
-import type pg from 'pg'
+// Connections to Postgres: a pool that outlives its server, and one connection of it for as long as some work needs the same
+// one: a transaction, a lock, a LISTEN.
+import pg from 'pg'
+
+/** A pool that hears of every connection that is lost, also of one that is lost while it is being handed out, when neither
+ *  the pool nor its user listens: that would end the process. */
+export function openPool(config: pg.PoolConfig, onLost: (error: Error) => void): pg.Pool {
+  const pool = new pg.Pool(config)
+  pool.on('error', onLost)
+  pool.on('connect', (client) => {
+    client.on('error', () => undefined)
+  })
+  return pool
+}
 
 /** A connection that failed is not given back: what state it is in is not known. */
 export async function withConnection<Result>(

@@ -6,7 +6,8 @@ import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { createInterface } from 'node:readline'
 import { text } from 'node:stream/consumers'
-import pg from 'pg'
+import type pg from 'pg'
+import { openPool } from './connection.ts'
 import { type EmbeddedPostgres, startEmbeddedPostgres } from './embedded.ts'
 
 export type TestPostgres = {
@@ -30,9 +31,9 @@ export async function startTestPostgres(): Promise<TestPostgres> {
     engine,
     directory,
     open: async (schema) => {
-      const pool = new pg.Pool({ connectionString: engine.url, max: 6, options: `-c search_path=${schema}` })
       // A server that was killed ends idle connections; what asks next hears of it.
-      pool.on('error', () => undefined)
+      const config = { connectionString: engine.url, max: 6, options: `-c search_path=${schema}` }
+      const pool = openPool(config, () => undefined)
       pools.push(pool)
       await pool.query(`create schema ${schema}`)
       return pool

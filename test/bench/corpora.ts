@@ -48,6 +48,12 @@ export const usualRecords: Readonly<Record<CorpusName, number>> = {
   'tiny-10': 10,
 }
 
+/** A time for a corpus that is measured now: the same all day, so that its hash is, and all its records are of today. */
+export function corpusTime(): bigint {
+  const daySeconds = 86_400
+  return BigInt(Math.floor(Date.now() / 1000 / daySeconds) * daySeconds + 20) * 1_000_000_000n
+}
+
 const ratioSampleBytes = 4 * 1024 * 1024
 
 export function buildCorpus(name: CorpusName, options: CorpusOptions): Corpus {

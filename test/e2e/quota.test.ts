@@ -1,6 +1,10 @@
 // The quota service as its clients see it: fetch and nothing else, against a collector with its Postgres, killed in between.
+import { createHmac } from 'node:crypto'
 import { readFile, writeFile } from 'node:fs/promises'
+import { createServer } from 'node:http'
+import type { AddressInfo } from 'node:net'
 import { join } from 'node:path'
+import { text } from 'node:stream/consumers'
 import { afterAll, beforeAll, describe, expect, test } from 'vitest'
 import { type CollectorProcess, startCollector } from '../collector-process.ts'
 
@@ -239,6 +243,40 @@ describe('one collector', () => {
     }
     expect(await usageOf('killed')).toMatchObject({ held: 10, free: 0 })
   })
+})
+
+test('quota: each threshold is told to the webhook, signed, also when it did not take it at first', async () => {
+  await using hooks = new AsyncDisposableStack()
+  const told: { readonly signature: string; readonly body: string }[] = []
+  let refusals = 1
+  const { promise: allTold, resolve: onAllTold } = Promise.withResolvers<void>()
+  const server = createServer(async (request, response) => {
+    const body = await text(request)
+    if (refusals-- > 0) return response.writeHead(500).end()
+    told.push({ signature: String(request.headers['tallylight-signature']), body })
+    response.end()
+    if (told.length === 2) onAllTold()
+  })
+  await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve))
+  hooks.defer(() => new Promise((resolve) => server.close(() => resolve())))
+  const secret = 'a secret of sixteen or more'
+  const path = join(collector.directory, 'webhook.json')
+  const webhook = { url: `http://127.0.0.1:${(server.address() as AddressInfo).port}/`, secret }
+  const limits = [{ id: 'told', measure: 'cost', amount: 100, window: 'ever', action: 'block' }]
+  await writeFile(path, JSON.stringify({ quota: { webhook, limits } }))
+  const own = hooks.use(await startCollector({ TALLYLIGHT_CONFIG: path }))
+  const charge = { eventKey: 'once', model: 'm', costNanoUsd: 85 }
+  const charged = await fetch(`http://127.0.0.1:${own.ports().api}/v1/quota/charges`, {
+    method: 'POST',
+    body: JSON.stringify(charge),
+  })
+  expect(charged.status).toBe(201)
+  await allTold
+  expect(told.map(({ body }) => (JSON.parse(body) as { readonly percent: number }).percent).sort()).toEqual([50, 80])
+  for (const { signature, body } of told) {
+    const [, seconds, digest] = /^t=(\d+),v1=([0-9a-f]{64})$/.exec(signature) ?? []
+    expect(createHmac('sha256', secret).update(`${seconds}.${body}`).digest('hex')).toBe(digest)
+  }
 })
 
 test('quota: limits of the configuration file are applied at start, changed and removed with it', async () => {

@@ -1,11 +1,10 @@
 // A ClickHouse that is not there, or refuses rows: a server of the user's own, so that its tables can be changed under the
 // collector.
-import { createServer } from 'node:net'
 import { expect, test } from 'vitest'
 import { startCollector } from '../collector-process.ts'
 import { spansRequest, type TestSpan } from '../spans.ts'
 import { runBadRow } from './bad-row.ts'
-import { send, spans, startServer, urlOf } from './own-server.ts'
+import { countOf, openOwner, send, spans, startServer, urlOf } from './own-server.ts'
 
 test('clickhouse: one row of 20,000 that its table refuses is quarantined with its reason, and the rest is stored', async () => {
   const { seconds, ...result } = await runBadRow(20_000)
@@ -22,16 +21,31 @@ test('clickhouse: one row of 20,000 that its table refuses is quarantined with i
   })
 })
 
-test('clickhouse: while it is away, requests are answered and wait in the journal', async () => {
+test('clickhouse: while it is away, requests are answered and wait in the journal; back on its port, it gets each once', async () => {
   await using stack = new AsyncDisposableStack()
-  const port = await freePort()
-  const server = await startServer(stack, port)
-  const url = urlOf(server)
+  const server = await startServer(stack)
   await server[Symbol.asyncDispose]()
-  const collector = stack.use(await startCollector({ TALLYLIGHT_CLICKHOUSE_URL: url }))
+  const collector = stack.use(await startCollector({ TALLYLIGHT_CLICKHOUSE_URL: urlOf(server) }))
   expect(await send(collector, spansRequest(spans(100, () => 'early')))).toBe(200)
   expect(await collector.metric('tallylight_journal_records')).toBe(100)
   expect(collector.log()).toMatch(/ClickHouse cannot be used yet/)
+  const back = await server.startAgain()
+  await collector.drained()
+  const owner = openOwner(back, stack)
+  expect(await countOf(owner, 'otel_traces')).toEqual({ rows: 100, ids: 100 })
+  // Away once more, with tables that the collector knows.
+  await back[Symbol.asyncDispose]()
+  expect(
+    await send(
+      collector,
+      spansRequest(spans(100, () => 'late').map((span) => ({ ...span, id: `a${span.id.slice(1)}` }))),
+    ),
+  ).toBe(200)
+  expect(await collector.metric('tallylight_journal_records')).toBe(100)
+  await back.startAgain()
+  await collector.drained()
+  expect(await countOf(owner, 'otel_traces')).toEqual({ rows: 200, ids: 200 })
+  expect(await collector.metric('tallylight_stored_records_total')).toBe(200)
 })
 
 test('clickhouse: a request sent twice is stored once, and counted as a duplicate', async () => {
@@ -70,14 +84,3 @@ test('clickhouse: a record of tomorrow after next is quarantined, and one that i
     { Reason: 'future_time', Signal: 'traces', Format: 'otlp' },
   ])
 })
-
-function freePort(): Promise<number> {
-  return new Promise((resolve, reject) => {
-    const server = createServer()
-    server.once('error', reject)
-    server.listen(0, '127.0.0.1', () => {
-      const address = server.address()
-      server.close(() => resolve(typeof address === 'object' && address !== null ? address.port : 0))
-    })
-  })
-}

@@ -2,9 +2,9 @@
 // (with fault-points.ts loaded before its own code) looks into at each operation; a step that has happened is taken out.
 import { readFileSync, renameSync, rmSync, writeFileSync } from 'node:fs'
 
-/** `create` and `write` are of segments and books, `rename` puts new books in the place of the old, `remove` takes a stored
+/** `create` and `write` are of segments and books, `frame` is a write to a segment alone, `rename` puts new books in the place of the old, `remove` takes a stored
  *  segment away, `truncate` cuts what a failed write may have left. A write is durable when it returns. */
-export type FaultPoint = 'create' | 'write' | 'rename' | 'remove' | 'truncate'
+export type FaultPoint = 'create' | 'write' | 'frame' | 'rename' | 'remove' | 'truncate'
 
 export type FaultStep =
   | { readonly point: FaultPoint; readonly act: 'kill_before' | 'kill_after'; readonly skip: number }

@@ -11,8 +11,9 @@ let skipped = 0
 function faultAt(point: FaultPoint): FaultStep | undefined {
   const [step, ...rest] = readPlan(planPath)
   if (step === undefined) return undefined
-  if (step.act === 'full') return point === 'write' || point === 'create' ? step : undefined
-  if (step.point !== point) return undefined
+  const isWrite = point === 'write' || point === 'frame'
+  if (step.act === 'full') return isWrite || point === 'create' ? step : undefined
+  if (step.point !== point && !(isWrite && step.point === 'write')) return undefined
   if (skipped++ < step.skip) return undefined
   skipped = 0
   writePlan(planPath, rest)
@@ -62,6 +63,7 @@ function guardCallback(name: 'open' | 'writev' | 'ftruncate', pointOf: (args: un
     }
     real(...args, (error: NodeJS.ErrnoException | null, ...results: unknown[]) => {
       after(step)
+      if (name === 'open') noteFile(args[0], results[0])
       callback(error, ...results)
     })
   }
@@ -82,12 +84,19 @@ function guardPromise(name: 'rename' | 'rm', pointOf: (args: unknown[]) => Fault
   Object.assign(fs.promises, { [name]: guarded })
 }
 
+/** Descriptors of segments: they are used again for other files. */
+const segments = new Set<unknown>()
+function noteFile(path: unknown, fd: unknown): void {
+  if (String(path).endsWith('.segment')) segments.add(fd)
+  else segments.delete(fd)
+}
+
 const isOfJournal = (path: unknown): boolean => String(path).includes('/journal/')
 
 guardCallback('open', ([path, flags]) =>
   isOfJournal(path) && (Number(flags) & fs.constants.O_CREAT) !== 0 ? 'create' : undefined,
 )
-guardCallback('writev', () => 'write')
+guardCallback('writev', ([fd]) => (segments.has(fd) ? 'frame' : 'write'))
 guardCallback('ftruncate', () => 'truncate')
 guardPromise('rename', ([path]) => (isOfJournal(path) ? 'rename' : undefined))
 guardPromise('rm', ([path]) => (isOfJournal(path) ? 'remove' : undefined))

@@ -6,7 +6,9 @@ for (const [victim, kills] of [
   ['clickhouse', 4],
   ['point', namedPoints.length],
 ] as const) {
-  test(`kills: a ${victim} killed ${kills} times under load loses no answered span and doubles none`, async () => {
+  const name = `kills: a ${victim} killed ${kills} times under load loses no answered span and doubles none`
+  // Every kill is a start of both engines.
+  test(name, { timeout: 30_000 + kills * 15_000 }, async () => {
     const result = await runKills({ kills, seed: 7, victims: [victim] })
     expect(result.answered).toBeGreaterThan(0)
     expect({ lost: result.lost, doubled: result.doubled }).toEqual({ lost: 0, doubled: 0 })

@@ -36,7 +36,7 @@ export const namedPoints: readonly (readonly FaultStep[])[] = [
     (['kill_before', 'kill_after'] as const).map((act): readonly FaultStep[] => [{ point, act, skip: 0 }]),
   ),
   ...(['kill_before', 'kill_after'] as const).map((act): readonly FaultStep[] => [
-    { point: 'write', act: 'EIO', skip: 0 },
+    { point: 'frame', act: 'EIO', skip: 0 },
     { point: 'truncate', act, skip: 0 },
   ]),
 ]

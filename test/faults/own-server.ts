@@ -8,10 +8,19 @@ import type { CollectorProcess } from '../collector-process.ts'
 import type { TestSpan } from '../spans.ts'
 
 /** A server of the user's own: the embedded engine, started by the test and named by its URL. */
-export async function startServer(stack: AsyncDisposableStack, port = 0): Promise<EmbeddedClickHouse> {
+export type OwnServer = EmbeddedClickHouse & {
+  /** The same tables, port and password, after the server was disposed of. */
+  startAgain(): Promise<OwnServer>
+}
+
+export async function startServer(stack: AsyncDisposableStack): Promise<OwnServer> {
   const directory = await mkdtemp(join(tmpdir(), 'tallylight-clickhouse-'))
   stack.defer(() => rm(directory, { recursive: true, force: true }))
-  return stack.use(await startEmbeddedClickHouse({ directory, port, log: () => undefined }))
+  async function start(as: { readonly port: number; readonly password?: string }): Promise<OwnServer> {
+    const server = stack.use(await startEmbeddedClickHouse({ directory, ...as, log: () => undefined }))
+    return { ...server, startAgain: () => start(server) }
+  }
+  return start({ port: 0 })
 }
 
 /** Reached through `port`, its own or that of a door before it. */

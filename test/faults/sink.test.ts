@@ -33,8 +33,8 @@ afterEach(() => stack.disposeAsync())
 type Run = {
   readonly journal: Journal
   readonly problems: readonly SinkProblem[]
-  /** The answer to a request with these spans. */
-  send(from: number, count: number): Promise<string>
+  /** The answer to a request with these spans, the last so many of them of the day after tomorrow. */
+  send(from: number, count: number, futureCount?: number): Promise<string>
   stop(): Promise<void>
 }
 
@@ -89,8 +89,13 @@ async function run(disk: MemoryDisk, graceMs = 600_000): Promise<Run> {
   return {
     journal,
     problems,
-    send: async (from, count) => {
-      const body = spansRequest(spans(from + count, () => 'sink').slice(from))
+    send: async (from, count, futureCount = 0) => {
+      const twoDays = 172_800_000_000_000n
+      const sent = spans(from + count, () => 'sink').slice(from)
+      const future = sent
+        .splice(count - futureCount)
+        .map((span) => ({ ...span, startUnixNano: span.startUnixNano + twoDays }))
+      const body = spansRequest([...sent, ...future])
       const request = { signal: 'traces', identity, encoding: 'protobuf', contentEncoding: 'identity', body } as const
       return (await accept(request)).kind
     },
@@ -209,4 +214,26 @@ test('sink: a row that was refused is in quarantine once, also when nobody noted
     await second.stop()
   }
   expect((await countOf(owner, 'quarantine')).rows).toBe(4)
+})
+
+test('sink: a row that was put aside is not taken for one that its segment itself brings to the quarantine', async () => {
+  await owner.command("ALTER TABLE books.otel_traces ADD CONSTRAINT polite CHECK SpanName != 'sink'")
+  const disk = openMemoryDisk()
+  const first = await run(disk)
+  expect(await first.send(0, 2, 1)).toBe('accepted')
+  const answered = disk.powerCut()
+  await untilEmpty(first)
+  await first.stop()
+  // As if the crash had come between the two.
+  await owner.command("ALTER TABLE books.quarantine DELETE WHERE Reason = 'future_time' SETTINGS mutations_sync = 1")
+  const second = await run(answered)
+  await untilEmpty(second)
+  expect(books(second)).toEqual({ stored: 0, inJournal: 0, quarantined: 2 })
+  await second.stop()
+  expect(
+    await owner.query('SELECT Reason, count() AS rows FROM books.quarantine GROUP BY Reason ORDER BY Reason'),
+  ).toEqual([
+    { Reason: 'future_time', rows: 1 },
+    { Reason: 'refused_by_table', rows: 1 },
+  ])
 })

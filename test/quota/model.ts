@@ -93,7 +93,7 @@ export async function compareWithModel(
       await client.connect()
       const dying = ask(reserve(`call ${opened++}`, 0, { amounts: { cost: 2_000_000n, tokens: 0n } }))
       await client.query(
-        'select pg_terminate_backend(pid) from pg_stat_activity where pid <> pg_backend_pid() and datname = current_database()',
+        'select pg_terminate_backend(pid) from pg_stat_activity where pid <> pg_backend_pid() and usename = current_user',
       )
       await client.end()
       assert.equal((await dying).kind, 'denied', `seed ${seed}, step ${step}`)

@@ -282,3 +282,28 @@ export async function selectBalances(
   )
   return rows
 }
+
+export type OutboxRow = {
+  readonly id: string
+  readonly tenant: string
+  readonly kind: string
+  readonly body: object
+  readonly created_at: Date
+}
+
+/** The oldest events that nobody has told yet, and nobody else is telling. */
+export async function lockOutbox(client: Queryable, rowsMax: number): Promise<readonly OutboxRow[]> {
+  const { rows } = await client.query<OutboxRow>(
+    `select id, tenant, kind, body, created_at from quota_outbox where delivered_at is null
+     order by created_at, id limit $1 for update skip locked`,
+    [rowsMax],
+  )
+  return rows
+}
+
+export async function markOutbox(client: Queryable, id: string, isDelivered: boolean): Promise<void> {
+  await client.query(
+    'update quota_outbox set attempts = attempts + 1, delivered_at = case when $2 then now() end where id = $1',
+    [id, isDelivered],
+  )
+}

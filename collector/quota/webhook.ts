@@ -1,0 +1,97 @@
+// Tells a webhook what the outbox holds: thresholds that were passed. Each at least once, oldest first, with an id to know a
+// repeat by; signed, so that the receiver can tell us from others. What is not taken is tried again with growing pauses.
+import { createHmac } from 'node:crypto'
+import { withConnection } from '@tallylight/storage/postgres/connection.ts'
+import { lockOutbox, markOutbox, type OutboxRow } from '@tallylight/storage/postgres/quota/statements.ts'
+import type pg from 'pg'
+import type { Log } from '../receive/admission.ts'
+
+export type WebhookOptions = {
+  readonly database: pg.Pool
+  readonly url: string
+  readonly secret: string
+  readonly now: () => number
+  readonly log: Pick<Log, 'warn'>
+  readonly onDelivery: (outcome: 'delivered' | 'failed') => void
+}
+
+const rowsMax = 20
+const answerMsMax = 10_000
+const pauseMs = 1_000
+const pauseMsMax = 60_000
+
+/** Delivers until the signal. Several collectors may: a row that one has locked is passed over by the others. */
+export async function runWebhook(options: WebhookOptions, signal: AbortSignal): Promise<void> {
+  let waitMs = pauseMs
+  while (!signal.aborted) {
+    const told = await deliverSome(options).catch((error: unknown) => {
+      options.log.warn({ err: error }, 'the outbox could not be read')
+      return 'failed' as const
+    })
+    if (told === rowsMax) continue
+    waitMs = told === 'failed' ? Math.min(waitMs * 2, pauseMsMax) : pauseMs
+    await pause(waitMs, signal)
+  }
+}
+
+/** How many were delivered, or that one was not taken: those behind it wait, so that the order stays. */
+async function deliverSome(options: WebhookOptions): Promise<number | 'failed'> {
+  return withConnection(options.database, async (client) => {
+    await client.query('begin')
+    try {
+      const rows = await lockOutbox(client, rowsMax)
+      let delivered = 0
+      for (const row of rows) {
+        const isTaken = await deliver(options, row)
+        options.onDelivery(isTaken ? 'delivered' : 'failed')
+        await markOutbox(client, row.id, isTaken)
+        if (!isTaken) break
+        delivered++
+      }
+      await client.query('commit')
+      return delivered < rows.length ? 'failed' : delivered
+    } catch (error) {
+      await client.query('rollback').catch(() => undefined)
+      throw error
+    }
+  })
+}
+
+async function deliver({ url, secret, now, log }: WebhookOptions, row: OutboxRow): Promise<boolean> {
+  const body = JSON.stringify({ id: row.id, kind: row.kind, tenant: row.tenant, at: row.created_at, ...row.body })
+  try {
+    const response = await fetch(url, {
+      method: 'POST',
+      body,
+      redirect: 'error',
+      signal: AbortSignal.timeout(answerMsMax),
+      headers: { 'Content-Type': 'application/json', 'Tallylight-Signature': signatureOf(secret, body, now()) },
+    })
+    await response.body?.cancel()
+    if (response.ok) return true
+    log.warn({ status: response.status, id: row.id }, 'the webhook did not take an event')
+  } catch (error) {
+    log.warn({ err: error, id: row.id }, 'the webhook could not be reached')
+  }
+  return false
+}
+
+/** `t=<unix seconds>,v1=<hex>`: the HMAC-SHA256 of `<unix seconds>.<body>` under the secret. */
+export function signatureOf(secret: string, body: string, nowMs: number): string {
+  const seconds = Math.floor(nowMs / 1000)
+  return `t=${seconds},v1=${createHmac('sha256', secret).update(`${seconds}.${body}`).digest('hex')}`
+}
+
+function pause(ms: number, signal: AbortSignal): Promise<void> {
+  return new Promise((resolve) => {
+    const timer = setTimeout(resolve, ms)
+    signal.addEventListener(
+      'abort',
+      () => {
+        clearTimeout(timer)
+        resolve()
+      },
+      { once: true },
+    )
+  })
+}
