@@ -85,6 +85,8 @@ export const limits = {
   /** ClickHouse's page cache is written back within this where its tables do not sync (ext4: 30 s; with room for a bad day). */
   sinkGraceMs: 900_000,
   sinkRefusedRowsMax: 100,
+  /** What calls used, kept for a ledger that is away; beyond, it is read back from the journal. 500 bytes each. */
+  ledgerEventsMax: 50_000,
   /** An insert that hangs must not hold up the end: its segment is in doubt at the next start, and counted. */
   sinkStopMs: 10_000,
   /** A revoked key is refused within 10 s. */

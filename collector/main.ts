@@ -30,6 +30,7 @@ import { openQuotaHttp } from './quota/http.ts'
 import { openLedger } from './quota/ledger.ts'
 import { type LimitBook, openLimitBook } from './quota/limit-book.ts'
 import { limitOf } from './quota/limits.ts'
+import { quotaSamples } from './quota/samples.ts'
 import { runWebhook } from './quota/webhook.ts'
 import { openAccept } from './receive/accept.ts'
 import type { RefusalCounter } from './receive/admission.ts'
@@ -45,6 +46,9 @@ import { after, isLoopback } from './receive/receiver.ts'
 import { parseTenantId } from './receive/request.ts'
 import { openTlsFiles } from './receive/tls.ts'
 import { openClickHouseSink } from './sinks/clickhouse.ts'
+import { openLedgerSink } from './sinks/ledger.ts'
+import { openRemovals } from './sinks/removal.ts'
+import { usageEventsOf } from './sinks/usage-spans.ts'
 
 const version = '0.1.0'
 const log = pino({ base: null, timestamp: pino.stdTimeFunctions.isoTime })
@@ -112,7 +116,7 @@ async function run(): Promise<void> {
   if (config.clickhouseUrl === undefined) await tablesPrepared
 
   const sealed: SealedSegment[] = []
-  let takeSealed = (segment: SealedSegment): void => void sealed.push(segment)
+  let takeSealed: Parameters<typeof openJournal>[0]['onSealed'] = (segment) => void sealed.push(segment)
   const journal: Journal = await openJournal({
     directory: journalDirectory,
     files: diskFiles,
@@ -132,7 +136,7 @@ async function run(): Promise<void> {
       blocksPerSegmentMax: limits.blocksPerSegmentMax,
       answeredMs: limits.duplicateWindowMs,
     },
-    onSealed: (segment) => takeSealed(segment),
+    onSealed: (segment, parts) => takeSealed(segment, parts),
     onProblem: (problem) => {
       metrics.add('tallylight_journal_problems_total', { kind: problem.kind }, 1)
       log.error('error' in problem ? { err: problem.error } : { ...problem }, `journal: ${problem.kind}`)
@@ -142,8 +146,10 @@ async function run(): Promise<void> {
   metrics.onRead(() => journalSamples(journal.status(), Date.now()))
   metrics.onRead(() => processSamples(version))
 
+  const removalOf = openRemovals(() => journal, ['clickhouse', 'ledger'])
   const sink = openClickHouseSink({
     journal: () => journal,
+    remove: removalOf('clickhouse'),
     clickhouse,
     targets: () => targets,
     now: Date.now,
@@ -166,13 +172,40 @@ async function run(): Promise<void> {
       metrics.observe('tallylight_lag_seconds', { table }, lagSeconds)
     },
   })
-  for (const segment of sealed) sink.enqueue(segment)
-  takeSealed = sink.enqueue
+  const priceOf = openPrices(pricesOf(file.file))
+  const ledger = openLedger({ database, log })
+  const ledgerSink = openLedgerSink({
+    journal: () => journal,
+    ledger,
+    eventsOf: (parts) => usageEventsOf(parts, priceOf),
+    remove: removalOf('ledger'),
+    now: Date.now,
+    bounds: {
+      retryMsMin: limits.sinkRetryMsMin,
+      retryMsMax: limits.sinkRetryMsMax,
+      eventsMax: limits.ledgerEventsMax,
+    },
+    onProblem: (problem) => {
+      metrics.add('tallylight_ledger_problems_total', { kind: problem.kind }, 1)
+      log.warn({ ...problem }, 'calls could not be booked yet')
+    },
+    onBooked: ({ booked, repeated, refused, unpriced }) => {
+      for (const [outcome, count] of Object.entries({ booked, repeated, refused }))
+        metrics.add('tallylight_quota_records_total', { outcome }, count)
+      metrics.add('tallylight_quota_records_unpriced_total', {}, unpriced)
+    },
+  })
+  metrics.onRead(() => quotaSamples(ledgerSink.status()))
+  takeSealed = (segment, parts) => {
+    sink.enqueue(segment)
+    ledgerSink.enqueue(segment, parts)
+  }
+  for (const segment of sealed) takeSealed(segment, undefined)
   const sinkRunning = sink.run(stopping.signal)
   const keysRunning = keysPrepared.then(() => keyring.run(stopping.signal))
-  const ledger = openLedger({ database, log })
   const limitBook = openLimitBook({ database })
   const quotaPrepared = keysPrepared.then(() => applyQuotaLimits(limitBook, file.file, stopping.signal))
+  const ledgerSinkRunning = ledgerSink.run(stopping.signal)
   const ledgerRunning = quotaPrepared.then(() =>
     ledger.watch(stopping.signal, (count) => metrics.add('tallylight_quota_expired_total', {}, count)),
   )
@@ -185,7 +218,7 @@ async function run(): Promise<void> {
   const endLoops = async (): Promise<void> => {
     stopping.abort()
     await Promise.race([
-      Promise.all([sinkRunning, keysRunning, tablesPrepared, ledgerRunning, webhookRunning]),
+      Promise.all([sinkRunning, ledgerSinkRunning, keysRunning, tablesPrepared, ledgerRunning, webhookRunning]),
       after(limits.sinkStopMs),
     ])
   }
@@ -246,7 +279,7 @@ async function run(): Promise<void> {
     ledger,
     limitBook,
     authenticate: keyring.authenticate,
-    priceOf: openPrices(pricesOf(file.file)),
+    priceOf,
     unpriced: file.file.quota?.unpriced ?? 'refuse',
     now: Date.now,
     log,

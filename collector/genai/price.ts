@@ -82,19 +82,25 @@ function ownPrice(
 }
 
 function listPrice({ provider, model, atUnixMs }: Parameters<PriceOf>[0], usage: PricedUsage): Priced {
-  const listed = calcPrice(
-    {
-      input_tokens: usage.inputTokens,
-      output_tokens: usage.outputTokens,
-      ...(usage.cacheReadTokens === undefined ? {} : { cache_read_tokens: usage.cacheReadTokens }),
-      ...(usage.cacheWriteTokens === undefined ? {} : { cache_write_tokens: usage.cacheWriteTokens }),
-    },
-    model,
-    {
-      timestamp: new Date(atUnixMs),
-      ...(provider === undefined ? {} : { providerId: listProviders[provider] ?? provider }),
-    },
-  )
+  let listed: ReturnType<typeof calcPrice>
+  try {
+    listed = calcPrice(
+      {
+        input_tokens: usage.inputTokens,
+        output_tokens: usage.outputTokens,
+        ...(usage.cacheReadTokens === undefined ? {} : { cache_read_tokens: usage.cacheReadTokens }),
+        ...(usage.cacheWriteTokens === undefined ? {} : { cache_write_tokens: usage.cacheWriteTokens }),
+      },
+      model,
+      {
+        timestamp: new Date(atUnixMs),
+        ...(provider === undefined ? {} : { providerId: listProviders[provider] ?? provider }),
+      },
+    )
+  } catch (error) {
+    // Counts that contradict each other: more tokens read from a cache than were sent, say.
+    return { kind: 'unpriced', reason: `the price list does not take this usage: ${(error as Error).message}` }
+  }
   if (listed === null)
     return { kind: 'unpriced', reason: `no price is known for ${provider ?? 'any provider'}, ${model}` }
   return { kind: 'priced', costNanoUsd: roundHalfEven(listed.total_price * 1e9) as NanoUsd, priceVersion: listVersion }

@@ -5,10 +5,12 @@
 // is free. A reservation is held → settled, released or expired; a settlement after its expiry still books. What a call's
 // records add up to replaces what its client claimed. A lease stays held while the records of its calls eat it up.
 import assert from 'node:assert/strict'
+import type { TenantId } from '../receive/request.ts'
 import type { Limit, Match, Measure, Subject } from './limits.ts'
 
 export type Account = {
   readonly id: string
+  readonly tenant: TenantId
   readonly limitId: string
   readonly subject: string
   readonly windowEndUnixMs: number | undefined
@@ -30,6 +32,7 @@ export type Hold = { readonly accountId: string; readonly measure: Measure; read
 
 export type Reservation = {
   readonly id: string
+  readonly tenant: TenantId
   readonly callId: string
   readonly bodyHash: string
   readonly subject: Subject
@@ -46,8 +49,8 @@ export type Reservation = {
   recorded: readonly bigint[]
   /** Records that count. */
   records: number
-  /** What ended it, and what was told then. */
-  outcome: { readonly bodyHash: string; readonly body: object } | undefined
+  /** How its client ended it, and what was told then. */
+  outcome: { readonly kind: 'settled' | 'released'; readonly bodyHash: string; readonly body: object } | undefined
 }
 
 /** By measure: what a call is expected to take, or has taken. Undefined is not known; one request where that is left out. */
@@ -57,6 +60,14 @@ export type Amounts = {
   readonly inputTokens?: bigint
   readonly outputTokens?: bigint
   readonly requests?: bigint
+}
+
+export function tokensOf(usage: {
+  readonly inputTokens: number
+  readonly outputTokens: number
+}): Omit<Amounts, 'cost'> {
+  const [inputTokens, outputTokens] = [BigInt(usage.inputTokens), BigInt(usage.outputTokens)]
+  return { tokens: inputTokens + outputTokens, inputTokens, outputTokens }
 }
 
 export type HoldAnswer = { readonly limitId: string; readonly measure: Measure; readonly amount: bigint }
@@ -220,25 +231,28 @@ export function changeReservation(
 }
 
 /** What `amounts` means for each hold; what is not known of it is `unknown`. */
-export function spentOf(
-  holds: readonly Hold[],
-  amounts: Amounts,
-  unknown: (at: number) => bigint,
-): readonly bigint[] {
-  return holds.map(({ measure }, at) =>
-    measure === 'concurrency' ? 0n : (amountOf(measure, amounts) ?? unknown(at)),
-  )
+export function spentOf(holds: readonly Hold[], amounts: Amounts, unknown: (at: number) => bigint): readonly bigint[] {
+  return holds.map(({ measure }, at) => (measure === 'concurrency' ? 0n : (amountOf(measure, amounts) ?? unknown(at))))
 }
 
-/** Books to accounts what was never held, as the difference to what is booked of it already. */
-export function bookDifference(
+/** Books what was never held. */
+export function bookSpent(
   accounts: ReadonlyMap<string, Account>,
-  before: ReadonlyMap<string, bigint>,
-  after: ReadonlyMap<string, bigint>,
+  accountIds: readonly string[],
+  spent: readonly bigint[],
   atUnixMs: number,
 ): readonly Line[] {
-  const ids = [...new Set([...before.keys(), ...after.keys()])]
-  return ids.map((id) => change(accountIn(accounts, id), 0n, (after.get(id) ?? 0n) - (before.get(id) ?? 0n), atUnixMs))
+  return accountIds.map((id, at) => change(accountIn(accounts, id), 0n, spent[at] ?? 0n, atUnixMs))
+}
+
+/** One line per account, without those that change nothing. */
+export function mergeLines(lines: readonly Line[]): readonly Line[] {
+  const merged = new Map<string, Line>()
+  for (const { account, held, spent } of lines) {
+    const before = merged.get(account.id) ?? { held: 0n, spent: 0n }
+    merged.set(account.id, { account, held: before.held + held, spent: before.spent + spent })
+  }
+  return [...merged.values()].filter(({ held, spent }) => held !== 0n || spent !== 0n)
 }
 
 function change(account: Account, held: bigint, spent: bigint, atUnixMs: number): Line {
