@@ -93,6 +93,8 @@ export const limits = {
   /** Names of texts, 100 bytes each. */
   knownTextsMax: 65_536,
   knownTextsMs: 600_000,
+  /** What calls used, kept for a ledger that is away; beyond, it is read back from the journal. 500 bytes each. */
+  ledgerEventsMax: 50_000,
   /** An insert that hangs must not hold up the end: its segment is in doubt at the next start, and counted. */
   sinkStopMs: 10_000,
   /** A revoked key is refused within 10 s. */

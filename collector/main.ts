@@ -32,6 +32,7 @@ import { openQuotaHttp } from './quota/http.ts'
 import { openLedger } from './quota/ledger.ts'
 import { type LimitBook, openLimitBook } from './quota/limit-book.ts'
 import { limitOf } from './quota/limits.ts'
+import { quotaSamples } from './quota/samples.ts'
 import { runWebhook } from './quota/webhook.ts'
 import { openAccept } from './receive/accept.ts'
 import type { RefusalCounter } from './receive/admission.ts'
@@ -47,6 +48,9 @@ import { after, isLoopback } from './receive/receiver.ts'
 import { parseTenantId, type Signal } from './receive/request.ts'
 import { openTlsFiles } from './receive/tls.ts'
 import { openClickHouseSink } from './sinks/clickhouse.ts'
+import { openLedgerSink } from './sinks/ledger.ts'
+import { openRemovals } from './sinks/removal.ts'
+import { usageEventsOf } from './sinks/usage-spans.ts'
 
 const version = '0.1.0'
 const log = pino({ base: null, timestamp: pino.stdTimeFunctions.isoTime })
@@ -114,7 +118,7 @@ async function run(): Promise<void> {
   if (config.clickhouseUrl === undefined) await tablesPrepared
 
   const sealed: SealedSegment[] = []
-  let takeSealed = (segment: SealedSegment): void => void sealed.push(segment)
+  let takeSealed: Parameters<typeof openJournal>[0]['onSealed'] = (segment) => void sealed.push(segment)
   const journal: Journal = await openJournal({
     directory: journalDirectory,
     files: diskFiles,
@@ -134,17 +138,17 @@ async function run(): Promise<void> {
       blocksPerSegmentMax: limits.blocksPerSegmentMax,
       answeredMs: limits.duplicateWindowMs,
     },
-    onSealed: (segment) => takeSealed(segment),
+    onSealed: (segment, parts) => takeSealed(segment, parts),
     onProblem: (problem) => {
       metrics.add('tallylight_journal_problems_total', { kind: problem.kind }, 1)
       log.error('error' in problem ? { err: problem.error } : { ...problem }, `journal: ${problem.kind}`)
     },
   })
   stack.defer(() => journal.stop())
-  const priceOf = openPrices(pricesOf(file.file))
   metrics.onRead(() => journalSamples(journal.status(), Date.now()))
   metrics.onRead(() => processSamples(version))
 
+  const priceOf = openPrices(pricesOf(file.file))
   const genai = openGenAi({
     clickhouse,
     targetOf: (table) => targets?.get(table),
@@ -153,8 +157,10 @@ async function run(): Promise<void> {
     metrics,
     onProblem: (message) => log.warn({ why: message }, 'rows of GenAI records could not be checked'),
   })
+  const removalOf = openRemovals(() => journal, ['clickhouse', 'ledger'])
   const sink = openClickHouseSink({
     journal: () => journal,
+    remove: removalOf('clickhouse'),
     clickhouse,
     targets: () => targets,
     derive: genai.resolver.resolve,
@@ -178,14 +184,40 @@ async function run(): Promise<void> {
       metrics.observe('tallylight_lag_seconds', { table }, lagSeconds)
     },
   })
-  for (const segment of sealed) sink.enqueue(segment)
-  takeSealed = sink.enqueue
+  const ledger = openLedger({ database, log })
+  const ledgerSink = openLedgerSink({
+    journal: () => journal,
+    ledger,
+    eventsOf: (parts) => usageEventsOf(parts, priceOf),
+    remove: removalOf('ledger'),
+    now: Date.now,
+    bounds: {
+      retryMsMin: limits.sinkRetryMsMin,
+      retryMsMax: limits.sinkRetryMsMax,
+      eventsMax: limits.ledgerEventsMax,
+    },
+    onProblem: (problem) => {
+      metrics.add('tallylight_ledger_problems_total', { kind: problem.kind }, 1)
+      log.warn({ ...problem }, 'calls could not be booked yet')
+    },
+    onBooked: ({ booked, repeated, refused, unpriced }) => {
+      for (const [outcome, count] of Object.entries({ booked, repeated, refused }))
+        metrics.add('tallylight_quota_records_total', { outcome }, count)
+      metrics.add('tallylight_quota_records_unpriced_total', {}, unpriced)
+    },
+  })
+  metrics.onRead(() => quotaSamples(ledgerSink.status()))
+  takeSealed = (segment, parts) => {
+    sink.enqueue(segment)
+    ledgerSink.enqueue(segment, parts)
+  }
+  for (const segment of sealed) takeSealed(segment, undefined)
   const sinkRunning = sink.run(stopping.signal)
   const checksRunning = genai.resolver.run(stopping.signal)
   const keysRunning = keysPrepared.then(() => keyring.run(stopping.signal))
-  const ledger = openLedger({ database, log })
   const limitBook = openLimitBook({ database })
   const quotaPrepared = keysPrepared.then(() => applyQuotaLimits(limitBook, file.file, stopping.signal))
+  const ledgerSinkRunning = ledgerSink.run(stopping.signal)
   const ledgerRunning = quotaPrepared.then(() =>
     ledger.watch(stopping.signal, (count) => metrics.add('tallylight_quota_expired_total', {}, count)),
   )
@@ -198,7 +230,15 @@ async function run(): Promise<void> {
   const endLoops = async (): Promise<void> => {
     stopping.abort()
     await Promise.race([
-      Promise.all([sinkRunning, checksRunning, keysRunning, tablesPrepared, ledgerRunning, webhookRunning]),
+      Promise.all([
+        sinkRunning,
+        checksRunning,
+        ledgerSinkRunning,
+        keysRunning,
+        tablesPrepared,
+        ledgerRunning,
+        webhookRunning,
+      ]),
       after(limits.sinkStopMs),
     ])
   }

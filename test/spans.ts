@@ -5,26 +5,36 @@ export type TestSpan = {
   readonly id: string
   readonly name: string
   readonly startUnixNano: bigint
+  readonly endUnixNano?: bigint
+  /** 32 hex digits; made of the id unless it is given. */
+  readonly traceId?: string
+  readonly parentId?: string
   readonly attributes?: Readonly<Record<string, string>>
 }
 
-/** An ExportTraceServiceRequest. `id` is 16 hex digits; the trace id is made of it. */
+/** An ExportTraceServiceRequest. `id` is 16 hex digits. */
 export function spansRequest(spans: readonly TestSpan[]): Buffer {
   return field(1, field(2, Buffer.concat(spans.map((span) => field(2, spanBytes(span))))))
 }
 
-function spanBytes({ id, name, startUnixNano, attributes = {} }: TestSpan): Buffer {
-  const start = Buffer.alloc(9)
-  start[0] = 0x39
-  start.writeBigUInt64LE(startUnixNano, 1)
+function spanBytes({ id, traceId, parentId, name, startUnixNano, endUnixNano, attributes = {} }: TestSpan): Buffer {
   const pairs = Object.entries(attributes).map(([key, value]) =>
     field(9, Buffer.concat([field(1, Buffer.from(key)), field(2, field(1, Buffer.from(value)))])),
   )
   return Buffer.concat([
-    field(1, Buffer.from(id.padStart(32, 'a'), 'hex')),
+    field(1, Buffer.from(traceId ?? id.padStart(32, 'a'), 'hex')),
     field(2, Buffer.from(id, 'hex')),
+    ...(parentId === undefined ? [] : [field(4, Buffer.from(parentId, 'hex'))]),
     field(5, Buffer.from(name)),
-    start,
+    timeBytes(0x39, startUnixNano),
+    ...(endUnixNano === undefined ? [] : [timeBytes(0x41, endUnixNano)]),
     ...pairs,
   ])
+}
+
+function timeBytes(tag: number, unixNano: bigint): Buffer {
+  const bytes = Buffer.alloc(9)
+  bytes[0] = tag
+  bytes.writeBigUInt64LE(unixNano, 1)
+  return bytes
 }

@@ -8,8 +8,8 @@ import type { Metrics } from '../metrics.ts'
 import type { Lifting } from '../otlp/lift.ts'
 import { openResolver, type Resolver } from '../sinks/resolver.ts'
 import type { Fact } from './fact.ts'
-import { factsOf } from './lift.ts'
 import { openKnownTexts } from './known-texts.ts'
+import { factsOf } from './lift.ts'
 import type { PriceOf } from './price.ts'
 
 export type GenAiOptions = {

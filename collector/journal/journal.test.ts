@@ -117,6 +117,19 @@ test('journal: rows of many requests are found in order after a stop, with their
   expect(await rowsIn(await open(disk))).toEqual(rowsOf(ids))
 })
 
+test('journal: sinks that load a segment at once get rows of their own, which one that is done with them leaves alone', async () => {
+  const opened = await open(openMemoryDisk(), { sealedBytesMax: 1024 * 1024 })
+  expect(await append(opened.journal, ['a', 'b'])).toBe(true)
+  await opened.journal.stop()
+  const [segment] = opened.sealed
+  if (segment === undefined) throw new Error('nothing was sealed')
+  const first = await opened.journal.load(segment)
+  expect(await rowsIn(opened)).toEqual(rowsOf(['a', 'b']))
+  expect(first.parts.map(({ block }) => block.rows)).toEqual([2])
+  first.release()
+  expect(await rowsIn(opened)).toEqual(rowsOf(['a', 'b']))
+})
+
 test('journal: a power cut keeps what was answered, and tells retries of it from new requests', async () => {
   const disk = openMemoryDisk()
   const first = await open(disk)

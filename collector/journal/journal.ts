@@ -44,8 +44,9 @@ export type JournalOptions = {
   readonly now: () => number
   readonly insertSettings: Readonly<Record<string, string | number>>
   readonly bounds: JournalBounds
-  /** Called with each segment that is sealed, in order, and at the start with those that a run before left. */
-  readonly onSealed: (segment: SealedSegment) => void
+  /** Called with each segment that is sealed, in order, and at the start with those that a run before left. `parts` are its
+   *  rows, for as long as the call lasts; of a run before they must be loaded. */
+  readonly onSealed: (segment: SealedSegment, parts: readonly SegmentPart[] | undefined) => void
   readonly onProblem: (problem: JournalProblem) => void
 }
 
@@ -518,14 +519,14 @@ export async function openJournal(options: JournalOptions): Promise<Journal> {
     const blocksBytes = segmentBytes(segment)
     const held = [...entries.values()].reduce((sum, entry) => sum + entry.blocksBytes, 0)
     const isKept = held + blocksBytes <= bounds.sealedBytesMax
-    if (!isKept) for (const { block } of segment.blocks.values()) giveBack(block)
     entries.set(sealed.sequence, {
       segment: sealed,
       requests: segment.requests,
       blocks: isKept ? blocks : undefined,
       blocksBytes: isKept ? blocksBytes : 0,
     })
-    options.onSealed(sealed)
+    options.onSealed(sealed, blocks.map(partOf))
+    if (!isKept) for (const { block } of segment.blocks.values()) giveBack(block)
   }
 
   async function refreshSpace(): Promise<void> {
@@ -552,7 +553,12 @@ export async function openJournal(options: JournalOptions): Promise<Journal> {
     const entry = entries.get(segment.sequence)
     if (entry === undefined) throw new Error(`segment ${segment.name} is not in the journal`)
     const header = headerOf(segment.sequence, segment.lane, segment.createdUnixMs)
-    if (entry.blocks !== undefined) return loaded(entry, header, entry.blocks)
+    if (entry.blocks !== undefined) {
+      const { blocks } = entry
+      // Whoever releases them gives their memory back: they are one sink's, and another reads the file.
+      entry.blocks = undefined
+      return loaded(entry, header, blocks)
+    }
     const found = recovered.segments.find((each) => each.sequence === segment.sequence)
     const path = join(directory, segmentFileName(segment.sequence))
     const file = await files.open(path, 'read')
@@ -576,9 +582,8 @@ export async function openJournal(options: JournalOptions): Promise<Journal> {
   ): LoadedSegment {
     return {
       header,
-      parts: blocks.map(({ table, block }) => ({ table, day: block.day, rows: block.rows, block })),
+      parts: blocks.map(partOf),
       release: () => {
-        entry.blocks = undefined
         entry.blocksBytes = 0
         for (const { table, block } of blocks) if (block.table === journalTables[table]) giveBack(block)
       },
@@ -676,7 +681,7 @@ export async function openJournal(options: JournalOptions): Promise<Journal> {
     await saveBooks()
   }
 
-  for (const entry of [...entries.values()]) options.onSealed(entry.segment)
+  for (const entry of [...entries.values()]) options.onSealed(entry.segment, undefined)
 
   return {
     id,
@@ -695,6 +700,10 @@ export async function openJournal(options: JournalOptions): Promise<Journal> {
 }
 
 const spareBytesMax = 96 * 1024 * 1024
+
+function partOf({ table, block }: { readonly table: number; readonly block: AnyBlock }): SegmentPart {
+  return { table, day: block.day, rows: block.rows, block }
+}
 
 function hasGrown(segment: OpenSegment): boolean {
   for (const { block } of segment.blocks.values()) if (block.rows > block.rowsSynced) return true

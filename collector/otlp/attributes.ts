@@ -12,6 +12,7 @@ import {
   type Stream,
   viewOf,
 } from '@tallylight/storage/clickhouse/stream.ts'
+import { isSpeakingEvent, isSpeakingKey, isSpeakingValue, isValuedKey } from '../genai/speaks.ts'
 import {
   appendValue,
   isShallow,
@@ -23,7 +24,6 @@ import {
   valueLiteral,
   valueString,
 } from './any-value.ts'
-import { isSpeakingEvent, isSpeakingKey, isSpeakingValue, isValuedKey } from '../genai/speaks.ts'
 import type { Walk } from './walk.ts'
 import { fieldBits, readEnd, readTag, skip } from './wire.ts'
 

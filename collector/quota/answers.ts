@@ -2,8 +2,8 @@
 // draft-ietf-httpapi-ratelimit-headers.
 import type { z } from 'zod'
 import type { Denial } from './books.ts'
-import type { StepOutcome } from './ledger.ts'
 import { amountJson } from './limits.ts'
+import type { StepOutcome } from './step.ts'
 
 export type Answer = {
   readonly status: number
@@ -35,6 +35,8 @@ export function answerOf(outcome: StepOutcome, status: number): Answer {
       return unknownReservation
     case 'conflict':
       return { ...problem(409, outcome.detail, {}, outcome.first === undefined ? {} : { first: outcome.first }) }
+    case 'refused':
+      return problem(400, outcome.reason)
     case 'unavailable':
       return problem(503, outcome.reason, { 'Retry-After': '1' })
     default:

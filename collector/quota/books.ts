@@ -2,15 +2,22 @@
 // the service. The caller has locked the accounts and reservations that it hands over, and writes what has changed.
 //
 // For each account `granted + debt = spent + held + free`, and either `free` or `debt` is 0. A hold is never larger than what
-// is free. A reservation is held → settled, released or expired; a settlement after its expiry still books.
+// is free. A reservation is held → settled, released or expired; a settlement after its expiry still books. What a call's
+// records add up to replaces what its client claimed. A lease stays held while the records of its calls eat it up.
 import assert from 'node:assert/strict'
+import type { TenantId } from '../receive/request.ts'
 import type { Limit, Match, Measure, Subject } from './limits.ts'
 
 export type Account = {
   readonly id: string
+  readonly tenant: TenantId
   readonly limitId: string
   readonly subject: string
   readonly windowEndUnixMs: number | undefined
+  /** The length of a sliding window; undefined where the window is fixed. */
+  readonly slideMs: number | undefined
+  /** What was spent, by the start of its bucket, where the window slides. */
+  readonly buckets: Map<number, bigint>
   granted: bigint
   held: bigint
   spent: bigint
@@ -25,20 +32,43 @@ export type Hold = { readonly accountId: string; readonly measure: Measure; read
 
 export type Reservation = {
   readonly id: string
+  readonly tenant: TenantId
   readonly callId: string
   readonly bodyHash: string
   readonly subject: Subject
   readonly holds: readonly Hold[]
   /** As it was told, and is told again. */
   readonly answer: object
+  readonly isLease: boolean
+  /** Where a sliding window counts what the call spends. */
+  readonly heldUnixMs: number
   state: ReservationState
   expiresUnixMs: number
-  /** What ended it, and what was told then. */
-  outcome: { readonly bodyHash: string; readonly body: object } | undefined
+  /** Per hold: what the client said it used, and what its records add up to. */
+  claimed: readonly bigint[] | undefined
+  recorded: readonly bigint[]
+  /** Records that count. */
+  records: number
+  /** How its client ended it, and what was told then. */
+  outcome: { readonly kind: 'settled' | 'released'; readonly bodyHash: string; readonly body: object } | undefined
 }
 
-/** By measure: what a call is expected to take, or has taken. Undefined is not known. */
-export type Amounts = { readonly cost: bigint | undefined; readonly tokens: bigint | undefined }
+/** By measure: what a call is expected to take, or has taken. Undefined is not known; one request where that is left out. */
+export type Amounts = {
+  readonly cost: bigint | undefined
+  readonly tokens: bigint | undefined
+  readonly inputTokens?: bigint
+  readonly outputTokens?: bigint
+  readonly requests?: bigint
+}
+
+export function tokensOf(usage: {
+  readonly inputTokens: number
+  readonly outputTokens: number
+}): Omit<Amounts, 'cost'> {
+  const [inputTokens, outputTokens] = [BigInt(usage.inputTokens), BigInt(usage.outputTokens)]
+  return { tokens: inputTokens + outputTokens, inputTokens, outputTokens }
+}
 
 export type HoldAnswer = { readonly limitId: string; readonly measure: Measure; readonly amount: bigint }
 export type ReservedAnswer = {
@@ -65,15 +95,21 @@ export type Line = { readonly account: Account; readonly held: bigint; readonly 
 /** A match with its account in the current window. */
 export type MatchedAccount = Match & { readonly account: Account }
 
-export function amountOf(measure: Measure, amounts: Amounts): bigint {
+/** Undefined is not known. */
+export function amountOf(measure: Measure, amounts: Amounts): bigint | undefined {
   switch (measure) {
     case 'requests':
+      return amounts.requests ?? 1n
     case 'concurrency':
       return 1n
     case 'cost':
-      return amounts.cost ?? 0n
+      return amounts.cost
     case 'tokens':
-      return amounts.tokens ?? 0n
+      return amounts.tokens
+    case 'input_tokens':
+      return amounts.inputTokens
+    case 'output_tokens':
+      return amounts.outputTokens
     default:
       return measure satisfies never
   }
@@ -83,14 +119,16 @@ export type Decision =
   | { readonly kind: 'granted'; readonly holds: readonly Hold[]; readonly answer: ReservedAnswer }
   | { readonly kind: 'denied'; readonly denial: Denial }
 
-/** Decides for all limits of a call, and changes nothing. */
+/** Decides for all limits of a call, and changes nothing. What is not known holds nothing, and is refused where nothing is
+ *  left: or leaving out a number would be the way round a limit. */
 export function decide(matched: readonly MatchedAccount[], amounts: Amounts): Decision {
   const holds: (Hold & { readonly limitId: string })[] = []
   const warnings: string[] = []
   for (const { limit, account } of matched) {
-    const amount = amountOf(limit.measure, amounts)
+    const known = amountOf(limit.measure, amounts)
+    const amount = known ?? 0n
     let held = amount
-    if (amount > account.free) {
+    if (amount > account.free || (known === undefined && account.free === 0n)) {
       held = account.free
       if (refuses(limit, held)) return { kind: 'denied', denial: denialOf(limit, account, amount) }
       if (limit.action !== 'observe') {
@@ -130,8 +168,18 @@ function denialOf(limit: Limit, account: Account, requested: bigint): Denial {
     held: account.held,
     free: account.free,
     window: limit.window,
-    freesUnixMs: account.windowEndUnixMs,
+    freesUnixMs: account.slideMs === undefined ? account.windowEndUnixMs : slidesFree(account, requested),
   }
+}
+
+/** When enough has slid out of the window; undefined when what is held stands in the way. */
+function slidesFree(account: Account, requested: bigint): number | undefined {
+  let free = account.granted - account.spent - account.held
+  for (const [at, spent] of [...account.buckets].sort(([a], [b]) => a - b)) {
+    free += spent
+    if (free >= requested && free > 0n) return leavesUnixMs(account, at)
+  }
+  return undefined
 }
 
 /** Takes what was decided out of what is free. */
@@ -139,41 +187,108 @@ export function hold(accounts: ReadonlyMap<string, Account>, holds: readonly Hol
   return holds.map(({ accountId, amount }) => {
     const account = accountIn(accounts, accountId)
     assert(amount <= account.free, `account ${accountId}: a hold of ${amount} where ${account.free} is free`)
-    return change(account, amount, 0n)
+    return change(account, amount, 0n, 0)
   })
 }
 
-/** Ends a hold. `amounts` is what was used, undefined for nothing; what is not known of it is what was held. */
-export function endHold(
+/** What is still held for each of its holds. */
+function heldOf(reservation: Reservation): readonly bigint[] {
+  return reservation.holds.map(({ measure, amount }, at) => {
+    if (reservation.state !== 'held') return 0n
+    if (!reservation.isLease || measure === 'concurrency') return amount
+    const left = amount - (reservation.recorded[at] ?? 0n)
+    return left > 0n ? left : 0n
+  })
+}
+
+/** What is booked as spent for each of its holds. */
+export function bookedOf({ holds, claimed, recorded, records, isLease }: Reservation): readonly bigint[] {
+  return holds.map((_hold, at) => {
+    const said = claimed?.[at] ?? 0n
+    if (records === 0) return said
+    const proven = recorded[at] ?? 0n
+    return isLease && said > proven ? said : proven
+  })
+}
+
+/** Changes a reservation, and books the difference that this makes. */
+export function changeReservation(
   accounts: ReadonlyMap<string, Account>,
   reservation: Reservation,
-  amounts: Amounts | undefined,
+  alter: () => void,
 ): readonly Line[] {
-  const isHeld = reservation.state === 'held'
-  return reservation.holds.map(({ accountId, measure, amount }) =>
-    change(accountIn(accounts, accountId), isHeld ? -amount : 0n, spentOf(measure, amount, amounts)),
+  const [heldBefore, bookedBefore] = [heldOf(reservation), bookedOf(reservation)]
+  alter()
+  const [heldAfter, bookedAfter] = [heldOf(reservation), bookedOf(reservation)]
+  return reservation.holds.map(({ accountId }, at) =>
+    change(
+      accountIn(accounts, accountId),
+      (heldAfter[at] ?? 0n) - (heldBefore[at] ?? 0n),
+      (bookedAfter[at] ?? 0n) - (bookedBefore[at] ?? 0n),
+      reservation.heldUnixMs,
+    ),
   )
 }
 
-function spentOf(measure: Measure, held: bigint, amounts: Amounts | undefined): bigint {
-  if (amounts === undefined || measure === 'concurrency') return 0n
-  if (measure === 'cost') return amounts.cost ?? held
-  if (measure === 'tokens') return amounts.tokens ?? held
-  return 1n
+/** What `amounts` means for each hold; what is not known of it is `unknown`. */
+export function spentOf(holds: readonly Hold[], amounts: Amounts, unknown: (at: number) => bigint): readonly bigint[] {
+  return holds.map(({ measure }, at) => (measure === 'concurrency' ? 0n : (amountOf(measure, amounts) ?? unknown(at))))
 }
 
 /** Books what was never held. */
-export function charge(matched: readonly MatchedAccount[], amounts: Amounts): readonly Line[] {
-  return matched
-    .filter(({ limit }) => limit.measure !== 'concurrency')
-    .map(({ limit, account }) => change(account, 0n, amountOf(limit.measure, amounts)))
+export function bookSpent(
+  accounts: ReadonlyMap<string, Account>,
+  accountIds: readonly string[],
+  spent: readonly bigint[],
+  atUnixMs: number,
+): readonly Line[] {
+  return accountIds.map((id, at) => change(accountIn(accounts, id), 0n, spent[at] ?? 0n, atUnixMs))
 }
 
-function change(account: Account, held: bigint, spent: bigint): Line {
+/** One line per account, without those that change nothing. */
+export function mergeLines(lines: readonly Line[]): readonly Line[] {
+  const merged = new Map<string, Line>()
+  for (const { account, held, spent } of lines) {
+    const before = merged.get(account.id) ?? { held: 0n, spent: 0n }
+    merged.set(account.id, { account, held: before.held + held, spent: before.spent + spent })
+  }
+  return [...merged.values()].filter(({ held, spent }) => held !== 0n || spent !== 0n)
+}
+
+function change(account: Account, held: bigint, spent: bigint, atUnixMs: number): Line {
   account.held += held
   account.spent += spent
+  if (account.slideMs !== undefined && spent !== 0n) {
+    const width = account.slideMs / bucketsPerWindow
+    const bucket = Math.floor(atUnixMs / width) * width
+    account.buckets.set(bucket, (account.buckets.get(bucket) ?? 0n) + spent)
+  }
   balance(account)
   return { account, held, spent }
+}
+
+/** As `quota_balances` has it, too. */
+const bucketsPerWindow = 12
+
+/** When the whole bucket is older than the window, so that no window of this length ever holds more than was granted. */
+function leavesUnixMs(account: Account, bucket: number): number {
+  const slideMs = account.slideMs ?? 0
+  return bucket + slideMs / bucketsPerWindow + slideMs
+}
+
+/** Takes out of a sliding window what is older than it. Thresholds that are no longer reached may be told again. */
+export function slide(account: Account, nowMs: number): Line | undefined {
+  let gone = 0n
+  for (const [bucket, spent] of account.buckets) {
+    if (leavesUnixMs(account, bucket) > nowMs) continue
+    gone += spent
+    account.buckets.delete(bucket)
+  }
+  if (gone === 0n) return undefined
+  account.spent -= gone
+  balance(account)
+  account.thresholdsFired = account.thresholdsFired.filter((percent) => isReached(account, percent))
+  return { account, held: 0n, spent: -gone }
 }
 
 export function balance(account: Account): void {
@@ -193,9 +308,12 @@ function accountIn(accounts: ReadonlyMap<string, Account>, id: string): Account 
 export function fireThresholds(account: Account, limit: Pick<Limit, 'thresholds'>): readonly number[] {
   if (account.granted === 0n) return []
   const fired = limit.thresholds.filter(
-    (percent) =>
-      account.spent * 100n >= account.granted * BigInt(percent) && !account.thresholdsFired.includes(percent),
+    (percent) => isReached(account, percent) && !account.thresholdsFired.includes(percent),
   )
   account.thresholdsFired.push(...fired)
   return fired
+}
+
+function isReached(account: Account, percent: number): boolean {
+  return account.spent * 100n >= account.granted * BigInt(percent)
 }

@@ -18,10 +18,10 @@ import {
   unknownPath,
   unknownReservation,
 } from './answers.ts'
-import type { Amounts } from './books.ts'
+import { type Amounts, tokensOf } from './books.ts'
 import type { Ledger } from './ledger.ts'
 import type { LimitBook } from './limit-book.ts'
-import { amountSchema, type Subject } from './limits.ts'
+import { amountSchema, type Subject, storable } from './limits.ts'
 
 export type QuotaHttp = {
   /** Whether the path is ours. */
@@ -48,7 +48,7 @@ const ttlMsUsual = 60_000
 const ttlMsMax = 3_600_000
 
 const count = z.int().min(0).max(Number.MAX_SAFE_INTEGER)
-const text = z.string().max(1024)
+const text = storable(1024)
 const usage = z.strictObject({
   inputTokens: count,
   outputTokens: count,
@@ -58,12 +58,12 @@ const usage = z.strictObject({
 const who = {
   user: text.default(''),
   conversation: text.default(''),
-  model: z.string().min(1).max(512),
+  model: storable(512).min(1),
   provider: text.default(''),
 }
 const ttlMs = z.int().min(1_000).max(ttlMsMax)
 const reservation = z.strictObject({
-  callId: z.string().min(1).max(512),
+  callId: storable(512).min(1),
   ...who,
   estimate: z.union([
     z.strictObject({ inputTokens: count, outputTokensMax: count }),
@@ -71,7 +71,7 @@ const reservation = z.strictObject({
   ]),
   ttlMs: ttlMs.default(ttlMsUsual),
 })
-const check = reservation.omit({ ttlMs: true, callId: true }).extend({ callId: z.string().max(512).default('') })
+const check = reservation.omit({ ttlMs: true, callId: true }).extend({ callId: storable(512).default('') })
 const used = { usage: usage.optional(), costNanoUsd: amountSchema.optional() }
 const hasAmount = (each: { readonly usage?: unknown; readonly costNanoUsd?: unknown }): boolean =>
   each.usage !== undefined || each.costNanoUsd !== undefined
@@ -82,7 +82,7 @@ const settlement = z
 const extension = z.strictObject({ ttlMs: ttlMs.default(ttlMsUsual) })
 const charge = z
   .strictObject({
-    eventKey: z.string().min(1).max(512),
+    eventKey: storable(512).min(1),
     ...who,
     ...used,
     endedAt: z.iso.datetime({ offset: true }).optional(),
@@ -214,10 +214,7 @@ export function openQuotaHttp(options: QuotaHttpOptions): QuotaHttp {
       const expected = { inputTokens: estimate.inputTokens, outputTokens: estimate.outputTokensMax }
       const priced = priceOf({ ...callOf(subject), atUnixMs: now() }, expected)
       if (priced.kind === 'unpriced' && options.unpriced === 'refuse') unpriced = priced.reason
-      amounts = {
-        cost: priced.kind === 'priced' ? priced.costNanoUsd : undefined,
-        tokens: BigInt(estimate.inputTokens) + BigInt(estimate.outputTokensMax),
-      }
+      amounts = { cost: priced.kind === 'priced' ? priced.costNanoUsd : undefined, ...tokensOf(expected) }
     }
     const outcome = await ledger.run({
       kind: 'reserve',
@@ -229,6 +226,7 @@ export function openQuotaHttp(options: QuotaHttpOptions): QuotaHttp {
       ttlMs: parsed.data.ttlMs,
       unpriced,
       isDry,
+      isLease: false,
     })
     return answerOf(outcome, isDry ? 200 : 201)
   }
@@ -275,23 +273,25 @@ export function openQuotaHttp(options: QuotaHttpOptions): QuotaHttp {
     const outcome = await ledger.run({
       kind: 'charge',
       tenant: identity.tenant,
-      eventKey,
+      eventKey: `charge:${eventKey}`,
+      bodyHash: hashOf(body),
       subject,
       amounts,
       endedAt: endedAt === undefined ? undefined : new Date(endedAt),
     })
-    return answerOf(outcome, 201)
+    const answered = answerOf(outcome, 201)
+    return outcome.kind === 'done' ? { ...answered, body: { eventKey, ...answered.body } } : answered
   }
 
   function amountsOf(
     body: { readonly usage?: z.output<typeof usage> | undefined; readonly costNanoUsd?: bigint | undefined },
     call: { readonly provider: string | undefined; readonly model: string },
   ): Amounts {
-    const tokens =
-      body.usage === undefined ? undefined : BigInt(body.usage.inputTokens) + BigInt(body.usage.outputTokens)
-    if (body.costNanoUsd !== undefined || body.usage === undefined) return { cost: body.costNanoUsd, tokens }
+    if (body.usage === undefined) return { cost: body.costNanoUsd, tokens: undefined }
+    const tokens = tokensOf(body.usage)
+    if (body.costNanoUsd !== undefined) return { cost: body.costNanoUsd, ...tokens }
     const priced = priceOf({ ...call, atUnixMs: now() }, withoutUndefined(body.usage))
-    return { cost: priced.kind === 'priced' ? priced.costNanoUsd : undefined, tokens }
+    return { cost: priced.kind === 'priced' ? priced.costNanoUsd : undefined, ...tokens }
   }
 
   return { takes: (url) => url.startsWith(prefix), handle }

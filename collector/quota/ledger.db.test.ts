@@ -3,7 +3,8 @@ import { startTestPostgres, type TestPostgres } from '@tallylight/storage/postgr
 import type pg from 'pg'
 import { afterAll, beforeAll, expect, test } from 'vitest'
 import { parseTenantId, type TenantId } from '../receive/request.ts'
-import { type Ledger, openLedger, type Reserve, type Step } from './ledger.ts'
+import { type Ledger, openLedger } from './ledger.ts'
+import type { Reserve, Step } from './step.ts'
 import { balanceOf, idOf, nobody, openTestLedger, type Rule, reserve, settle, tenant } from './testing.ts'
 
 let postgres: TestPostgres
@@ -142,7 +143,13 @@ test('quota: each threshold is told once, in the transaction that passed it', as
 test('quota: a charge is booked once per event, and where its window is', async () => {
   const { ledger, pool } = await open('charges', [{ id: 'daily', measure: 'cost', amount: 100, window: 'day' }])
   const yesterday = new Date(Date.now() - 86_400_000)
-  const event = { kind: 'charge', tenant, subject: nobody, amounts: { cost: 7n, tokens: undefined } } as const
+  const event = {
+    kind: 'charge',
+    tenant,
+    bodyHash: '',
+    subject: nobody,
+    amounts: { cost: 7n, tokens: undefined },
+  } as const
   const steps: Step[] = [
     { ...event, eventKey: 'a', endedAt: yesterday },
     { ...event, eventKey: 'a', endedAt: yesterday },

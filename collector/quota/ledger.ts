@@ -1,85 +1,34 @@
 // The ledger as a service: steps that arrive together are booked in one transaction, in the order in which they came. What is
 // told as granted is committed first; when it is not known whether a commit happened, the step is `unavailable`, and asking
-// again with the same call id gives the first answer.
+// again with the same call id gives the first answer. Records of calls come in groups of their own, with the cursor of the
+// journal that they come from. One transaction runs at a time, so that a collector never waits for its own locks.
 import assert from 'node:assert/strict'
-import { randomUUID } from 'node:crypto'
 import { withConnection } from '@tallylight/storage/postgres/connection.ts'
 import {
-  type AccountRow,
-  type Changes,
-  findEventKeys,
+  type Cursor,
+  isBooked,
   lockAccounts,
+  lockEvents,
   lockExpired,
   lockReservations,
-  type ReservationRow,
-  type RuleRow,
+  moveCursor,
+  refuseEvent,
   selectRules,
   writeChanges,
 } from '@tallylight/storage/postgres/quota/statements.ts'
 import type pg from 'pg'
 import type { Log } from '../receive/admission.ts'
-import type { TenantId } from '../receive/request.ts'
-import {
-  type Account,
-  type Amounts,
-  charge,
-  type Denial,
-  decide,
-  endHold,
-  fireThresholds,
-  hold,
-  type Line,
-  type MatchedAccount,
-  type Reservation,
-  type ReservationState,
-} from './books.ts'
-import { amountJson, type Limit, type Limits, type Match, openLimits, type Subject, tenantOf } from './limits.ts'
-
-export type Reserve = {
-  readonly kind: 'reserve'
-  readonly tenant: TenantId
-  readonly callId: string
-  readonly bodyHash: string
-  readonly subject: Subject
-  readonly amounts: Amounts
-  readonly ttlMs: number
-  /** Why the amount of a cost is not known: refused where a limit on cost blocks. */
-  readonly unpriced: string | undefined
-  /** Only asks what the answer would be. */
-  readonly isDry: boolean
-}
-export type End = {
-  readonly kind: 'settle' | 'release'
-  readonly tenant: TenantId
-  readonly id: string
-  readonly bodyHash: string
-  /** What was used by the call that was reserved; undefined for a release. */
-  readonly amountsOf: ((subject: Subject) => Amounts) | undefined
-}
-export type Extend = { readonly kind: 'extend'; readonly tenant: TenantId; readonly id: string; readonly ttlMs: number }
-export type Charge = {
-  readonly kind: 'charge'
-  readonly tenant: TenantId
-  readonly eventKey: string
-  readonly subject: Subject
-  readonly amounts: Amounts
-  /** When the call ended: the window that is charged, closed or not. Undefined is now. */
-  readonly endedAt: Date | undefined
-}
-export type Step = Reserve | End | Extend | Charge
-
-export type StepOutcome =
-  /** `body` is what is told, also to whoever asks the same again. */
-  | { readonly kind: 'done'; readonly body: object; readonly isRepeat: boolean }
-  | { readonly kind: 'denied'; readonly denial: Denial; readonly nowMs: number }
-  | { readonly kind: 'unpriced'; readonly reason: string }
-  | { readonly kind: 'unknown' }
-  | { readonly kind: 'conflict'; readonly detail: string; readonly first: object | undefined }
-  | { readonly kind: 'unavailable'; readonly reason: string }
+import { callIdsOf, expire, openBatch, take } from './batch.ts'
+import type { MatchedAccount } from './books.ts'
+import { type Match, openLimits } from './limits.ts'
+import { pause } from './pause.ts'
+import { accountOfRow, changesOf, eventOfRow, limitOfRow, reservationOfRow } from './rows.ts'
+import type { RecordCall, Step, StepOutcome } from './step.ts'
 
 export type Ledger = {
   run(step: Step): Promise<StepOutcome>
-  limits(): Limits
+  /** Books the records of a segment and moves the cursor: once, whoever asks how often. */
+  record(source: RecordSource, records: readonly RecordCall[]): Promise<Recorded>
   /** Ends holds whose time is over; how many. */
   sweep(): Promise<number>
   /** Sweeps every second until the signal, and says how many calls were never settled. */
@@ -87,24 +36,12 @@ export type Ledger = {
   status(): { readonly waiting: number; readonly batches: number; readonly steps: number; readonly failures: number }
 }
 
-type Waiting = { readonly step: Step; readonly resolve: (outcome: StepOutcome) => void }
+export type RecordSource = Cursor & { readonly name: string }
 
-/** State of one transaction: what was locked, and what is to be written. */
-type Batch = {
-  readonly nowMs: number
-  readonly limits: Limits
-  readonly accounts: Map<string, Account & { readonly tenant: string }>
-  readonly matched: readonly (readonly MatchedAccount[])[]
-  readonly reservations: Map<string, Reservation & { readonly tenant: string }>
-  readonly byCall: Map<string, Reservation>
-  readonly eventKeys: Set<string>
-  readonly made: Set<Reservation & { readonly tenant: string }>
-  readonly changed: Set<Reservation>
-  readonly bookings: { -readonly [Part in keyof Changes['bookings'][number]]: Changes['bookings'][number][Part] }[]
-  readonly touched: Set<Account & { readonly tenant: string }>
-  readonly outbox: Changes['outbox'][number][]
-  readonly audit: Changes['audit'][number][]
-}
+export type Recorded = ({ readonly kind: 'recorded' } & Counts) | { readonly kind: 'unavailable' }
+type Counts = { readonly booked: number; readonly repeated: number; readonly refused: number }
+
+type Waiting = { readonly step: Step; readonly resolve: (outcome: StepOutcome) => void }
 
 const stepsPerBatchMax = 256
 const sweptPerBatchMax = 500
@@ -112,11 +49,14 @@ const sweepMs = 1_000
 const triesMax = 4
 /** Two collectors met: a serialization failure, a deadlock, the same call id at once. Nothing was written, so it is run again. */
 const collisionCodes: ReadonlySet<string> = new Set(['40001', '40P01', '23505'])
+/** Classes of SQLSTATE that say that a value cannot be taken and never will: data, constraints, limits of Postgres. */
+const valueClasses: ReadonlySet<string> = new Set(['22', '23', '54'])
 
 export function openLedger(options: { readonly database: pg.Pool; readonly log: Pick<Log, 'warn'> }): Ledger {
   const { database, log } = options
   let limits = openLimits('', [])
   let waiting: Waiting[] = []
+  const groups: (() => Promise<void>)[] = []
   let isRunning = false
   let batches = 0
   let stepsDone = 0
@@ -125,36 +65,59 @@ export function openLedger(options: { readonly database: pg.Pool; readonly log: 
   function run(step: Step): Promise<StepOutcome> {
     return new Promise((resolve) => {
       waiting.push({ step, resolve })
-      if (isRunning) return
-      isRunning = true
-      // Steps whose bytes arrived in the same turn of the event loop share a transaction.
-      setImmediate(runAll)
+      startRunning()
     })
   }
 
+  function startRunning(): void {
+    if (isRunning) return
+    isRunning = true
+    // Steps whose bytes arrived in the same turn of the event loop share a transaction.
+    setImmediate(runAll)
+  }
+
   async function runAll(): Promise<void> {
-    while (waiting.length > 0) {
+    while (waiting.length > 0 || groups.length > 0) {
       const taken = waiting.slice(0, stepsPerBatchMax)
       waiting = waiting.slice(stepsPerBatchMax)
-      const outcomes = await runBatch(taken.map(({ step }) => step))
-      for (const [at, { resolve }] of taken.entries()) resolve(outcomes[at] as StepOutcome)
+      if (taken.length > 0) {
+        const outcomes = await runBatch(taken.map(({ step }) => step))
+        for (const [at, { resolve }] of taken.entries()) resolve(outcomes[at] as StepOutcome)
+      }
+      await groups.shift()?.()
     }
     isRunning = false
   }
 
   async function runBatch(steps: readonly Step[]): Promise<readonly StepOutcome[]> {
+    try {
+      return await tryTransaction(steps.length, (client) => book(client, steps))
+    } catch (error) {
+      if (isOfValue(error)) {
+        if (steps.length === 1) return [{ kind: 'refused', reason: 'an amount is more than the books can hold' }]
+        // One of them cannot be taken: it is looked for, so that the others are booked.
+        const middle = steps.length >> 1
+        return [...(await runBatch(steps.slice(0, middle))), ...(await runBatch(steps.slice(middle)))]
+      }
+      log.warn({ err: error, steps: steps.length }, 'a batch of quota steps could not be booked')
+      return steps.map(() => ({ kind: 'unavailable', reason: 'the ledger did not answer' }))
+    }
+  }
+
+  async function tryTransaction<Result>(
+    steps: number,
+    work: (client: pg.PoolClient) => Promise<Result>,
+  ): Promise<Result> {
     for (let tries = 1; ; tries++) {
       try {
-        const outcomes = await inTransaction((client) => book(client, steps))
+        const result = await inTransaction(work)
         batches++
-        stepsDone += steps.length
-        return outcomes
+        stepsDone += steps
+        return result
       } catch (error) {
-        const code = (error as { readonly code?: string }).code
-        if (code !== undefined && collisionCodes.has(code) && tries < triesMax) continue
+        if (collisionCodes.has(codeOf(error)) && tries < triesMax) continue
         failures++
-        log.warn({ err: error, steps: steps.length }, 'a batch of quota steps could not be booked')
-        return steps.map(() => ({ kind: 'unavailable', reason: 'the ledger did not answer' }))
+        throw error
       }
     }
   }
@@ -174,20 +137,78 @@ export function openLedger(options: { readonly database: pg.Pool; readonly log: 
     })
   }
 
+  function record(source: RecordSource, records: readonly RecordCall[]): Promise<Recorded> {
+    return new Promise((resolve) => {
+      let sum: Counts = { booked: 0, repeated: 0, refused: 0 }
+      const runFrom = async (from: number): Promise<void> => {
+        const until = from + stepsPerBatchMax
+        try {
+          sum = add(sum, await bookRecords(source, records.slice(from, until), until >= records.length))
+        } catch (error) {
+          log.warn({ err: error, segment: source.name }, 'records of calls could not be booked yet')
+          return resolve({ kind: 'unavailable' })
+        }
+        if (until >= records.length) return resolve({ kind: 'recorded', ...sum })
+        // Steps that came meanwhile go first: somebody waits for them.
+        groups.push(() => runFrom(until))
+      }
+      groups.push(() => runFrom(0))
+      startRunning()
+    })
+  }
+
+  /** Some of a segment's records. The cursor moves with the last of them: those before are known by their keys. */
+  async function bookRecords(source: RecordSource, records: readonly RecordCall[], isLast: boolean): Promise<Counts> {
+    try {
+      return await tryTransaction(records.length, async (client) => {
+        if (await isBooked(client, source)) return { booked: 0, repeated: records.length, refused: 0 }
+        const outcomes = await book(client, records)
+        if (isLast) await moveCursor(client, source)
+        const repeated = outcomes.filter((outcome) => outcome.kind === 'done' && outcome.isRepeat).length
+        return { booked: records.length - repeated, repeated, refused: 0 }
+      })
+    } catch (error) {
+      const [record, ...more] = records
+      if (record === undefined || !isOfValue(error)) throw error
+      if (more.length === 0) return refuse(source, record, codeOf(error), isLast)
+    }
+    const middle = records.length >> 1
+    const first = await bookRecords(source, records.slice(0, middle), false)
+    return add(first, await bookRecords(source, records.slice(middle), isLast))
+  }
+
+  async function refuse(source: RecordSource, record: RecordCall, code: string, isLast: boolean): Promise<Counts> {
+    // By its code alone: what Postgres says of a value quotes it.
+    const reason = `SQLSTATE ${code}`
+    log.warn({ tenant: record.tenant, event: record.eventKey, reason }, 'the record of a call cannot be booked')
+    await inTransaction(async (client) => {
+      await refuseEvent(client, { ...record, segment: source.name, reason })
+      if (isLast) await moveCursor(client, source)
+    })
+    return { booked: 0, repeated: 0, refused: 1 }
+  }
+
   async function book(client: pg.PoolClient, steps: readonly Step[]): Promise<readonly StepOutcome[]> {
-    const reserves = steps.filter((step) => step.kind === 'reserve')
+    const ofEvents = steps.filter((step) => step.kind === 'charge' || step.kind === 'record')
+    const events = ofEvents.length === 0 ? [] : await lockEvents(client, ofEvents)
+    const calls = steps.flatMap((step) => callsOf(step).map((callId) => ({ tenant: step.tenant, callId })))
     const { nowMs, version, rows } = await lockReservations(client, {
-      tenants: reserves.map((step) => step.tenant),
-      callIds: reserves.map((step) => step.callId),
-      ids: steps.flatMap((step) => ('id' in step ? [step.id] : [])),
+      tenants: calls.map((call) => call.tenant),
+      callIds: calls.map((call) => call.callId),
+      ids: [
+        ...steps.flatMap((step) => ('id' in step ? [step.id] : [])),
+        ...events.flatMap(({ reservation }) => reservation ?? []),
+      ],
     })
     if (version !== limits.version) await readLimits(client)
-    const matches = steps.map((step): readonly Match[] =>
-      'subject' in step ? limits.match(step.tenant, step.subject) : [],
-    )
-    const batch = await openBatch(client, nowMs, steps, matches, rows)
-    const outcomes = steps.map((step, at) => take(batch, step, batch.matched[at] ?? []))
-    await write(client, batch)
+    const { accounts, matched } = await lockMatched(client, steps, [
+      ...rows.flatMap((row) => row.account_ids),
+      ...events.flatMap((event) => event.account_ids),
+    ])
+    const batch = openBatch(nowMs, limits, accounts, rows.map(reservationOfRow), events.map(eventOfRow))
+    const outcomes = steps.map((step, at) => take(batch, step, matched[at] ?? []))
+    const changes = changesOf(batch)
+    if (changes !== undefined) await writeChanges(client, changes)
     return outcomes
   }
 
@@ -196,75 +217,59 @@ export function openLedger(options: { readonly database: pg.Pool; readonly log: 
     limits = openLimits(version, rows.map(limitOfRow))
   }
 
-  async function openBatch(
+  /** Locks the accounts that the steps may need, and tells which of them each step's limits count in. */
+  async function lockMatched(
     client: pg.PoolClient,
-    nowMs: number,
     steps: readonly Step[],
-    matches: readonly (readonly Match[])[],
-    rows: readonly ReservationRow[],
-  ): Promise<Batch> {
+    numbers: readonly string[],
+  ): Promise<{
+    readonly accounts: ReadonlyMap<string, MatchedAccount['account']>
+    readonly matched: readonly (readonly MatchedAccount[])[]
+  }> {
     // Many calls of a batch share their accounts: each is asked for once, and found again by its ordinal.
-    const wanted = new Map<
-      string,
-      { readonly ordinal: number; readonly account: Parameters<typeof lockAccounts>[1][number] }
-    >()
-    const ordinals = matches.map((each, at) => {
-      const step = steps[at] as Step
-      const moment = step.kind === 'charge' ? (step.endedAt ?? null) : null
-      return each.map(({ limit, subject }) => {
-        const key = JSON.stringify([step.tenant, limit.id, subject, moment])
-        const known = wanted.get(key)
-        if (known !== undefined) return known.ordinal
-        const ordinal = wanted.size + 1
-        wanted.set(key, { ordinal, account: { tenant: step.tenant, limitId: limit.id, subject, at: moment } })
-        return ordinal
-      })
-    })
-    const numbers = [...new Set(rows.flatMap((row) => row.account_ids))]
-    const accountRows =
-      wanted.size + numbers.length === 0
-        ? []
-        : await lockAccounts(
-            client,
-            [...wanted.values()].map(({ account }) => account),
-            numbers,
-          )
-    const accounts = new Map(accountRows.map((row) => [row.id, accountOfRow(row)]))
-    const byOrdinal = new Map(accountRows.flatMap((row) => row.wanted.map((ordinal) => [ordinal, row.id] as const)))
-    const matched = matches.map((each, at) =>
-      each.map((match, place) => {
-        const account = accounts.get(byOrdinal.get(ordinals[at]?.[place] ?? 0) ?? '')
-        assert(account !== undefined, `limit ${match.limit.id} of ${match.limit.tenant} got no account`)
-        return { ...match, account }
+    const wanted = new Map<string, Parameters<typeof lockAccounts>[1][number] & { readonly ordinal: number }>()
+    const asked = steps.map((step) =>
+      matchesOf(step).map((match) => {
+        const { tenant } = step
+        const at = (step.kind === 'charge' || step.kind === 'record' ? step.endedAt : undefined) ?? null
+        const key = `${tenant}\n${match.limit.id}\n${match.subject}\n${at?.getTime()}`
+        const found = wanted.get(key)
+        const ordinal = found?.ordinal ?? wanted.size + 1
+        if (found === undefined) {
+          wanted.set(key, { tenant, limitId: match.limit.id, subject: match.subject, at, ordinal })
+        }
+        return { ...match, ordinal }
       }),
     )
-    const charges = steps.filter((step) => step.kind === 'charge')
-    const reservations = new Map(rows.map((row) => [row.id, reservationOfRow(row)]))
-    return {
-      nowMs,
-      limits,
-      accounts,
-      matched,
-      reservations,
-      byCall: new Map([...reservations.values()].map((each) => [`${each.tenant}\n${each.callId}`, each])),
-      eventKeys: new Set(charges.length === 0 ? [] : await findEventKeys(client, charges)),
-      made: new Set(),
-      changed: new Set(),
-      bookings: [],
-      touched: new Set(),
-      outbox: [],
-      audit: [],
-    }
+    if (wanted.size + numbers.length === 0) return { accounts: new Map(), matched: [] }
+    const rows = await lockAccounts(client, [...wanted.values()], [...new Set(numbers)])
+    const accounts = new Map(rows.map((row) => [row.id, accountOfRow(row)]))
+    const byOrdinal = new Map(rows.flatMap((row) => row.wanted.map((ordinal) => [ordinal, row.id] as const)))
+    const matched = asked.map((matches) =>
+      matches.map(({ limit, subject, ordinal }) => {
+        const account = accounts.get(byOrdinal.get(ordinal) ?? '')
+        assert(account !== undefined, `limit ${limit.id} of ${limit.tenant} got no account`)
+        return { limit, subject, account }
+      }),
+    )
+    return { accounts, matched }
+  }
+
+  function matchesOf(step: Step): readonly Match[] {
+    return 'subject' in step ? limits.match(step.tenant, step.subject) : []
   }
 
   async function sweep(): Promise<number> {
     return inTransaction(async (client) => {
-      const rows = await lockExpired(client, sweptPerBatchMax)
+      const { nowMs, rows } = await lockExpired(client, sweptPerBatchMax)
       if (rows.length === 0) return 0
       if (limits.version === '') await readLimits(client)
-      const batch = await openBatch(client, Date.now(), [], [], rows)
+      const numbers = rows.flatMap((row) => row.account_ids)
+      const { accounts } = await lockMatched(client, [], numbers)
+      const batch = openBatch(nowMs, limits, accounts, rows.map(reservationOfRow), [])
       for (const reservation of batch.reservations.values()) expire(batch, reservation)
-      await write(client, batch)
+      const changes = changesOf(batch)
+      if (changes !== undefined) await writeChanges(client, changes)
       return rows.length
     })
   }
@@ -276,290 +281,33 @@ export function openLedger(options: { readonly database: pg.Pool; readonly log: 
         return 0
       })
       if (swept > 0) onExpired(swept)
-      if (swept === sweptPerBatchMax) continue
-      await new Promise<void>((resolve) => {
-        const timer = setTimeout(resolve, sweepMs)
-        signal.addEventListener('abort', () => resolve(), { once: true })
-        timer.unref()
-      })
+      if (swept < sweptPerBatchMax) await pause(sweepMs, signal)
     }
   }
 
   return {
     run,
-    limits: () => limits,
+    record,
     sweep,
     watch,
     status: () => ({ waiting: waiting.length, batches, steps: stepsDone, failures }),
   }
 }
 
-function take(batch: Batch, step: Step, matched: readonly MatchedAccount[]): StepOutcome {
-  switch (step.kind) {
-    case 'reserve':
-      return reserve(batch, step, matched)
-    case 'settle':
-    case 'release':
-      return end(batch, step)
-    case 'extend':
-      return extend(batch, step)
-    case 'charge':
-      return chargeNow(batch, step, matched)
-    default:
-      return step satisfies never
-  }
+function callsOf(step: Step): readonly string[] {
+  if (step.kind === 'reserve') return [step.callId]
+  return step.kind === 'record' ? callIdsOf(step) : []
 }
 
-function reserve(batch: Batch, step: Reserve, matched: readonly MatchedAccount[]): StepOutcome {
-  const before = batch.byCall.get(`${step.tenant}\n${step.callId}`)
-  if (before !== undefined && !step.isDry) {
-    return before.bodyHash === step.bodyHash
-      ? { kind: 'done', body: before.answer, isRepeat: true }
-      : {
-          kind: 'conflict',
-          detail: `the call id was reserved before with another body`,
-          first: { id: before.id, state: before.state },
-        }
-  }
-  if (
-    step.unpriced !== undefined &&
-    matched.some(({ limit }) => limit.measure === 'cost' && limit.action === 'block')
-  ) {
-    return { kind: 'unpriced', reason: step.unpriced }
-  }
-  const decision = decide(matched, step.amounts)
-  if (decision.kind === 'denied') return { kind: 'denied', denial: decision.denial, nowMs: batch.nowMs }
-  const id = randomUUID()
-  const expiresUnixMs = batch.nowMs + step.ttlMs
-  const body = {
-    ...(step.isDry ? { allowed: true } : { id }),
-    holds: decision.answer.holds.map(shownAmount),
-    remaining: decision.answer.remaining.map(shownAmount),
-    warnings: decision.answer.warnings,
-    ...(step.isDry ? {} : { expiresAt: new Date(expiresUnixMs).toISOString() }),
-  }
-  if (step.isDry) return { kind: 'done', body, isRepeat: false }
-  const reservation = {
-    id,
-    tenant: step.tenant,
-    callId: step.callId,
-    bodyHash: step.bodyHash,
-    subject: step.subject,
-    holds: decision.holds,
-    answer: body,
-    state: 'held' as ReservationState,
-    expiresUnixMs,
-    outcome: undefined,
-  }
-  batch.made.add(reservation)
-  batch.reservations.set(id, reservation)
-  batch.byCall.set(`${step.tenant}\n${step.callId}`, reservation)
-  note(batch, step.tenant, 'reserve', hold(batch.accounts, decision.holds), id, null)
-  return { kind: 'done', body, isRepeat: false }
+function add(a: Counts, b: Counts): Counts {
+  return { booked: a.booked + b.booked, repeated: a.repeated + b.repeated, refused: a.refused + b.refused }
 }
 
-function end(batch: Batch, step: End): StepOutcome {
-  const reservation = batch.reservations.get(step.id)
-  if (reservation === undefined || reservation.tenant !== step.tenant) return { kind: 'unknown' }
-  const { state, outcome } = reservation
-  if (state === 'settled' || state === 'released') {
-    const isSame = outcome?.bodyHash === step.bodyHash && (state === 'settled') === (step.kind === 'settle')
-    return isSame
-      ? { kind: 'done', body: outcome.body, isRepeat: true }
-      : { kind: 'conflict', detail: `the reservation was ${state} before`, first: outcome?.body }
-  }
-  if (state === 'expired' && step.kind === 'release') {
-    return { kind: 'done', body: { id: step.id, state: 'expired', booked: [] }, isRepeat: true }
-  }
-  const lines = endHold(batch.accounts, reservation, step.amountsOf?.(reservation.subject))
-  note(batch, step.tenant, step.kind, lines, step.id, null)
-  const ended = step.kind === 'settle' ? 'settled' : 'released'
-  const body = { id: step.id, state: ended, booked: bookedOf(reservation, lines) }
-  reservation.state = ended
-  reservation.outcome = { bodyHash: step.bodyHash, body }
-  batch.changed.add(reservation)
-  return { kind: 'done', body, isRepeat: false }
+function isOfValue(error: unknown): boolean {
+  const code = codeOf(error)
+  return valueClasses.has(code.slice(0, 2)) && !collisionCodes.has(code)
 }
 
-function expire(batch: Batch, reservation: Reservation & { readonly tenant: string }): void {
-  note(batch, reservation.tenant, 'expire', endHold(batch.accounts, reservation, undefined), reservation.id, null)
-  reservation.state = 'expired'
-  batch.changed.add(reservation)
-}
-
-function extend(batch: Batch, step: Extend): StepOutcome {
-  const reservation = batch.reservations.get(step.id)
-  if (reservation === undefined || reservation.tenant !== step.tenant) return { kind: 'unknown' }
-  if (reservation.state !== 'held') {
-    return {
-      kind: 'conflict',
-      detail: `the reservation is ${reservation.state}, so there is nothing to extend`,
-      first: reservation.outcome?.body,
-    }
-  }
-  // Never shortened: two extensions that overtake each other mean the later end.
-  reservation.expiresUnixMs = Math.max(reservation.expiresUnixMs, batch.nowMs + step.ttlMs)
-  batch.changed.add(reservation)
-  const expiresAt = new Date(reservation.expiresUnixMs).toISOString()
-  return { kind: 'done', body: { id: step.id, state: 'held', expiresAt }, isRepeat: false }
-}
-
-function chargeNow(batch: Batch, step: Charge, matched: readonly MatchedAccount[]): StepOutcome {
-  const key = `${step.tenant}\n${step.eventKey}`
-  if (batch.eventKeys.has(key))
-    return { kind: 'done', body: { eventKey: step.eventKey, isRepeat: true }, isRepeat: true }
-  batch.eventKeys.add(key)
-  const lines = charge(matched, step.amounts)
-  note(batch, step.tenant, 'charge', lines, null, step.eventKey)
-  const booked = lines.map(({ account, spent }) => ({ limitId: account.limitId, amount: amountJson(spent) }))
-  return { kind: 'done', body: { eventKey: step.eventKey, booked }, isRepeat: false }
-}
-
-/** Notes a booking, and tells of the thresholds that it has passed. */
-function note(
-  batch: Batch,
-  tenant: string,
-  kind: string,
-  lines: readonly Line[],
-  reservation: string | null,
-  eventKey: string | null,
-): void {
-  batch.bookings.push({
-    tenant,
-    kind,
-    reservation,
-    event_key: eventKey,
-    account_ids: lines.map(({ account }) => account.id),
-    held: lines.map(({ held }) => String(held)),
-    spent: lines.map(({ spent }) => String(spent)),
-  })
-  for (const { account, spent } of lines) {
-    const locked = batch.accounts.get(account.id)
-    if (locked === undefined) continue
-    batch.touched.add(locked)
-    const limit = batch.limits.of(tenantOf(tenant)).find((each) => each.id === account.limitId)
-    if (spent === 0n || limit === undefined) continue
-    for (const percent of fireThresholds(account, limit)) tellThreshold(batch, tenant, limit, account, percent)
-  }
-}
-
-function tellThreshold(batch: Batch, tenant: string, limit: Limit, account: Account, percent: number): void {
-  const body = {
-    limitId: limit.id,
-    subject: account.subject,
-    measure: limit.measure,
-    percent,
-    spent: amountJson(account.spent),
-    granted: amountJson(account.granted),
-    windowEnd: account.windowEndUnixMs === undefined ? null : new Date(account.windowEndUnixMs).toISOString(),
-  }
-  batch.outbox.push({ tenant, kind: 'quota.threshold', body })
-  batch.audit.push({
-    tenant,
-    actor: 'quota',
-    action: 'quota.threshold',
-    resource: `limit ${limit.id}`,
-    before: null,
-    after: body,
-  })
-}
-
-async function write(client: pg.PoolClient, batch: Batch): Promise<void> {
-  if (batch.bookings.length === 0 && batch.changed.size === 0) return
-  await writeChanges(client, {
-    accounts: [...batch.touched].map((account) => ({
-      id: account.id,
-      held: String(account.held),
-      spent: String(account.spent),
-      free: String(account.free),
-      debt: String(account.debt),
-      fired: account.thresholdsFired,
-    })),
-    made: [...batch.made].map((reservation) => ({
-      id: reservation.id,
-      tenant: reservation.tenant,
-      call_id: reservation.callId,
-      body_hash: reservation.bodyHash,
-      state: reservation.state,
-      subject: reservation.subject,
-      account_ids: reservation.holds.map((each) => each.accountId),
-      amounts: reservation.holds.map((each) => String(each.amount)),
-      measures: reservation.holds.map((each) => each.measure),
-      answer: reservation.answer,
-      expires_ms: reservation.expiresUnixMs,
-    })),
-    ended: [...batch.changed].map((reservation) => ({
-      id: reservation.id,
-      state: reservation.state,
-      outcome: reservation.outcome ?? null,
-      expires_ms: reservation.expiresUnixMs,
-    })),
-    bookings: batch.bookings,
-    outbox: batch.outbox,
-    audit: batch.audit,
-  })
-}
-
-function shownAmount(each: { readonly limitId: string; readonly measure: string; readonly amount: bigint }): object {
-  return { ...each, amount: amountJson(each.amount) }
-}
-
-function bookedOf(reservation: Reservation, lines: readonly Line[]): readonly object[] {
-  return lines.map(({ account, spent }, at) => ({
-    limitId: account.limitId,
-    measure: reservation.holds[at]?.measure,
-    amount: amountJson(spent),
-  }))
-}
-
-function accountOfRow(row: AccountRow): Account & { readonly tenant: string } {
-  return {
-    id: row.id,
-    tenant: row.tenant,
-    limitId: row.limit_id,
-    subject: row.subject,
-    windowEndUnixMs: row.window_end?.getTime(),
-    granted: BigInt(row.granted),
-    held: BigInt(row.held),
-    spent: BigInt(row.spent),
-    free: BigInt(row.free),
-    debt: BigInt(row.debt),
-    thresholdsFired: [...row.thresholds_fired],
-  }
-}
-
-function reservationOfRow(row: ReservationRow): Reservation & { readonly tenant: string } {
-  return {
-    id: row.id,
-    tenant: row.tenant,
-    callId: row.call_id,
-    bodyHash: row.body_hash,
-    subject: row.subject as Subject,
-    holds: row.account_ids.map((accountId, at) => ({
-      accountId,
-      measure: row.measures[at] as Limit['measure'],
-      amount: BigInt(row.amounts[at] ?? 0),
-    })),
-    answer: row.answer as object,
-    state: row.state,
-    expiresUnixMs: row.expires_ms,
-    outcome: (row.outcome ?? undefined) as Reservation['outcome'],
-  }
-}
-
-export function limitOfRow(row: RuleRow): Limit {
-  return {
-    tenant: tenantOf(row.tenant),
-    id: row.id,
-    subject: row.subject,
-    each: row.each === '' ? undefined : (row.each as NonNullable<Limit['each']>),
-    measure: row.measure as Limit['measure'],
-    amount: BigInt(row.amount),
-    window: row.window as Limit['window'],
-    timeZone: row.time_zone,
-    action: row.action as Limit['action'],
-    thresholds: row.thresholds,
-    overage: row.overage as Limit['overage'],
-    source: row.source as Limit['source'],
-  }
+function codeOf(error: unknown): string {
+  return String((error as { readonly code?: unknown }).code ?? '')
 }

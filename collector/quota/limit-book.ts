@@ -15,8 +15,8 @@ import {
 import type pg from 'pg'
 import { type Identity, parseTenantId, type TenantId } from '../receive/request.ts'
 import { type Answer, invalid, isUuid, notAllowed, type ParsedJson, problem } from './answers.ts'
-import { limitOfRow } from './ledger.ts'
 import { amountJson, type Limit, limitJson, limitOf, limitSchema } from './limits.ts'
+import { limitOfRow } from './rows.ts'
 
 export type LimitBook = {
   answer(

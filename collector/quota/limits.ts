@@ -1,5 +1,6 @@
 // A limit: how much of what, for whom, in which window, and what happens beyond. The JSON form is the one of
 // `/v1/quota/limits` and of the configuration file; `matchLimits` finds those that hold for a call.
+import { hash } from 'node:crypto'
 import { z } from 'zod'
 import { parseTenantId, type TenantId } from '../receive/request.ts'
 
@@ -10,7 +11,8 @@ export type Dimension = (typeof dimensions)[number]
  *  by not naming one. */
 export type Subject = Readonly<Record<Dimension, string>>
 
-export type Measure = 'cost' | 'tokens' | 'requests' | 'concurrency'
+export const measures = ['cost', 'tokens', 'input_tokens', 'output_tokens', 'requests', 'concurrency'] as const
+export type Measure = (typeof measures)[number]
 export type Overage =
   /** What does not fit is refused. */
   | 'refuse'
@@ -27,6 +29,7 @@ export type Limit = {
   readonly measure: Measure
   /** Nano-dollars, tokens or a count. */
   readonly amount: bigint
+  /** Minute and hour slide; day and month are those of the time zone's calendar. */
   readonly window: 'minute' | 'hour' | 'day' | 'month' | 'ever'
   readonly timeZone: string
   readonly action: 'block' | 'warn' | 'observe'
@@ -47,7 +50,18 @@ export const amountSchema = z
   .transform((amount) => BigInt(amount))
   .refine((amount) => amount <= int64Max, 'an amount is below 2^63')
 
-const name = z.string().min(1).max(512)
+/** Text that Postgres can hold. */
+export function storable(textMax: number): z.ZodString {
+  return z
+    .string()
+    .max(textMax)
+    .refine(
+      (text) => !text.includes('\0') && text.isWellFormed(),
+      'no NUL, and no half of a surrogate pair',
+    ) as z.ZodString
+}
+
+const name = storable(512).min(1)
 const supportedTimeZones = new Set([...Intl.supportedValuesOf('timeZone'), 'UTC'])
 
 export const limitSchema = z
@@ -66,7 +80,7 @@ export const limitSchema = z
       })
       .default({}),
     each: z.enum(dimensions).optional(),
-    measure: z.enum(['cost', 'tokens', 'requests', 'concurrency']),
+    measure: z.enum(measures),
     amount: amountSchema,
     window: z.enum(['minute', 'hour', 'day', 'month', 'ever']),
     timeZone: z
@@ -122,22 +136,31 @@ export type Match = { readonly limit: Limit; readonly subject: string }
 
 export type Limits = {
   readonly version: string
-  of(tenant: TenantId): readonly Limit[]
+  find(tenant: TenantId, id: string): Limit | undefined
   match(tenant: TenantId, subject: Subject): readonly Match[]
 }
 
 export function openLimits(version: string, all: readonly Limit[]): Limits {
   const byTenant = Map.groupBy(all, (limit) => limit.tenant)
+  const byId = new Map(all.map((limit) => [`${limit.tenant}\n${limit.id}`, limit]))
   return {
     version,
-    of: (tenant) => byTenant.get(tenant) ?? [],
+    find: (tenant, id) => byId.get(`${tenant}\n${id}`),
     match: (tenant, subject) =>
       (byTenant.get(tenant) ?? [])
         .filter((limit) =>
           dimensions.every((dimension) => (limit.subject[dimension] ?? subject[dimension]) === subject[dimension]),
         )
-        .map((limit) => ({ limit, subject: limit.each === undefined ? '' : subject[limit.each] })),
+        .map((limit) => ({ limit, subject: limit.each === undefined ? '' : accountName(subject[limit.each]) })),
   }
+}
+
+/** An index of Postgres takes 2,704 bytes: of a longer name the beginning and its hash. */
+const nameBytesMax = 1024
+
+function accountName(name: string): string {
+  if (Buffer.byteLength(name) <= nameBytesMax) return name
+  return `${name.slice(0, 100)}… sha256:${hash('sha256', name)}`
 }
 
 export function tenantOf(text: string): TenantId {

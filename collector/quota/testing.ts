@@ -5,8 +5,9 @@ import { putRule } from '@tallylight/storage/postgres/quota/statements.ts'
 import type { TestPostgres } from '@tallylight/storage/postgres/testing.ts'
 import type pg from 'pg'
 import { parseTenantId, type TenantId } from '../receive/request.ts'
-import { type Ledger, openLedger, type Reserve, type Step, type StepOutcome } from './ledger.ts'
+import { type Ledger, openLedger } from './ledger.ts'
 import type { Subject } from './limits.ts'
+import type { Reserve, Step, StepOutcome } from './step.ts'
 
 export const tenant = parseTenantId('acme') as TenantId
 
@@ -59,6 +60,7 @@ export function reserve(callId: string, cost: number, more: Partial<Reserve> = {
     ttlMs: 600_000,
     unpriced: undefined,
     isDry: false,
+    isLease: false,
     ...more,
   }
 }

@@ -5,6 +5,7 @@ import { withConnection } from '@tallylight/storage/postgres/connection.ts'
 import { lockOutbox, markOutbox, type OutboxRow } from '@tallylight/storage/postgres/quota/statements.ts'
 import type pg from 'pg'
 import type { Log } from '../receive/admission.ts'
+import { pause } from './pause.ts'
 
 export type WebhookOptions = {
   readonly database: pg.Pool
@@ -80,18 +81,4 @@ async function deliver({ url, secret, now, log }: WebhookOptions, row: OutboxRow
 export function signatureOf(secret: string, body: string, nowMs: number): string {
   const seconds = Math.floor(nowMs / 1000)
   return `t=${seconds},v1=${createHmac('sha256', secret).update(`${seconds}.${body}`).digest('hex')}`
-}
-
-function pause(ms: number, signal: AbortSignal): Promise<void> {
-  return new Promise((resolve) => {
-    const timer = setTimeout(resolve, ms)
-    signal.addEventListener(
-      'abort',
-      () => {
-        clearTimeout(timer)
-        resolve()
-      },
-      { once: true },
-    )
-  })
 }

@@ -22,9 +22,11 @@ import { signalOfTable } from '../journal/recover.ts'
 import type { TenantId } from '../receive/request.ts'
 import type { StoredFact } from './known-facts.ts'
 import { bringPart, type Part } from './part.ts'
+import type { RemoveSegment } from './removal.ts'
 
 export type SinkOptions = {
-  readonly journal: () => Pick<Journal, 'load' | 'settle' | 'remove'>
+  readonly journal: () => Pick<Journal, 'load' | 'settle'>
+  readonly remove: RemoveSegment
   readonly clickhouse: ClickHouse
   /** The tables as they are, once ClickHouse is there and its schema fits. Undefined until then. */
   readonly targets: () => ReadonlyMap<string, TargetTable> | undefined
@@ -155,7 +157,7 @@ export function openClickHouseSink(options: SinkOptions): ClickHouseSink {
 
   async function forget(each: Waiting): Promise<void> {
     try {
-      await options.journal().remove(each.segment)
+      await options.remove(each.segment)
       waiting.splice(waiting.indexOf(each), 1)
     } catch (error) {
       options.onProblem({ table: '', kind: 'remove_failed', message: `${each.segment.name}: ${String(error)}` })

@@ -13,8 +13,8 @@ import type { PriceOf } from '../genai/price.ts'
 import { resolve } from '../genai/resolve.ts'
 import { deletionOf, linesOf, rowTables } from '../genai/row-lines.ts'
 import type { Resolved } from '../genai/rows.ts'
-import type { TenantId } from '../receive/request.ts'
 import { after } from '../receive/receiver.ts'
+import type { TenantId } from '../receive/request.ts'
 import { type KnownFacts, openKnownFacts, type StoredFact, type TraceTimes } from './known-facts.ts'
 
 export type ResolverOptions = {

@@ -62,6 +62,7 @@ async function run(disk: MemoryDisk, graceMs = 600_000): Promise<Run> {
   const problems: SinkProblem[] = []
   const sink = openClickHouseSink({
     journal: () => journal,
+    remove: (segment) => journal.remove(segment),
     clickhouse: owner,
     targets: () => schema.targets,
     derive: undefined,

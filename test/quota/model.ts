@@ -1,6 +1,6 @@
 // The quota ledger beside a model of a few lines: random steps must have the outcomes and leave the books that it says.
 import assert from 'node:assert/strict'
-import type { Step, StepOutcome } from '@tallylight/collector/quota/ledger.ts'
+import type { Step, StepOutcome } from '@tallylight/collector/quota/step.ts'
 import { balanceOf, idOf, openTestLedger, reserve, settle, tenant } from '@tallylight/collector/quota/testing.ts'
 import type { TestPostgres } from '@tallylight/storage/postgres/testing.ts'
 import pg from 'pg'

@@ -1,5 +1,9 @@
 -- The ledger of quotas. A limit is a rule; an account is one limit for one subject in one window, and the row that is locked;
 -- a booking is what one step did to its accounts, and is never changed. Amounts are nano-dollars, tokens or counts.
+
+-- The ledger's only clock. A function of its own, so that tests can step it; collectors never send a time of theirs.
+create function quota_now() returns timestamptz language sql stable as 'select now()';
+
 create table quota_limit_rules (
   tenant text not null references tenants (id),
   id text not null check (id <> '' and length(id) <= 200),
@@ -7,7 +11,7 @@ create table quota_limit_rules (
   subject jsonb not null default '{}',
   -- The dimension of which each value has an account of its own; '' when all share one.
   each text not null default '' check (each in ('', 'user', 'key', 'model', 'provider', 'conversation')),
-  measure text not null check (measure in ('cost', 'tokens', 'requests', 'concurrency')),
+  measure text not null check (measure in ('cost', 'tokens', 'input_tokens', 'output_tokens', 'requests', 'concurrency')),
   amount bigint not null check (amount >= 0),
   span text not null check (span in ('minute', 'hour', 'day', 'month', 'ever')),
   time_zone text not null default 'UTC',
@@ -48,11 +52,16 @@ create table quota_accounts (
   free bigint not null check (free >= 0),
   debt bigint not null default 0 check (debt >= 0),
   thresholds_fired integer[] not null default '{}',
+  -- Minute and hour slide: one account for ever, whose spending leaves it bucket by bucket. A bucket leaves when all of it is
+  -- older than the window, so at no time does a window of this length hold more than was granted.
+  bucket_at bigint[] not null default '{}',
+  bucket_spent bigint[] not null default '{}',
   -- How a request finds its account.
   unique (tenant, limit_id, subject, window_start),
   foreign key (tenant, limit_id) references quota_limit_rules (tenant, id),
   constraint balanced check (granted + debt = spent + held + free),
-  constraint free_or_in_debt check (free = 0 or debt = 0)
+  constraint free_or_in_debt check (free = 0 or debt = 0),
+  constraint buckets_pair check (cardinality(bucket_at) = cardinality(bucket_spent))
 ) with (fillfactor = 70);
 
 create table quota_reservation_rows (
@@ -63,36 +72,100 @@ create table quota_reservation_rows (
   body_hash text not null,
   state text not null check (state in ('held', 'settled', 'released', 'expired')),
   subject jsonb not null,
+  -- A lease stays held while the records of its calls eat it up.
+  is_lease boolean not null,
   account_ids bigint[] not null,
-  amounts bigint[] not null,
   measures text[] not null,
+  -- Per account: what was held at first, what the client said it used (null until it settled), and what the records of the
+  -- call add up to. `records` is how many of those count.
+  amounts bigint[] not null,
+  claimed bigint[],
+  recorded bigint[] not null,
+  records integer not null default 0,
   answer jsonb not null,
   outcome jsonb,
-  created_at timestamptz not null default now(),
+  created_at timestamptz not null,
   expires_at timestamptz not null,
   ended_at timestamptz,
   -- A call is reserved once.
   unique (tenant, call_id)
 ) with (fillfactor = 70);
--- The sweep looks for holds whose time is over.
-create index quota_reservation_expiry on quota_reservation_rows (expires_at) where state = 'held';
+
+-- Holds by the end of their time, for the sweep. A table and not an index on the reservations: an index on what a settlement
+-- changes would make each settlement write every index of the row again.
+create table quota_open_holds (
+  expires_at timestamptz not null,
+  reservation uuid not null,
+  primary key (expires_at, reservation)
+);
 
 create table quota_bookings (
   id bigint generated always as identity primary key,
-  at timestamptz not null default now(),
+  at timestamptz not null,
   tenant text not null,
-  kind text not null check (kind in ('grant', 'reserve', 'settle', 'release', 'expire', 'charge')),
+  kind text not null
+    check (kind in ('grant', 'reserve', 'settle', 'release', 'expire', 'charge', 'record', 'slide')),
   reservation uuid,
-  -- Makes a booking happen once, whoever asks for it how often.
   event_key text,
   account_ids bigint[] not null,
   granted bigint[] not null,
   held bigint[] not null,
   spent bigint[] not null,
-  unique (tenant, event_key)
+  -- The transaction that wrote it, so that the check knows which bookings are complete.
+  xact bigint not null default pg_current_xact_id()::text::bigint
 );
 -- The history of a reservation.
 create index quota_booking_reservation on quota_bookings (reservation) where reservation is not null;
+-- Holds that nobody ended, by when that was seen.
+create index quota_booking_expiries on quota_bookings (at) where kind = 'expire';
+-- The check reads what came since its last turn: one stretch at the table's end.
+create index quota_booking_xact on quota_bookings using brin (xact) with (pages_per_range = 32, autosummarize = on);
+
+-- What is booked of one event: a charge through the API, or the record of a call. Unique, so that it counts once whoever
+-- brings it how often; a higher generation books the difference. Kept 40 days.
+create table quota_events (
+  tenant text not null,
+  event_key text not null,
+  generation integer not null,
+  -- Of a charge, and what it was told.
+  body_hash text,
+  answer jsonb,
+  -- The reservation that it settled, or the accounts that it was booked to; `spent` is per account of either.
+  reservation uuid,
+  account_ids bigint[] not null,
+  spent bigint[] not null,
+  -- What the call cost; null when no price was known: a state, never 0.
+  cost_nano_usd bigint,
+  -- False when a later generation showed that another record meters the call.
+  is_metered boolean not null,
+  ended_at timestamptz not null,
+  at timestamptz not null,
+  primary key (tenant, event_key)
+) with (fillfactor = 80);
+-- The reconciler asks for a day, the pruning for what is old. Both read stretches of rows that came together.
+create index quota_events_ended on quota_events using brin (ended_at) with (pages_per_range = 16, autosummarize = on);
+create index quota_events_at on quota_events using brin (at) with (pages_per_range = 16, autosummarize = on);
+
+-- How far the records of a journal are booked, per lane of its segments; written in the transaction that books the last of a
+-- segment. The time tells a segment of a restored volume from the one that had its number before.
+create table quota_cursors (
+  journal text not null,
+  lane text not null,
+  segment bigint not null,
+  created_at timestamptz not null,
+  at timestamptz not null,
+  primary key (journal, lane)
+);
+
+-- Events that the ledger cannot take, each with its reason: the others are booked without them.
+create table quota_refused_events (
+  tenant text not null,
+  event_key text not null,
+  segment text not null,
+  reason text not null,
+  at timestamptz not null,
+  primary key (tenant, event_key)
+);
 
 -- Told to webhooks, at least once each. Written with what it tells, or not at all.
 create table quota_outbox (
@@ -117,20 +190,34 @@ create table quota_audit (
   after jsonb
 );
 
--- The window of a limit that holds a moment; `ever` has one.
+create function quota_refuse_change() returns trigger language plpgsql as $$
+begin
+  raise exception '% is append-only', tg_table_name using errcode = 'restrict_violation';
+end $$;
+create trigger append_only before update or delete or truncate on quota_bookings
+  for each statement execute function quota_refuse_change();
+create trigger append_only before update or delete or truncate on quota_audit
+  for each statement execute function quota_refuse_change();
+
+-- The window of a limit that holds a moment; `ever`, and those that slide, have one.
 create function quota_window(span text, time_zone text, at timestamptz, out starts timestamptz, out ends timestamptz)
 language sql stable as $$
-  select case span when 'ever' then timestamptz '-infinity' else date_trunc(span, at at time zone time_zone) at time zone time_zone end,
-         case span when 'ever' then null
+  select case when span in ('ever', 'minute', 'hour') then timestamptz '-infinity'
+              else date_trunc(span, at at time zone time_zone) at time zone time_zone end,
+         case when span in ('ever', 'minute', 'hour') then null
               else (date_trunc(span, at at time zone time_zone) + ('1 ' || span)::interval) at time zone time_zone end
 $$;
+-- Milliseconds of a sliding window; null for others.
+create function quota_slide_ms(span text) returns bigint language sql immutable as
+  $$ select case span when 'minute' then 60000 when 'hour' then 3600000 end $$;
 
 -- Locks the accounts of some limits and subjects, now, and others by their number, in the order of their numbers: so two
 -- transactions never wait for each other. Those that are not there yet are made, with a booking of what they grant.
 -- `wanted` tells which of the asked ones an account is; `ats` null is now.
 create function quota_lock_accounts(tenants text[], limit_ids text[], subjects text[], ats timestamptz[], numbers bigint[])
-returns table (id bigint, tenant text, limit_id text, subject text, window_end timestamptz, wanted integer[],
-  granted bigint, held bigint, spent bigint, free bigint, debt bigint, thresholds_fired integer[])
+returns table (id bigint, tenant text, limit_id text, subject text, window_end timestamptz, slide_ms bigint, wanted integer[],
+  granted bigint, held bigint, spent bigint, free bigint, debt bigint, thresholds_fired integer[],
+  bucket_at bigint[], bucket_spent bigint[])
 language plpgsql as $$
 #variable_conflict use_column
 begin
@@ -138,7 +225,7 @@ begin
     select distinct w.tenant, w.limit_id, w.subject, rule.amount, span.starts, span.ends
     from unnest(tenants, limit_ids, subjects, ats) as w (tenant, limit_id, subject, at)
     join quota_limit_rules rule on rule.tenant = w.tenant and rule.id = w.limit_id
-    cross join lateral quota_window(rule.span, rule.time_zone, coalesce(w.at, now())) span
+    cross join lateral quota_window(rule.span, rule.time_zone, coalesce(w.at, quota_now())) span
     where not exists (
       select from quota_accounts a
       where a.tenant = w.tenant and a.limit_id = w.limit_id and a.subject = w.subject and a.window_start = span.starts)
@@ -149,15 +236,15 @@ begin
     on conflict do nothing
     returning id, tenant, granted
   )
-  insert into quota_bookings (tenant, kind, account_ids, granted, held, spent)
-  select made.tenant, 'grant', array[made.id], array[made.granted], array[0], array[0] from made;
+  insert into quota_bookings (at, tenant, kind, account_ids, granted, held, spent)
+  select quota_now(), made.tenant, 'grant', array[made.id], array[made.granted], array[0], array[0] from made;
 
   return query
     with asked as (
       select a.id, array_agg(w.ordinal::integer) as ordinals
       from unnest(tenants, limit_ids, subjects, ats) with ordinality as w (tenant, limit_id, subject, at, ordinal)
       join quota_limit_rules rule on rule.tenant = w.tenant and rule.id = w.limit_id
-      cross join lateral quota_window(rule.span, rule.time_zone, coalesce(w.at, now())) span
+      cross join lateral quota_window(rule.span, rule.time_zone, coalesce(w.at, quota_now())) span
       join quota_accounts a
         on a.tenant = w.tenant and a.limit_id = w.limit_id and a.subject = w.subject and a.window_start = span.starts
       group by a.id
@@ -168,18 +255,30 @@ begin
       order by a.id
       for update
     )
-    select a.id, a.tenant, a.limit_id, a.subject, a.window_end, coalesce(asked.ordinals, '{}'),
-           a.granted, a.held, a.spent, a.free, a.debt, a.thresholds_fired
-    from locked a left join asked on asked.id = a.id;
+    select a.id, a.tenant, a.limit_id, a.subject, a.window_end, quota_slide_ms(rule.span), coalesce(asked.ordinals, '{}'),
+           a.granted, a.held, a.spent, a.free, a.debt, a.thresholds_fired, a.bucket_at, a.bucket_spent
+    from locked a
+    join quota_limit_rules rule on rule.tenant = a.tenant and rule.id = a.limit_id
+    left join asked on asked.id = a.id;
 end $$;
 
 create view quota_limits as
   select tenant, id, subject, each, measure, amount, span as "window", time_zone, action, thresholds, overage, source
   from quota_limit_rules where removed_at is null;
+-- A sliding account that nobody has asked for since still stores what has left its window: shown as it would be found.
+-- A bucket is a twelfth of the window, and leaves when all of it is older.
 create view quota_balances as
-  select a.tenant, a.limit_id, a.subject, r.measure, r.action, a.window_start, a.window_end,
-         a.granted, a.held, a.spent, a.free, a.debt
-  from quota_accounts a join quota_limit_rules r on r.tenant = a.tenant and r.id = a.limit_id;
+  select a.tenant, a.limit_id, a.subject, r.measure, r.action, r.span as "window", a.window_start, a.window_end,
+         a.granted, a.held, a.spent - gone.spent as spent,
+         greatest(a.granted - a.held - a.spent + gone.spent, 0) as free,
+         greatest(a.held + a.spent - gone.spent - a.granted, 0) as debt
+  from quota_accounts a
+  join quota_limit_rules r on r.tenant = a.tenant and r.id = a.limit_id
+  cross join lateral (
+    select coalesce(sum(bucket.spent), 0)::bigint as spent
+    from unnest(a.bucket_at, a.bucket_spent) as bucket (at, spent)
+    where bucket.at + quota_slide_ms(r.span) / 12 + quota_slide_ms(r.span) <= extract(epoch from quota_now()) * 1000
+  ) gone;
 create view quota_entries as
   select b.id as booking, b.at, b.tenant, b.kind, b.reservation, b.event_key, line.account, a.limit_id, a.subject,
          line.granted, line.held, line.spent
@@ -188,8 +287,15 @@ create view quota_entries as
   join quota_accounts a on a.id = line.account;
 create view quota_reservations as
   select id, tenant, call_id, state, subject ->> 'user' as user_id, subject ->> 'conversation' as conversation_id,
-         subject ->> 'model' as model, subject ->> 'provider' as provider, answer, outcome, created_at, expires_at, ended_at
+         subject ->> 'model' as model, subject ->> 'provider' as provider, records, answer, outcome, created_at, expires_at,
+         ended_at
   from quota_reservation_rows;
+-- Holds whose time ran out and of whose call nothing came since: the client died, or its settlement and its record were lost.
+create view quota_orphans as
+  select r.id, r.tenant, r.call_id, r.subject ->> 'user' as user_id, r.subject ->> 'model' as model,
+         r.subject ->> 'provider' as provider, r.answer -> 'holds' as holds, r.created_at, b.at as expired_at
+  from quota_bookings b join quota_reservation_rows r on r.id = b.reservation
+  where b.kind = 'expire' and r.state = 'expired' and not r.is_lease;
 -- Accounts that are not the sum of their entries: there are none.
 create view quota_drift as
   select a.id, a.tenant, a.limit_id, a.subject, a.granted, a.held, a.spent,

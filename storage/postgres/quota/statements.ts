@@ -16,7 +16,34 @@ export type ReservationRow = {
   readonly measures: readonly string[]
   readonly answer: unknown
   readonly outcome: unknown
+  readonly is_lease: boolean
+  readonly claimed: readonly string[] | null
+  readonly recorded: readonly string[]
+  readonly records: number
+  readonly created_ms: number
   readonly expires_ms: number
+}
+
+export type EventRow = {
+  readonly tenant: string
+  readonly event_key: string
+  readonly generation: number
+  readonly body_hash: string | null
+  readonly answer: object | null
+  readonly reservation: string | null
+  readonly account_ids: readonly string[]
+  readonly spent: readonly string[]
+  readonly cost_nano_usd: string | null
+  readonly is_metered: boolean
+  readonly ended_ms: number
+}
+
+/** How far a journal's records are booked: the last segment of a lane. */
+export type Cursor = {
+  readonly journal: string
+  readonly lane: string
+  readonly segment: number
+  readonly createdUnixMs: number
 }
 
 export type AccountRow = {
@@ -25,6 +52,7 @@ export type AccountRow = {
   readonly limit_id: string
   readonly subject: string
   readonly window_end: Date | null
+  readonly slide_ms: string | null
   /** Which of the wanted accounts this is, counted from 1. */
   readonly wanted: readonly number[]
   readonly granted: string
@@ -33,6 +61,8 @@ export type AccountRow = {
   readonly free: string
   readonly debt: string
   readonly thresholds_fired: readonly number[]
+  readonly bucket_at: readonly string[]
+  readonly bucket_spent: readonly string[]
 }
 
 export type RuleRow = {
@@ -58,6 +88,8 @@ export type Changes = {
     readonly free: string
     readonly debt: string
     readonly fired: readonly number[]
+    readonly bucket_at: readonly number[]
+    readonly bucket_spent: readonly string[]
   }[]
   readonly made: readonly {
     readonly id: string
@@ -70,14 +102,21 @@ export type Changes = {
     readonly amounts: readonly string[]
     readonly measures: readonly string[]
     readonly answer: object
+    readonly is_lease: boolean
+    readonly recorded: readonly string[]
+    readonly created_ms: number
     readonly expires_ms: number
   }[]
   readonly ended: readonly {
     readonly id: string
     readonly state: string
     readonly outcome: object | null
+    readonly claimed: readonly string[] | null
+    readonly recorded: readonly string[]
+    readonly records: number
     readonly expires_ms: number
   }[]
+  readonly events: readonly (EventRow & { readonly is_new: boolean })[]
   readonly bookings: readonly {
     readonly tenant: string
     readonly kind: string
@@ -101,7 +140,9 @@ export type Changes = {
 const writeStatement = readFileSync(new URL('./write.sql', import.meta.url), 'utf8')
 
 const reservationColumns = `r.id, r.tenant, r.call_id, r.body_hash, r.state, r.subject, r.account_ids, r.amounts, r.measures,
-  r.answer, r.outcome, (extract(epoch from r.expires_at) * 1000)::float8 as expires_ms`
+  r.answer, r.outcome, r.is_lease, r.claimed, r.recorded, r.records,
+  (extract(epoch from r.created_at) * 1000)::float8 as created_ms, (extract(epoch from r.expires_at) * 1000)::float8 as expires_ms`
+const nowMs = 'floor(extract(epoch from quota_now()) * 1000)::float8 as now_ms'
 
 /** The moment of the transaction, the version of the rules, and the reservations, locked in the order of their ids. */
 export async function lockReservations(
@@ -110,7 +151,7 @@ export async function lockReservations(
 ): Promise<{ readonly nowMs: number; readonly version: string; readonly rows: readonly ReservationRow[] }> {
   const { rows } = await client.query<ReservationRow & { now_ms: number; version: string }>({
     name: 'quota-lock-reservations',
-    text: `select (extract(epoch from now()) * 1000)::float8 as now_ms, changes.version::text as version, locked.*
+    text: `select ${nowMs}, changes.version::text as version, locked.*
       from quota_rule_changes changes left join lateral (
         select ${reservationColumns} from quota_reservation_rows r
         where r.id in (
@@ -126,13 +167,17 @@ export async function lockReservations(
 }
 
 /** Holds whose time is over, which nobody else has locked. */
-export async function lockExpired(client: Queryable, rowsMax: number): Promise<readonly ReservationRow[]> {
-  const { rows } = await client.query<ReservationRow>(
-    `select ${reservationColumns} from quota_reservation_rows r
-     where r.state = 'held' and r.expires_at <= now() order by r.id limit $1 for update of r skip locked`,
+export async function lockExpired(
+  client: Queryable,
+  rowsMax: number,
+): Promise<{ readonly nowMs: number; readonly rows: readonly ReservationRow[] }> {
+  const { rows } = await client.query<ReservationRow & { now_ms: number }>(
+    `select ${nowMs}, ${reservationColumns} from quota_open_holds h join quota_reservation_rows r on r.id = h.reservation
+     where h.expires_at <= quota_now() order by h.expires_at limit $1 for update of r skip locked`,
     [rowsMax],
   )
-  return rows
+  // One that was settled between the two readings of this statement is locked as it is now.
+  return { nowMs: rows[0]?.now_ms ?? 0, rows: rows.filter((row) => row.state === 'held') }
 }
 
 export async function lockAccounts(
@@ -159,15 +204,53 @@ export async function lockAccounts(
   return rows
 }
 
-export async function findEventKeys(
+/** What is booked of these events already. */
+export async function lockEvents(
   client: Queryable,
   keys: readonly { readonly tenant: string; readonly eventKey: string }[],
-): Promise<ReadonlySet<string>> {
-  const { rows } = await client.query<{ tenant: string; event_key: string }>(
-    'select tenant, event_key from quota_bookings where (tenant, event_key) in (select * from unnest($1::text[], $2::text[]))',
-    [keys.map((key) => key.tenant), keys.map((key) => key.eventKey)],
+): Promise<readonly EventRow[]> {
+  const { rows } = await client.query<EventRow>({
+    name: 'quota-lock-events',
+    text: `select e.tenant, e.event_key, e.generation, e.body_hash, e.answer, e.reservation, e.account_ids, e.spent,
+        e.cost_nano_usd, e.is_metered, (extract(epoch from e.ended_at) * 1000)::float8 as ended_ms
+      from quota_events e join unnest($1::text[], $2::text[]) as asked (tenant, event_key)
+        on asked.tenant = e.tenant and asked.event_key = e.event_key
+      order by e.tenant, e.event_key for update of e`,
+    values: [keys.map((key) => key.tenant), keys.map((key) => key.eventKey)],
+  })
+  return rows
+}
+
+/** Whether the segment is booked. Locks the cursor, so that two collectors with copies of one journal take turns. */
+export async function isBooked(client: Queryable, { journal, lane, segment, createdUnixMs }: Cursor): Promise<boolean> {
+  const { rows } = await client.query<{ segment: string; created_ms: number }>(
+    `select segment, (extract(epoch from created_at) * 1000)::float8 as created_ms
+     from quota_cursors where journal = $1 and lane = $2 for update`,
+    [journal, lane],
   )
-  return new Set(rows.map((row) => `${row.tenant}\n${row.event_key}`))
+  const [cursor] = rows
+  // In a volume that was restored numbers begin again where the copy was made, and times do not.
+  return cursor !== undefined && segment <= Number(cursor.segment) && createdUnixMs <= cursor.created_ms
+}
+
+export async function moveCursor(client: Queryable, { journal, lane, segment, createdUnixMs }: Cursor): Promise<void> {
+  await client.query(
+    `insert into quota_cursors (journal, lane, segment, created_at, at)
+     values ($1, $2, $3, to_timestamp($4::float8 / 1000), quota_now())
+     on conflict (journal, lane) do update set segment = excluded.segment, created_at = excluded.created_at, at = excluded.at`,
+    [journal, lane, segment, createdUnixMs],
+  )
+}
+
+export async function refuseEvent(
+  client: Queryable,
+  event: { readonly tenant: string; readonly eventKey: string; readonly segment: string; readonly reason: string },
+): Promise<void> {
+  await client.query(
+    `insert into quota_refused_events (tenant, event_key, segment, reason, at) values ($1, $2, $3, $4, quota_now())
+     on conflict (tenant, event_key) do update set segment = excluded.segment, reason = excluded.reason, at = excluded.at`,
+    [event.tenant, event.eventKey, event.segment, event.reason],
+  )
 }
 
 export async function writeChanges(client: Queryable, changes: Changes): Promise<void> {
@@ -225,11 +308,11 @@ export async function putRule(client: Queryable, rule: RuleRow): Promise<{ reado
   const { rows } = await client.query<{ debt: string }>(
     `with open as (
        select id, granted as before from quota_accounts
-       where tenant = $1 and limit_id = $2 and (window_end is null or window_end > now()) and granted <> $3
+       where tenant = $1 and limit_id = $2 and (window_end is null or window_end > quota_now()) and granted <> $3
        order by id for update
      ), booked as (
-       insert into quota_bookings (tenant, kind, account_ids, granted, held, spent)
-       select $1, 'grant', array[id], array[$3 - before], array[0], array[0] from open
+       insert into quota_bookings (at, tenant, kind, account_ids, granted, held, spent)
+       select quota_now(), $1, 'grant', array[id], array[$3 - before], array[0], array[0] from open
      )
      update quota_accounts a
      set granted = $3, free = greatest($3 - a.spent - a.held, 0), debt = greatest(a.spent + a.held - $3, 0)
@@ -276,7 +359,7 @@ export async function selectBalances(
   const { rows } = await client.query<BalanceRow>(
     `select limit_id, subject, measure, window_start, window_end, granted, held, spent, free, debt from quota_balances
      where tenant = $1 and ($2::text is null or limit_id = $2) and ($3::text is null or subject = $3)
-       and (window_end is null or window_end > now())
+       and (window_end is null or window_end > quota_now())
      order by limit_id, subject limit 1000`,
     [filter.tenant, filter.limitId, filter.subject],
   )

@@ -1,0 +1,156 @@
+// Settlement by record: what a span over OTLP says a call used settles its reservation, whatever became of the client, the
+// collector and the answer, and however often the span comes.
+import { readFile } from 'node:fs/promises'
+import { join } from 'node:path'
+import pg from 'pg'
+import { afterAll, beforeAll, expect, test } from 'vitest'
+import { type CollectorProcess, startCollector } from '../collector-process.ts'
+import { spansRequest, type TestSpan } from '../spans.ts'
+
+const stack = new AsyncDisposableStack()
+let collector: CollectorProcess
+let sent = 0
+
+beforeAll(async () => {
+  collector = stack.use(await startCollector())
+}, 60_000)
+afterAll(() => stack.disposeAsync())
+
+type Json = Readonly<Record<string, unknown>>
+
+async function quota(method: string, path: string, body?: object): Promise<Json> {
+  const response = await fetch(`http://127.0.0.1:${collector.ports().api}/v1/quota/${path}`, {
+    method,
+    headers: { Authorization: `Bearer ${collector.adminKey}` },
+    ...(body === undefined ? {} : { body: JSON.stringify(body) }),
+  })
+  const json = (await response.json()) as Json
+  if (!response.ok) throw new Error(`${method} ${path}: ${response.status} ${JSON.stringify(json)}`)
+  return json
+}
+
+async function limit(user: string): Promise<void> {
+  const shape = { measure: 'cost', amount: 1_000_000_000, window: 'ever', action: 'block' }
+  await quota('PUT', `limits/${user}`, { ...shape, subject: { user } })
+}
+
+/** Never settled by its client. */
+async function reserve(user: string, callId: string, ttlMs = 60_000): Promise<string> {
+  const estimate = { inputTokens: 10_000, outputTokensMax: 1_000 }
+  const body = { callId, user, model: 'gpt-4o', provider: 'openai', estimate, ttlMs }
+  return String((await quota('POST', 'reservations', body)).id)
+}
+
+/** 1,000 tokens in and 100 out of gpt-4o cost 0.0035 dollars. */
+const costNanoUsd = 3_500_000
+function callSpan(user: string, more: Partial<TestSpan> & { readonly callId?: string } = {}): TestSpan {
+  const { callId, ...rest } = more
+  const nowNano = BigInt(Date.now()) * 1_000_000n
+  return {
+    id: `${++sent}`.padStart(16, '0'),
+    name: 'chat gpt-4o',
+    startUnixNano: nowNano,
+    endUnixNano: nowNano + 1_000_000_000n,
+    attributes: {
+      'gen_ai.operation.name': 'chat',
+      'gen_ai.provider.name': 'openai',
+      'gen_ai.request.model': 'gpt-4o',
+      'gen_ai.usage.input_tokens': '1000',
+      'gen_ai.usage.output_tokens': '100',
+      'user.id': user,
+      ...(callId === undefined ? {} : { 'tallylight.call.id': callId }),
+    },
+    ...rest,
+  }
+}
+
+async function send(...spans: readonly TestSpan[]): Promise<void> {
+  const response = await fetch(`http://127.0.0.1:${collector.ports().otlpHttp}/v1/traces`, {
+    method: 'POST',
+    headers: { 'Content-Type': 'application/x-protobuf' },
+    body: new Uint8Array(spansRequest(spans)),
+  })
+  if (!response.ok) throw new Error(`the spans were answered ${response.status}`)
+}
+
+async function usageOf(user: string): Promise<unknown> {
+  return ((await quota('GET', `usage?limit=${user}`)).usage as readonly unknown[])[0]
+}
+
+/** As a reader of the database, who may see the views. */
+async function ask(sql: string): Promise<readonly Json[]> {
+  const password = (await readFile(join(collector.directory, 'postgres.key'), 'utf8')).trim()
+  const connectionString = `postgres://tallylight_read:${password}@127.0.0.1:${collector.ports().postgres}/tallylight`
+  const client = new pg.Client({ connectionString })
+  await client.connect()
+  try {
+    return (await client.query(sql)).rows
+  } finally {
+    await client.end()
+  }
+}
+
+test('quota: a span settles the reservation of a client that died, once, however often it comes', async () => {
+  await limit('dead')
+  const id = await reserve('dead', 'call of the dead')
+  expect(await usageOf('dead')).toMatchObject({ held: 35_000_000, spent: 0 })
+  const span = callSpan('dead', { callId: 'call of the dead' })
+  await send(span)
+  await collector.drained()
+  expect(await quota('GET', `reservations/${id}`)).toMatchObject({ state: 'settled' })
+  expect(await usageOf('dead')).toMatchObject({ held: 0, spent: costNanoUsd })
+  // Not the same bytes, so that nobody but the ledger can know it.
+  await send(span, callSpan('dead', { attributes: {} }))
+  await collector.drained()
+  expect(await usageOf('dead')).toMatchObject({ held: 0, spent: costNanoUsd })
+})
+
+test('quota: what a client settled early its record corrects', async () => {
+  await limit('early')
+  const id = await reserve('early', 'early')
+  await quota('POST', `reservations/${id}/settle`, { costNanoUsd: 5_000_000 })
+  expect(await usageOf('early')).toMatchObject({ held: 0, spent: 5_000_000 })
+  await send(callSpan('early', { callId: 'early' }))
+  await collector.drained()
+  expect(await usageOf('early')).toMatchObject({ held: 0, spent: costNanoUsd })
+})
+
+test('quota: a call without a reservation is charged, and of nested spans the innermost alone', async () => {
+  await limit('nested')
+  const traceId = 'b'.repeat(32)
+  const agent = callSpan('nested', { traceId, name: 'invoke_agent' })
+  const step = callSpan('nested', { traceId, name: 'step', parentId: agent.id, attributes: {} })
+  const chat = callSpan('nested', { traceId, parentId: step.id })
+  await send(chat, agent, step)
+  await collector.drained()
+  expect(await usageOf('nested')).toMatchObject({ held: 0, spent: costNanoUsd })
+})
+
+test('quota: a collector that is killed after it has answered books what it answered, once', async () => {
+  await limit('killed')
+  const ids = await Promise.all(Array.from({ length: 10 }, (_, at) => reserve('killed', `killed ${at}`)))
+  for (const at of ids.keys()) {
+    await send(callSpan('killed', { callId: `killed ${at}` }))
+    if (at % 3 === 0) {
+      await collector.kill('SIGKILL')
+      await collector.start()
+    }
+  }
+  await collector.drained()
+  expect(await usageOf('killed')).toMatchObject({ held: 0, spent: 10 * costNanoUsd })
+  expect(await ask('select * from quota_drift')).toEqual([])
+}, 60_000)
+
+test('quota: a reservation of which nothing comes is an orphan, until its record does', async () => {
+  await limit('orphan')
+  const id = await reserve('orphan', 'orphan', 1_000)
+  while ((await quota('GET', `reservations/${id}`)).state !== 'expired')
+    await collector.metric('tallylight_quota_expired_total')
+  expect(await usageOf('orphan')).toMatchObject({ held: 0, spent: 0 })
+  const orphans = "select call_id, user_id, model from quota_orphans where call_id = 'orphan'"
+  expect(await ask(orphans)).toEqual([{ call_id: 'orphan', user_id: 'orphan', model: 'gpt-4o' }])
+  await send(callSpan('orphan', { callId: 'orphan' }))
+  await collector.drained()
+  expect(await usageOf('orphan')).toMatchObject({ held: 0, spent: costNanoUsd })
+  expect(await ask(orphans)).toEqual([])
+})
