@@ -108,6 +108,14 @@ export const limits = {
 
   /** Pairs of provider and model whose price is remembered: a sender that makes up model names must not fill the heap. */
   pricedModelsMax: 10_000,
+  /** What stands in a row beside the hash of a text: enough to recognise a message in a list. */
+  contentPreviewCharsMax: 200,
+  /** Parts of the messages of one call that become rows of their own; the rest becomes one more, as JSON. */
+  messagePartsMax: 4_096,
+  /** Tokens beyond are extrapolated from what stands before: 64 Ki characters take the tokenizer some 10 ms. */
+  estimatedCharsMax: 64 * KiB,
+  /** Ancestors looked at for an error that was only passed up. */
+  passedErrorDepthMax: 256,
   /** The last numbers are worth this much of a stop, and no more. */
   metricExportStopMs: 3_000,
 } as const

@@ -1,7 +1,7 @@
 // What one span or log record says about calls, tool calls, messages, turns, health, errors and audit. Facts are the truth
 // from which rows are resolved: stored as `encodeFact` writes them, read back after a restart. They hold what `resolve`
 // needs and no text of content: that is stored once beside them, under its hash.
-
+import assert from 'node:assert/strict'
 import type { Usage, UsageSource } from '@tallylight/instrumentation/usage/usage.ts'
 import type { TenantId } from '../receive/request.ts'
 
@@ -19,14 +19,18 @@ export type Dialect =
   | 'langsmith'
   | 'azure-ai'
   | 'anthropic-sdk'
+  | 'http'
 
-/** A text that is kept whole elsewhere. `preview` is its beginning, or all of it when `bytes` says so. */
+/** A text that is kept whole elsewhere. `preview` is its beginning. A tenant whose policy is metadata only has '' for both
+ *  `hash` and `preview`: a hash of a short text can be guessed. */
 export type Content = { readonly hash: string; readonly bytes: number; readonly preview: string }
 
 export type ContentType =
   | 'text'
   | 'reasoning'
+  /** JSON: `{id, name, arguments}`. */
   | 'tool_call'
+  /** JSON: `{id, name, response}`, or the text of the result alone where nothing more was said. */
   | 'tool_call_response'
   /** Media, files and whatever else a part may be: its JSON. */
   | 'json'
@@ -35,8 +39,6 @@ export type ContentType =
 
 export type MessageFact = {
   readonly direction: 'input' | 'output'
-  /** Counts parts per direction from 0; messages keep their order. */
-  readonly index: number
   readonly role: string
   readonly type: ContentType
   readonly content: Content
@@ -47,6 +49,8 @@ export type MessageFact = {
 /** Where the record stands: often said only on an ancestor, and then inherited. */
 export type Scene = {
   readonly conversationId?: string
+  /** May be the session of a browser: counts only where nobody on the way up names a conversation. */
+  readonly sessionId?: string
   readonly userId?: string
   readonly tenantLabel?: string
   readonly turnId?: string
@@ -59,6 +63,7 @@ export type Scene = {
 export type Failure = { readonly type: string; readonly message: string; readonly stack: string }
 
 export type ActionStatus = 'pending' | 'success' | 'failure' | 'timeout' | 'retry'
+export type TurnStatus = ActionStatus | 'blocked'
 
 export type CallSays = {
   readonly kind: 'call' | 'embedding'
@@ -66,6 +71,7 @@ export type CallSays = {
   readonly requestModel: string
   readonly model: string
   readonly responseId: string
+  /** Asked for as a stream, as far as the record says. */
   readonly isStreaming: boolean
   readonly usage: Usage
   readonly usageSource: UsageSource
@@ -73,9 +79,10 @@ export type CallSays = {
   readonly timeToFirstTokenNano?: number
   /** Of our instrumentation: names the reservation that this call settles. */
   readonly callId: string
+  /** Counts from 1; 0 where the record does not say. */
   readonly attempt: number
-  /** Equal for records that speak of one call without being related (Logfire's streams). */
-  readonly mergeKey?: string
+  /** Equal for the two records that Logfire writes of one stream: the request, and later its usage. */
+  readonly pair?: { readonly key: string; readonly role: 'request' | 'usage' }
   readonly messages: readonly MessageFact[]
 }
 
@@ -98,24 +105,36 @@ export type TurnSays = {
   readonly name: string
   readonly question?: Content
   readonly answer?: Content
-  readonly status?: string
+  readonly status?: TurnStatus
   readonly blockReason?: string
   readonly timeToFirstTokenNano?: number
 }
+
+/** A log record's messages (and no numbers: they repeat the span's) for the span it belongs to. */
+export type MessagesSays = {
+  readonly kind: 'messages'
+  /** A whole list, or one message of a list that came as one record per message. */
+  readonly extent: 'list' | 'one'
+  readonly ordinal: number
+  readonly messages: readonly MessageFact[]
+  readonly finishReason: string
+}
+
+export type HealthStatus = 'healthy' | 'unhealthy' | 'timeout'
 
 export type Says =
   | CallSays
   | ToolSays
   | TurnSays
-  /** A log record's messages (and no numbers: they repeat the span's) for the span it belongs to. */
-  | { readonly kind: 'messages'; readonly messages: readonly MessageFact[]; readonly finishReason: string }
+  | MessagesSays
   /** The name of the MCP server that this record's siblings speak to. */
   | { readonly kind: 'mcp-server'; readonly name: string }
   | {
       readonly kind: 'health'
       readonly target: string
       readonly eventType: string
-      readonly status: 'healthy' | 'unhealthy' | 'timeout'
+      readonly status: HealthStatus
+      readonly responseTimeNano?: number
       readonly metadata: Readonly<Record<string, string>>
     }
   | {
@@ -127,6 +146,8 @@ export type Says =
       readonly before: string
       readonly after: string
     }
+  /** The fact's failure: of the span's own operation, told in a log record, or one that was recorded by itself. */
+  | { readonly kind: 'error'; readonly of: 'operation' | 'itself' }
   /** Tokens counted by the collector for a stream that told none (`estimate.ts`). */
   | { readonly kind: 'estimate'; readonly usage: Usage }
   /** Says nothing of its own, but is an ancestor, or carries a scene or a failure. */
@@ -149,16 +170,25 @@ export type Fact = {
   readonly says: Says
 }
 
+const version = 1
+
 /** One line of JSON; times are decimal strings. The same fact gives the same text. */
 export function encodeFact(fact: Fact): string {
-  return JSON.stringify({ ...fact, startUnixNano: `${fact.startUnixNano}`, endUnixNano: `${fact.endUnixNano}` })
+  return JSON.stringify({
+    version,
+    ...fact,
+    startUnixNano: `${fact.startUnixNano}`,
+    endUnixNano: `${fact.endUnixNano}`,
+  })
 }
 
 /** Of what `encodeFact` wrote, and of nothing else: stored facts are ours and are not judged again. */
 export function decodeFact(text: string): Fact {
-  const fact = JSON.parse(text) as Omit<Fact, 'startUnixNano' | 'endUnixNano'> & {
+  const { version: written, ...fact } = JSON.parse(text) as Omit<Fact, 'startUnixNano' | 'endUnixNano'> & {
+    readonly version: number
     readonly startUnixNano: string
     readonly endUnixNano: string
   }
+  assert.equal(written, version, `a stored fact has version ${written}, this collector reads ${version}`)
   return { ...fact, startUnixNano: BigInt(fact.startUnixNano), endUnixNano: BigInt(fact.endUnixNano) }
 }

@@ -51,6 +51,8 @@ export type LiftedLog = {
   readonly spanId: string
   readonly eventName: string
   readonly timeUnixNano: bigint
+  /** Position among the log records of its request: some senders stamp a whole conversation with one millisecond. */
+  readonly ordinal: number
   readonly severity: number
   readonly body: AnyValue
   readonly attributes: Attributes

@@ -3,7 +3,7 @@
 
 import type { UsageSource } from '@tallylight/instrumentation/usage/usage.ts'
 import type { TenantId } from '../receive/request.ts'
-import type { ActionStatus, Content, ContentType } from './fact.ts'
+import type { ActionStatus, Content, ContentType, HealthStatus, TurnStatus } from './fact.ts'
 import type { NanoUsd } from './price.ts'
 
 type Row = {
@@ -36,6 +36,7 @@ export type LlmCallRow = Row &
     readonly ConversationId: string
     readonly UserId: string
     readonly ResponseId: string
+    /** A time to first token is known. */
     readonly Streaming: boolean
     readonly UsageSource: UsageSource
     /** Null is unpriced; `PriceVersion` is then ''. */
@@ -92,9 +93,8 @@ export type TurnRow = Row &
     readonly UserAgent: string
   }
 
-export type TurnStatus = ActionStatus | 'blocked'
-
-/** Key: TenantId, TraceId, SpanId, FactId. */
+/** Key: TenantId, TraceId, SpanId, FactId. `FactId` is `span` for the failure of the span's own operation, which the span
+ *  itself and log records may tell, and the id of the fact for an error that was recorded by itself. */
 export type ErrorRow = Row & {
   readonly ServiceName: string
   readonly SpanId: string
@@ -150,19 +150,38 @@ export type HealthCheckRow = Row & {
   readonly SpanId: string
   readonly FactId: string
   readonly Target: string
-  readonly Status: 'healthy' | 'unhealthy' | 'timeout'
+  readonly Status: HealthStatus
   readonly EventType: string
   readonly ResponseTimeNano: bigint
   readonly ErrorMessage: string
   readonly Metadata: Readonly<Record<string, string>>
 }
 
-/** A row that an earlier generation may have written under this key and that is none any more: a span that turned out to be
- *  a wrapper, a turn that turned out to stand inside another. To be written as a deletion, if it ever was written. */
-export type Gone = {
-  readonly table: 'llm_calls' | 'tool_calls' | 'embeddings' | 'messages' | 'turns' | 'errors' | 'health_checks'
-  /** The TurnId for `turns`; all rows of the span elsewhere. */
-  readonly key: string
+/** Rows that an earlier generation may have written and that are none any more: a span that turned out to be a wrapper, a turn
+ *  that turned out to stand inside another. To be written as deletions, if they ever were written. */
+export type Gone =
+  | {
+      readonly table: 'llm_calls' | 'tool_calls' | 'embeddings' | 'messages' | 'health_checks'
+      readonly spanId: string
+    }
+  | { readonly table: 'turns'; readonly turnId: string }
+  | { readonly table: 'errors'; readonly spanId: string; readonly factId: string }
+  /** Indexes from `fromIndex` up to, not including, `toIndex`. */
+  | {
+      readonly table: 'messages'
+      readonly spanId: string
+      readonly direction: 'input' | 'output'
+      readonly fromIndex: number
+      readonly toIndex: number
+    }
+
+/** A stream that told no usage, or not all of it, while its texts are known: `estimateUsage` can count them. */
+export type Estimable = {
+  readonly spanId: string
+  readonly model: string
+  /** Hashes of texts, in order. */
+  readonly input: readonly string[]
+  readonly output: readonly string[]
 }
 
 export type Resolved = {
@@ -176,6 +195,7 @@ export type Resolved = {
   readonly errors: readonly ErrorRow[]
   readonly auditEvents: readonly AuditEventRow[]
   readonly gone: readonly Gone[]
+  readonly estimable: readonly Estimable[]
   /** Parents of facts that no fact stands for: a lookup of their spans may tell more (`linkOf`). */
   readonly missingParents: readonly string[]
 }

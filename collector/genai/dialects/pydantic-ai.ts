@@ -1,0 +1,125 @@
+// Pydantic AI and Logfire. Pydantic AI is OpenTelemetry with older names for a tool's content and, in its first version, the
+// messages as a JSON list of events. Logfire's own instrumentation keeps request and reply as JSON, and writes a stream as a
+// span without usage and a later one, of no length, with it.
+import { firstText, isObject, type Json, jsonOf } from '../attributes.ts'
+import { hashOf } from '../content.ts'
+import type { CallSays, MessageFact } from '../fact.ts'
+import { accountFor, contentIn, type Reading, readSaidJson, type Said } from '../reading.ts'
+import type { LiftedSpan } from '../record.ts'
+import type { Dialect, Read } from './dialect.ts'
+import { kindOf, type OperationKind, operationOf, readOtel } from './otel.ts'
+
+export const pydanticAi: Dialect = {
+  name: 'pydantic-ai',
+  knows: (span) =>
+    span.scope.name === 'pydantic-ai' ||
+    span.scope.name.startsWith('logfire') ||
+    span.attributes.has('logfire.span_type') ||
+    span.attributes.has('pydantic_ai.all_messages'),
+  readSpan,
+}
+
+function readSpan(reading: Reading, span: LiftedSpan): Read | undefined {
+  const spanType = firstText(span.attributes, 'logfire.span_type')
+  // Written when a span begins, under an id of its own.
+  if (spanType === 'pending_span') return undefined
+  const kind = kindOfSpan(span)
+  if (kind === 'tool')
+    return readOtel(reading, span, {
+      kind,
+      arguments: contentIn(reading, 'gen_ai.tool.call.arguments', 'tool_arguments'),
+      result: contentIn(reading, 'gen_ai.tool.call.result', 'tool_response'),
+    })
+  if (kind !== 'call') return readOtel(reading, span, { kind })
+  const read = readOtel(reading, span, { kind })
+  return read.says.kind === 'call' ? { ...read, says: completeCall(reading, span, read.says, spanType) } : read
+}
+
+/** Older spans have no operation: an agent then has a name, a call its request. */
+function kindOfSpan(span: LiftedSpan): OperationKind {
+  const { attributes } = span
+  const operation = operationOf(span)
+  if (operation !== '') return kindOf(operation)
+  if (attributes.has('agent_name')) return 'agent'
+  if (!attributes.has('request_data')) return 'link'
+  return /embedding/i.test(span.name) ? 'embedding' : 'call'
+}
+
+function completeCall(reading: Reading, span: LiftedSpan, call: CallSays, spanType: string): CallSays {
+  const { attributes } = span
+  const request = jsonOf(attributes.get('request_data'))
+  const asked = isObject(request) ? request : {}
+  const model = typeof asked.model === 'string' ? asked.model : ''
+  const said = call.messages.length > 0 ? { messages: call.messages, finishReason: '' } : saidByLogfire(reading)
+  const isStreaming = call.isStreaming || asked.stream === true || spanType === 'log'
+  return {
+    ...call,
+    requestModel: call.requestModel || model,
+    model: call.model || model,
+    isStreaming,
+    finishReason: call.finishReason || said.finishReason,
+    messages: said.messages,
+    ...(isStreaming && request !== undefined
+      ? {
+          pair: {
+            key: hashOf(JSON.stringify(request)),
+            role: spanType === 'log' ? ('usage' as const) : ('request' as const),
+          },
+        }
+      : {}),
+  }
+}
+
+function saidByLogfire(reading: Reading): Said {
+  const events = jsonOf(reading.attributes.get('events'))
+  if (Array.isArray(events)) return saidInEventList(reading, events as readonly Json[])
+  const request = jsonOf(reading.attributes.get('request_data'))
+  const reply = jsonOf(reading.attributes.get('response_data'))
+  const input = request === undefined ? undefined : readSaidJson(reading, messagesOfRequest(request), 'input', 'user')
+  const output = reply === undefined ? undefined : readSaidJson(reading, messageOfReply(reply), 'output', 'assistant')
+  for (const key of ['request_data', 'response_data']) if (reading.attributes.has(key)) accountFor(reading, key, false)
+  return {
+    messages: [...(input?.messages ?? []), ...(output?.messages ?? [])],
+    finishReason: output?.finishReason ?? '',
+  }
+}
+
+function messagesOfRequest(request: Json): Json {
+  if (!isObject(request)) return request
+  const { system = null, instructions = null, messages = null, input = null, prompt = null } = request
+  return { system, instructions, messages, input, prompt }
+}
+
+/** `message`, the text of a stream's chunks put together, or the reply's output. */
+function messageOfReply(reply: Json): Json {
+  if (!isObject(reply)) return reply
+  const { message, combined_chunk_content: text, output } = reply
+  return message ?? text ?? output ?? null
+}
+
+/** `[{"event.name": "gen_ai.user.message", content, role, …}, {"event.name": "gen_ai.choice", message: {…}}]` */
+function saidInEventList(reading: Reading, events: readonly Json[]): Said {
+  const messages: MessageFact[] = []
+  let finishReason = ''
+  let isWhole = true
+  for (const event of events) {
+    if (!isObject(event)) continue
+    const { 'event.name': name, 'gen_ai.message.index': _index, 'gen_ai.system': _system, message, ...rest } = event
+    const isReply = name === 'gen_ai.choice' || isObject(message)
+    const role = isReply
+      ? 'assistant'
+      : String(rest.role ?? /^gen_ai\.(\w+)\.message$/.exec(String(name))?.[1] ?? 'user')
+    const toolCallId = role === 'tool' && typeof rest.id === 'string' ? { tool_call_id: rest.id } : {}
+    const said = readSaidJson(
+      reading,
+      isReply ? { role, ...(isObject(message) ? message : rest) } : { ...rest, ...toolCallId, role },
+      isReply ? 'output' : 'input',
+      role,
+    )
+    isWhole &&= said?.isWhole ?? false
+    messages.push(...(said?.messages ?? []))
+    finishReason ||= said?.finishReason ?? ''
+  }
+  accountFor(reading, 'events', isWhole)
+  return { messages, finishReason }
+}
