@@ -31,8 +31,13 @@ export function hashOf(text: string): string {
   return hash('sha256', text, 'hex').slice(0, 32)
 }
 
+/** Such a text stands in each row that shows it, and nowhere else. */
+export function isWholeInPreview(text: string): boolean {
+  return text.length <= limits.contentPreviewCharsMax
+}
+
 function previewOf(text: string): string {
-  if (text.length <= limits.contentPreviewCharsMax) return text.toWellFormed()
+  if (isWholeInPreview(text)) return text.toWellFormed()
   const cut = text.slice(0, limits.contentPreviewCharsMax)
   // Half a surrogate pair at the end would be stored as a replacement character.
   return (isHighSurrogate(cut.charCodeAt(cut.length - 1)) ? cut.slice(0, -1) : cut).toWellFormed()

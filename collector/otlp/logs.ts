@@ -239,6 +239,7 @@ function liftLog(walk: Walk, envelope: Envelope, log: LogPlaces): LiftedLog {
     spanId: idAt(walk, log.spanId),
     eventName: textAt(walk, log.eventName),
     timeUnixNano: unixNano(log.timeLow, log.timeHigh),
+    ordinal: walk.tally.records - 1,
     severity: log.severity,
     body: valueAt(walk.cursor, log.body.kind, log.body.start, log.body.end),
     attributes: attributesOf(walk, walk.scratch.record),

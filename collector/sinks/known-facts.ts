@@ -11,7 +11,13 @@ export type TraceKey = { readonly tenantId: TenantId; readonly traceId: string }
 export type TraceTimes = TraceKey & { readonly fromUnixNano: bigint; readonly toUnixNano: bigint }
 export type StoredFact = TraceKey & { readonly text: string; readonly fact: Fact }
 export type KnownKey = TraceKey & { readonly rowTable: RowTable; readonly key: string }
-export type SpanLink = TraceKey & { readonly spanId: string; readonly parentSpanId: string }
+/** A span with its parent; times are digits. */
+export type SpanLink = TraceKey & {
+  readonly spanId: string
+  readonly parentSpanId: string
+  readonly startUnixNano: string
+  readonly endUnixNano: string
+}
 
 export type KnownFacts = {
   factsOf(traces: readonly TraceTimes[]): Promise<readonly StoredFact[]>
@@ -90,7 +96,9 @@ export function openKnownFacts(
       // A user's own table may have no tenants; then its spans are the default tenant's, and ancestors cannot be told apart.
       if (target?.hasTenant !== true) return []
       return ask<SpanLink>(
-        'DISTINCT TenantId AS tenantId, TraceId AS traceId, SpanId AS spanId, ParentSpanId AS parentSpanId',
+        `TenantId AS tenantId, TraceId AS traceId, SpanId AS spanId, ParentSpanId AS parentSpanId,
+           toString(toUnixTimestamp64Nano(Timestamp)) AS startUnixNano,
+           toString(toUnixTimestamp64Nano(Timestamp) + Duration) AS endUnixNano`,
         tracesTable.name,
         traces,
         'WHERE {traces}',

@@ -8,14 +8,14 @@
 import type { ClickHouse } from '@tallylight/storage/clickhouse/client.ts'
 import type { TargetTable } from '@tallylight/storage/clickhouse/schema.ts'
 import type { RetentionClass } from '../config.ts'
-import { type Fact, linkOf } from '../genai/fact.ts'
+import type { Fact } from '../genai/fact.ts'
 import type { PriceOf } from '../genai/price.ts'
-import { resolve } from '../genai/resolve.ts'
+import { resolve } from '../genai/resolve/resolve.ts'
 import { deletionOf, linesOf, rowTables } from '../genai/row-lines.ts'
 import type { Resolved } from '../genai/rows.ts'
 import { after } from '../receive/receiver.ts'
 import type { TenantId } from '../receive/request.ts'
-import { type KnownFacts, openKnownFacts, type StoredFact, type TraceTimes } from './known-facts.ts'
+import { type KnownFacts, openKnownFacts, type SpanLink, type StoredFact, type TraceTimes } from './known-facts.ts'
 
 export type ResolverOptions = {
   readonly clickhouse: ClickHouse
@@ -116,10 +116,7 @@ export function openResolver(options: ResolverOptions): Resolver {
   }
 
   function resolveTrace(trace: Trace): Resolved {
-    return resolve([...trace.facts.values(), ...trace.links], {
-      priceOf: options.priceOf,
-      generation: trace.facts.size,
-    })
+    return resolve([...trace.facts.values(), ...trace.links], options.priceOf)
   }
 
   /** Whether there are spans between the facts that say how they hang together. */
@@ -127,9 +124,7 @@ export function openResolver(options: ResolverOptions): Resolver {
     const links = Map.groupBy(await known.linksOf(incomplete.map(timesOf)), keyOfTrace)
     for (const trace of incomplete) {
       const spansOfFacts = new Set([...trace.facts.values()].map(({ spanId }) => spanId))
-      trace.links = (links.get(keyOfTrace(trace)) ?? [])
-        .filter(({ spanId }) => !spansOfFacts.has(spanId))
-        .map(({ spanId, parentSpanId }) => linkOf(trace.tenantId, trace.traceId, spanId, parentSpanId))
+      trace.links = (links.get(keyOfTrace(trace)) ?? []).filter(({ spanId }) => !spansOfFacts.has(spanId)).map(linkFact)
     }
     return incomplete.some((trace) => trace.links.length > 0)
   }
@@ -267,4 +262,20 @@ function timesOf({ tenantId, traceId, facts }: Trace): TraceTimes {
     if (endUnixNano > toUnixNano) toUnixNano = endUnixNano
   }
   return { tenantId, traceId, fromUnixNano, toUnixNano }
+}
+
+function linkFact({ tenantId, traceId, spanId, parentSpanId, startUnixNano, endUnixNano }: SpanLink): Fact {
+  return {
+    id: 'span',
+    tenantId,
+    traceId,
+    spanId,
+    parentSpanId: parentSpanId === spanId ? '' : parentSpanId,
+    serviceName: '',
+    dialect: '',
+    startUnixNano: BigInt(startUnixNano),
+    endUnixNano: BigInt(endUnixNano),
+    scene: {},
+    says: { kind: 'link' },
+  }
 }
