@@ -81,8 +81,6 @@ export type CallSays = {
   readonly callId: string
   /** Counts from 1; 0 where the record does not say. */
   readonly attempt: number
-  /** Equal for the two records that Logfire writes of one stream: the request, and later its usage. */
-  readonly pair?: { readonly key: string; readonly role: 'request' | 'usage' }
   readonly messages: readonly MessageFact[]
 }
 
@@ -168,6 +166,12 @@ export type Fact = {
   readonly scene: Scene
   readonly failure?: Failure
   readonly says: Says
+}
+
+/** What the collector counted for the call of a span. */
+export function estimateFact(span: Fact, usage: Usage): Fact {
+  const { failure: _failure, ...fact } = span
+  return { ...fact, id: 'estimate', parentSpanId: '', dialect: '', scene: {}, says: { kind: 'estimate', usage } }
 }
 
 const version = 1

@@ -61,9 +61,7 @@ function asExpected(facts: readonly Fact[], texts: ReadonlyMap<string, string>) 
           texts,
         ),
       ),
-    toolCalls: all((rows) => rows.toolCalls)
-      .sort(byTime)
-      .map((row) => toolOf(row, texts)),
+    toolCalls: sortedTools(all((rows) => rows.toolCalls).map((row) => toolOf(row, texts))),
     agents: facts.flatMap((fact) => (fact.says.kind === 'agent' ? [fact.says.name] : [])),
     embeddings: all((rows) => rows.embeddings).map((row) => ({
       provider: row.Provider,
@@ -74,6 +72,12 @@ function asExpected(facts: readonly Fact[], texts: ReadonlyMap<string, string>) 
     })),
     healthChecks: all((rows) => rows.healthChecks).map((row) => ({ target: row.Target, ok: row.Status === 'healthy' })),
   }
+}
+
+/** Several may begin in one millisecond. */
+function sortedTools<Tool extends Readonly<Record<string, unknown>>>(tools: readonly Tool[]): readonly Tool[] {
+  const key = (tool: Tool) => JSON.stringify([tool.name, tool.arguments, tool.callId])
+  return tools.toSorted((a, b) => (key(a) < key(b) ? -1 : 1))
 }
 
 function usd(nano: bigint | null): number | null {
@@ -120,7 +124,7 @@ function toolOf(row: ToolCallRow, texts: ReadonlyMap<string, string>) {
     name: row.Name,
     status: row.Status === 'success' ? 'ok' : row.Status === 'failure' ? 'error' : row.Status,
     callId: orNull(row.CallId),
-    arguments: args === null || args === undefined ? null : JSON.parse(args),
+    ...(args === null || args === undefined ? {} : { arguments: JSON.parse(args) as unknown }),
     hasResult: row.Result !== null,
     mcpServer: orNull(row.McpServer),
     errorType: orNull(row.ErrorType),
@@ -139,7 +143,13 @@ function expectedOf(name: string): Expected {
     const { note: _note, ...rest } = one
     return rest.conversationId === '*' ? { ...rest, conversationId: expect.stringMatching(/./) as string } : rest
   }
-  return { calls: calls.map(withoutNote), toolCalls: toolCalls.map(withoutNote), embeddings, healthChecks, agents }
+  return {
+    calls: calls.map(withoutNote),
+    toolCalls: sortedTools(toolCalls.map(withoutNote)),
+    embeddings,
+    healthChecks,
+    agents,
+  }
 }
 
 function shuffled<Item>(items: readonly Item[], seed: number): Item[] {

@@ -5,7 +5,7 @@ import { firstText, textOfValue } from './attributes.ts'
 import { type ContentPolicy, hashOf, openContents } from './content.ts'
 import { type Dialect, link, type Read } from './dialects/dialect.ts'
 import { dialects } from './dialects/list.ts'
-import type { Fact } from './fact.ts'
+import type { Content, Fact, Says } from './fact.ts'
 import { failureOf } from './failure.ts'
 import { openReading, type Reading } from './reading.ts'
 import type { LiftedLog, LiftedRecord, LiftedSpan } from './record.ts'
@@ -41,7 +41,7 @@ export function factsOf(record: LiftedRecord, policy: ContentPolicy = 'full'): L
   const reading = openReading(record, contents)
   try {
     const facts = record.kind === 'span' ? factsOfSpan(reading, record) : factsOfLog(reading, record)
-    return { facts, texts: contents.texts, ...accountOf(reading, record, facts.length > 0) }
+    return { facts, texts: textsOf(facts, contents.texts), ...accountOf(reading, record, facts.length > 0) }
   } catch (error) {
     return {
       facts: [],
@@ -73,7 +73,7 @@ function withoutFailure({ failure: _failure, ...fact }: Fact): Fact {
   return fact
 }
 
-function spanFact(span: LiftedSpan, dialect: Fact['dialect'], { says, failure }: Read): Fact {
+function spanFact(span: LiftedSpan, dialect: Fact['dialect'], { says, failure, startUnixNano }: Read): Fact {
   return {
     id: 'span',
     tenantId: span.tenantId,
@@ -82,7 +82,7 @@ function spanFact(span: LiftedSpan, dialect: Fact['dialect'], { says, failure }:
     parentSpanId: span.parentSpanId === span.spanId ? '' : span.parentSpanId,
     serviceName: firstText(span.resource, 'service.name'),
     dialect,
-    startUnixNano: span.startUnixNano,
+    startUnixNano: startUnixNano ?? span.startUnixNano,
     // Clocks are set back while spans are open.
     endUnixNano: compare(span.endUnixNano, span.startUnixNano) < 0 ? span.startUnixNano : span.endUnixNano,
     scene: sceneOf(span.attributes, span.resource),
@@ -145,9 +145,29 @@ function accountOf(
   }
 }
 
+/** Texts that were only looked at are not kept. */
+function textsOf(facts: readonly Fact[], texts: ReadonlyMap<string, string>): ReadonlyMap<string, string> {
+  const kept = new Map<string, string>()
+  for (const fact of facts)
+    for (const { hash } of contentsOf(fact.says)) {
+      const text = texts.get(hash)
+      if (text !== undefined) kept.set(hash, text)
+    }
+  return kept
+}
+
+function contentsOf(says: Says): readonly Content[] {
+  if ('messages' in says) return says.messages.map((message) => message.content)
+  if (says.kind === 'tool') return [says.arguments, says.result].filter((content) => content !== undefined)
+  if (says.kind === 'turn' || says.kind === 'agent' || says.kind === 'wrapper')
+    return [says.question, says.answer].filter((content) => content !== undefined)
+  return []
+}
+
 function leftoverOf(record: LiftedRecord, understood: ContentPlaces): ContentPlaces {
   const attributes = [...record.attributes.keys()].filter(
-    (key) => isContentKey(key) && !understood.attributes.includes(key),
+    (key) =>
+      isContentKey(key) && !understood.attributes.includes(key) && textOfValue(record.attributes.get(key)) !== '',
   )
   if (record.kind === 'log') return { attributes, events: [], body: !understood.body && hasBody(record) }
   const events = record.events.flatMap((event, at) =>

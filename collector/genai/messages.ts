@@ -103,19 +103,22 @@ function isMessage(item: JsonObject): boolean {
     typeof item.role === 'string' ||
     Array.isArray(item.parts) ||
     Array.isArray(item.tool_calls) ||
+    (item.type === undefined && item.content !== undefined) ||
     (typeof item.type === 'string' && messageTypes.has(item.type) && item.content !== undefined)
   )
 }
 
-const roles: Readonly<Record<string, string>> = {
-  human: 'user',
-  humanmessage: 'user',
-  ai: 'assistant',
-  aimessage: 'assistant',
-  model: 'assistant',
-  chatbot: 'assistant',
-  function: 'tool',
-}
+const roles: ReadonlyMap<string, string> = new Map(
+  Object.entries<string>({
+    human: 'user',
+    humanmessage: 'user',
+    ai: 'assistant',
+    aimessage: 'assistant',
+    model: 'assistant',
+    chatbot: 'assistant',
+    function: 'tool',
+  }),
+)
 
 const finishKeys = ['finish_reason', 'finishReason', 'stop_reason', 'stopReason']
 const messageKeys = [
@@ -140,7 +143,7 @@ const messageKeys = [
 
 function readMessage(message: JsonObject, fallbackRole: string, sink: Sink): void {
   const said = typeof message.role === 'string' && message.role !== '' ? message.role : String(message.type ?? '')
-  const role = said === '' || said === 'message' ? fallbackRole : (roles[said.toLowerCase()] ?? said)
+  const role = said === '' || said === 'message' ? fallbackRole : (roles.get(said.toLowerCase()) ?? said)
   const from = sink.parts.length
   const callId = textOfJson(message.tool_call_id ?? message.toolCallId)
   const reasoning = textOfJson(message.reasoning_content ?? message.reasoning)
@@ -210,6 +213,8 @@ const untypedKeys = [
 ]
 
 function isPart(item: JsonObject): boolean {
+  // LangChain's generations repeat the text of the message that they hold.
+  if (isObject(item.message)) return false
   if (typeof item.type === 'string') return true
   return typeof item.text === 'string' || untypedKeys.some((key) => item[key] !== undefined)
 }

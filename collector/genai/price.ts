@@ -34,19 +34,21 @@ const listVersion = 'genai-prices 0.1.8'
 
 /** OpenTelemetry's names of providers where the list has another. Without a line here `azure.ai.*` would be priced as
  *  OpenAI's, and `x_ai` not at all. */
-const listProviders: Readonly<Record<string, string>> = {
-  'aws.bedrock': 'aws',
-  'azure.ai.inference': 'azure',
-  'azure.ai.openai': 'azure',
-  'gcp.gemini': 'google',
-  'gcp.vertex_ai': 'google',
-  'gcp.gen_ai': 'google',
-  mistral_ai: 'mistral',
-  moonshot_ai: 'moonshotai',
-  together_ai: 'together',
-  x_ai: 'x-ai',
-  'x.ai': 'x-ai',
-}
+const listProviders: ReadonlyMap<string, string> = new Map(
+  Object.entries<string>({
+    'aws.bedrock': 'aws',
+    'azure.ai.inference': 'azure',
+    'azure.ai.openai': 'azure',
+    'gcp.gemini': 'google',
+    'gcp.vertex_ai': 'google',
+    'gcp.gen_ai': 'google',
+    mistral_ai: 'mistral',
+    moonshot_ai: 'moonshotai',
+    together_ai: 'together',
+    x_ai: 'x-ai',
+    'x.ai': 'x-ai',
+  }),
+)
 
 /** What the list knows of one provider and model: the provider with this model alone, so that asking for the price of the
  *  next call does not match a name against 1,400 models again. */
@@ -95,7 +97,7 @@ function priceByOwn(price: OwnPrice, usage: PricedUsage): Priced {
 }
 
 function listProviderOf({ provider }: PricedCall): { readonly providerId?: string } {
-  return provider === undefined || provider === '' ? {} : { providerId: listProviders[provider] ?? provider }
+  return provider === undefined || provider === '' ? {} : { providerId: listProviders.get(provider) ?? provider }
 }
 
 function findListed(call: PricedCall): Listed {

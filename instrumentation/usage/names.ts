@@ -1,27 +1,29 @@
 // Providers, models and finish reasons, as the many spell them, in one spelling: OpenTelemetry's newest.
 
-const renamed: Readonly<Record<string, string>> = {
-  'az.ai.inference': 'azure.ai.inference',
-  'az.ai.openai': 'azure.ai.openai',
-  'az.ai.agents': 'azure.ai.inference',
-  azure: 'azure.ai.openai',
-  azure_openai: 'azure.ai.openai',
-  aws: 'aws.bedrock',
-  bedrock: 'aws.bedrock',
-  'amazon-bedrock': 'aws.bedrock',
-  amazon_bedrock: 'aws.bedrock',
-  vertex_ai: 'gcp.vertex_ai',
-  vertexai: 'gcp.vertex_ai',
-  gemini: 'gcp.gemini',
-  google: 'gcp.gemini',
-  google_genai: 'gcp.gemini',
-  google_vertexai: 'gcp.vertex_ai',
-  xai: 'x_ai',
-  mistral: 'mistral_ai',
-  mistralai: 'mistral_ai',
-  moonshot: 'moonshot_ai',
-  together: 'together_ai',
-}
+const renamed: ReadonlyMap<string, string> = new Map(
+  Object.entries<string>({
+    'az.ai.inference': 'azure.ai.inference',
+    'az.ai.openai': 'azure.ai.openai',
+    'az.ai.agents': 'azure.ai.inference',
+    azure: 'azure.ai.openai',
+    azure_openai: 'azure.ai.openai',
+    aws: 'aws.bedrock',
+    bedrock: 'aws.bedrock',
+    'amazon-bedrock': 'aws.bedrock',
+    amazon_bedrock: 'aws.bedrock',
+    vertex_ai: 'gcp.vertex_ai',
+    vertexai: 'gcp.vertex_ai',
+    gemini: 'gcp.gemini',
+    google: 'gcp.gemini',
+    google_genai: 'gcp.gemini',
+    google_vertexai: 'gcp.vertex_ai',
+    xai: 'x_ai',
+    mistral: 'mistral_ai',
+    mistralai: 'mistral_ai',
+    moonshot: 'moonshot_ai',
+    together: 'together_ai',
+  }),
+)
 
 /** Vercel writes `provider.api`; what stands before the dot, where the dot is not part of a name. */
 const vercelPrefixes: readonly (readonly [string, string])[] = [
@@ -79,7 +81,7 @@ const ofModels: readonly (readonly [RegExp, string])[] = [
 export function providerOf(said: string, model: string): string {
   const name = said.trim().toLowerCase()
   if (name === '' || frameworks.has(name)) return providerOfModel(model)
-  const exact = renamed[name]
+  const exact = renamed.get(name)
   if (exact !== undefined) return exact
   for (const [prefix, provider] of vercelPrefixes) if (name.startsWith(prefix) && !isOwnName(name)) return provider
   return name
@@ -96,36 +98,38 @@ export function providerOfModel(model: string): string {
   return ''
 }
 
-const finishReasons: Readonly<Record<string, string>> = {
-  stop: 'stop',
-  end_turn: 'stop',
-  endturn: 'stop',
-  stop_sequence: 'stop',
-  stopsequence: 'stop',
-  completed: 'stop',
-  complete: 'stop',
-  finish: 'stop',
-  tool_call: 'tool_call',
-  tool_calls: 'tool_call',
-  'tool-calls': 'tool_call',
-  tool_use: 'tool_call',
-  tooluse: 'tool_call',
-  function_call: 'tool_call',
-  length: 'length',
-  max_tokens: 'length',
-  maxtokens: 'length',
-  max_output_tokens: 'length',
-  content_filter: 'content_filter',
-  'content-filter': 'content_filter',
-  contentfilter: 'content_filter',
-  safety: 'content_filter',
-  refusal: 'content_filter',
-  guardrail_intervened: 'content_filter',
-  guardrailintervened: 'content_filter',
-  error: 'error',
-}
+const finishReasons: ReadonlyMap<string, string> = new Map(
+  Object.entries<string>({
+    stop: 'stop',
+    end_turn: 'stop',
+    endturn: 'stop',
+    stop_sequence: 'stop',
+    stopsequence: 'stop',
+    completed: 'stop',
+    complete: 'stop',
+    finish: 'stop',
+    tool_call: 'tool_call',
+    tool_calls: 'tool_call',
+    'tool-calls': 'tool_call',
+    tool_use: 'tool_call',
+    tooluse: 'tool_call',
+    function_call: 'tool_call',
+    length: 'length',
+    max_tokens: 'length',
+    maxtokens: 'length',
+    max_output_tokens: 'length',
+    content_filter: 'content_filter',
+    'content-filter': 'content_filter',
+    contentfilter: 'content_filter',
+    safety: 'content_filter',
+    refusal: 'content_filter',
+    guardrail_intervened: 'content_filter',
+    guardrailintervened: 'content_filter',
+    error: 'error',
+  }),
+)
 
 /** One word for what all mean; an unknown reason is kept as it came. */
 export function foldFinishReason(said: string): string {
-  return finishReasons[said.toLowerCase()] ?? said
+  return finishReasons.get(said.toLowerCase()) ?? said
 }

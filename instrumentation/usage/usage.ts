@@ -32,16 +32,18 @@ export type Counting = { readonly cache: 'inside' | 'additive'; readonly reasoni
 export const inclusive: Counting = { cache: 'inside', reasoning: 'inside' }
 
 /** How a provider's own usage object counts. Who is not named counts as OpenAI does, as OpenTelemetry demands. */
-const countingOfProviders: Readonly<Record<string, Counting>> = {
-  anthropic: { cache: 'additive', reasoning: 'inside' },
-  'aws.bedrock': { cache: 'additive', reasoning: 'inside' },
-  'gcp.gemini': { cache: 'inside', reasoning: 'additive' },
-  'gcp.vertex_ai': { cache: 'inside', reasoning: 'additive' },
-  x_ai: { cache: 'inside', reasoning: 'additive' },
-}
+const countingOfProviders: ReadonlyMap<string, Counting> = new Map(
+  Object.entries<Counting>({
+    anthropic: { cache: 'additive', reasoning: 'inside' },
+    'aws.bedrock': { cache: 'additive', reasoning: 'inside' },
+    'gcp.gemini': { cache: 'inside', reasoning: 'additive' },
+    'gcp.vertex_ai': { cache: 'inside', reasoning: 'additive' },
+    x_ai: { cache: 'inside', reasoning: 'additive' },
+  }),
+)
 
 export function countingOf(provider: string): Counting {
-  return countingOfProviders[provider] ?? inclusive
+  return countingOfProviders.get(provider) ?? inclusive
 }
 
 export type UsageRead =

@@ -7,6 +7,8 @@ import type { LiftedLog, LiftedSpan } from '../record.ts'
 export type Read = {
   readonly says: Says
   readonly failure?: Failure | undefined
+  /** Where the span's own start is not that of the operation. */
+  readonly startUnixNano?: bigint
   /** What the same span says beside its main matter. */
   readonly besides?: readonly Says[]
 }

@@ -10,15 +10,17 @@ import type { LiftedSpan } from '../record.ts'
 import type { Dialect, Read } from './dialect.ts'
 import { kindOf, type OperationKind, operationOf, readOtel } from './otel.ts'
 
-const kinds: Readonly<Record<string, OperationKind>> = {
-  llm: 'call',
-  embedding: 'embedding',
-  tool: 'tool',
-  chain: 'wrapper',
-  parser: 'link',
-  prompt: 'link',
-  retriever: 'link',
-}
+const kinds: ReadonlyMap<string, OperationKind> = new Map(
+  Object.entries<OperationKind>({
+    llm: 'call',
+    embedding: 'embedding',
+    tool: 'tool',
+    chain: 'wrapper',
+    parser: 'link',
+    prompt: 'link',
+    retriever: 'link',
+  }),
+)
 
 export const langsmith: Dialect = {
   name: 'langsmith',
@@ -28,7 +30,7 @@ export const langsmith: Dialect = {
 
 function readSpan(reading: Reading, span: LiftedSpan): Read {
   const { attributes } = span
-  const kind = kinds[firstText(attributes, 'langsmith.span.kind')] ?? kindOf(operationOf(span))
+  const kind = kinds.get(firstText(attributes, 'langsmith.span.kind')) ?? kindOf(operationOf(span))
   const isTool = kind === 'tool'
   const model = firstText(attributes, 'gen_ai.response.model', 'gen_ai.request.model')
   const provider = providerOf(firstText(attributes, 'langsmith.metadata.ls_provider', 'gen_ai.system'), model)

@@ -93,17 +93,19 @@ function withParsedContent(message: Json): Json {
     : message
 }
 
-const rolesOfEvents: Readonly<Record<string, string>> = {
-  'gen_ai.system.message': 'system',
-  'gen_ai.user.message': 'user',
-  'gen_ai.assistant.message': 'assistant',
-  'gen_ai.tool.message': 'tool',
-}
+const rolesOfEvents: ReadonlyMap<string, string> = new Map(
+  Object.entries<string>({
+    'gen_ai.system.message': 'system',
+    'gen_ai.user.message': 'user',
+    'gen_ai.assistant.message': 'assistant',
+    'gen_ai.tool.message': 'tool',
+  }),
+)
 
 export const detailsEvent = 'gen_ai.client.inference.operation.details'
 
 export function roleOfEvent(name: string): string | undefined {
-  return rolesOfEvents[name]
+  return rolesOfEvents.get(name)
 }
 
 /** Events come in the order in which they were added, and in it are the conversation. */
@@ -135,7 +137,7 @@ function saidInEvent(reading: Reading, event: LiftedEvent): (Said & { readonly i
   if (event.name === 'gen_ai.content.prompt') return readSaid(reading, attributes.get('gen_ai.prompt'), 'input', 'user')
   if (event.name === 'gen_ai.content.completion')
     return readSaid(reading, attributes.get('gen_ai.completion'), 'output', 'assistant')
-  const role = rolesOfEvents[event.name]
+  const role = rolesOfEvents.get(event.name)
   if (event.name !== 'gen_ai.choice' && role === undefined) return undefined
   const direction = role === undefined ? 'output' : 'input'
   const message = messageOfEvent(event, role ?? 'assistant')

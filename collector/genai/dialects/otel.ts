@@ -23,24 +23,26 @@ export const otel: Dialect = {
 
 export type OperationKind = 'call' | 'embedding' | 'tool' | 'agent' | 'wrapper' | 'link'
 
-const kinds: Readonly<Record<string, OperationKind>> = {
-  chat: 'call',
-  text_completion: 'call',
-  completion: 'call',
-  generate_content: 'call',
-  // Azure's agents run on the server: the run is the only span that is metered.
-  process_thread_run: 'call',
-  embeddings: 'embedding',
-  embedding: 'embedding',
-  execute_tool: 'tool',
-  invoke_agent: 'agent',
-  invoke_workflow: 'wrapper',
-  agent_step: 'wrapper',
-  plan: 'wrapper',
-}
+const kinds: ReadonlyMap<string, OperationKind> = new Map(
+  Object.entries<OperationKind>({
+    chat: 'call',
+    text_completion: 'call',
+    completion: 'call',
+    generate_content: 'call',
+    // Azure's agents run on the server: the run is the only span that is metered.
+    process_thread_run: 'call',
+    embeddings: 'embedding',
+    embedding: 'embedding',
+    execute_tool: 'tool',
+    invoke_agent: 'agent',
+    invoke_workflow: 'wrapper',
+    agent_step: 'wrapper',
+    plan: 'wrapper',
+  }),
+)
 
 export function kindOf(operation: string): OperationKind {
-  return kinds[operation] ?? 'link'
+  return kinds.get(operation) ?? 'link'
 }
 
 /** Before 1.27 there was no operation: the type of request says it, or the first word of the span's name. */
@@ -49,7 +51,7 @@ export function operationOf(span: LiftedSpan): string {
   if (said !== '') return said
   if (!speaksOfModels(span.attributes)) return ''
   const word = /^[a-z_]+/.exec(span.name)?.[0] ?? ''
-  if (kinds[word] !== undefined) return word
+  if (kinds.get(word) !== undefined) return word
   return firstValue(span.attributes, 'gen_ai.usage.input_tokens', 'gen_ai.usage.prompt_tokens') === undefined
     ? ''
     : 'chat'
@@ -241,5 +243,5 @@ function readAgent(reading: Reading, span: LiftedSpan, kind: 'agent' | 'wrapper'
 
 function withoutOperation(name: string): string {
   const [word = '', ...rest] = name.split(' ')
-  return kinds[word] !== undefined && rest.length > 0 ? rest.join(' ') : name
+  return kinds.get(word) !== undefined && rest.length > 0 ? rest.join(' ') : name
 }

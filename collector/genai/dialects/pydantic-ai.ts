@@ -1,12 +1,13 @@
 // Pydantic AI and Logfire. Pydantic AI is OpenTelemetry with older names for a tool's content and, in its first version, the
 // messages as a JSON list of events. Logfire's own instrumentation keeps request and reply as JSON, and writes a stream as a
 // span without usage and a later one, of no length, with it.
-import { firstText, isObject, type Json, jsonOf } from '../attributes.ts'
-import { hashOf } from '../content.ts'
+import { foldFinishReason } from '@tallylight/instrumentation/usage/names.ts'
+import { durationNano, firstText, isObject, type Json, type JsonObject, jsonOf } from '../attributes.ts'
+import { recoveredUsage } from '../counts.ts'
 import type { CallSays, MessageFact } from '../fact.ts'
-import { accountFor, contentIn, type Reading, readSaidJson, type Said } from '../reading.ts'
+import { accountFor, contentIn, type Reading, readSaidJson, type Said, settleUsage } from '../reading.ts'
 import type { LiftedSpan } from '../record.ts'
-import type { Dialect, Read } from './dialect.ts'
+import { type Dialect, link, type Read } from './dialect.ts'
 import { kindOf, type OperationKind, operationOf, readOtel } from './otel.ts'
 
 export const pydanticAi: Dialect = {
@@ -31,8 +32,19 @@ function readSpan(reading: Reading, span: LiftedSpan): Read | undefined {
       result: contentIn(reading, 'gen_ai.tool.call.result', 'tool_response'),
     })
   if (kind !== 'call') return readOtel(reading, span, { kind })
+  const request = jsonOf(span.attributes.get('request_data'))
+  const asked = isObject(request) ? request : {}
   const read = readOtel(reading, span, { kind })
-  return read.says.kind === 'call' ? { ...read, says: completeCall(reading, span, read.says, spanType) } : read
+  if (read.says.kind !== 'call') return read
+  // The request of a stream: what was used and said comes later, in a record of its own that repeats the request.
+  if (asked.stream === true && spanType === 'span' && read.failure === undefined) return { ...read, says: link }
+  return { ...read, ...startOfStream(span, spanType), says: completeCall(reading, read.says, asked, spanType) }
+}
+
+/** The record of a stream has no length, and its duration as a number of seconds. */
+function startOfStream(span: LiftedSpan, spanType: string): Pick<Read, 'startUnixNano'> {
+  const nano = durationNano(span.attributes.get('duration'), 1e9)
+  return spanType === 'log' && nano !== undefined ? { startUnixNano: span.startUnixNano - BigInt(nano) } : {}
 }
 
 /** Older spans have no operation: an agent then has a name, a call its request. */
@@ -45,28 +57,22 @@ function kindOfSpan(span: LiftedSpan): OperationKind {
   return /embedding/i.test(span.name) ? 'embedding' : 'call'
 }
 
-function completeCall(reading: Reading, span: LiftedSpan, call: CallSays, spanType: string): CallSays {
-  const { attributes } = span
-  const request = jsonOf(attributes.get('request_data'))
-  const asked = isObject(request) ? request : {}
+function completeCall(reading: Reading, call: CallSays, asked: JsonObject, spanType: string): CallSays {
   const model = typeof asked.model === 'string' ? asked.model : ''
   const said = call.messages.length > 0 ? { messages: call.messages, finishReason: '' } : saidByLogfire(reading)
-  const isStreaming = call.isStreaming || asked.stream === true || spanType === 'log'
+  const reply = jsonOf(reading.attributes.get('response_data'))
+  const counted =
+    call.usageSource === 'none' && reading.account.absurdUsage === 0
+      ? settleUsage(reading, { kind: 'none' }, recoveredUsage(reply, call.provider))
+      : {}
   return {
     ...call,
+    ...counted,
     requestModel: call.requestModel || model,
     model: call.model || model,
-    isStreaming,
-    finishReason: call.finishReason || said.finishReason,
+    isStreaming: call.isStreaming || spanType === 'log',
+    finishReason: call.finishReason || foldFinishReason(said.finishReason),
     messages: said.messages,
-    ...(isStreaming && request !== undefined
-      ? {
-          pair: {
-            key: hashOf(JSON.stringify(request)),
-            role: spanType === 'log' ? ('usage' as const) : ('request' as const),
-          },
-        }
-      : {}),
   }
 }
 

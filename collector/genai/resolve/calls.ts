@@ -1,6 +1,6 @@
 // Which spans are calls, and which only repeat one. Two records are one call when one stands inside the other with no tool
-// between (the innermost meters), when provider and response id are equal and their times overlap, or when they are the two
-// halves of one stream of Logfire's. Everything that a call's records know beside the numbers is put together.
+// between (the innermost meters), or when provider and response id are equal and their times overlap. What a call's records
+// know beside the numbers is put together.
 import { isConsistent, isEmpty, type Usage, type UsageSource } from '@tallylight/instrumentation/usage/usage.ts'
 import type { CallSays, Failure, MessageFact } from '../fact.ts'
 import type { NanoUsd, PriceOf } from '../price.ts'
@@ -87,15 +87,10 @@ function groupLeaves(leaves: readonly Node[]): readonly (readonly Node[])[] {
     return at
   }
   const join = (a: Node, b: Node) => rootOf.set(find(b), find(a))
-  for (const same of groupsBy(leaves, responseKey)) joinOverlapping(same, join)
-  for (const same of groupsBy(leaves, (leaf) => saysOf(leaf).pair?.key ?? '')) joinPairs(same, join)
+  const sameResponse = Map.groupBy(leaves, responseKey)
+  sameResponse.delete('')
+  for (const same of sameResponse.values()) joinOverlapping(same, join)
   return [...Map.groupBy(leaves, find).values()]
-}
-
-function groupsBy(leaves: readonly Node[], keyOf: (leaf: Node) => string): readonly (readonly Node[])[] {
-  const groups = Map.groupBy(leaves, keyOf)
-  groups.delete('')
-  return [...groups.values()].filter((group) => group.length > 1)
 }
 
 function responseKey(leaf: Node): string {
@@ -109,18 +104,6 @@ function joinOverlapping(leaves: readonly Node[], join: (a: Node, b: Node) => vo
   for (const leaf of leaves.slice(1)) {
     if (startOf(leaf) < endOf(last)) join(last, leaf)
     if (endOf(leaf) > endOf(last)) last = leaf
-  }
-}
-
-/** Each record of usage belongs to the latest request before it that has none yet. */
-function joinPairs(leaves: readonly Node[], join: (a: Node, b: Node) => void): void {
-  const open: Node[] = []
-  for (const leaf of leaves) {
-    if (saysOf(leaf).pair?.role === 'request') open.push(leaf)
-    else {
-      const request = open.pop()
-      if (request !== undefined) join(request, leaf)
-    }
   }
 }
 
@@ -172,11 +155,10 @@ function callOf(group: readonly Node[], leavesInside: ReadonlyMap<Node, number>)
   }
 }
 
-/** Of several innermost records the one whose numbers are best is the call; a request comes before its record of usage. */
+/** Of several innermost records the one whose numbers are best is the call. */
 function byTrust(a: Node, b: Node): number {
-  const pairRank = (node: Node) => (saysOf(node).pair?.role === 'usage' ? 1 : 0)
   const rank = (node: Node) => sourceRanks[saysOf(node).usageSource]
-  return pairRank(a) - pairRank(b) || rank(a) - rank(b) || byStart(a, b)
+  return rank(a) - rank(b) || byStart(a, b)
 }
 
 /** The innermost that knows any; what the collector counted itself fills what nobody knows. */
@@ -234,10 +216,12 @@ function messagesOfNode(node: Node): Messages {
   }
 }
 
-const roleRanks: Readonly<Record<string, number>> = { system: 0, developer: 0, user: 1, assistant: 2, tool: 3 }
+const roleRanks: ReadonlyMap<string, number> = new Map(
+  Object.entries<number>({ system: 0, developer: 0, user: 1, assistant: 2, tool: 3 }),
+)
 
 function roleRank(messages: readonly MessageFact[]): number {
-  return roleRanks[messages[0]?.role ?? ''] ?? 4
+  return roleRanks.get(messages[0]?.role ?? '') ?? 4
 }
 
 function longest<Item>(lists: readonly (readonly Item[])[]): readonly Item[] {

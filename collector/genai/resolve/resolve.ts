@@ -8,7 +8,7 @@ import { type Call, costOf, findCalls } from './calls.ts'
 import { auditRows, errorRows, healthRows } from './events.ts'
 import { findToolCalls, type ToolCall } from './tools.ts'
 import { byStart, type Node, openTrace, startOf, type Trace, turnIdOf } from './trace.ts'
-import { isTurn, possibleTurnIds, type TurnParts, turnRow } from './turns.ts'
+import { findAroundTurns, isTurn, possibleTurnIds, type TurnParts, turnRow } from './turns.ts'
 
 /** All facts must be of one tenant and trace. Facts without a trace are resolved one by one. */
 export function resolve(facts: Iterable<Fact>, priceOf: PriceOf): Resolved {
@@ -156,10 +156,11 @@ function turnRows(
 ): { readonly rows: readonly TurnRow[]; readonly gone: readonly Gone[] } {
   const callsOf = Map.groupBy(calls, ({ call }) => turnIdOf(call.node))
   const toolsOf = Map.groupBy(toolCalls.toSorted(byNode), (tool) => turnIdOf(tool.node))
+  const aroundTurns = findAroundTurns(trace)
   const rows: TurnRow[] = []
   for (const [turnId, nodes] of Map.groupBy(trace.nodes, turnIdOf)) {
     const parts = { nodes, calls: callsOf.get(turnId) ?? [], toolCalls: toolsOf.get(turnId) ?? [] }
-    if (isTurn(parts)) rows.push(turnRow(trace, turnId, parts, generation))
+    if (isTurn(parts, aroundTurns)) rows.push(turnRow(trace, turnId, parts, generation))
   }
   const real = new Set(rows.map((row) => row.TurnId))
   const gone = [...possibleTurnIds(trace)].filter((turnId) => !real.has(turnId))

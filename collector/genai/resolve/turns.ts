@@ -14,15 +14,23 @@ export type TurnParts = {
   readonly toolCalls: readonly ToolCall[]
 }
 
-/** A trace of embeddings, of pings or of links alone is no turn. */
-export function isTurn({ nodes, calls, toolCalls }: TurnParts): boolean {
+/** A trace of embeddings, of pings or of links alone is no turn, nor is an agent whose work was all done in our turns. */
+export function isTurn({ nodes, calls, toolCalls }: TurnParts, aroundTurns: ReadonlySet<Node>): boolean {
   if (calls.length > 0 || toolCalls.length > 0) return true
-  return nodes.some((node) => node.turn === node && !node.isProbe && isTurnByItself(node))
+  return nodes.some((node) => node.turn === node && !node.isProbe && !aroundTurns.has(node) && isTurnByItself(node))
 }
 
 function isTurnByItself(node: Node): boolean {
   const kind = node.span?.says.kind
   return kind === 'turn' || kind === 'agent'
+}
+
+/** Agents and wrappers that one of our turn spans stands in. */
+export function findAroundTurns(trace: Trace): ReadonlySet<Node> {
+  const around = new Set<Node>()
+  for (const node of trace.nodes)
+    if (node.turn === node && node.parent?.turn !== undefined) around.add(node.parent.turn)
+  return around
 }
 
 export function turnRow(trace: Trace, turnId: string, parts: TurnParts, generation: number): TurnRow {

@@ -1,0 +1,605 @@
+// What the recordings do not show: dialects that none of them is of, older and newer forms, and bad input.
+import { readdirSync } from 'node:fs'
+import { expect, test } from 'vitest'
+import { type Random, seededRandom } from '../../../test/random.ts'
+import type { Fact, Says } from '../fact.ts'
+import { factsOf, type Lifted } from '../lift.ts'
+import { openPrices } from '../price.ts'
+import type { AnyValue, LiftedRecord, LiftedSpan } from '../record.ts'
+import { resolve } from '../resolve/resolve.ts'
+import type { Resolved } from '../rows.ts'
+import { isSpeakingEvent, isSpeakingKey, isSpeakingValue, isValuedKey } from '../speaks.ts'
+import { fixtures, readJson, recordsOf, type SpanSketch, sketchLog, sketchSpan } from '../testing.ts'
+
+const priceOf = openPrices([])
+
+function lift(sketch: SpanSketch): Lifted {
+  return factsOf(sketchSpan(sketch))
+}
+
+function rowsOf(...sketches: readonly SpanSketch[]): Resolved {
+  return resolve(
+    sketches.flatMap((sketch) => lift(sketch).facts),
+    priceOf,
+  )
+}
+
+function says(sketch: SpanSketch): Says | undefined {
+  return lift(sketch).facts[0]?.says
+}
+
+const chat = { 'gen_ai.operation.name': 'chat', 'gen_ai.request.model': 'gpt-4o-mini', 'gen_ai.system': 'openai' }
+
+function messagesOf(sketch: SpanSketch): string[][] {
+  const { facts, texts } = lift(sketch)
+  const said = facts[0]?.says
+  return said?.kind === 'call'
+    ? said.messages.map(({ direction, role, type, content }) => [direction, role, type, texts.get(content.hash) ?? ''])
+    : []
+}
+
+test('langsmith: the kind of run counts, the provider is not the guessed one, and OK with an exception is a failure', () => {
+  const scope = { name: 'langsmith', version: '0.10.5' }
+  const exception = {
+    name: 'exception',
+    timeUnixNano: 0n,
+    attributes: new Map([
+      ['exception.type', 'Error'],
+      ['exception.message', '429'],
+    ]),
+  }
+  const { llmCalls } = rowsOf({
+    scope,
+    status: 'ok',
+    events: [exception],
+    attributes: {
+      ...chat,
+      'langsmith.span.kind': 'llm',
+      'gen_ai.system': 'langchain',
+      'gen_ai.request.model': 'o4-mini',
+    },
+  })
+  expect(llmCalls).toMatchObject([{ Provider: 'openai', ErrorType: 'Error', UsageSource: 'none' }])
+  expect(says({ scope, attributes: { 'langsmith.span.kind': 'prompt', 'gen_ai.operation.name': 'chat' } })?.kind).toBe(
+    'link',
+  )
+  expect(
+    says({ scope, attributes: { 'langsmith.span.kind': 'retriever', 'gen_ai.operation.name': 'embeddings' } })?.kind,
+  ).toBe('link')
+})
+
+test('langsmith: usage with its details, conversation from metadata and never from the project, content whole', () => {
+  const sketch: SpanSketch = {
+    scope: { name: 'langsmith', version: '0.10.5' },
+    attributes: {
+      'langsmith.span.kind': 'llm',
+      'gen_ai.operation.name': 'chat',
+      'gen_ai.system': 'langchain',
+      'gen_ai.request.model': 'o4-mini',
+      'gen_ai.response.model': 'o4-mini-2025-04-16',
+      'gen_ai.usage.input_tokens': 1200,
+      'gen_ai.usage.output_tokens': 300,
+      'langsmith.usage_metadata':
+        '{"input_tokens":1200,"output_tokens":300,"total_tokens":1500,"input_token_details":{"cache_read":1024},"output_token_details":{"reasoning":192}}',
+      'gen_ai.response.finish_reasons': 'stop, stop',
+      'langsmith.trace.session_id': 'project',
+      'langsmith.metadata.thread_id': 'thread-1',
+      'langsmith.metadata.user_id': 'u',
+      'gen_ai.prompt': '{"model":"o4-mini","messages":[{"role":"user","content":"Where?"}]}',
+      'gen_ai.completion':
+        '{"id":"x","choices":[{"index":0,"message":{"role":"assistant","content":"Here."},"finish_reason":"stop"}]}',
+    },
+  }
+  expect(rowsOf(sketch).llmCalls).toMatchObject([
+    {
+      InputTokens: 1200,
+      CacheReadTokens: 1024,
+      CacheWriteTokens: null,
+      OutputTokens: 300,
+      ReasoningTokens: 192,
+      FinishReason: 'stop',
+      ConversationId: 'thread-1',
+      UserId: 'u',
+      CostNanoUsd: 1_795_200n,
+    },
+  ])
+  expect(messagesOf(sketch)).toEqual([
+    ['input', 'user', 'text', 'Where?'],
+    ['output', 'assistant', 'text', 'Here.'],
+  ])
+})
+
+test('langsmith: LangChain’s serialized messages and generations are messages', () => {
+  const of = (kind: string, kwargs: object) => ({
+    lc: 1,
+    type: 'constructor',
+    id: ['langchain', 'schema', kind],
+    kwargs,
+  })
+  const call = of('AIMessage', { content: '', tool_calls: [{ name: 'search', args: { q: 'x' }, id: 'c1' }] })
+  expect(
+    messagesOf({
+      scope: { name: 'langsmith', version: '' },
+      attributes: {
+        ...chat,
+        'langsmith.span.kind': 'llm',
+        'gen_ai.prompt': JSON.stringify({ messages: [[of('HumanMessage', { content: 'find x' })]] }),
+        'gen_ai.completion': JSON.stringify({ generations: [[{ text: '', message: call }]] }),
+      },
+    }),
+  ).toEqual([
+    ['input', 'user', 'text', 'find x'],
+    ['output', 'assistant', 'tool_call', '{"id":"c1","name":"search","arguments":{"q":"x"}}'],
+  ])
+})
+
+test('azure: messages are JSON in events, the type of an error is not "undefined", a run on the server is the call', () => {
+  const event = (name: string, content: object) => ({
+    name,
+    timeUnixNano: 0n,
+    attributes: new Map([['gen_ai.event.content', JSON.stringify(content)]]),
+  })
+  const scope = { name: '@azure/ai-inference-rest', version: '1.0.0-beta.6' }
+  const sketch: SpanSketch = {
+    scope,
+    attributes: {
+      ...chat,
+      'gen_ai.system': 'az.ai.inference',
+      'gen_ai.response.finish_reasons': 'stop',
+      'gen_ai.usage.input_tokens': 42,
+      'gen_ai.usage.output_tokens': 9,
+    },
+    events: [
+      event('gen_ai.user.message', { role: 'user', content: 'Where?' }),
+      event('gen_ai.choice', { message: { content: 'Here.' }, finish_reason: 'stop', index: 0 }),
+    ],
+  }
+  expect(rowsOf(sketch).llmCalls).toMatchObject([
+    { Provider: 'azure.ai.inference', FinishReason: 'stop', CostNanoUsd: 11_700n },
+  ])
+  expect(messagesOf(sketch)).toEqual([
+    ['input', 'user', 'text', 'Where?'],
+    ['output', 'assistant', 'text', 'Here.'],
+  ])
+  expect(lift(sketch).understood.events).toEqual([0, 1])
+  const failed: SpanSketch = { scope, status: 'error', attributes: { ...chat, 'error.type': 'undefined' } }
+  expect(rowsOf(failed).llmCalls).toMatchObject([{ ErrorType: 'unknown' }])
+  const run = {
+    'gen_ai.operation.name': 'process_thread_run',
+    'gen_ai.system': 'az.ai.agents',
+    'gen_ai.thread.id': 't',
+  }
+  const counts = { 'gen_ai.usage.input_tokens': 2220, 'gen_ai.usage.output_tokens': 194 }
+  expect(rowsOf({ attributes: { ...run, ...counts } }).llmCalls).toMatchObject([
+    { InputTokens: 2220, ConversationId: 't' },
+  ])
+})
+
+test('logfire: a stream is counted once, from the record that has its usage, in whichever trace that is', () => {
+  const scope = { name: 'logfire.openai', version: '4.41.0' }
+  const request = {
+    ...chat,
+    request_data: '{"model":"gpt-4o-mini","stream":true,"messages":[{"role":"user","content":"Where?"}]}',
+  }
+  expect(rowsOf({ scope, attributes: { ...request, 'logfire.span_type': 'span' } }).llmCalls).toEqual([])
+  const end = 1_795_000_009_000_000_000n
+  const { llmCalls } = rowsOf({
+    scope,
+    startUnixNano: end,
+    endUnixNano: end,
+    attributes: {
+      ...request,
+      'logfire.span_type': 'log',
+      duration: 2.5,
+      'gen_ai.usage.input_tokens': 42,
+      'gen_ai.usage.output_tokens': 9,
+      response_data: '{"combined_chunk_content":"Here.","chunk_count":3}',
+    },
+  })
+  expect(llmCalls).toMatchObject([{ InputTokens: 42, DurationNano: 2_500_000_000n }])
+  expect(lift({ scope, attributes: { ...request, 'logfire.span_type': 'pending_span' } }).facts).toEqual([])
+})
+
+test('pydantic-ai: messages as a list of events, older names of agents and tools', () => {
+  const scope = { name: 'pydantic-ai', version: '0.4' }
+  const events = [
+    { 'event.name': 'gen_ai.user.message', content: 'Where?', role: 'user', 'gen_ai.message.index': 0 },
+    { 'event.name': 'gen_ai.choice', index: 0, message: { role: 'assistant', content: 'Here.' } },
+  ]
+  expect(messagesOf({ scope, attributes: { ...chat, events: JSON.stringify(events) } })).toEqual([
+    ['input', 'user', 'text', 'Where?'],
+    ['output', 'assistant', 'text', 'Here.'],
+  ])
+  expect(says({ scope, name: 'agent run', attributes: { agent_name: 'a', model_name: 'm' } })).toMatchObject({
+    kind: 'agent',
+    name: 'a',
+  })
+})
+
+test.each([
+  ['@traceloop/instrumentation-anthropic', '0.27.0', 5000, 'raw'],
+  ['@traceloop/instrumentation-anthropic', '0.28.1', 5000, 'inclusive'],
+  ['opentelemetry.instrumentation.anthropic', '0.62.1', 5000, 'inclusive'],
+  ['@openlit/instrumentation-anthropic', '1.0.0', 5000, 'raw'],
+  ['strands-agents', '', 5000, 'raw'],
+  ['some-other', '1.0.0', 5000, 'inclusive'],
+  // Cached tokens that exceed the input prove themselves.
+  ['some-other', '1.0.0', 100, 'raw'],
+] as const)('counts: %s %s with %i tokens of input beside 2300 cached is %s', (name, version, input, counting) => {
+  const { llmCalls } = rowsOf({
+    scope: { name, version },
+    attributes: {
+      ...chat,
+      'gen_ai.system': name === 'strands-agents' ? 'strands-agents' : 'anthropic',
+      'gen_ai.request.model': 'claude-sonnet-4-5',
+      'gen_ai.usage.input_tokens': input,
+      'gen_ai.usage.output_tokens': 50,
+      'gen_ai.usage.cache_read.input_tokens': 2000,
+      'gen_ai.usage.cache_creation.input_tokens': 300,
+    },
+  })
+  expect(llmCalls).toMatchObject([{ InputTokens: counting === 'raw' ? input + 2300 : input, UsageSource: 'provider' }])
+})
+
+test('counts: an input that hides its cache is a lower bound', () => {
+  const { llmCalls } = rowsOf({
+    scope: { name: '@traceloop/instrumentation-anthropic', version: '0.14.6' },
+    attributes: {
+      'llm.request.type': 'chat',
+      'gen_ai.system': 'Anthropic',
+      'gen_ai.request.model': 'claude-sonnet-4-5',
+      'gen_ai.usage.prompt_tokens': 100,
+      'gen_ai.usage.completion_tokens': 50,
+      'gen_ai.prompt.0.role': 'user',
+      'gen_ai.prompt.0.content': '[{"type":"text","text":"Where?"}]',
+    },
+  })
+  expect(llmCalls).toMatchObject([
+    { Provider: 'anthropic', InputTokens: 100, CacheReadTokens: null, UsageSource: 'partial' },
+  ])
+})
+
+test.each([
+  ['a negative', -1],
+  ['beyond 2^53', 2n ** 60n],
+  ['NaN', Number.NaN],
+  ['a fraction', 1.5],
+  ['a text', '42'],
+  ['a boolean', true],
+] as const)('counts: %s count makes the usage of its record none, and is counted', (_case, count: AnyValue) => {
+  const sketch: SpanSketch = {
+    attributes: { ...chat, 'gen_ai.usage.input_tokens': count, 'gen_ai.usage.output_tokens': 9 },
+  }
+  expect(lift(sketch).absurdUsage).toBe(1)
+  expect(rowsOf(sketch).llmCalls).toMatchObject([
+    { UsageSource: 'none', InputTokens: null, OutputTokens: null, CostNanoUsd: null },
+  ])
+})
+
+test('counts: parts that exceed their whole are kept, and not priced', () => {
+  const { llmCalls } = rowsOf({
+    attributes: {
+      ...chat,
+      'gen_ai.usage.output_tokens': 5,
+      'gen_ai.usage.input_tokens': 9,
+      'gen_ai.usage.total_tokens': 14,
+      'gen_ai.usage.cache_read.input_tokens': 3,
+    },
+  })
+  expect(llmCalls).toMatchObject([{ InputTokens: 9, CacheReadTokens: 3 }])
+})
+
+test('messages: text that should be JSON and is none is kept as it came, and marked', () => {
+  const broken = '[{"role":"user","parts":[{"type":"te'
+  const { understood, malformed } = lift({ attributes: { ...chat, 'gen_ai.input.messages': broken } })
+  expect(messagesOf({ attributes: { ...chat, 'gen_ai.input.messages': broken } })).toEqual([
+    ['input', 'user', 'malformed', broken],
+  ])
+  expect({ understood: understood.attributes, malformed }).toEqual({
+    understood: ['gen_ai.input.messages'],
+    malformed: 1,
+  })
+})
+
+test('messages: nested deeper than anything can write again is kept as text', () => {
+  const deep = `${'['.repeat(200_000)}${']'.repeat(200_000)}`
+  const lifted = lift({
+    attributes: {
+      ...chat,
+      'gen_ai.input.messages': deep,
+      'gen_ai.usage.input_tokens': 5,
+      'gen_ai.usage.output_tokens': 1,
+    },
+  })
+  expect(lifted.broken).toBeUndefined()
+  expect(lifted.facts[0]?.says).toMatchObject({ kind: 'call', usage: { inputTokens: 5 } })
+})
+
+test('messages: 2 MiB go through byte for byte', () => {
+  const text = 'é\u0000"\\\n漢'.repeat(220_000)
+  const said = messagesOf({
+    attributes: { ...chat, 'gen_ai.input.messages': JSON.stringify([{ role: 'user', content: text }]) },
+  })
+  expect(said[0]?.[3] === text).toBe(true)
+})
+
+test.each([
+  [
+    'OpenAI chat',
+    [
+      {
+        role: 'assistant',
+        content: null,
+        tool_calls: [{ id: 'c', type: 'function', function: { name: 'f', arguments: '{"a":1}' } }],
+      },
+    ],
+    [['assistant', 'tool_call', '{"id":"c","name":"f","arguments":"{\\"a\\":1}"}']],
+  ],
+  [
+    'OpenAI’s result',
+    [{ role: 'tool', tool_call_id: 'c', content: 'sunny' }],
+    [['tool', 'tool_call_response', '{"id":"c","response":"sunny"}']],
+  ],
+  [
+    'OpenAI Responses',
+    [
+      { type: 'function_call', call_id: 'c', name: 'f', arguments: '{}' },
+      { type: 'function_call_output', call_id: 'c', output: 'ok' },
+    ],
+    [
+      ['user', 'tool_call', '{"id":"c","name":"f","arguments":"{}"}'],
+      ['user', 'tool_call_response', '{"id":"c","response":"ok"}'],
+    ],
+  ],
+  [
+    'Anthropic',
+    [
+      {
+        role: 'assistant',
+        content: [
+          { type: 'thinking', thinking: 'hm' },
+          { type: 'tool_use', id: 'c', name: 'f', input: { a: 1 } },
+        ],
+      },
+    ],
+    [
+      ['assistant', 'reasoning', 'hm'],
+      ['assistant', 'tool_call', '{"id":"c","name":"f","arguments":{"a":1}}'],
+    ],
+  ],
+  [
+    'Anthropic’s result',
+    [{ role: 'user', content: [{ type: 'tool_result', tool_use_id: 'c', content: 'ok' }] }],
+    [['user', 'tool_call_response', '{"id":"c","response":"ok"}']],
+  ],
+  [
+    'Bedrock',
+    [{ role: 'assistant', content: [{ text: 'a' }, { toolUse: { toolUseId: 'c', name: 'f', input: {} } }] }],
+    [
+      ['assistant', 'text', 'a'],
+      ['assistant', 'tool_call', '{"id":"c","name":"f","arguments":{}}'],
+    ],
+  ],
+  [
+    'Gemini',
+    { contents: [{ role: 'model', parts: [{ text: 'a' }, { functionCall: { name: 'f', args: { a: 1 } } }] }] },
+    [
+      ['assistant', 'text', 'a'],
+      ['assistant', 'tool_call', '{"name":"f","arguments":{"a":1}}'],
+    ],
+  ],
+  [
+    'the AI SDK',
+    [{ role: 'assistant', content: [{ type: 'tool-call', toolCallId: 'c', toolName: 'f', input: { a: 1 } }] }],
+    [['assistant', 'tool_call', '{"id":"c","name":"f","arguments":{"a":1}}']],
+  ],
+  [
+    'media',
+    [{ role: 'user', parts: [{ type: 'blob', modality: 'image', content: 'AAAA' }] }],
+    [['user', 'json', '{"type":"blob","modality":"image","content":"AAAA"}']],
+  ],
+  ['a plain text', 'hello', [['user', 'text', 'hello']]],
+] as const)('messages: %s is read', (_form, value, expected) => {
+  const text = typeof value === 'string' ? value : JSON.stringify(value)
+  const said = messagesOf({ attributes: { ...chat, 'gen_ai.input.messages': text } })
+  expect(said.map(([_direction, ...rest]) => rest)).toEqual(expected)
+})
+
+test('messages: what a message says beyond what rows hold keeps its attribute in the raw span', () => {
+  const named = JSON.stringify([{ role: 'user', name: 'Bob', parts: [{ type: 'text', content: 'hi' }] }])
+  const { understood, leftover } = lift({ attributes: { ...chat, 'gen_ai.input.messages': named } })
+  expect([understood.attributes, leftover.attributes]).toEqual([[], ['gen_ai.input.messages']])
+})
+
+test('content: a tenant of metadata only keeps sizes, and nothing made of the text', () => {
+  const { facts, texts } = factsOf(
+    sketchSpan({ attributes: { ...chat, 'gen_ai.input.messages': 'secret', 'gen_ai.usage.input_tokens': 1 } }),
+    'metadata',
+  )
+  expect(texts.size).toBe(0)
+  expect(facts[0]?.says).toMatchObject({ messages: [{ content: { hash: '', bytes: 6, preview: '' } }] })
+})
+
+test('turn, audit, health and error records of our instrumentation', () => {
+  const scope = { name: '@tallylight/instrumentation', version: '0.1.0' }
+  const log = (eventName: string, attributes: Record<string, AnyValue>) =>
+    factsOf(sketchLog({ scope, eventName, spanId: '1', traceId: 'a'.repeat(32), attributes })).facts
+  const facts = [
+    ...log('tallylight.audit', {
+      'tallylight.audit.action': 'delete',
+      'tallylight.audit.actor': 'bob',
+      'tallylight.audit.resource.type': 'chat',
+      'tallylight.audit.resource.id': '7',
+      'tallylight.audit.before': '{"a":1}',
+      'client.address': '::1',
+    }),
+    ...log('tallylight.health', {
+      'tallylight.health.target': 'mcp:files',
+      'tallylight.health.status': 'timeout',
+      'tallylight.health.event': 'startup',
+      'tallylight.health.response_time': 5,
+      'tallylight.health.metadata.tools': 3,
+    }),
+    ...log('tallylight.error', { 'exception.type': 'Boom', 'exception.message': 'no' }),
+  ]
+  expect(resolve(facts, priceOf)).toMatchObject({
+    auditEvents: [
+      {
+        Actor: 'bob',
+        Action: 'delete',
+        ResourceType: 'chat',
+        ResourceId: '7',
+        Before: '{"a":1}',
+        After: '',
+        ClientAddress: '::1',
+      },
+    ],
+    healthChecks: [
+      {
+        Target: 'mcp:files',
+        Status: 'timeout',
+        EventType: 'startup',
+        ResponseTimeNano: 5_000_000_000n,
+        Metadata: { tools: '3' },
+      },
+    ],
+    errors: [{ Type: 'Boom', Message: 'no', FactId: expect.stringMatching(/^log\./) }],
+    llmCalls: [],
+    turns: [],
+  })
+})
+
+test('health: the server’s span of a prober is a check, other requests are nothing', () => {
+  const check = (attributes: Record<string, AnyValue>, spanKind: LiftedSpan['spanKind'] = 'server') =>
+    rowsOf({ spanKind, attributes }).healthChecks.map((row) => [row.Target, row.Status])
+  expect(check({ 'http.route': '/healthz', 'http.response.status_code': 200 })).toEqual([['/healthz', 'healthy']])
+  expect(check({ 'http.target': '/readyz?verbose', 'http.status_code': 503 })).toEqual([['/readyz', 'unhealthy']])
+  expect(check({ 'url.path': '/', 'user_agent.original': 'kube-probe/1.31' })).toEqual([['/', 'healthy']])
+  expect(check({ 'url.path': '/healthz' }, 'client')).toEqual([])
+  expect(check({ 'url.path': '/chat', 'user_agent.original': 'curl' })).toEqual([])
+})
+
+test('unknown: a record that no dialect knows is left alone', () => {
+  const lifted = lift({ attributes: { 'gen_ai.something': 'new', 'http.method': 'GET' } })
+  expect(lifted).toMatchObject({ facts: [], malformed: 0, absurdUsage: 0, understood: { attributes: [] } })
+})
+
+test('clocks in disorder make no negative duration', () => {
+  const { llmCalls, turns } = rowsOf({ startUnixNano: 9n, endUnixNano: 3n, attributes: chat })
+  expect([llmCalls[0]?.DurationNano, turns[0]?.DurationNano]).toEqual([0n, 0n])
+})
+
+test('speaks: keys and events of every dialect are told from bytes, and the web’s are not', () => {
+  const speaks = (key: string) => isSpeakingKey(Buffer.from(`..${key}..`), 2, 2 + key.length)
+  for (const key of ['gen_ai.system', 'ai.operationId', 'traceloop.span.kind', 'mcp.method.name', 'tallylight.probe'])
+    expect([key, speaks(key)]).toEqual([key, true])
+  for (const key of ['gen_ai', 'http.route', 'ai.operationIds', 'a', '', 'llm', 'session.id'])
+    expect([key, speaks(key)]).toEqual([key, false])
+  const valued = (key: string) => isValuedKey(Buffer.from(key), 0, key.length)
+  expect(['http.route', 'user_agent.original', 'http.routes', 'url.full'].map(valued)).toEqual([
+    true,
+    true,
+    false,
+    false,
+  ])
+  const value = (text: string) => isSpeakingValue(Buffer.from(text), 0, text.length)
+  expect(['/healthz', '/health/', 'kube-probe/1.30', '/chat', 'x'.repeat(9999)].map(value)).toEqual([
+    true,
+    true,
+    true,
+    false,
+    false,
+  ])
+  expect(
+    ['gen_ai.choice', 'tallylight.audit', 'browser.click'].map((name) =>
+      isSpeakingEvent(Buffer.from(name), 0, name.length),
+    ),
+  ).toEqual([true, true, false])
+})
+
+const recorded: readonly LiftedRecord[] = readdirSync(fixtures)
+  .filter((file) => file.endsWith('.json') && !file.includes('metrics'))
+  .flatMap((file) => recordsOf(readJson(new URL(file, fixtures))))
+
+test('speaks: every recorded span that says something is lifted', () => {
+  for (const record of recorded) {
+    const keys = [...record.attributes.keys()]
+    const speaks = keys.some((key) => isSpeakingKey(Buffer.from(key), 0, Buffer.byteLength(key)))
+    const isEvent = record.kind === 'log' && isSpeakingEvent(Buffer.from(record.eventName), 0, record.eventName.length)
+    if (factsOf(record).facts.length > 0) expect(speaks || isEvent, keys.join()).toBe(true)
+  }
+})
+
+function anyValue(random: Random, depth = 0): AnyValue {
+  const texts = [
+    '',
+    'null',
+    '{',
+    '[]',
+    '[{}]',
+    '{"messages":7}',
+    '"',
+    '\ud800',
+    '9'.repeat(400),
+    '__proto__',
+    '[[[[{"role":3}]]]]',
+    '{"usage":{"input_tokens":"x"}}',
+  ]
+  switch (random.below(depth > 2 ? 7 : 9)) {
+    case 0:
+      return null
+    case 1:
+      return random.pick([0, -1, 1e308, Number.NaN, Number.POSITIVE_INFINITY, 2 ** 53, 0.1])
+    case 2:
+      return random.pick([2n ** 63n - 1n, -(2n ** 63n)])
+    case 3:
+      return random.chance(0.5)
+    case 4:
+      return random.bytes(random.below(9))
+    case 5:
+    case 6:
+      return random.pick(texts)
+    case 7:
+      return Array.from({ length: random.below(4) }, () => anyValue(random, depth + 1))
+    default:
+      return new Map(
+        Array.from({ length: random.below(4) }, () => [
+          random.pick(['role', 'parts', 'content', 'type', 'message', '__proto__']),
+          anyValue(random, depth + 1),
+        ]),
+      )
+  }
+}
+
+test('bad input: whatever stands in the attributes of a record, nothing throws and every number is one', () => {
+  const random = seededRandom(11)
+  const keys = [...new Set(recorded.flatMap((record) => [...record.attributes.keys()]))]
+  const corrupt = (record: LiftedRecord): LiftedRecord => {
+    const attributes = new Map(record.attributes)
+    for (let count = random.between(1, 6); count > 0; count--)
+      attributes.set(
+        random.chance(0.7) ? random.pick([...attributes.keys(), 'x']) : random.pick(keys),
+        anyValue(random),
+      )
+    if (record.kind === 'log') return { ...record, attributes, body: anyValue(random) }
+    const events = record.events.map((event) => ({
+      ...event,
+      attributes: new Map([...event.attributes.keys()].map((key) => [key, anyValue(random)])),
+    }))
+    return { ...record, attributes, events }
+  }
+  for (let round = 0; round < 12; round++) {
+    const facts: Fact[] = []
+    for (const record of recorded) {
+      const lifted = factsOf(corrupt(record))
+      expect(lifted.broken).toBeUndefined()
+      facts.push(...lifted.facts)
+    }
+    for (const ofTrace of Map.groupBy(facts, (fact) => fact.traceId).values())
+      for (const row of resolve(ofTrace, priceOf).llmCalls) {
+        for (const count of [row.InputTokens, row.OutputTokens, row.CacheReadTokens, row.Attempt])
+          expect(count === null || (Number.isSafeInteger(count) && count >= 0)).toBe(true)
+        expect(row.DurationNano >= 0n).toBe(true)
+      }
+  }
+})
