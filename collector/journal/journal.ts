@@ -21,7 +21,12 @@ import {
   reuseBlock,
 } from '@tallylight/storage/clickhouse/block.ts'
 import { SegmentFull } from '@tallylight/storage/clickhouse/dictionary.ts'
-import { contentsTable, factsTable, journalTables, type TableDefinition } from '@tallylight/storage/clickhouse/tables.ts'
+import {
+  contentsTable,
+  factsTable,
+  journalTables,
+  type TableDefinition,
+} from '@tallylight/storage/clickhouse/tables.ts'
 import type { OpenBlock } from '../otlp/walk.ts'
 import type { Signal } from '../receive/request.ts'
 import { addSignals, readBooks, subtractSignals, takeTotals, writeBooks, writeWhole } from './books.ts'
