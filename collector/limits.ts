@@ -118,6 +118,9 @@ export const limits = {
   passedErrorDepthMax: 256,
   /** The last numbers are worth this much of a stop, and no more. */
   metricExportStopMs: 3_000,
+  /** A probe that is not read back within this is missing; below the usual minute between two. */
+  canaryWaitMsMax: 30_000,
+  canaryPollMs: 250,
 } as const
 
 assert(limits.bodiesInFlightBytesMax >= limits.requestBytesMax, 'one request of the largest size must fit in flight')

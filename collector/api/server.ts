@@ -8,7 +8,7 @@ import express, { type NextFunction, type Request, type RequestHandler, type Res
 import { z } from 'zod'
 import type { QuotaHttp } from '../quota/http.ts'
 import { identityOf, isRefusal, type Log } from '../receive/admission.ts'
-import { roles } from '../receive/key-rules.ts'
+import { ownTenant, roles } from '../receive/key-rules.ts'
 import type { Keyring } from '../receive/keys.ts'
 import { isForwarded, isLoopback, listen } from '../receive/receiver.ts'
 import { parseTenantId, type TenantId } from '../receive/request.ts'
@@ -19,7 +19,8 @@ export type Api = { readonly port: number; readonly [Symbol.asyncDispose]: () =>
 const newKey = z.strictObject({
   tenant: z
     .string()
-    .refine((text) => parseTenantId(text) !== undefined, 'a tenant is 1–128 letters, digits and ._:@/-'),
+    .refine((text) => parseTenantId(text) !== undefined, 'a tenant is 1–128 letters, digits and ._:@/-')
+    .refine((text) => text !== ownTenant, `the tenant ${ownTenant} is the collector's own`),
   roles: z.array(z.enum(roles)).min(1),
   name: z.string().max(200).default(''),
   manyTenants: z.boolean().default(false),
