@@ -2,14 +2,13 @@
 // through the stored form of facts.
 import { readdirSync } from 'node:fs'
 import { expect, test } from 'vitest'
-import { seededRandom } from '../../test/random.ts'
 import { decodeFact, encodeFact, type Fact } from './fact.ts'
 import { factsOf } from './lift.ts'
 import { openPrices } from './price.ts'
 import type { LiftedRecord } from './record.ts'
 import { resolve } from './resolve/resolve.ts'
 import type { LlmCallRow, MessageRow, Resolved, ToolCallRow } from './rows.ts'
-import { fixtures, readJson, recordsOf } from './testing.ts'
+import { fixtures, readJson, recordsOf, seededRandom } from './testing.ts'
 
 type Expected = {
   readonly calls: readonly Readonly<Record<string, unknown>>[]
@@ -152,14 +151,6 @@ function expectedOf(name: string): Expected {
   }
 }
 
-function shuffled<Item>(items: readonly Item[], seed: number): Item[] {
-  const random = seededRandom(seed)
-  return items
-    .map((item) => ({ item, at: random.bits() }))
-    .sort((a, b) => a.at - b.at)
-    .map(({ item }) => item)
-}
-
 test.each(names)('dialects: %s yields its calls, tool calls, embeddings and health checks', (name) => {
   const { facts, texts } = liftAll(recordsOfFixture(name))
   expect(asExpected(facts, texts)).toEqual(expectedOf(name))
@@ -171,7 +162,7 @@ test.each(names)('dialects: %s yields the same rows in every order and through s
   const rows = rowsOf(facts)
   expect(rowsOf(facts.map(encodeFact).map(decodeFact))).toEqual(rows)
   expect(rowsOf(facts.toReversed())).toEqual(rows)
-  for (const seed of [1, 2, 3]) expect(rowsOf(shuffled(facts, seed))).toEqual(rows)
+  for (const seed of [1, 2, 3]) expect(rowsOf(seededRandom(seed).shuffle(facts))).toEqual(rows)
   expect(rowsOf([...facts, ...facts])).toEqual(rows)
   // One request per log record: none has a position in its request.
   const alone = records.map((record) => (record.kind === 'log' ? { ...record, ordinal: 0 } : record))

@@ -159,3 +159,35 @@ export function sketchLog(
     resource: new Map(Object.entries(sketch.resource ?? {})),
   }
 }
+
+export type Random = {
+  /** 0 ≤ n < bound. */
+  readonly below: (bound: number) => number
+  readonly chance: (probability: number) => boolean
+  readonly pick: <Item>(items: readonly Item[]) => Item
+  readonly shuffle: <Item>(items: readonly Item[]) => Item[]
+}
+
+/** The same seed gives the same numbers everywhere: xorshift32, enough for picking and shuffling. */
+export function seededRandom(seed: number): Random {
+  let state = seed | 1
+  const below = (bound: number) => {
+    state ^= state << 13
+    state ^= state >>> 17
+    state ^= state << 5
+    return Math.floor(((state >>> 0) / 2 ** 32) * bound)
+  }
+  return {
+    below,
+    chance: (probability) => below(1_000_000) < probability * 1_000_000,
+    pick: (items) => {
+      if (items.length === 0) throw new RangeError('nothing to pick from')
+      return items[below(items.length)] as (typeof items)[number]
+    },
+    shuffle: (items) =>
+      items
+        .map((item) => ({ item, at: below(2 ** 31) }))
+        .sort((a, b) => a.at - b.at)
+        .map(({ item }) => item),
+  }
+}

@@ -25,7 +25,7 @@ export type Call = {
   readonly failure: Failure | undefined
   readonly input: readonly MessageFact[]
   readonly output: readonly MessageFact[]
-  /** As long as any list of messages that an earlier generation may have taken for the call's. */
+  /** The length of the longest list of messages that an earlier generation may have taken for the call's. */
   readonly longestInput: number
   readonly longestOutput: number
 }

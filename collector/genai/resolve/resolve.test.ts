@@ -1,12 +1,11 @@
 import { readdirSync } from 'node:fs'
 import { expect, test } from 'vitest'
-import { seededRandom } from '../../../test/random.ts'
 import { estimateFact, type Fact } from '../fact.ts'
 import { factsOf, linkOf } from '../lift.ts'
 import { openPrices } from '../price.ts'
 import type { AnyValue, LiftedRecord } from '../record.ts'
 import type { Gone, Resolved } from '../rows.ts'
-import { fixtures, readJson, recordsOf, type SpanSketch, sketchLog, sketchSpan } from '../testing.ts'
+import { fixtures, readJson, recordsOf, type SpanSketch, seededRandom, sketchLog, sketchSpan } from '../testing.ts'
 import { resolve } from './resolve.ts'
 
 const priceOf = openPrices([])
