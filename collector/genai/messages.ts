@@ -81,7 +81,11 @@ function readEnvelope(unwrapped: JsonObject, role: string, sink: Sink): void {
     (key) => unwrapped[key] !== undefined && unwrapped[key] !== null && !(isReply && systemKeys.has(key)),
   )
   if (envelope.length === 0) push(sink, role, 'json', JSON.stringify(unwrapped))
-  for (const key of envelope) readAny(unwrapped[key] as Json, systemKeys.has(key) ? 'system' : role, sink)
+  for (const key of envelope) {
+    const value = unwrapped[key] as Json
+    if (key === 'message' && isObject(value)) readMessage(unwrap(value), role, sink)
+    else readAny(value, systemKeys.has(key) ? 'system' : role, sink)
+  }
   if (envelope.length > 0) noteRest(unwrapped, new Set([...envelope, ...finishKeys, 'index']), sink)
 }
 

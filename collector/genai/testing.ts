@@ -1,6 +1,7 @@
 // For tests: OTLP/JSON files as lifted records, without the walk over wire bytes.
-import { readFileSync } from 'node:fs'
+import { readdirSync, readFileSync } from 'node:fs'
 import type { TenantId } from '../receive/request.ts'
+import { factsOf } from './lift.ts'
 import type { AnyValue, Attributes, LiftedEvent, LiftedLog, LiftedRecord, LiftedSpan, Scope } from './record.ts'
 
 export const fixtures = new URL('fixtures/', import.meta.url)
@@ -158,6 +159,29 @@ export function sketchLog(
     attributes: new Map(Object.entries(sketch.attributes ?? {})),
     resource: new Map(Object.entries(sketch.resource ?? {})),
   }
+}
+
+/** A call with nothing but its marks. */
+export const chatAttributes = {
+  'gen_ai.operation.name': 'chat',
+  'gen_ai.request.model': 'gpt-4o-mini',
+  'gen_ai.system': 'openai',
+}
+
+/** Direction, role, type and text of each message of a call. */
+export function messagesOf(sketch: SpanSketch): string[][] {
+  const { facts, texts } = factsOf(sketchSpan(sketch))
+  const said = facts[0]?.says
+  return said?.kind === 'call'
+    ? said.messages.map(({ direction, role, type, content }) => [direction, role, type, texts.get(content.hash) ?? ''])
+    : []
+}
+
+/** All spans and log records of all recordings. */
+export function readRecorded(): readonly LiftedRecord[] {
+  return readdirSync(fixtures)
+    .filter((file) => file.endsWith('.json') && !file.includes('metrics'))
+    .flatMap((file) => recordsOf(readJson(new URL(file, fixtures))))
 }
 
 export type Random = {

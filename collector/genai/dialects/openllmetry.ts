@@ -28,8 +28,10 @@ function readSpan(reading: Reading, span: LiftedSpan): Read | undefined {
       return wrapperOf(span, 'agent')
     case 'workflow':
     case 'task':
-    case 'session':
       return wrapperOf(span, 'wrapper')
+    // Of an MCP client: it may be open for as long as its process, and is nobody's turn.
+    case 'session':
+      return { says: link, failure: failureOf(span) }
     default:
       return readOperation(reading, span)
   }

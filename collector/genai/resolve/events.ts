@@ -20,7 +20,10 @@ export function errorRows(
   const passed = passedUp(trace)
   const isHealth = (node: Node) => node.span?.says.kind === 'health'
   const own = trace.nodes.filter((node) => node.failure !== undefined && !isHealth(node))
-  const kept = own.filter((node) => failureOfAct.get(node) !== undefined || (!repeated.has(node) && !passed.has(node)))
+  const kept = own.filter((node) => {
+    if (node.isProbe) return false
+    return failureOfAct.get(node) !== undefined || (!repeated.has(node) && !passed.has(node))
+  })
   const told: Told[] = kept.map((node) => ({
     node,
     factId: 'span',

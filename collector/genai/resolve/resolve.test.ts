@@ -1,11 +1,10 @@
-import { readdirSync } from 'node:fs'
 import { expect, test } from 'vitest'
 import { estimateFact, type Fact } from '../fact.ts'
 import { factsOf, linkOf } from '../lift.ts'
 import { openPrices } from '../price.ts'
 import type { AnyValue, LiftedRecord } from '../record.ts'
 import type { Gone, Resolved } from '../rows.ts'
-import { fixtures, readJson, recordsOf, type SpanSketch, seededRandom, sketchLog, sketchSpan } from '../testing.ts'
+import { readRecorded, type SpanSketch, seededRandom, sketchLog, sketchSpan } from '../testing.ts'
 import { resolve } from './resolve.ts'
 
 const priceOf = openPrices([])
@@ -152,7 +151,8 @@ test('resolve: calls of a probe, and under a health check, are in nobody’s usa
     span('2', '1', { ...chat, ...used(10, 1) }),
     span('3', '', { ...agent, 'tallylight.probe': true }),
     span('4', '3', { ...chat, ...used(10, 1) }),
-    span('5', '3', tool),
+    span('5', '3', tool, failed),
+    span('6', '3', agent, failed),
   )
   expect([llmCalls, toolCalls, turns, errors]).toEqual([[], [], [], []])
   expect(healthChecks).toMatchObject([{ Target: '/healthz', Status: 'healthy', EventType: 'http' }])
@@ -395,10 +395,7 @@ function isGone(key: string, gone: readonly Gone[]): boolean {
   })
 }
 
-const traces = readdirSync(fixtures)
-  .filter((file) => file.endsWith('.json') && !file.includes('metrics'))
-  .flatMap((file) => recordsOf(readJson(new URL(file, fixtures))))
-  .flatMap((record) => factsOf(record).facts)
+const traces = readRecorded().flatMap((record) => factsOf(record).facts)
 
 test('resolve: whatever fewer facts made a row of is a row of all facts, or is named as gone', () => {
   const random = seededRandom(7)
