@@ -328,7 +328,7 @@ test('resolve: tokens that the collector counted fill what a stream did not tell
   expect(before.estimable).toMatchObject([
     { spanId: '1', model: 'gpt-4o-mini', input: [expect.any(String)], output: [expect.any(String)] },
   ])
-  const counted = estimateFact(facts[0] as Fact, { inputTokens: 8, outputTokens: 3 })
+  const counted = estimateFact(facts[0] as Fact, { usage: { inputTokens: 8, outputTokens: 3 }, inputTextTokens: 2 })
   const after = resolve([...facts, counted], priceOf)
   expect(after.llmCalls).toMatchObject([
     { InputTokens: 8, OutputTokens: 3, UsageSource: 'estimated', CostNanoUsd: 3_000n },
