@@ -201,6 +201,16 @@ test('logfire: a stream is counted once, from the record that has its usage, in 
   expect(lift({ scope, attributes: { ...request, 'logfire.span_type': 'pending_span' } }).facts).toEqual([])
 })
 
+test('strands: a tool that says it failed failed, a first token is in milliseconds in Python, a cycle wraps', () => {
+  const scope = { name: 'strands.telemetry.tracer', version: '' }
+  const tool = { 'gen_ai.operation.name': 'execute_tool', 'gen_ai.tool.name': 'f', 'gen_ai.tool.status': 'error' }
+  expect(rowsOf({ scope, attributes: tool }).toolCalls).toMatchObject([{ Status: 'failure', ErrorType: 'unknown' }])
+  const call = { ...chatAttributes, 'gen_ai.server.time_to_first_token': 250 }
+  expect(rowsOf({ scope, attributes: call }).llmCalls).toMatchObject([{ TimeToFirstTokenNano: 250_000_000n }])
+  const cycle: SpanSketch = { scope, name: 'execute_event_loop_cycle', attributes: { 'event_loop.cycle_id': '1' } }
+  expect(says(cycle)?.kind).toBe('wrapper')
+})
+
 test('pydantic-ai: messages as a list of events, older names of agents and tools', () => {
   const scope = { name: 'pydantic-ai', version: '0.4' }
   const events = [

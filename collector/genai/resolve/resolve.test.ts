@@ -88,11 +88,14 @@ test('resolve: a tool between two chats makes them two calls', () => {
 })
 
 test('resolve: a chat around several chats counts nothing, and its content belongs to none of them', () => {
-  const { llmCalls, messages } = rows(
+  const [outer, first, second] = [
     span('1', '', { ...chat, ...used(30, 3), ...asked('hi') }),
     span('2', '1', { ...chat, ...used(10, 1) }, at(0, 1)),
     span('3', '1', { ...chat, ...used(20, 2) }, at(1, 2)),
-  )
+  ]
+  expect(rows(outer, first).messages).toMatchObject([{ SpanId: '2', Index: 0 }])
+  const { llmCalls, messages, gone } = rows(outer, first, second)
+  expect(gone).toContainEqual({ table: 'messages', spanId: '2', direction: 'input', fromIndex: 0, toIndex: 1 })
   expect(llmCalls.map((row) => row.InputTokens)).toEqual([10, 20])
   expect(messages).toEqual([])
 })
