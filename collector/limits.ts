@@ -87,6 +87,16 @@ export const limits = {
   sinkRefusedRowsMax: 100,
   /** What calls used, kept for a ledger that is away; beyond, it is read back from the journal. 500 bytes each. */
   ledgerEventsMax: 50_000,
+  /** The ledger's accounts are compared with their entries this often; the entries of a minute are read. */
+  quotaCheckMs: 60_000,
+  /** Four hours of records are read from ClickHouse each time. */
+  quotaReconcileMs: 3_600_000,
+  /** Longer than a segment takes into both databases. */
+  quotaSettlingMs: 300_000,
+  quotaConfirmMs: 10_000,
+  quotaDifferencesMax: 10_000,
+  /** A record that comes again after this is known by its journal's cursor alone. */
+  quotaEventsKeptMs: 40 * 86_400_000,
   /** An insert that hangs must not hold up the end: its segment is in doubt at the next start, and counted. */
   sinkStopMs: 10_000,
   /** A revoked key is refused within 10 s. */

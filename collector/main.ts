@@ -9,6 +9,7 @@ import { type ClickHouse, insertSettings, openClickHouse } from '@tallylight/sto
 import { type EmbeddedClickHouse, startEmbeddedClickHouse } from '@tallylight/storage/clickhouse/embedded.ts'
 import { migrateClickHouse } from '@tallylight/storage/clickhouse/migrate.ts'
 import { type TargetTable, verifySchema } from '@tallylight/storage/clickhouse/schema.ts'
+import { tracesTable } from '@tallylight/storage/clickhouse/tables.ts'
 import { openPool, withConnection } from '@tallylight/storage/postgres/connection.ts'
 import { type EmbeddedPostgres, startEmbeddedPostgres } from '@tallylight/storage/postgres/embedded.ts'
 import { migratePostgres } from '@tallylight/storage/postgres/migrate.ts'
@@ -30,6 +31,7 @@ import { openQuotaHttp } from './quota/http.ts'
 import { openLedger } from './quota/ledger.ts'
 import { type LimitBook, openLimitBook } from './quota/limit-book.ts'
 import { limitOf } from './quota/limits.ts'
+import { openReconciler } from './quota/reconcile.ts'
 import { quotaSamples } from './quota/samples.ts'
 import { runWebhook } from './quota/webhook.ts'
 import { openAccept } from './receive/accept.ts'
@@ -47,6 +49,7 @@ import { parseTenantId } from './receive/request.ts'
 import { openTlsFiles } from './receive/tls.ts'
 import { openClickHouseSink } from './sinks/clickhouse.ts'
 import { openLedgerSink } from './sinks/ledger.ts'
+import { recordedCallsOf } from './sinks/recorded-spans.ts'
 import { openRemovals } from './sinks/removal.ts'
 import { usageEventsOf } from './sinks/usage-spans.ts'
 
@@ -195,7 +198,22 @@ async function run(): Promise<void> {
       metrics.add('tallylight_quota_records_unpriced_total', {}, unpriced)
     },
   })
-  metrics.onRead(() => quotaSamples(ledgerSink.status()))
+  const reconciler = openReconciler({
+    database,
+    recordedCalls: (from, until) =>
+      recordedCallsOf(clickhouse, targets?.get(tracesTable.name)?.name ?? tracesTable.name, priceOf, from, until),
+    now: Date.now,
+    bounds: {
+      checkMs: limits.quotaCheckMs,
+      reconcileMs: limits.quotaReconcileMs,
+      settlingMs: limits.quotaSettlingMs,
+      confirmMs: limits.quotaConfirmMs,
+      eventsKeptMs: limits.quotaEventsKeptMs,
+      differencesMax: limits.quotaDifferencesMax,
+    },
+    log,
+  })
+  metrics.onRead(() => quotaSamples(ledgerSink.status(), reconciler.status()))
   takeSealed = (segment, parts) => {
     sink.enqueue(segment)
     ledgerSink.enqueue(segment, parts)
@@ -209,6 +227,7 @@ async function run(): Promise<void> {
   const ledgerRunning = quotaPrepared.then(() =>
     ledger.watch(stopping.signal, (count) => metrics.add('tallylight_quota_expired_total', {}, count)),
   )
+  const reconcilerRunning = Promise.all([quotaPrepared, tablesPrepared]).then(() => reconciler.run(stopping.signal))
   const { webhook } = file.file.quota ?? {}
   const webhookRunning = quotaPrepared.then(async () => {
     if (webhook === undefined) return
@@ -218,7 +237,15 @@ async function run(): Promise<void> {
   const endLoops = async (): Promise<void> => {
     stopping.abort()
     await Promise.race([
-      Promise.all([sinkRunning, ledgerSinkRunning, keysRunning, tablesPrepared, ledgerRunning, webhookRunning]),
+      Promise.all([
+        sinkRunning,
+        ledgerSinkRunning,
+        keysRunning,
+        tablesPrepared,
+        ledgerRunning,
+        reconcilerRunning,
+        webhookRunning,
+      ]),
       after(limits.sinkStopMs),
     ])
   }
