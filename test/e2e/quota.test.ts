@@ -92,6 +92,11 @@ describe('one collector', () => {
     expect(replies.filter(({ status }) => status === 201)).toHaveLength(6)
     const denied = replies.filter(({ status }) => status === 429)
     expect(denied).toHaveLength(14)
+    const granted = replies.filter(({ status }) => status === 201)
+    expect(granted.map(({ headers }) => headers.get('ratelimit')?.replace(/;t=\d+$/, '')).sort()).toEqual(
+      [50, 125, 200, 275, 350, 425].map((free) => `"parallel";r=${free}`).sort(),
+    )
+    expect(granted[0]?.headers.get('ratelimit-policy')).toBe('"parallel";q=500;w=86400')
     expect(denied[0]?.body).toMatchObject({
       status: 429,
       title: 'Quota exceeded',
@@ -198,6 +203,13 @@ describe('one collector', () => {
       'estimate',
     ],
     ['no JSON', 'reservations', '{', 'not JSON'],
+    [
+      'a user with a NUL',
+      'reservations',
+      { callId: 'a', user: 'a\0', model: 'm', estimate: { costNanoUsd: 1 } },
+      'user',
+    ],
+    ['half a character', 'reservations', { callId: '\ud800', model: 'm', estimate: { costNanoUsd: 1 } }, 'callId'],
   ]
   for (const [what, path, body, field] of bad) {
     test(`quota: ${what} is 400 and names the field`, async () => {
