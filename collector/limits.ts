@@ -106,6 +106,13 @@ export const limits = {
   /** The embedded Postgres takes 40, of which its readers have 20. */
   postgresConnectionsMax: 8,
   postgresConnectMsMax: 5_000,
+  /** The ledger's own: its transaction, its sweep, and one to spare. */
+  ledgerConnectionsMax: 3,
+  /** What a service waits for the ledger before it is told its tenant's policy; a batch takes milliseconds. */
+  ledgerAnswerMsMax: 2_000,
+  /** Tenants, and calls of each, whose verdict is remembered while the ledger is away. */
+  awayTenantsMax: 10_000,
+  awayCallsMax: 10_000,
   engineRetryMs: 1_000,
   /** The last numbers are worth this much of a stop, and no more. */
   metricExportStopMs: 3_000,

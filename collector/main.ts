@@ -17,7 +17,14 @@ import { ensurePrivateFile } from '@tallylight/storage/private-file.ts'
 import type pg from 'pg'
 import { pino } from 'pino'
 import { openApi } from './api/server.ts'
-import { type Config, type ConfigFile, parseConfigFile, readConfig, retentionDaysOf } from './config.ts'
+import {
+  type Config,
+  type ConfigFile,
+  failurePolicyOf,
+  parseConfigFile,
+  readConfig,
+  retentionDaysOf,
+} from './config.ts'
 import { type OwnPrice, openPrices } from './genai/price.ts'
 import { diskFiles } from './journal/files.ts'
 import { type Journal, openJournal, type SealedSegment } from './journal/journal.ts'
@@ -27,6 +34,7 @@ import { limits } from './limits.ts'
 import { readMetricExport } from './metric-export-settings.ts'
 import { openMetrics, renderPrometheus } from './metrics.ts'
 import { processSamples } from './process-samples.ts'
+import { openFailurePolicies } from './quota/failure-policy.ts'
 import { openQuotaHttp } from './quota/http.ts'
 import { openLedger } from './quota/ledger.ts'
 import { type LimitBook, openLimitBook } from './quota/limit-book.ts'
@@ -176,7 +184,33 @@ async function run(): Promise<void> {
     },
   })
   const priceOf = openPrices(pricesOf(file.file))
-  const ledger = openLedger({ database, log })
+  const limitBook = openLimitBook({ database })
+  const ledgerDatabase = openPool(
+    {
+      connectionString: config.postgresUrl ?? postgresEngine?.url,
+      max: limits.ledgerConnectionsMax,
+      connectionTimeoutMillis: limits.ledgerAnswerMsMax,
+      query_timeout: limits.ledgerAnswerMsMax,
+      pipeline: true,
+    },
+    (error) => log.warn({ err: error }, 'a connection of the ledger was lost'),
+  )
+  stack.defer(() => ledgerDatabase.end())
+  const failure = openFailurePolicies({
+    policyOf: (tenant) => failurePolicyOf(file.file, tenant),
+    now: Date.now,
+    tenantsMax: limits.awayTenantsMax,
+    callsMax: limits.awayCallsMax,
+  })
+  const ledger = openLedger({
+    database: ledgerDatabase,
+    log,
+    onRecovered: () => {
+      limitBook.noteOutages(failure.takeOutages()).catch((error: unknown) => {
+        log.warn({ err: error }, 'what was decided without the ledger could not be noted in the audit')
+      })
+    },
+  })
   const ledgerSink = openLedgerSink({
     journal: () => journal,
     ledger,
@@ -213,7 +247,7 @@ async function run(): Promise<void> {
     },
     log,
   })
-  metrics.onRead(() => quotaSamples(ledgerSink.status(), reconciler.status()))
+  metrics.onRead(() => quotaSamples(ledgerSink.status(), reconciler.status(), failure.status()))
   takeSealed = (segment, parts) => {
     sink.enqueue(segment)
     ledgerSink.enqueue(segment, parts)
@@ -221,7 +255,6 @@ async function run(): Promise<void> {
   for (const segment of sealed) takeSealed(segment, undefined)
   const sinkRunning = sink.run(stopping.signal)
   const keysRunning = keysPrepared.then(() => keyring.run(stopping.signal))
-  const limitBook = openLimitBook({ database })
   const quotaPrepared = keysPrepared.then(() => applyQuotaLimits(limitBook, file.file, stopping.signal))
   const ledgerSinkRunning = ledgerSink.run(stopping.signal)
   const ledgerRunning = quotaPrepared.then(() =>
@@ -307,6 +340,8 @@ async function run(): Promise<void> {
     limitBook,
     authenticate: keyring.authenticate,
     priceOf,
+    failure,
+    onVerdict: ({ policy, verdict }) => metrics.add('tallylight_quota_verdicts_total', { policy, verdict }, 1),
     unpriced: file.file.quota?.unpriced ?? 'refuse',
     now: Date.now,
     log,

@@ -15,6 +15,7 @@ import {
 import type pg from 'pg'
 import { type Identity, parseTenantId, type TenantId } from '../receive/request.ts'
 import { type Answer, invalid, isUuid, notAllowed, type ParsedJson, problem } from './answers.ts'
+import type { Outage } from './failure-policy.ts'
 import { amountJson, type Limit, limitJson, limitOf, limitSchema } from './limits.ts'
 import { limitOfRow } from './rows.ts'
 
@@ -30,6 +31,8 @@ export type LimitBook = {
   reservation(identity: Identity, id: string): Promise<Answer>
   /** Makes the limits of source `config` those given; what they are no longer is removed, which the result names. */
   applyConfig(wanted: readonly Limit[]): Promise<ConfigDiff>
+  /** Notes in the audit what was decided while the ledger was away. */
+  noteOutages(outages: readonly Outage[]): Promise<void>
 }
 
 export type ConfigDiff = {
@@ -218,7 +221,29 @@ export function openLimitBook({ database }: { readonly database: pg.Pool }): Lim
     return { added, changed, removed }
   }
 
-  return { answer, usage, reservation, applyConfig }
+  async function noteOutages(outages: readonly Outage[]): Promise<void> {
+    await withConnection(database, async (client) => {
+      for (const { tenant, policy, sinceUnixMs, allowed, denied, allowedNanoUsd } of outages) {
+        const after = {
+          policy,
+          since: new Date(sinceUnixMs).toISOString(),
+          allowed,
+          denied,
+          allowedNanoUsd: amountJson(allowedNanoUsd),
+        }
+        await writeAudit(client, {
+          tenant,
+          actor: 'quota',
+          action: 'quota.outage',
+          resource: 'ledger',
+          before: null,
+          after,
+        })
+      }
+    })
+  }
+
+  return { answer, usage, reservation, applyConfig, noteOutages }
 }
 
 function nameOf(limit: Limit): string {

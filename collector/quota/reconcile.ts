@@ -10,6 +10,7 @@ import {
   type ReconciledRow,
   runCheck,
   selectDrift,
+  selectLeased,
   selectSettled,
   writeReconciled,
 } from '@tallylight/storage/postgres/quota/reconcile.ts'
@@ -53,6 +54,8 @@ export type Reconciler = {
     readonly differences: number
     readonly driftNanoUsd: number
     readonly reconciledUnixMs: number | undefined
+    /** What open leases could still spend, by measure, when it was last looked at. */
+    readonly leased: readonly { readonly measure: string; readonly unspent: number }[]
   }
   /** Checks, reconciles and prunes until the signal. */
   run(signal: AbortSignal): Promise<void>
@@ -69,6 +72,7 @@ export function openReconciler(options: ReconcilerOptions): Reconciler {
   let wrongAccounts = 0
   let drift = { differences: 0, driftNanoUsd: 0 }
   let reconciledUnixMs: number | undefined
+  let leased: Awaited<ReturnType<typeof selectLeased>> = []
 
   async function run(signal: AbortSignal): Promise<void> {
     let dueMs = now() + bounds.settlingMs
@@ -85,6 +89,7 @@ export function openReconciler(options: ReconcilerOptions): Reconciler {
   }
 
   async function check(): Promise<void> {
+    leased = await withConnection(database, selectLeased)
     const { accounts, wrong } = await withConnection(database, runCheck)
     checkedAccounts += accounts
     wrongAccounts += wrong
@@ -145,7 +150,7 @@ export function openReconciler(options: ReconcilerOptions): Reconciler {
 
   return {
     reconcile,
-    status: () => ({ checkedAccounts, wrongAccounts, ...drift, reconciledUnixMs }),
+    status: () => ({ checkedAccounts, wrongAccounts, leased, ...drift, reconciledUnixMs }),
     run,
   }
 }

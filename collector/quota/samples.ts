@@ -1,11 +1,13 @@
 // What the ledger says of itself, as metrics.
 import type { Sample } from '../metrics.ts'
 import type { LedgerSink } from '../sinks/ledger.ts'
+import type { FailurePolicies } from './failure-policy.ts'
 import type { Reconciler } from './reconcile.ts'
 
 export function quotaSamples(
   sink: ReturnType<LedgerSink['status']>,
   reconciler: ReturnType<Reconciler['status']>,
+  failure: ReturnType<FailurePolicies['status']>,
 ): readonly Sample[] {
   const sample = (type: 'counter' | 'gauge', name: string, help: string, value: number): Sample => ({
     name,
@@ -42,6 +44,27 @@ export function quotaSamples(
       'tallylight_quota_differences',
       'Calls of two days whose settled and recorded cost differ.',
       differences,
+    ),
+    sample(
+      'gauge',
+      'tallylight_quota_tenants_away',
+      'Tenants whose calls are judged without the ledger.',
+      failure.tenantsAway,
+    ),
+    sample(
+      'gauge',
+      'tallylight_quota_allowed_away_nano_usd',
+      'Estimated cost of what was allowed while the ledger is away.',
+      Number(failure.allowedNanoUsd),
+    ),
+    ...reconciler.leased.map(
+      ({ measure, unspent }): Sample => ({
+        name: 'tallylight_quota_leased',
+        type: 'gauge',
+        help: 'What open leases could still spend: the worst overspend, were their records lost.',
+        labels: { measure },
+        value: unspent,
+      }),
     ),
     ...(reconciledUnixMs === undefined
       ? []

@@ -26,7 +26,7 @@ export async function openTestLedger(
   schema: string,
   rules: readonly Rule[],
 ): Promise<{ readonly ledger: Ledger; readonly pool: pg.Pool }> {
-  const pool = await postgres.open(schema)
+  const pool = await postgres.open(schema, { pipeline: true })
   const client = await pool.connect()
   await migratePostgres(client)
   for (const rule of rules) {

@@ -160,6 +160,21 @@ test('quota: a reservation of which nothing comes is an orphan, until its record
   expect(await ask(orphans)).toEqual([])
 })
 
+test('quota: calls under a lease are booked to it by their records, and its end frees what is left', async () => {
+  await limit('leased')
+  const allowance = { costNanoUsd: 20_000_000, requests: 10 }
+  const lease = await quota('POST', 'leases', { callId: 'lease', user: 'leased', allowance, ttlMs: 60_000 })
+  expect(lease).toMatchObject({ holds: [{ limitId: 'leased', measure: 'cost', amount: 20_000_000 }] })
+  await send(callSpan('leased', { callId: 'lease/1' }), callSpan('leased', { callId: 'lease/2' }))
+  await collector.drained()
+  expect(await usageOf('leased')).toMatchObject({ held: 20_000_000 - 2 * costNanoUsd, spent: 2 * costNanoUsd })
+  const unspent = "select measure, unspent::int from quota_open_leases where call_id = 'lease'"
+  expect(await ask(unspent)).toEqual([{ measure: 'cost', unspent: 20_000_000 - 2 * costNanoUsd }])
+  await quota('POST', `reservations/${lease.id}/settle`, { costNanoUsd: 3 * costNanoUsd, requests: 3 })
+  expect(await usageOf('leased')).toMatchObject({ held: 0, spent: 3 * costNanoUsd })
+  expect(await ask(unspent)).toEqual([])
+})
+
 test('quota: the reconciler finds settled cost equal to recorded cost, and lists a call of which it is not', async () => {
   await using clickhouse = openClickHouse({
     url: `http://127.0.0.1:${collector.ports().clickhouse}`,
@@ -190,7 +205,7 @@ test('quota: the reconciler finds settled cost equal to recorded cost, and lists
   expect(await reconcileAll()).toMatchObject({ differences: 0, driftNanoUsd: 0 })
   const sums =
     'select sum(recorded_calls)::int as recorded, sum(settled_calls)::int as settled, sum(drift_nano_usd)::int as drift from quota_reconciliation'
-  expect(await ask(sums)).toEqual([{ recorded: 14, settled: 14, drift: 0 }])
+  expect(await ask(sums)).toEqual([{ recorded: 16, settled: 16, drift: 0 }])
   await database.query("update quota_events set cost_nano_usd = cost_nano_usd + 5 where event_key like '%0000000001'")
   expect(await reconcileAll()).toMatchObject({ differences: 1, driftNanoUsd: 5 })
   expect(await ask('select tenant, recorded_nano_usd::int, settled_nano_usd::int from quota_differences')).toEqual([

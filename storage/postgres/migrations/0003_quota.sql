@@ -367,6 +367,15 @@ create view quota_orphans as
          r.subject ->> 'provider' as provider, r.answer -> 'holds' as holds, r.created_at, b.at as expired_at
   from quota_bookings b join quota_reservation_rows r on r.id = b.reservation
   where b.kind = 'expire' and r.state = 'expired' and not r.is_lease;
+-- What leases that are open could still spend: the worst overspend, were all of their records lost.
+create view quota_open_leases as
+  select r.id, r.tenant, r.call_id, a.limit_id, a.subject, line.measure,
+         greatest(line.amount - line.recorded, 0) as unspent, r.expires_at
+  from quota_open_holds h
+  join quota_reservation_rows r on r.id = h.reservation
+  cross join lateral unnest(r.account_ids, r.measures, r.amounts, r.recorded) as line (account, measure, amount, recorded)
+  join quota_accounts a on a.id = line.account
+  where r.is_lease and line.measure <> 'concurrency';
 -- Calls that a client settled and of which no record came: what it said is all that is known of them.
 create view quota_unrecorded as
   select id, tenant, call_id, subject ->> 'user' as user_id, subject ->> 'model' as model, subject ->> 'provider' as provider,

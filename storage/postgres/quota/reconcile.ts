@@ -88,6 +88,16 @@ export async function runCheck(client: Queryable): Promise<{ readonly accounts: 
   return { accounts: Number(rows[0]?.accounts), wrong: Number(rows[0]?.wrong) }
 }
 
+/** What open leases could still spend, per measure. */
+export async function selectLeased(
+  client: Queryable,
+): Promise<readonly { readonly measure: string; readonly unspent: number }[]> {
+  const { rows } = await client.query<{ measure: string; unspent: number }>(
+    'select measure, sum(unspent)::float8 as unspent from quota_open_leases group by measure',
+  )
+  return rows
+}
+
 /** Forgets the keys of events that are older. A stretch at a time, so that no lock is long. */
 export async function pruneEvents(client: Queryable, keptMs: number): Promise<void> {
   for (;;) {
