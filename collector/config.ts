@@ -109,7 +109,7 @@ const fileSchema = z.strictObject({
         z.array(
           limitSchema.safeExtend({ id: z.string().regex(/^[\w.:-]{1,200}$/), tenant: tenantName.default('default') }),
         ),
-        'limits as code: made, changed and removed at start; those made through the API stay',
+        'limits as code: made, changed and removed at start and when the file changes; those made through the API stay',
         '[]',
       ),
       unpriced: described(

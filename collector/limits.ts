@@ -113,6 +113,8 @@ export const limits = {
   /** Tenants, and calls of each, whose verdict is remembered while the ledger is away. */
   awayTenantsMax: 10_000,
   awayCallsMax: 10_000,
+  /** How soon a changed configuration file is seen. */
+  configPollMs: 1_000,
   engineRetryMs: 1_000,
   /** The last numbers are worth this much of a stop, and no more. */
   metricExportStopMs: 3_000,

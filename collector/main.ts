@@ -25,6 +25,7 @@ import {
   readConfig,
   retentionDaysOf,
 } from './config.ts'
+import { watchFile } from './file-watch.ts'
 import { type OwnPrice, openPrices } from './genai/price.ts'
 import { diskFiles } from './journal/files.ts'
 import { type Journal, openJournal, type SealedSegment } from './journal/journal.ts'
@@ -255,7 +256,19 @@ async function run(): Promise<void> {
   for (const segment of sealed) takeSealed(segment, undefined)
   const sinkRunning = sink.run(stopping.signal)
   const keysRunning = keysPrepared.then(() => keyring.run(stopping.signal))
-  const quotaPrepared = keysPrepared.then(() => applyQuotaLimits(limitBook, file.file, stopping.signal))
+  const quotaPrepared = keysPrepared.then(() =>
+    untilDone('The ledger', stopping.signal, () => applyQuotaLimits(limitBook, file.file)),
+  )
+  const fileWatching = quotaPrepared.then(() =>
+    watchFile(
+      {
+        path: config.configPath,
+        pollMs: limits.configPollMs,
+        onChange: (text) => applyChangedFile(limitBook, config.configPath, text),
+      },
+      stopping.signal,
+    ),
+  )
   const ledgerSinkRunning = ledgerSink.run(stopping.signal)
   const ledgerRunning = quotaPrepared.then(() =>
     ledger.watch(stopping.signal, (count) => metrics.add('tallylight_quota_expired_total', {}, count)),
@@ -277,6 +290,7 @@ async function run(): Promise<void> {
         tablesPrepared,
         ledgerRunning,
         reconcilerRunning,
+        fileWatching,
         webhookRunning,
       ]),
       after(limits.sinkStopMs),
@@ -403,14 +417,31 @@ async function run(): Promise<void> {
 }
 
 /** The limits of the configuration file, with what that changed in the log. */
-async function applyQuotaLimits(limitBook: LimitBook, file: ConfigFile, signal: AbortSignal): Promise<void> {
+async function applyQuotaLimits(limitBook: LimitBook, file: ConfigFile): Promise<void> {
   const wanted = (file.quota?.limits ?? []).map(({ tenant, ...input }) =>
     limitOf(parseTenantId(tenant) ?? defaultTenant, input.id, input, 'config'),
   )
-  await untilDone('The ledger', signal, async () => {
-    const diff = await limitBook.applyConfig(wanted)
-    if (diff.added.length + diff.changed.length + diff.removed.length > 0) log.info(diff, 'quota limits were changed')
-  })
+  const diff = await limitBook.applyConfig(wanted)
+  if (diff.added.length + diff.changed.length + diff.removed.length > 0) log.info(diff, 'quota limits were changed')
+}
+
+/** Applies the limits of a configuration file that has changed. A file that is gone or wrong changes nothing. */
+async function applyChangedFile(limitBook: LimitBook, path: string, text: string | undefined): Promise<void> {
+  const read = text === undefined ? undefined : parseConfigFile(text, path)
+  if (read?.kind !== 'file') {
+    const reasons = read?.reasons ?? [`${path} cannot be read`]
+    log.error({ reasons }, 'the configuration file has changed and cannot be used; the limits stay as they are')
+    return
+  }
+  try {
+    await applyQuotaLimits(limitBook, read.file)
+    log.info(
+      { path },
+      'the limits of the configuration file are in force; its other settings are read at the next start',
+    )
+  } catch (error) {
+    log.error({ err: error }, 'the limits of the changed configuration file could not be applied')
+  }
 }
 
 function pricesOf(file: ConfigFile): readonly OwnPrice[] {
