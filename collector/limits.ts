@@ -86,10 +86,12 @@ export const limits = {
   sinkGraceMs: 900_000,
   sinkRefusedRowsMax: 100,
   /** Facts of recent traces in memory, as text; what was forgotten is read back from ClickHouse when its trace goes on. */
-  rememberedFactsBytesMax: 16 * MiB,
+  rememberedFactsBytesMax: 8 * MiB,
   /** Exporters send every few seconds; a trace that was quiet for this long is looked at once more, for what others stored. */
   quietTraceMs: 20_000,
   quietTraceCheckMs: 5_000,
+  /** Calls of which is remembered what the ledger was told last, 150 bytes each; told again, it books a difference of 0. */
+  toldCallsMax: 20_000,
   /** Names of texts, 100 bytes each. */
   knownTextsMax: 65_536,
   knownTextsMs: 600_000,

@@ -9,7 +9,6 @@ import { type ClickHouse, insertSettings, openClickHouse } from '@tallylight/sto
 import { type EmbeddedClickHouse, startEmbeddedClickHouse } from '@tallylight/storage/clickhouse/embedded.ts'
 import { migrateClickHouse } from '@tallylight/storage/clickhouse/migrate.ts'
 import { type TargetTable, verifySchema } from '@tallylight/storage/clickhouse/schema.ts'
-import { tracesTable } from '@tallylight/storage/clickhouse/tables.ts'
 import { openPool, withConnection } from '@tallylight/storage/postgres/connection.ts'
 import { type EmbeddedPostgres, startEmbeddedPostgres } from '@tallylight/storage/postgres/embedded.ts'
 import { migratePostgres } from '@tallylight/storage/postgres/migrate.ts'
@@ -44,6 +43,7 @@ import { type LimitBook, openLimitBook } from './quota/limit-book.ts'
 import { limitOf } from './quota/limits.ts'
 import { openReconciler } from './quota/reconcile.ts'
 import { quotaSamples } from './quota/samples.ts'
+import { recordOf } from './quota/usage-event.ts'
 import { runWebhook } from './quota/webhook.ts'
 import { openAccept } from './receive/accept.ts'
 import type { RefusalCounter } from './receive/admission.ts'
@@ -59,10 +59,10 @@ import { after, isLoopback } from './receive/receiver.ts'
 import { parseTenantId, type Signal } from './receive/request.ts'
 import { openTlsFiles } from './receive/tls.ts'
 import { openClickHouseSink } from './sinks/clickhouse.ts'
+import { factsIn } from './sinks/known-facts.ts'
 import { openLedgerSink } from './sinks/ledger.ts'
-import { recordedCallsOf } from './sinks/recorded-spans.ts'
 import { openRemovals } from './sinks/removal.ts'
-import { usageEventsOf } from './sinks/usage-spans.ts'
+import { recordedCallsOf } from './sinks/usage-of-calls.ts'
 
 const version = '0.1.0'
 const log = pino({ base: null, timestamp: pino.stdTimeFunctions.isoTime })
@@ -161,41 +161,7 @@ async function run(): Promise<void> {
   metrics.onRead(() => processSamples(version))
 
   const priceOf = openPrices(pricesOf(file.file))
-  const genai = openGenAi({
-    clickhouse,
-    targetOf: (table) => targets?.get(table),
-    priceOf,
-    retentionDaysOf: (kept, tenant) => retentionDaysOf(file.file, kept, tenant),
-    metrics,
-    onProblem: (message) => log.warn({ why: message }, 'rows of GenAI records could not be checked'),
-  })
   const removalOf = openRemovals(() => journal, ['clickhouse', 'ledger'])
-  const sink = openClickHouseSink({
-    journal: () => journal,
-    remove: removalOf('clickhouse'),
-    clickhouse,
-    targets: () => targets,
-    derive: genai.resolver.resolve,
-    now: Date.now,
-    bounds: {
-      retryMsMin: limits.sinkRetryMsMin,
-      retryMsMax: limits.sinkRetryMsMax,
-      graceMs: limits.sinkGraceMs,
-      refusedRowsMax: limits.sinkRefusedRowsMax,
-    },
-    onProblem: (problem) => {
-      metrics.add('tallylight_sink_problems_total', { table: problem.table, kind: problem.kind }, 1)
-      log.warn({ ...problem }, 'a part could not be stored yet')
-    },
-    onInsert: ({ table, rows, seconds, outcome, lagSeconds }) => {
-      metrics.add('tallylight_inserts_total', { table, outcome }, 1)
-      if (outcome !== 'inserted') return
-      metrics.add('tallylight_inserted_rows_total', { table }, rows)
-      metrics.observe('tallylight_insert_rows', { table }, rows)
-      metrics.observe('tallylight_insert_seconds', { table }, seconds)
-      metrics.observe('tallylight_lag_seconds', { table }, lagSeconds)
-    },
-  })
   const limitBook = openLimitBook({ database })
   const ledgerDatabase = openPool(
     {
@@ -223,10 +189,47 @@ async function run(): Promise<void> {
       })
     },
   })
+  const genai = openGenAi({
+    clickhouse,
+    targetOf: (table) => targets?.get(table),
+    priceOf,
+    retentionDaysOf: (kept, tenant) => retentionDaysOf(file.file, kept, tenant),
+    book: async (events) => {
+      const recorded = await ledger.record(undefined, events.map(recordOf))
+      if (recorded.kind === 'unavailable') throw new Error('the ledger cannot be reached')
+    },
+    onProblem: (message) => log.warn({ why: message }, 'rows of GenAI records could not be checked'),
+  })
+  const sink = openClickHouseSink({
+    journal: () => journal,
+    remove: removalOf('clickhouse'),
+    clickhouse,
+    targets: () => targets,
+    derive: genai.derive,
+    now: Date.now,
+    bounds: {
+      retryMsMin: limits.sinkRetryMsMin,
+      retryMsMax: limits.sinkRetryMsMax,
+      graceMs: limits.sinkGraceMs,
+      refusedRowsMax: limits.sinkRefusedRowsMax,
+    },
+    onProblem: (problem) => {
+      metrics.add('tallylight_sink_problems_total', { table: problem.table, kind: problem.kind }, 1)
+      log.warn({ ...problem }, 'a part could not be stored yet')
+    },
+    onInsert: ({ table, rows, seconds, outcome, lagSeconds }) => {
+      metrics.add('tallylight_inserts_total', { table, outcome }, 1)
+      if (outcome !== 'inserted') return
+      metrics.add('tallylight_inserted_rows_total', { table }, rows)
+      metrics.observe('tallylight_insert_rows', { table }, rows)
+      metrics.observe('tallylight_insert_seconds', { table }, seconds)
+      metrics.observe('tallylight_lag_seconds', { table }, lagSeconds)
+    },
+  })
   const ledgerSink = openLedgerSink({
     journal: () => journal,
     ledger,
-    eventsOf: (parts) => usageEventsOf(parts, priceOf),
+    eventsOf: (parts) => genai.usageOf(factsIn(parts)),
     remove: removalOf('ledger'),
     now: Date.now,
     bounds: {
@@ -247,7 +250,7 @@ async function run(): Promise<void> {
   const reconciler = openReconciler({
     database,
     recordedCalls: (from, until) =>
-      recordedCallsOf(clickhouse, targets?.get(tracesTable.name)?.name ?? tracesTable.name, priceOf, from, until),
+      recordedCallsOf(clickhouse, (table) => targets?.get(table)?.name ?? table, from, until),
     now: Date.now,
     bounds: {
       checkMs: limits.quotaCheckMs,
@@ -266,7 +269,7 @@ async function run(): Promise<void> {
   }
   for (const segment of sealed) takeSealed(segment, undefined)
   const sinkRunning = sink.run(stopping.signal)
-  const checksRunning = genai.resolver.run(stopping.signal)
+  const checksRunning = genai.run(stopping.signal)
   const keysRunning = keysPrepared.then(() => keyring.run(stopping.signal))
   const quotaPrepared = keysPrepared.then(() =>
     untilDone('The ledger', stopping.signal, () => applyQuotaLimits(limitBook, file.file)),
