@@ -16,7 +16,15 @@ import { ensurePrivateFile } from '@tallylight/storage/private-file.ts'
 import type pg from 'pg'
 import { pino } from 'pino'
 import { openApi } from './api/server.ts'
-import { type Config, type ConfigFile, parseConfigFile, readConfig, retentionDaysOf } from './config.ts'
+import {
+  type Config,
+  type ConfigFile,
+  failurePolicyOf,
+  parseConfigFile,
+  readConfig,
+  retentionDaysOf,
+} from './config.ts'
+import { watchFile } from './file-watch.ts'
 import { openGenAi } from './genai/genai.ts'
 import { type OwnPrice, openPrices } from './genai/price.ts'
 import { diskFiles } from './journal/files.ts'
@@ -28,11 +36,14 @@ import { readMetricExport } from './metric-export-settings.ts'
 import { type Metrics, openMetrics, renderPrometheus } from './metrics.ts'
 import type { WalkTally } from './otlp/walk.ts'
 import { processSamples } from './process-samples.ts'
+import { openFailurePolicies } from './quota/failure-policy.ts'
 import { openQuotaHttp } from './quota/http.ts'
 import { openLedger } from './quota/ledger.ts'
 import { type LimitBook, openLimitBook } from './quota/limit-book.ts'
 import { limitOf } from './quota/limits.ts'
+import { openReconciler } from './quota/reconcile.ts'
 import { quotaSamples } from './quota/samples.ts'
+import { recordOf } from './quota/usage-event.ts'
 import { runWebhook } from './quota/webhook.ts'
 import { openAccept } from './receive/accept.ts'
 import type { RefusalCounter } from './receive/admission.ts'
@@ -51,9 +62,10 @@ import { openCanary } from './self/canary.ts'
 import { openReadings } from './self/readings.ts'
 import { openOwnSender, openSelfCheck } from './self/self-check.ts'
 import { openClickHouseSink } from './sinks/clickhouse.ts'
+import { factsIn } from './sinks/known-facts.ts'
 import { openLedgerSink } from './sinks/ledger.ts'
 import { openRemovals } from './sinks/removal.ts'
-import { usageEventsOf } from './sinks/usage-spans.ts'
+import { recordedCallsOf } from './sinks/usage-of-calls.ts'
 
 const version = '0.1.0'
 const log = pino({ base: null, timestamp: pino.stdTimeFunctions.isoTime })
@@ -153,21 +165,51 @@ async function run(): Promise<void> {
   metrics.onRead(() => processSamples(version))
 
   const priceOf = openPrices(pricesOf(file.file))
+  const removalOf = openRemovals(() => journal, ['clickhouse', 'ledger'])
+  const limitBook = openLimitBook({ database })
+  const ledgerDatabase = openPool(
+    {
+      connectionString: config.postgresUrl ?? postgresEngine?.url,
+      max: limits.ledgerConnectionsMax,
+      connectionTimeoutMillis: limits.ledgerAnswerMsMax,
+      query_timeout: limits.ledgerAnswerMsMax,
+      pipeline: true,
+    },
+    (error) => log.warn({ err: error }, 'a connection of the ledger was lost'),
+  )
+  stack.defer(() => ledgerDatabase.end())
+  const failure = openFailurePolicies({
+    policyOf: (tenant) => failurePolicyOf(file.file, tenant),
+    now: Date.now,
+    tenantsMax: limits.awayTenantsMax,
+    callsMax: limits.awayCallsMax,
+  })
+  const ledger = openLedger({
+    database: ledgerDatabase,
+    log,
+    onRecovered: () => {
+      limitBook.noteOutages(failure.takeOutages()).catch((error: unknown) => {
+        log.warn({ err: error }, 'what was decided without the ledger could not be noted in the audit')
+      })
+    },
+  })
   const genai = openGenAi({
     clickhouse,
     targetOf: (table) => targets?.get(table),
     priceOf,
     retentionDaysOf: (kept, tenant) => retentionDaysOf(file.file, kept, tenant),
-    metrics,
+    book: async (events) => {
+      const recorded = await ledger.record(undefined, events.map(recordOf))
+      if (recorded.kind === 'unavailable') throw new Error('the ledger cannot be reached')
+    },
     onProblem: (message) => log.warn({ why: message }, 'rows of GenAI records could not be checked'),
   })
-  const removalOf = openRemovals(() => journal, ['clickhouse', 'ledger'])
   const sink = openClickHouseSink({
     journal: () => journal,
     remove: removalOf('clickhouse'),
     clickhouse,
     targets: () => targets,
-    derive: genai.resolver.resolve,
+    derive: genai.derive,
     now: Date.now,
     bounds: {
       retryMsMin: limits.sinkRetryMsMin,
@@ -188,11 +230,10 @@ async function run(): Promise<void> {
       metrics.observe('tallylight_lag_seconds', { table }, lagSeconds)
     },
   })
-  const ledger = openLedger({ database, log })
   const ledgerSink = openLedgerSink({
     journal: () => journal,
     ledger,
-    eventsOf: (parts) => usageEventsOf(parts, priceOf),
+    eventsOf: (parts) => genai.usageOf(factsIn(parts)),
     remove: removalOf('ledger'),
     now: Date.now,
     bounds: {
@@ -210,21 +251,48 @@ async function run(): Promise<void> {
       metrics.add('tallylight_quota_records_unpriced_total', {}, unpriced)
     },
   })
-  metrics.onRead(() => quotaSamples(ledgerSink.status()))
+  const reconciler = openReconciler({
+    database,
+    recordedCalls: (from, until) =>
+      recordedCallsOf(clickhouse, (table) => targets?.get(table)?.name ?? table, from, until),
+    now: Date.now,
+    bounds: {
+      checkMs: limits.quotaCheckMs,
+      reconcileMs: limits.quotaReconcileMs,
+      settlingMs: limits.quotaSettlingMs,
+      confirmMs: limits.quotaConfirmMs,
+      eventsKeptMs: limits.quotaEventsKeptMs,
+      differencesMax: limits.quotaDifferencesMax,
+    },
+    log,
+  })
+  metrics.onRead(() => quotaSamples(ledgerSink.status(), reconciler.status(), failure.status()))
   takeSealed = (segment, parts) => {
     sink.enqueue(segment)
     ledgerSink.enqueue(segment, parts)
   }
   for (const segment of sealed) takeSealed(segment, undefined)
   const sinkRunning = sink.run(stopping.signal)
-  const checksRunning = genai.resolver.run(stopping.signal)
+  const checksRunning = genai.run(stopping.signal)
   const keysRunning = keysPrepared.then(() => keyring.run(stopping.signal))
-  const limitBook = openLimitBook({ database })
-  const quotaPrepared = keysPrepared.then(() => applyQuotaLimits(limitBook, file.file, stopping.signal))
+  const quotaPrepared = keysPrepared.then(() =>
+    untilDone('The ledger', stopping.signal, () => applyQuotaLimits(limitBook, file.file)),
+  )
+  const fileWatching = quotaPrepared.then(() =>
+    watchFile(
+      {
+        path: config.configPath,
+        pollMs: limits.configPollMs,
+        onChange: (text) => applyChangedFile(limitBook, config.configPath, text),
+      },
+      stopping.signal,
+    ),
+  )
   const ledgerSinkRunning = ledgerSink.run(stopping.signal)
   const ledgerRunning = quotaPrepared.then(() =>
     ledger.watch(stopping.signal, (count) => metrics.add('tallylight_quota_expired_total', {}, count)),
   )
+  const reconcilerRunning = Promise.all([quotaPrepared, tablesPrepared]).then(() => reconciler.run(stopping.signal))
   const { webhook } = file.file.quota ?? {}
   const webhookRunning = quotaPrepared.then(async () => {
     if (webhook === undefined) return
@@ -241,6 +309,8 @@ async function run(): Promise<void> {
         keysRunning,
         tablesPrepared,
         ledgerRunning,
+        reconcilerRunning,
+        fileWatching,
         webhookRunning,
       ]),
       after(limits.sinkStopMs),
@@ -328,6 +398,8 @@ async function run(): Promise<void> {
     limitBook,
     authenticate: keyring.authenticate,
     priceOf,
+    failure,
+    onVerdict: ({ policy, verdict }) => metrics.add('tallylight_quota_verdicts_total', { policy, verdict }, 1),
     unpriced: file.file.quota?.unpriced ?? 'refuse',
     now: Date.now,
     log,
@@ -392,14 +464,31 @@ async function run(): Promise<void> {
 }
 
 /** The limits of the configuration file, with what that changed in the log. */
-async function applyQuotaLimits(limitBook: LimitBook, file: ConfigFile, signal: AbortSignal): Promise<void> {
+async function applyQuotaLimits(limitBook: LimitBook, file: ConfigFile): Promise<void> {
   const wanted = (file.quota?.limits ?? []).map(({ tenant, ...input }) =>
     limitOf(parseTenantId(tenant) ?? defaultTenant, input.id, input, 'config'),
   )
-  await untilDone('The ledger', signal, async () => {
-    const diff = await limitBook.applyConfig(wanted)
-    if (diff.added.length + diff.changed.length + diff.removed.length > 0) log.info(diff, 'quota limits were changed')
-  })
+  const diff = await limitBook.applyConfig(wanted)
+  if (diff.added.length + diff.changed.length + diff.removed.length > 0) log.info(diff, 'quota limits were changed')
+}
+
+/** Applies the limits of a configuration file that has changed. A file that is gone or wrong changes nothing. */
+async function applyChangedFile(limitBook: LimitBook, path: string, text: string | undefined): Promise<void> {
+  const read = text === undefined ? undefined : parseConfigFile(text, path)
+  if (read?.kind !== 'file') {
+    const reasons = read?.reasons ?? [`${path} cannot be read`]
+    log.error({ reasons }, 'the configuration file has changed and cannot be used; the limits stay as they are')
+    return
+  }
+  try {
+    await applyQuotaLimits(limitBook, read.file)
+    log.info(
+      { path },
+      'the limits of the configuration file are in force; its other settings are read at the next start',
+    )
+  } catch (error) {
+    log.error({ err: error }, 'the limits of the changed configuration file could not be applied')
+  }
 }
 
 function pricesOf(file: ConfigFile): readonly OwnPrice[] {

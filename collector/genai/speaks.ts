@@ -13,7 +13,6 @@ const prefixes = [
   'traceloop.',
   'langfuse.',
   'langsmith.',
-  'logfire.',
   'openlit.',
   'pydantic_ai.',
   'tallylight.turn.',
@@ -23,7 +22,8 @@ const prefixes = [
   'event_loop.',
 ] as const
 
-const keys = ['ai.operationId', 'tallylight.call.id', 'tallylight.probe', 'embedding.model_name', 'tool.name'] as const
+// Logfire marks every span of a service, of the web too: only a request to a model has its data.
+const keys = ['ai.operationId', 'tallylight.call.id', 'tallylight.probe', 'request_data', 'agent_name'] as const
 
 /** Keys whose value decides: the request of a prober is a record of ours, all other requests are not. */
 const pathKeys = ['http.route', 'url.path', 'http.target'] as const

@@ -167,6 +167,41 @@ create table quota_refused_events (
   primary key (tenant, event_key)
 );
 
+-- What the reconciler found: per tenant and hour what the records of calls cost and what the ledger has settled of them, and
+-- each call of which the two differ. Null is a call that one of them does not have, or has no price for.
+create table quota_reconciled_hours (
+  hour timestamptz not null,
+  tenant text not null,
+  recorded_calls bigint not null,
+  recorded_nano_usd numeric not null,
+  settled_calls bigint not null,
+  settled_nano_usd numeric not null,
+  at timestamptz not null,
+  primary key (hour, tenant)
+);
+create table quota_differences (
+  hour timestamptz not null,
+  tenant text not null,
+  event_key text not null,
+  recorded_nano_usd numeric,
+  settled_nano_usd numeric,
+  at timestamptz not null,
+  primary key (hour, tenant, event_key)
+);
+
+-- Sums of the entries of an account up to a horizon, so that the check adds only what came since.
+create table quota_checked (
+  account bigint primary key references quota_accounts (id),
+  granted numeric not null,
+  held numeric not null,
+  spent numeric not null
+) with (fillfactor = 70);
+create table quota_check_horizon (
+  only_row boolean primary key default true check (only_row),
+  xact bigint not null
+);
+insert into quota_check_horizon (xact) values (0);
+
 -- Told to webhooks, at least once each. Written with what it tells, or not at all.
 create table quota_outbox (
   id uuid primary key default gen_random_uuid(),
@@ -262,6 +297,42 @@ begin
     left join asked on asked.id = a.id;
 end $$;
 
+-- Compares the accounts that changed since the last turn with the sum of their entries, and moves the horizon. One snapshot
+-- for all of it: what is complete in it is added to the sums, what is only visible counts for this comparison.
+create function quota_check(out accounts bigint, out wrong bigint) language plpgsql as $$
+declare
+  since bigint;
+  horizon bigint;
+begin
+  select h.xact into since from quota_check_horizon h for update;
+  with snapshot as (
+    select pg_snapshot_xmin(pg_current_snapshot())::text::bigint as xmin
+  ), lines as (
+    select line.account, line.granted, line.held, line.spent, b.xact < snapshot.xmin as is_complete
+    from quota_bookings b cross join snapshot
+    cross join lateral unnest(b.account_ids, b.granted, b.held, b.spent) as line (account, granted, held, spent)
+    where b.xact >= since
+  ), sums as (
+    select account, sum(granted) as granted, sum(held) as held, sum(spent) as spent,
+      coalesce(sum(granted) filter (where is_complete), 0) as complete_granted,
+      coalesce(sum(held) filter (where is_complete), 0) as complete_held,
+      coalesce(sum(spent) filter (where is_complete), 0) as complete_spent
+    from lines group by account
+  ), compared as (
+    select a.granted <> s.granted + coalesce(c.granted, 0) or a.held <> s.held + coalesce(c.held, 0)
+        or a.spent <> s.spent + coalesce(c.spent, 0) as is_wrong
+    from sums s join quota_accounts a on a.id = s.account left join quota_checked c on c.account = s.account
+  ), moved as (
+    insert into quota_checked as c (account, granted, held, spent)
+    select account, complete_granted, complete_held, complete_spent from sums order by account
+    on conflict (account) do update set granted = c.granted + excluded.granted, held = c.held + excluded.held,
+      spent = c.spent + excluded.spent
+  )
+  select (select count(*) from compared), (select count(*) from compared where is_wrong), snapshot.xmin
+  into accounts, wrong, horizon from snapshot;
+  update quota_check_horizon set xact = horizon;
+end $$;
+
 create view quota_limits as
   select tenant, id, subject, each, measure, amount, span as "window", time_zone, action, thresholds, overage, source
   from quota_limit_rules where removed_at is null;
@@ -296,6 +367,25 @@ create view quota_orphans as
          r.subject ->> 'provider' as provider, r.answer -> 'holds' as holds, r.created_at, b.at as expired_at
   from quota_bookings b join quota_reservation_rows r on r.id = b.reservation
   where b.kind = 'expire' and r.state = 'expired' and not r.is_lease;
+-- What leases that are open could still spend: the worst overspend, were all of their records lost.
+create view quota_open_leases as
+  select r.id, r.tenant, r.call_id, a.limit_id, a.subject, line.measure,
+         greatest(line.amount - line.recorded, 0) as unspent, r.expires_at
+  from quota_open_holds h
+  join quota_reservation_rows r on r.id = h.reservation
+  cross join lateral unnest(r.account_ids, r.measures, r.amounts, r.recorded) as line (account, measure, amount, recorded)
+  join quota_accounts a on a.id = line.account
+  where r.is_lease and line.measure <> 'concurrency';
+-- Calls that a client settled and of which no record came: what it said is all that is known of them.
+create view quota_unrecorded as
+  select id, tenant, call_id, subject ->> 'user' as user_id, subject ->> 'model' as model, subject ->> 'provider' as provider,
+         outcome -> 'body' -> 'booked' as booked, ended_at
+  from quota_reservation_rows where state = 'settled' and records = 0;
+create view quota_reconciliation as
+  select tenant, (hour at time zone 'UTC')::date as day, sum(recorded_calls) as recorded_calls,
+         sum(recorded_nano_usd) as recorded_nano_usd, sum(settled_calls) as settled_calls,
+         sum(settled_nano_usd) as settled_nano_usd, sum(settled_nano_usd - recorded_nano_usd) as drift_nano_usd, max(at) as at
+  from quota_reconciled_hours group by 1, 2;
 -- Accounts that are not the sum of their entries: there are none.
 create view quota_drift as
   select a.id, a.tenant, a.limit_id, a.subject, a.granted, a.held, a.spent,
