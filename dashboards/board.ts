@@ -17,7 +17,7 @@ import {
 import { ownTenant } from './filters.ts'
 import { type BoardName, uids } from './links.ts'
 import { gridColumns, type PanelPlan } from './panels.ts'
-import { chosenClickhouse, clickhouseSource, postgresSource } from './sources.ts'
+import { chosenClickhouse, chosenPostgres, clickhouseSource, postgresSource } from './sources.ts'
 
 export type Row = { readonly question: string; readonly panels: readonly PanelPlan[] }
 
@@ -44,6 +44,9 @@ const variables = {
       'Tenant',
       `SELECT DISTINCT TenantId FROM llm_call_rows WHERE $__timeFilter(Timestamp) AND TenantId != '${ownTenant}' ORDER BY 1`,
     ),
+  /** Those that may have limits, whether they make calls or not. */
+  tenantOfLimits: () =>
+    choice('tenant', 'Tenant', `SELECT id FROM tenants WHERE id <> '${ownTenant}' ORDER BY 1`, chosenPostgres),
   service: () => choice('service', 'Service', distinct('ServiceName')),
   provider: () => choice('provider', 'Provider', distinct('Provider')),
   model: () => choice('model', 'Model', distinct('Model')),
@@ -62,11 +65,17 @@ function distinct(column: string): string {
   return `SELECT DISTINCT ${column} FROM llm_call_rows WHERE $__timeFilter(Timestamp) AND TenantId != '${ownTenant}' AND ${column} != '' ORDER BY 1`
 }
 
-function choice(name: string, label: string, rawSql: string): QueryVariableBuilder {
+function choice(
+  name: string,
+  label: string,
+  rawSql: string,
+  datasource: typeof chosenClickhouse | typeof chosenPostgres = chosenClickhouse,
+): QueryVariableBuilder {
+  const isClickhouse = datasource === chosenClickhouse
   return new QueryVariableBuilder(name)
     .label(label)
-    .datasource(chosenClickhouse)
-    .query({ refId: 'var', queryType: 'sql', editorType: 'sql', rawSql })
+    .datasource(datasource)
+    .query(isClickhouse ? { refId: 'var', queryType: 'sql', editorType: 'sql', rawSql } : rawSql)
     .multi(true)
     .includeAll(true)
     .current({ text: 'All', value: '$__all' })

@@ -187,7 +187,14 @@ export const collector: BoardPlan = {
     {
       question: 'What do the engines do?',
       panels: [
-        counted(40, 'Inserted rows per second', 'By table.', 'tallylight.inserted_rows', 'table', parts),
+        counted(
+          40,
+          'Inserted rows per second',
+          'Rows that ClickHouse took, by table.',
+          'tallylight.inserted_rows',
+          'table',
+          parts,
+        ),
         counted(
           41,
           'Inserts per second by outcome',
@@ -233,9 +240,9 @@ export const collector: BoardPlan = {
             clickhouse(
               'table',
               `
-              SELECT table, sum(rows) AS rows, sum(bytes) AS bytes, sum(parts) AS parts, max(parts) AS most_parts, max(newest) AS newest
+              SELECT table, sum(rows_in) AS rows, sum(bytes_in) AS bytes, sum(parts_in) AS parts, max(parts_in) AS most_parts, max(newest_in) AS newest
               FROM (
-              SELECT table, partition, sum(rows) AS rows, sum(bytes_on_disk) AS bytes, count() AS parts, max(modification_time) AS newest
+              SELECT table, partition, sum(rows) AS rows_in, sum(bytes_on_disk) AS bytes_in, count() AS parts_in, max(modification_time) AS newest_in
               FROM system.parts
               WHERE active AND database = currentDatabase()
               GROUP BY table, partition

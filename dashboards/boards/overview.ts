@@ -82,7 +82,7 @@ export const overview: BoardPlan = {
           id: 5,
           title: 'Failed',
           description: 'Share of the calls that ended in an error.',
-          noValue: 'No calls',
+          noValue: 'No calls in this time',
           unit: 'percentunit',
           thresholds: { warn: 0.01, bad: 0.05 },
           rows: failed,

@@ -17,7 +17,7 @@ export const tenants: BoardPlan = {
   description:
     'What tenants spend, what their limits still hold, how fast they burn, when they run out, and who was refused.',
   from: 'now-24h',
-  variables: ['postgres', 'tenant', 'service', 'provider', 'model', 'collector'],
+  variables: ['postgres', 'tenantOfLimits', 'service', 'provider', 'model', 'collector'],
   rows: [
     {
       question: 'What is left?',

@@ -8,10 +8,10 @@ import { callColumns, callFields } from './call-table.ts'
 const none = 'No such trace: its retention is over, or the id is cut'
 
 /** The one that was chosen, whenever it was, else the newest of the range. Its day is looked up first: without it, every day
- *  of the table would be asked for the id. */
+ *  of the table would be asked for the id. It knows when spans began; log records may be later than the last of them. */
 const withTrace = `WITH if(\${trace:singlequote} != '', \${trace:singlequote}, (SELECT argMax(TraceId, Timestamp) FROM turns WHERE ${ofService})) AS wanted,
 (SELECT min(Start) FROM otel_traces_trace_id_ts WHERE TraceId = wanted) AS first,
-(SELECT max(End) + 1 FROM otel_traces_trace_id_ts WHERE TraceId = wanted) AS last`
+(SELECT max(End) + 3600 FROM otel_traces_trace_id_ts WHERE TraceId = wanted) AS last`
 const ofTrace = 'TraceId = wanted AND Timestamp >= first AND Timestamp <= last'
 
 const tagsOf = (map: string): string => `arrayMap(key -> map('key', key, 'value', ${map}[key]), mapKeys(${map}))`
