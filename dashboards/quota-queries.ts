@@ -58,3 +58,18 @@ export function spentSql(tenants: string): string {
       AND (tenant, limit_id) IN (SELECT tenant, id FROM quota_limits WHERE measure = 'cost')
     GROUP BY 1, 2 ORDER BY 1, 2`
 }
+
+/** For alerts: one number per account, how much of the limit is used, between two shares. */
+export function usedSql(least: number, most: string): string {
+  return `
+    SELECT tenant, limit_id AS "limit", subject, max((spent + held)::float8 / nullif(granted, 0)) AS value
+    FROM quota_balances
+    WHERE (window_end IS NULL OR window_end > now()) AND measure <> 'concurrency' AND granted > 0 AND ${everyTenant}
+    GROUP BY tenant, limit_id, subject
+    HAVING max((spent + held)::float8 / granted) BETWEEN ${least} AND ${most}`
+}
+
+/** For alerts: the smaller of two paces, so that one that has ended does not fire. */
+export function slowerPaceSql(one: '1 h' | '6 h', other: '6 h' | '3 d'): string {
+  return `SELECT tenant, "limit", subject, least("${one}", "${other}") AS value FROM (${burnSql(everyTenant)}) paces`
+}

@@ -142,7 +142,7 @@ function records(times: Times): readonly LogRecord[] {
   })
   return [
     ...Array.from({ length: 20 }, (_, minute) => audit(times.calmUnixMs - minute * minuteMs, `calm ${minute}`)),
-    ...Array.from({ length: 80 }, (_, at) => audit(times.nowUnixMs - 90_000 + at * 100, `burst ${at}`)),
+    ...Array.from({ length: 120 }, (_, at) => audit(times.nowUnixMs - 90_000 + at * 100, `burst ${at}`)),
     {
       ...{ ...at, event: 'tallylight.error', atUnixMs: times.nowUnixMs - 15_900, traceId: idOf('failed 1', 32) },
       attributes: { 'exception.type': 'Broken', 'exception.message': 'It broke.' },
@@ -192,7 +192,7 @@ function pastSamples(minute: number, isBad: boolean): readonly Sample[] {
     counter('tallylight_accepted_records_total', minute * 100, { signal: 'traces' }),
     counter('tallylight_quarantined_records_total', bad, { signal: 'traces' }),
     counter('tallylight_refused_requests_total', bad * 3, { signal: 'traces', reason: 'unauthenticated' }),
-    counter('tallylight_rejected_records_total', bad, { signal: 'traces', reason: 'too_old' }),
+    counter('tallylight_rejected_records_total', bad * 2, { signal: 'traces', reason: 'too_old' }),
     counter('tallylight_inserts_total', minute, { table: 'otel_traces', outcome: 'inserted' }),
     counter('tallylight_inserts_total', bad, { table: 'otel_traces', outcome: 'refused' }),
     counter('tallylight_quota_answers_total', minute, { route: 'reservations', status: '201' }),
