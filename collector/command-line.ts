@@ -1,11 +1,13 @@
-// `tallylight keys create|list|revoke`: speaks to the API of a running collector, here or elsewhere. An entry point, so it
+// The command `tallylight`: speaks to the API of a running collector, here or elsewhere. An entry point, so it
 // reads the environment: TALLYLIGHT_URL and TALLYLIGHT_KEY, or else the data directory of a collector on this machine.
 import { readFile } from 'node:fs/promises'
 import { join, resolve } from 'node:path'
 import { parseArgs } from 'node:util'
+import { look, lookUsage } from './look/look.ts'
 import { roles } from './receive/key-rules.ts'
 
 const usage = `usage:
+${lookUsage}
   tallylight keys create --tenant NAME --roles ${roles.join(',')} [--name TEXT] [--many-tenants]
   tallylight keys list
   tallylight keys revoke ID
@@ -29,6 +31,8 @@ try {
 }
 
 async function main(args: readonly string[]): Promise<number> {
+  const looked = await look(args, process.env)
+  if (looked !== undefined) return looked
   const { values, positionals } = parseArgs({
     args: [...args],
     allowPositionals: true,

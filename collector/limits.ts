@@ -142,6 +142,8 @@ export const limits = {
   /** A probe that is not read back within this is missing; below the usual minute between two. */
   canaryWaitMsMax: 30_000,
   canaryPollMs: 250,
+  /** Turns on the page at `/`. */
+  statePageTurnsMax: 20,
 } as const
 
 assert(limits.bodiesInFlightBytesMax >= limits.requestBytesMax, 'one request of the largest size must fit in flight')

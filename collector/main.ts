@@ -16,6 +16,7 @@ import { ensurePrivateFile } from '@tallylight/storage/private-file.ts'
 import type pg from 'pg'
 import { pino } from 'pino'
 import { openApi } from './api/server.ts'
+import { openStatePage } from './api/state.ts'
 import {
   type Config,
   type ConfigFile,
@@ -393,6 +394,7 @@ async function run(): Promise<void> {
   const http = stack.use(await openOtlpHttp({ ...receiverOptions, port: config.ports.otlpHttp }))
   const grpc = stack.use(await openOtlpGrpc({ ...receiverOptions, port: config.ports.otlpGrpc }))
   let isReady = false
+  const missing = (): readonly string[] => (isReady ? [] : ['the collector is starting or stopping'])
   const quota = openQuotaHttp({
     ledger,
     limitBook,
@@ -414,9 +416,11 @@ async function run(): Promise<void> {
       port: config.ports.api,
       tls,
       keyring,
-      missing: () => (isReady ? [] : ['the collector is starting or stopping']),
+      missing,
       renderMetrics: () => renderPrometheus(metrics.read()),
       quota,
+      statePage: openStatePage({ read: metrics.read, version, missing, clickhouse }),
+      probe: async () => (await canary.probe(stopping.signal)) ?? { missing: ['the collector is stopping'] },
       log,
     }),
   )

@@ -86,12 +86,6 @@ export async function checkProvisioning(directory: string, runbooksUrl: string):
   return wrong
 }
 
-/** A page of runbooks/, as it stands; undefined is none of that name. */
-export async function readRunbook(name: string): Promise<string | undefined> {
-  if (!/^[a-z0-9-]{1,64}$/.test(name)) return undefined
-  return readFile(new URL(`./runbooks/${name}.md`, import.meta.url), 'utf8').catch(() => undefined)
-}
-
 function dataSources({ clickhouse, postgres }: Grafana): object {
   const tables = { otelEnabled: true, otelVersion: 'latest', defaultDatabase: clickhouse.database }
   return {

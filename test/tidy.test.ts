@@ -32,13 +32,14 @@ function importsOf(path: string): string[] {
 
 test('tidy: arrows between folders point as ARCHITECTURE says', () => {
   const allowed: Readonly<Record<string, readonly string[]>> = {
-    // Of the dashboards only what its command line writes for a Grafana.
+    // Of the dashboards only what its command line writes for a Grafana, and the pages that its API serves.
     collector: [
       'collector/',
       'storage/',
       'instrumentation/providers/',
       'instrumentation/usage/',
       'dashboards/provision.ts',
+      'dashboards/runbooks.ts',
     ],
     dashboards: ['dashboards/', 'storage/'],
     storage: ['storage/'],

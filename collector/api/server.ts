@@ -3,6 +3,7 @@
 import { createServer, type RequestListener, type Server } from 'node:http'
 import { createServer as createTlsServer } from 'node:https'
 import type { AddressInfo } from 'node:net'
+import { readRunbook } from '@tallylight/dashboards/runbooks.ts'
 import type { KeyRow } from '@tallylight/storage/postgres/keys.ts'
 import express, { type NextFunction, type Request, type RequestHandler, type Response } from 'express'
 import { z } from 'zod'
@@ -13,6 +14,7 @@ import type { Keyring } from '../receive/keys.ts'
 import { isForwarded, isLoopback, listen } from '../receive/receiver.ts'
 import { parseTenantId, type TenantId } from '../receive/request.ts'
 import type { TlsFiles } from '../receive/tls.ts'
+import type { StatePage } from './state.ts'
 
 export type Api = { readonly port: number; readonly [Symbol.asyncDispose]: () => Promise<void> }
 
@@ -35,6 +37,9 @@ export async function openApi(options: {
   readonly renderMetrics: () => string
   /** Answers before everything else, without Express. */
   readonly quota: QuotaHttp
+  readonly statePage: StatePage
+  /** Sends a probe of the whole road and says what of it was not read back. */
+  readonly probe: () => Promise<object>
   readonly log: Log
 }): Promise<Api> {
   const { keyring } = options
@@ -66,21 +71,37 @@ export async function openApi(options: {
     })
     .all(notAllowed(read))
 
+  const identify = (request: Request): ReturnType<Keyring['authenticate']> =>
+    keyring.authenticate({
+      authorization: request.headers.authorization,
+      peerAddress: request.socket.remoteAddress,
+      hostHeader: request.headers.host,
+      localBoundToLoopback: localBoundToLoopback && !isForwarded(request.headers),
+    })
+  app.use(options.statePage.router(identify))
+  app
+    .route('/runbooks/:name')
+    .get(async (request, response) => {
+      const page = await readRunbook(request.params.name)
+      if (page === undefined) problem(response, 404, `there is no runbook ${request.params.name.slice(0, 64)}`)
+      else response.type('text/plain; charset=utf-8').send(page)
+    })
+    .all(notAllowed(read))
+
   const admin = express.Router()
   admin.use((request, response, next) => {
-    const identity = identityOf(
-      keyring.authenticate({
-        authorization: request.headers.authorization,
-        peerAddress: request.socket.remoteAddress,
-        hostHeader: request.headers.host,
-        localBoundToLoopback: localBoundToLoopback && !isForwarded(request.headers),
-      }),
-    )
+    const identity = identityOf(identify(request))
     if (isRefusal(identity)) problem(response, identity.reason === 'unauthenticated' ? 401 : 503, identity.message)
     else if (!identity.roles.has('admin')) problem(response, 403, 'the key does not have the role admin')
     else next()
   })
   admin.use(express.json({ limit: '64kb' }))
+  admin
+    .route('/probe')
+    .post(async (_request, response) => {
+      response.json(await options.probe())
+    })
+    .all(notAllowed('POST'))
   admin
     .route('/keys')
     .get(async (_request, response) => {

@@ -13,9 +13,16 @@ import { ownTenant } from '../receive/key-rules.ts'
 import type { Signal } from '../receive/request.ts'
 
 export type Canary = {
-  /** Sends one probe and waits until it is read back, or given up. */
-  probe(signal: AbortSignal): Promise<void>
+  /** Sends one probe and waits until it is read back, or given up. Undefined when the end cut it short. */
+  probe(signal: AbortSignal): Promise<Probed | undefined>
   samples(): readonly Sample[]
+}
+
+/** What was not read back, and why a store could not say. */
+export type Probed = {
+  readonly missing: readonly Step[]
+  readonly reasons: readonly string[]
+  readonly seconds: number
 }
 
 export type Send = (signal: Signal, body: Buffer) => Promise<boolean>
@@ -36,7 +43,7 @@ export function openCanary(options: {
   const sql = readBackSql(clickhouse.database)
   let last: { readonly isGood: boolean; readonly seconds: number } | undefined
 
-  async function probe(signal: AbortSignal): Promise<void> {
+  async function probe(signal: AbortSignal): Promise<Probed | undefined> {
     const startedUnixMs = now()
     const traceId = randomBytes(16).toString('hex')
     const missing = new Set<Step>(['turn', 'call', 'tool', 'health', 'settle'])
@@ -51,11 +58,13 @@ export function openCanary(options: {
       reasons = found.reasons
     }
     // One that the end of the collector cut short says nothing.
-    if (signal.aborted) return
+    if (signal.aborted) return undefined
     for (const step of missing) options.metrics.add('tallylight_canary_misses_total', { step }, 1)
     if (missing.size > 0)
       options.log.warn({ traceId, missing: [...missing], reasons }, 'a probe was not read back whole')
-    last = { isGood: missing.size === 0, seconds: (now() - startedUnixMs) / 1000 }
+    const seconds = (now() - startedUnixMs) / 1000
+    last = { isGood: missing.size === 0, seconds }
+    return { missing: [...missing], reasons, seconds }
   }
 
   async function reserve(traceId: string): Promise<boolean> {

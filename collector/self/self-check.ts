@@ -39,7 +39,7 @@ export function openSelfCheck(options: {
     if (await send('metrics', reading.body)) reading.keep()
   }
 
-  async function repeat(work: () => Promise<void>, signal: AbortSignal): Promise<void> {
+  async function repeat(work: () => Promise<unknown>, signal: AbortSignal): Promise<void> {
     for (;;) {
       await pause(intervalMs, signal)
       if (signal.aborted) return
