@@ -46,6 +46,10 @@ type Worked<Result> = { readonly result: Result; readonly writes: readonly Promi
 type Work<Result> = (client: pg.PoolClient) => Promise<Worked<Result>>
 type Waiting = { readonly step: Step; readonly resolve: (outcome: StepOutcome) => void }
 
+const begin = `begin;
+  set local idle_in_transaction_session_timeout = '10s';
+  set local plan_cache_mode = force_generic_plan;
+  set local enable_seqscan = off; set local enable_hashjoin = off; set local enable_mergejoin = off`
 const stepsPerBatchMax = 256
 const sweptPerBatchMax = 500
 const sweepMs = 1_000
@@ -148,8 +152,9 @@ export function openLedger(options: LedgerOptions): Ledger {
 
   async function inTransaction<Result>(work: Work<Result>): Promise<Result> {
     return withConnection(database, async (client) => {
-      // Sent with the first statement. A server that has lost us must not keep our locks.
-      const begun = client.query("begin; set local idle_in_transaction_session_timeout = '10s'")
+      // Sent with the first statement. A server that has lost us must not keep our locks. Every row is found by its key:
+      // a planner that takes a table for small reads all of it for each batch, and planning anew costs as much as the work.
+      const begun = client.query(begin)
       begun.catch(() => undefined)
       try {
         const { result, writes } = await work(client)
