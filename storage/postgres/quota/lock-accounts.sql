@@ -1,5 +1,6 @@
--- $1–$4: tenants, limits, subjects and moments (null is now) of wanted accounts; $5: numbers of others. `wanted` tells which of
--- the wanted ones an account is, counted from 1.
+-- $1–$4: tenants, limits, subjects and moments (null is now) of wanted accounts; `wanted` tells which of them an account is,
+-- counted from 1. Others: $5 by their numbers; $6, and $7 with $8, those of reservations, by their ids and by tenant and call
+-- id. Which accounts a reservation has never changes, so it need not be locked to be asked.
 with asked as (
   select a.id, array_agg(w.ordinal::integer) as ordinals
   from unnest($1::text[], $2::text[], $3::text[], $4::timestamptz[])
@@ -12,7 +13,15 @@ with asked as (
 ), named as (
   select id, ordinals from asked
   union all
-  select number, '{}' from unnest($5::bigint[]) as number where number not in (select id from asked)
+  select number, '{}' from (
+    select unnest($5::bigint[]) as number
+    union
+    select unnest(r.account_ids) from unnest($6::uuid[]) as known (id) join quota_reservation_rows r on r.id = known.id
+    union
+    select unnest(r.account_ids) from unnest($7::text[], $8::text[]) as known (tenant, call_id)
+      join quota_reservation_rows r on r.tenant = known.tenant and r.call_id = known.call_id
+  ) others
+  where number not in (select id from asked)
 )
 select a.id, a.tenant, a.limit_id, a.subject, a.window_end, quota_slide_ms(rule.span) as slide_ms, named.ordinals as wanted,
        a.granted, a.held, a.spent, a.free, a.debt, a.thresholds_fired, a.bucket_at, a.bucket_spent

@@ -150,10 +150,17 @@ const reservationColumns = `r.id, r.tenant, r.call_id, r.body_hash, r.state, r.s
   (extract(epoch from r.created_at) * 1000)::float8 as created_ms, (extract(epoch from r.expires_at) * 1000)::float8 as expires_ms`
 const nowMs = 'floor(extract(epoch from quota_now()) * 1000)::float8 as now_ms'
 
+/** Reservations by their calls, of which each has a tenant, and by their ids. */
+export type NamedReservations = {
+  readonly tenants: readonly string[]
+  readonly callIds: readonly string[]
+  readonly ids: readonly string[]
+}
+
 /** The moment of the transaction, the version of the rules, and the reservations, locked in the order of their ids. */
 export async function lockReservations(
   client: Queryable,
-  wanted: { readonly tenants: readonly string[]; readonly callIds: readonly string[]; readonly ids: readonly string[] },
+  wanted: NamedReservations,
 ): Promise<{ readonly nowMs: number; readonly version: string; readonly rows: readonly ReservationRow[] }> {
   const { rows } = await client.query<ReservationRow & { now_ms: number; version: string }>({
     name: 'quota-lock-reservations',
@@ -197,12 +204,13 @@ export type WantedAccount = {
 const lockAccountsStatement = readFileSync(new URL('./lock-accounts.sql', import.meta.url), 'utf8')
 const makeAccountsStatement = readFileSync(new URL('./make-accounts.sql', import.meta.url), 'utf8')
 
-/** Locks the accounts of limits and subjects, and others by their number, all in the order of their numbers, so that two
- *  transactions hardly ever wait for each other. Those that are not there yet are made. */
+/** Locks the accounts of limits and subjects, and others by their numbers or of reservations, all in the order of their
+ *  numbers, so that two transactions hardly ever wait for each other. Wanted ones that are not there yet are made. */
 export async function lockAccounts(
   client: Queryable,
   wanted: readonly WantedAccount[],
-  ids: readonly string[],
+  numbers: readonly string[],
+  reservations: NamedReservations,
 ): Promise<readonly AccountRow[]> {
   const asked = [
     wanted.map((each) => each.tenant),
@@ -210,7 +218,9 @@ export async function lockAccounts(
     wanted.map((each) => each.subject),
     wanted.map((each) => each.at),
   ]
-  const lock = { name: 'quota-lock-accounts', text: lockAccountsStatement, values: [...asked, ids] }
+  const { ids, tenants, callIds } = reservations
+  const values = [...asked, numbers, ids, tenants, callIds]
+  const lock = { name: 'quota-lock-accounts', text: lockAccountsStatement, values }
   const { rows } = await client.query<AccountRow>(lock)
   if (rows.reduce((sum, row) => sum + row.wanted.length, 0) === wanted.length) return rows
   await client.query({ name: 'quota-make-accounts', text: makeAccountsStatement, values: asked })
