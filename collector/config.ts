@@ -51,7 +51,17 @@ const serviceNames = ['URL', 'KEY', 'CONTENT', 'QUOTA']
 const prefix = 'TALLYLIGHT_'
 const suggestionDistanceMax = 3
 
-export const retentionDefaults = { traces: 30, logs: 30, metrics: 90 } as const
+export const retentionDefaults = {
+  traces: 30,
+  logs: 30,
+  metrics: 90,
+  chat: 90,
+  tools: 90,
+  errors: 90,
+  audit: 365,
+} as const
+/** What is kept for a time of its own: the three signals as they came, and what was made of them. */
+export type RetentionClass = keyof typeof retentionDefaults
 
 /** `default` is what holds when the field is left out; the page and the messages are made from this schema. */
 function described<Schema extends z.ZodType>(schema: Schema, why: string, unset = ''): z.ZodOptional<Schema> {
@@ -59,11 +69,15 @@ function described<Schema extends z.ZodType>(schema: Schema, why: string, unset 
 }
 
 const days = z.int().min(1).max(3650)
-const retention = (unset: (signal: keyof typeof retentionDefaults) => string) =>
+const retention = (unset: (kept: RetentionClass) => string) =>
   z.strictObject({
     traces: described(days, 'days that spans are kept', unset('traces')),
     logs: described(days, 'days that log records are kept', unset('logs')),
     metrics: described(days, 'days that metric points are kept', unset('metrics')),
+    chat: described(days, 'days that turns, model calls, messages and health checks are kept', unset('chat')),
+    tools: described(days, 'days that tool calls are kept', unset('tools')),
+    errors: described(days, 'days that errors are kept', unset('errors')),
+    audit: described(days, 'days that audit events are kept', unset('audit')),
   })
 const rates = z.strictObject({
   bytesPerSecond: described(z.int().min(1), 'bytes of request bodies as received, 429 beyond', 'no limit'),
@@ -357,8 +371,8 @@ function distance(one: string, other: string): number {
 }
 
 /** Days that a tenant's records of a class are kept. */
-export function retentionDaysOf(file: ConfigFile, signal: 'traces' | 'logs' | 'metrics', tenant: string): number {
-  return file.retention?.tenants?.[tenant]?.[signal] ?? file.retention?.default?.[signal] ?? retentionDefaults[signal]
+export function retentionDaysOf(file: ConfigFile, kept: RetentionClass, tenant: string): number {
+  return file.retention?.tenants?.[tenant]?.[kept] ?? file.retention?.default?.[kept] ?? retentionDefaults[kept]
 }
 
 /** What a tenant's calls are told while the ledger does not answer. */

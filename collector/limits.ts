@@ -85,6 +85,16 @@ export const limits = {
   /** ClickHouse's page cache is written back within this where its tables do not sync (ext4: 30 s; with room for a bad day). */
   sinkGraceMs: 900_000,
   sinkRefusedRowsMax: 100,
+  /** Facts of recent traces in memory, as text; what was forgotten is read back from ClickHouse when its trace goes on. */
+  rememberedFactsBytesMax: 8 * MiB,
+  /** Exporters send every few seconds; a trace that was quiet for this long is looked at once more, for what others stored. */
+  quietTraceMs: 20_000,
+  quietTraceCheckMs: 5_000,
+  /** Calls of which is remembered what the ledger was told last, 150 bytes each; told again, it books a difference of 0. */
+  toldCallsMax: 20_000,
+  /** Names of texts, 100 bytes each. */
+  knownTextsMax: 65_536,
+  knownTextsMs: 600_000,
   /** What calls used, kept for a ledger that is away; beyond, it is read back from the journal. 500 bytes each. */
   ledgerEventsMax: 50_000,
   /** The ledger's accounts are compared with their entries this often; the entries of a minute are read. */
@@ -116,6 +126,17 @@ export const limits = {
   /** How soon a changed configuration file is seen. */
   configPollMs: 1_000,
   engineRetryMs: 1_000,
+
+  /** Pairs of provider and model whose price is remembered: a sender that makes up model names must not fill the heap. */
+  pricedModelsMax: 10_000,
+  /** What stands in a row beside the hash of a text: enough to recognise a message in a list. */
+  contentPreviewCharsMax: 200,
+  /** Parts of the messages of one call that become rows of their own; the rest becomes one more, as JSON. */
+  messagePartsMax: 4_096,
+  /** Tokens beyond are extrapolated from what stands before: 64 Ki characters take the tokenizer some 10 ms. */
+  estimatedCharsMax: 64 * KiB,
+  /** Ancestors looked at for an error that was only passed up. */
+  passedErrorDepthMax: 256,
   /** The last numbers are worth this much of a stop, and no more. */
   metricExportStopMs: 3_000,
 } as const

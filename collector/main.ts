@@ -9,7 +9,6 @@ import { type ClickHouse, insertSettings, openClickHouse } from '@tallylight/sto
 import { type EmbeddedClickHouse, startEmbeddedClickHouse } from '@tallylight/storage/clickhouse/embedded.ts'
 import { migrateClickHouse } from '@tallylight/storage/clickhouse/migrate.ts'
 import { type TargetTable, verifySchema } from '@tallylight/storage/clickhouse/schema.ts'
-import { tracesTable } from '@tallylight/storage/clickhouse/tables.ts'
 import { openPool, withConnection } from '@tallylight/storage/postgres/connection.ts'
 import { type EmbeddedPostgres, startEmbeddedPostgres } from '@tallylight/storage/postgres/embedded.ts'
 import { migratePostgres } from '@tallylight/storage/postgres/migrate.ts'
@@ -26,6 +25,7 @@ import {
   retentionDaysOf,
 } from './config.ts'
 import { watchFile } from './file-watch.ts'
+import { openGenAi } from './genai/genai.ts'
 import { type OwnPrice, openPrices } from './genai/price.ts'
 import { diskFiles } from './journal/files.ts'
 import { type Journal, openJournal, type SealedSegment } from './journal/journal.ts'
@@ -33,7 +33,8 @@ import { lockDirectory } from './journal/lock.ts'
 import { journalSamples } from './journal/samples.ts'
 import { limits } from './limits.ts'
 import { readMetricExport } from './metric-export-settings.ts'
-import { openMetrics, renderPrometheus } from './metrics.ts'
+import { type Metrics, openMetrics, renderPrometheus } from './metrics.ts'
+import type { WalkTally } from './otlp/walk.ts'
 import { processSamples } from './process-samples.ts'
 import { openFailurePolicies } from './quota/failure-policy.ts'
 import { openQuotaHttp } from './quota/http.ts'
@@ -42,6 +43,7 @@ import { type LimitBook, openLimitBook } from './quota/limit-book.ts'
 import { limitOf } from './quota/limits.ts'
 import { openReconciler } from './quota/reconcile.ts'
 import { quotaSamples } from './quota/samples.ts'
+import { recordOf } from './quota/usage-event.ts'
 import { runWebhook } from './quota/webhook.ts'
 import { openAccept } from './receive/accept.ts'
 import type { RefusalCounter } from './receive/admission.ts'
@@ -54,13 +56,13 @@ import { type Keyring, makeKey, openKeyring, registerKey } from './receive/keys.
 import { openOtlpGrpc } from './receive/otlp-grpc.ts'
 import { openOtlpHttp } from './receive/otlp-http.ts'
 import { after, isLoopback } from './receive/receiver.ts'
-import { parseTenantId } from './receive/request.ts'
+import { parseTenantId, type Signal } from './receive/request.ts'
 import { openTlsFiles } from './receive/tls.ts'
 import { openClickHouseSink } from './sinks/clickhouse.ts'
+import { factsIn } from './sinks/known-facts.ts'
 import { openLedgerSink } from './sinks/ledger.ts'
-import { recordedCallsOf } from './sinks/recorded-spans.ts'
 import { openRemovals } from './sinks/removal.ts'
-import { usageEventsOf } from './sinks/usage-spans.ts'
+import { recordedCallsOf } from './sinks/usage-of-calls.ts'
 
 const version = '0.1.0'
 const log = pino({ base: null, timestamp: pino.stdTimeFunctions.isoTime })
@@ -158,33 +160,8 @@ async function run(): Promise<void> {
   metrics.onRead(() => journalSamples(journal.status(), Date.now()))
   metrics.onRead(() => processSamples(version))
 
-  const removalOf = openRemovals(() => journal, ['clickhouse', 'ledger'])
-  const sink = openClickHouseSink({
-    journal: () => journal,
-    remove: removalOf('clickhouse'),
-    clickhouse,
-    targets: () => targets,
-    now: Date.now,
-    bounds: {
-      retryMsMin: limits.sinkRetryMsMin,
-      retryMsMax: limits.sinkRetryMsMax,
-      graceMs: limits.sinkGraceMs,
-      refusedRowsMax: limits.sinkRefusedRowsMax,
-    },
-    onProblem: (problem) => {
-      metrics.add('tallylight_sink_problems_total', { table: problem.table, kind: problem.kind }, 1)
-      log.warn({ ...problem }, 'a part could not be stored yet')
-    },
-    onInsert: ({ table, rows, seconds, outcome, lagSeconds }) => {
-      metrics.add('tallylight_inserts_total', { table, outcome }, 1)
-      if (outcome !== 'inserted') return
-      metrics.add('tallylight_inserted_rows_total', { table }, rows)
-      metrics.observe('tallylight_insert_rows', { table }, rows)
-      metrics.observe('tallylight_insert_seconds', { table }, seconds)
-      metrics.observe('tallylight_lag_seconds', { table }, lagSeconds)
-    },
-  })
   const priceOf = openPrices(pricesOf(file.file))
+  const removalOf = openRemovals(() => journal, ['clickhouse', 'ledger'])
   const limitBook = openLimitBook({ database })
   const ledgerDatabase = openPool(
     {
@@ -212,10 +189,47 @@ async function run(): Promise<void> {
       })
     },
   })
+  const genai = openGenAi({
+    clickhouse,
+    targetOf: (table) => targets?.get(table),
+    priceOf,
+    retentionDaysOf: (kept, tenant) => retentionDaysOf(file.file, kept, tenant),
+    book: async (events) => {
+      const recorded = await ledger.record(undefined, events.map(recordOf))
+      if (recorded.kind === 'unavailable') throw new Error('the ledger cannot be reached')
+    },
+    onProblem: (message) => log.warn({ why: message }, 'rows of GenAI records could not be checked'),
+  })
+  const sink = openClickHouseSink({
+    journal: () => journal,
+    remove: removalOf('clickhouse'),
+    clickhouse,
+    targets: () => targets,
+    derive: genai.derive,
+    now: Date.now,
+    bounds: {
+      retryMsMin: limits.sinkRetryMsMin,
+      retryMsMax: limits.sinkRetryMsMax,
+      graceMs: limits.sinkGraceMs,
+      refusedRowsMax: limits.sinkRefusedRowsMax,
+    },
+    onProblem: (problem) => {
+      metrics.add('tallylight_sink_problems_total', { table: problem.table, kind: problem.kind }, 1)
+      log.warn({ ...problem }, 'a part could not be stored yet')
+    },
+    onInsert: ({ table, rows, seconds, outcome, lagSeconds }) => {
+      metrics.add('tallylight_inserts_total', { table, outcome }, 1)
+      if (outcome !== 'inserted') return
+      metrics.add('tallylight_inserted_rows_total', { table }, rows)
+      metrics.observe('tallylight_insert_rows', { table }, rows)
+      metrics.observe('tallylight_insert_seconds', { table }, seconds)
+      metrics.observe('tallylight_lag_seconds', { table }, lagSeconds)
+    },
+  })
   const ledgerSink = openLedgerSink({
     journal: () => journal,
     ledger,
-    eventsOf: (parts) => usageEventsOf(parts, priceOf),
+    eventsOf: (parts) => genai.usageOf(factsIn(parts)),
     remove: removalOf('ledger'),
     now: Date.now,
     bounds: {
@@ -236,7 +250,7 @@ async function run(): Promise<void> {
   const reconciler = openReconciler({
     database,
     recordedCalls: (from, until) =>
-      recordedCallsOf(clickhouse, targets?.get(tracesTable.name)?.name ?? tracesTable.name, priceOf, from, until),
+      recordedCallsOf(clickhouse, (table) => targets?.get(table)?.name ?? table, from, until),
     now: Date.now,
     bounds: {
       checkMs: limits.quotaCheckMs,
@@ -255,6 +269,7 @@ async function run(): Promise<void> {
   }
   for (const segment of sealed) takeSealed(segment, undefined)
   const sinkRunning = sink.run(stopping.signal)
+  const checksRunning = genai.run(stopping.signal)
   const keysRunning = keysPrepared.then(() => keyring.run(stopping.signal))
   const quotaPrepared = keysPrepared.then(() =>
     untilDone('The ledger', stopping.signal, () => applyQuotaLimits(limitBook, file.file)),
@@ -285,6 +300,7 @@ async function run(): Promise<void> {
     await Promise.race([
       Promise.all([
         sinkRunning,
+        checksRunning,
         ledgerSinkRunning,
         keysRunning,
         tablesPrepared,
@@ -323,6 +339,7 @@ async function run(): Promise<void> {
     ingestLimits,
     retentionDays: (signal) => (tenant) => retentionDaysOf(file.file, signal, tenant),
     now: Date.now,
+    lifting: genai.lifting,
     onWalked: (signal, tally) => {
       for (const [reason, count] of tally.rejected)
         metrics.add('tallylight_rejected_records_total', { signal, reason }, count)
@@ -331,6 +348,7 @@ async function run(): Promise<void> {
         metrics.add('tallylight_negative_durations_total', { signal }, tally.negativeDurations)
       if (tally.timesReplaced > 0) metrics.add('tallylight_times_replaced_total', { signal }, tally.timesReplaced)
       if (tally.timesClamped > 0) metrics.add('tallylight_times_clamped_total', { signal }, tally.timesClamped)
+      if (tally.lifted > 0) countLifted(metrics, signal, tally)
     },
   })
   const count: RefusalCounter = (signal, reason) =>
@@ -454,6 +472,13 @@ function pricesOf(file: ConfigFile): readonly OwnPrice[] {
       ...(cacheWriteNanoUsdPerMillion === undefined ? {} : { cacheWriteNanoUsdPerMillion }),
     }),
   )
+}
+
+function countLifted(metrics: Metrics, signal: Signal, tally: WalkTally): void {
+  metrics.add('tallylight_lifted_records_total', { signal }, tally.lifted)
+  metrics.add('tallylight_leftover_contents_total', { signal }, tally.leftoverContents)
+  metrics.add('tallylight_malformed_contents_total', { signal }, tally.malformedContents)
+  metrics.add('tallylight_absurd_usages_total', { signal }, tally.absurdUsages)
 }
 
 function refuse(reasons: readonly string[]): void {

@@ -34,6 +34,11 @@ const counters = {
   tallylight_negative_durations_total: 'Spans that end before they start; stored with duration 0.',
   tallylight_times_replaced_total: 'Records without a time of their own; stored with the observed or the receive time.',
   tallylight_times_clamped_total: 'Times after 2262, stored as the last that fits.',
+  tallylight_lifted_records_total: 'Records that speak of models, tools, messages or health.',
+  tallylight_leftover_contents_total:
+    'Attributes of content that stay in the raw record, because not all of them was understood.',
+  tallylight_malformed_contents_total: 'Contents that should have been JSON and are not; kept as text.',
+  tallylight_absurd_usages_total: 'Token counts that cannot be: negative, no number, or above 2^53.',
   tallylight_inserts_total: 'Inserts into ClickHouse, by table and outcome.',
   tallylight_inserted_rows_total: 'Rows inserted into ClickHouse, by table.',
   tallylight_quota_expired_total: 'Reservations that were never settled and expired.',

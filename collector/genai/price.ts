@@ -1,17 +1,14 @@
 // What a call costs, in whole nano-dollars: from the bundled price list, or from prices of one's own, which win. An unknown
-// price is a state and never 0. Rounded half to even, once per call.
-import { calcPrice } from '@pydantic/genai-prices'
+// price is a state and never 0. Rounded half to even, once per call. Prices have dates: a call costs what it cost then.
+import { calcPrice, findProvider, type ModelInfo, type Provider } from '@pydantic/genai-prices'
+import type { Usage } from '@tallylight/instrumentation/usage/usage.ts'
+import { limits } from '../limits.ts'
 
 declare const nanoUsd: unique symbol
 export type NanoUsd = bigint & { readonly [nanoUsd]: true }
 
 /** Tokens of one call. Input includes what was read from and written to a cache; output includes reasoning. */
-export type PricedUsage = {
-  readonly inputTokens: number
-  readonly outputTokens: number
-  readonly cacheReadTokens?: number
-  readonly cacheWriteTokens?: number
-}
+export type PricedUsage = Usage & { readonly inputTokens: number; readonly outputTokens: number }
 
 /** A price of one's own: for a contract, or a model that no list has. Nano-dollars per million tokens. */
 export type OwnPrice = {
@@ -29,44 +26,62 @@ export type Priced =
   | { readonly kind: 'priced'; readonly costNanoUsd: NanoUsd; readonly priceVersion: string }
   | { readonly kind: 'unpriced'; readonly reason: string }
 
-export type PriceOf = (
-  call: { readonly provider: string | undefined; readonly model: string; readonly atUnixMs: number },
-  usage: PricedUsage,
-) => Priced
+export type PricedCall = { readonly provider: string | undefined; readonly model: string; readonly atUnixMs: number }
+export type PriceOf = (call: PricedCall, usage: PricedUsage) => Priced
 
 /** The version of the bundled list, as `package.json` pins it. */
 const listVersion = 'genai-prices 0.1.8'
 
-/** OpenTelemetry's names of providers where the list has another. */
-const listProviders: Readonly<Record<string, string>> = {
-  'aws.bedrock': 'aws',
-  'azure.ai.inference': 'azure',
-  'azure.ai.openai': 'azure',
-  'gcp.gemini': 'google',
-  'gcp.vertex_ai': 'google',
-  'gcp.gen_ai': 'google',
-  mistral_ai: 'mistral',
-  'x.ai': 'x-ai',
-}
+/** OpenTelemetry's names of providers where the list has another. Without a line here `azure.ai.*` would be priced as
+ *  OpenAI's, and `x_ai` not at all. */
+const listProviders: ReadonlyMap<string, string> = new Map(
+  Object.entries<string>({
+    'aws.bedrock': 'aws',
+    'azure.ai.inference': 'azure',
+    'azure.ai.openai': 'azure',
+    'gcp.gemini': 'google',
+    'gcp.vertex_ai': 'google',
+    'gcp.gen_ai': 'google',
+    mistral_ai: 'mistral',
+    moonshot_ai: 'moonshotai',
+    together_ai: 'together',
+    x_ai: 'x-ai',
+    'x.ai': 'x-ai',
+  }),
+)
+
+/** What the list knows of one provider and model: the provider with this model alone, so that asking for the price of the
+ *  next call does not match a name against 1,400 models again. */
+type Listed = { readonly provider: Provider } | null
 
 export function openPrices(own: readonly OwnPrice[]): PriceOf {
-  return (call, usage) => ownPrice(own, call, usage) ?? listPrice(call, usage)
+  const ownOfModels = Map.groupBy(
+    own.toSorted((a, b) => b.fromUnixMs - a.fromUnixMs),
+    (price) => price.model,
+  )
+  const listed = new Map<string, Listed>()
+
+  function listedOf(call: PricedCall): Listed {
+    const key = `${call.provider ?? ''}\0${call.model}`
+    const known = listed.get(key)
+    if (known !== undefined) return known
+    if (listed.size >= limits.pricedModelsMax) listed.clear()
+    const found = findListed(call)
+    listed.set(key, found)
+    return found
+  }
+
+  return (call, usage) => {
+    const ownPrice = ownOfModels.get(call.model)?.find((price) => isInForce(price, call))
+    return ownPrice === undefined ? priceByList(listedOf(call), call, usage) : priceByOwn(ownPrice, usage)
+  }
 }
 
-function ownPrice(
-  own: readonly OwnPrice[],
-  call: Parameters<PriceOf>[0],
-  usage: PricedUsage,
-): Extract<Priced, { kind: 'priced' }> | undefined {
-  const price = own
-    .filter(
-      (each) =>
-        each.model === call.model &&
-        (each.provider === undefined || each.provider === call.provider) &&
-        each.fromUnixMs <= call.atUnixMs,
-    )
-    .sort((a, b) => b.fromUnixMs - a.fromUnixMs)[0]
-  if (price === undefined) return undefined
+function isInForce(price: OwnPrice, call: PricedCall): boolean {
+  return price.fromUnixMs <= call.atUnixMs && (price.provider === undefined || price.provider === call.provider)
+}
+
+function priceByOwn(price: OwnPrice, usage: PricedUsage): Priced {
   const { inputTokens, outputTokens, cacheReadTokens = 0, cacheWriteTokens = 0 } = usage
   const plain = Math.max(0, inputTokens - cacheReadTokens - cacheWriteTokens)
   const sum =
@@ -81,29 +96,61 @@ function ownPrice(
   }
 }
 
-function listPrice({ provider, model, atUnixMs }: Parameters<PriceOf>[0], usage: PricedUsage): Priced {
-  let listed: ReturnType<typeof calcPrice>
-  try {
-    listed = calcPrice(
-      {
-        input_tokens: usage.inputTokens,
-        output_tokens: usage.outputTokens,
-        ...(usage.cacheReadTokens === undefined ? {} : { cache_read_tokens: usage.cacheReadTokens }),
-        ...(usage.cacheWriteTokens === undefined ? {} : { cache_write_tokens: usage.cacheWriteTokens }),
-      },
-      model,
-      {
-        timestamp: new Date(atUnixMs),
-        ...(provider === undefined ? {} : { providerId: listProviders[provider] ?? provider }),
-      },
-    )
-  } catch (error) {
-    // Counts that contradict each other: more tokens read from a cache than were sent, say.
-    return { kind: 'unpriced', reason: `the price list does not take this usage: ${(error as Error).message}` }
-  }
+function listProviderOf({ provider }: PricedCall): { readonly providerId?: string } {
+  return provider === undefined || provider === '' ? {} : { providerId: listProviders.get(provider) ?? provider }
+}
+
+function findListed(call: PricedCall): Listed {
+  // Asked for one token, the list answers with the provider and model that it would price by.
+  const found = calcPrice({ input_tokens: 1 }, call.model, listProviderOf(call))
+  if (found === null) return null
+  // A model taken over from another provider's list has to be looked up there again.
+  if (call.provider !== undefined && findProvider(listProviderOf(call))?.id !== found.provider.id) return null
+  return { provider: { ...found.provider, models: [found.model satisfies ModelInfo] } }
+}
+
+function priceByList(listed: Listed, call: PricedCall, usage: PricedUsage): Priced {
   if (listed === null)
-    return { kind: 'unpriced', reason: `no price is known for ${provider ?? 'any provider'}, ${model}` }
-  return { kind: 'priced', costNanoUsd: roundHalfEven(listed.total_price * 1e9) as NanoUsd, priceVersion: listVersion }
+    return { kind: 'unpriced', reason: `no price is known for ${call.provider ?? 'any provider'}, ${call.model}` }
+  try {
+    const price = calcPrice(listUsage(usage), call.model, {
+      provider: listed.provider,
+      timestamp: new Date(call.atUnixMs),
+    })
+    if (price === null) return { kind: 'unpriced', reason: `no price was in force for ${call.model} then` }
+    return {
+      kind: 'priced',
+      costNanoUsd: nanoUsdOf(price.total_price),
+      priceVersion: listVersion,
+    }
+  } catch (error) {
+    // The list throws when a part is more than what it is part of: such counts have no price.
+    return {
+      kind: 'unpriced',
+      reason: `the tokens contradict each other: ${error instanceof Error ? error.message : ''}`,
+    }
+  }
+}
+
+function listUsage(usage: PricedUsage): Record<string, number> {
+  const parts = {
+    cache_read_tokens: usage.cacheReadTokens,
+    cache_write_tokens: usage.cacheWriteTokens,
+    cache_write_1h_tokens: usage.cacheWrite1hTokens,
+    input_audio_tokens: usage.inputAudioTokens,
+    cache_audio_read_tokens: usage.cacheReadAudioTokens,
+    output_reasoning_tokens: usage.reasoningTokens,
+    output_audio_tokens: usage.outputAudioTokens,
+    web_searches: usage.webSearches,
+  }
+  const known: Record<string, number> = { input_tokens: usage.inputTokens, output_tokens: usage.outputTokens }
+  for (const [kind, count] of Object.entries(parts)) if (count !== undefined && count > 0) known[kind] = count
+  return known
+}
+
+/** The list adds floats; what lies nearer to a half than they are exact is a half. */
+function nanoUsdOf(usd: number): NanoUsd {
+  return divideHalfEven(BigInt(Math.round(usd * 1e13)), 10_000n) as NanoUsd
 }
 
 export function divideHalfEven(dividend: bigint, divisor: bigint): bigint {
@@ -111,10 +158,4 @@ export function divideHalfEven(dividend: bigint, divisor: bigint): bigint {
   const twice = (dividend % divisor) * 2n
   if (twice < divisor || (twice === divisor && quotient % 2n === 0n)) return quotient
   return quotient + 1n
-}
-
-function roundHalfEven(value: number): bigint {
-  const floor = Math.floor(value)
-  const rest = value - floor
-  return BigInt(rest > 0.5 || (rest === 0.5 && floor % 2 === 1) ? floor + 1 : floor)
 }

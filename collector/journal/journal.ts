@@ -21,7 +21,12 @@ import {
   reuseBlock,
 } from '@tallylight/storage/clickhouse/block.ts'
 import { SegmentFull } from '@tallylight/storage/clickhouse/dictionary.ts'
-import { journalTables, type TableDefinition } from '@tallylight/storage/clickhouse/tables.ts'
+import {
+  contentsTable,
+  factsTable,
+  journalTables,
+  type TableDefinition,
+} from '@tallylight/storage/clickhouse/tables.ts'
 import type { OpenBlock } from '../otlp/walk.ts'
 import type { Signal } from '../receive/request.ts'
 import { addSignals, readBooks, subtractSignals, takeTotals, writeBooks, writeWhole } from './books.ts'
@@ -716,9 +721,10 @@ function segmentBytes(segment: OpenSegment): number {
   return total
 }
 
-/** Books the rows that a request added to a block. Its quarantine rows are of its signal too: one request has one. */
+/** Books the rows that a request added to a block. Its quarantine rows are of its signal too: one request has one. What was
+ *  read out of a record stands beside the record's own row. */
 function addRecords(to: BySignal, block: AnyBlock, rowsBefore: number, signal: Signal): void {
-  to[signal] += block.rows - rowsBefore
+  if (!isBlockOf(block, factsTable) && !isBlockOf(block, contentsTable)) to[signal] += block.rows - rowsBefore
 }
 
 function sum(a: BySignal, b: BySignal): BySignal {

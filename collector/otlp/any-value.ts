@@ -2,6 +2,7 @@
 // form, bytes in base64, arrays and maps as compact JSON with the keys in order. Source: pdata's Value.AsString.
 import { isUtf8 } from 'node:buffer'
 import { appendStringOf, appendText, putLength, reserve, type Stream } from '@tallylight/storage/clickhouse/stream.ts'
+import type { AnyValue } from '../genai/record.ts'
 import { type Cursor, fieldBits, readEnd, readFixed64, readTag, readVarint64, skip } from './wire.ts'
 
 export const valueEmpty = 0
@@ -224,6 +225,24 @@ function jsonText(cursor: Cursor, kind: number, start: number, end: number, tall
 
 function nestedText(cursor: Cursor, kind: number, start: number, end: number, tally: { repaired: number }): string {
   const items: { readonly key: string; readonly text: string }[] = []
+  readItems(cursor, kind, start, end, (place) => {
+    if (kind === valueArray) {
+      items.push({ key: '', text: jsonText(cursor, place.kind, place.start, place.end, tally) })
+      return
+    }
+    const key = cursor.bytes.toString('utf8', place.keyStart, place.keyEnd)
+    if (!isUtf8(cursor.bytes.subarray(place.keyStart, place.keyEnd))) tally.repaired++
+    const text = jsonText(cursor, place.kind, place.start, place.end, tally)
+    items.push({ key, text: `${JSON.stringify(key)}:${text}` })
+  })
+  if (kind === valueArray) return `[${items.map((item) => item.text).join(',')}]`
+  // Equal maps must be equal text, in whatever order they were sent: rows that differ by nothing else compress to nothing.
+  items.sort((a, b) => Buffer.compare(Buffer.from(a.key), Buffer.from(b.key)))
+  return `{${items.map((item) => item.text).join(',')}}`
+}
+
+/** Calls back with the place of each item of an array or map; one place for all of them. */
+function readItems(cursor: Cursor, kind: number, start: number, end: number, take: (place: PairPlace) => void): void {
   const here = cursor.at
   cursor.at = start
   const place: PairPlace = { kind: valueEmpty, start: 0, end: 0 }
@@ -234,21 +253,46 @@ function nestedText(cursor: Cursor, kind: number, start: number, end: number, ta
       continue
     }
     const itemEnd = readEnd(cursor, end)
-    if (kind === valueArray) {
-      placeValue(cursor, itemEnd, place)
-      items.push({ key: '', text: jsonText(cursor, place.kind, place.start, place.end, tally) })
-    } else {
-      placePair(cursor, itemEnd, place)
-      const key = cursor.bytes.toString('utf8', place.keyStart, place.keyEnd)
-      if (!isUtf8(cursor.bytes.subarray(place.keyStart, place.keyEnd))) tally.repaired++
-      const text = jsonText(cursor, place.kind, place.start, place.end, tally)
-      items.push({ key, text: `${JSON.stringify(key)}:${text}` })
-    }
+    if (kind === valueArray) placeValue(cursor, itemEnd, place)
+    else placePair(cursor, itemEnd, place)
     cursor.at = itemEnd
+    take(place)
   }
   cursor.at = here
-  if (kind === valueArray) return `[${items.map((item) => item.text).join(',')}]`
-  // Equal maps must be equal text, in whatever order they were sent: rows that differ by nothing else compress to nothing.
-  items.sort((a, b) => Buffer.compare(Buffer.from(a.key), Buffer.from(b.key)))
-  return `{${items.map((item) => item.text).join(',')}}`
+}
+
+/** The value as an object of ours, for records that are lifted out of the bytes. */
+export function valueAt(cursor: Cursor, kind: number, start: number, end: number): AnyValue {
+  switch (kind) {
+    case valueString:
+      return cursor.bytes.toString('utf8', start, end)
+    case valueBool:
+      return readBool(cursor, start, end)
+    case valueInt: {
+      const integer = readInteger(cursor, start, end)
+      const number = Number(integer)
+      return Number.isSafeInteger(number) ? number : integer
+    }
+    case valueDouble:
+      return cursor.view.getFloat64(start, true)
+    case valueBytes:
+      return new Uint8Array(cursor.bytes.subarray(start, end))
+    case valueArray: {
+      const items: AnyValue[] = []
+      readItems(cursor, kind, start, end, (place) => {
+        items.push(valueAt(cursor, place.kind, place.start, place.end))
+      })
+      return items
+    }
+    case valueMap: {
+      const map = new Map<string, AnyValue>()
+      readItems(cursor, kind, start, end, (place) => {
+        const key = cursor.bytes.toString('utf8', place.keyStart, place.keyEnd)
+        map.set(key, valueAt(cursor, place.kind, place.start, place.end))
+      })
+      return map
+    }
+    default:
+      return null
+  }
 }

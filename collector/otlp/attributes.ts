@@ -12,6 +12,7 @@ import {
   type Stream,
   viewOf,
 } from '@tallylight/storage/clickhouse/stream.ts'
+import { isSpeakingEvent, isSpeakingKey, isSpeakingValue, isValuedKey } from '../genai/speaks.ts'
 import {
   appendValue,
   isShallow,
@@ -31,6 +32,7 @@ export const attributesMax = 32_768
 
 const tenantKey = Buffer.from('tallylight.tenant.id')
 const serviceKey = Buffer.from('service.name')
+const eventNameKey = Buffer.from('event.name')
 const timeKey = Buffer.from('tallylight.time')
 const timeKeyView = viewOf(timeKey)
 
@@ -219,7 +221,7 @@ function widen(list: AttributeList): void {
 /** Key sequences that were seen, by their fingerprint. A service sends few of them, so most lists are recognised by
  *  comparing bytes: nothing is hashed, looked up or sorted. */
 export type Shapes = (Shape | undefined)[]
-type Shape = {
+export type Shape = {
   readonly dictionary: Dictionary
   readonly generation: number
   /** The keys as they were sent, one behind the other. */
@@ -230,6 +232,10 @@ type Shape = {
   /** Per place in the row: which attribute of the list stands there, and the entry of its key. */
   readonly order: Uint16Array
   readonly entries: Uint16Array
+  /** Whether one of the keys is of models, tools, messages or health. */
+  readonly isSpeaking: boolean
+  /** Attributes whose value decides that. */
+  readonly valued: readonly number[]
 }
 const shapeSlots = 4096
 /** Longer lists are rare and their memory is not. */
@@ -242,21 +248,32 @@ export function openShapes(): Shapes {
 
 /** Appends the list as one row of a Map column. */
 export function appendMap(walk: Walk, column: MapColumn, list: AttributeList): void {
-  const { dictionary, indexes } = column.keys
+  appendShaped(walk, column, list, shapeOf(walk, column, list))
+}
+
+/** The shape of the list in this column's dictionary; undefined where the list is empty. */
+export function shapeOf(walk: Walk, column: MapColumn, list: AttributeList): Shape | undefined {
+  const { dictionary } = column.keys
   if (list.timeMark !== undefined) addTimeMark(list)
+  if (list.count === 0) return undefined
+  const slot = (list.fingerprint ^ (list.fingerprint >>> 15)) & (shapeSlots - 1)
+  const known = walk.scratch.shapes[slot]
+  if (
+    known !== undefined &&
+    known.dictionary === dictionary &&
+    known.generation === dictionary.generation &&
+    isOfShape(walk, list, known)
+  )
+    return known
+  const shape = learnShape(walk, dictionary, list)
+  if (list.count <= shapeKeysMax && shape.keys.length <= shapeBytesMax) walk.scratch.shapes[slot] = shape
+  return shape
+}
+
+export function appendShaped(walk: Walk, column: MapColumn, list: AttributeList, shape: Shape | undefined): void {
   const { count } = list
-  if (count > 0) {
-    const slot = (list.fingerprint ^ (list.fingerprint >>> 15)) & (shapeSlots - 1)
-    let shape = walk.scratch.shapes[slot]
-    if (
-      shape === undefined ||
-      shape.dictionary !== dictionary ||
-      shape.generation !== dictionary.generation ||
-      !isOfShape(walk, list, shape)
-    ) {
-      shape = learnShape(walk, dictionary, list)
-      if (count <= shapeKeysMax && shape.keys.length <= shapeBytesMax) walk.scratch.shapes[slot] = shape
-    }
+  if (shape !== undefined) {
+    const { indexes } = column.keys
     const { order, entries } = shape
     reserve(indexes, count * 2)
     let at = indexes.length
@@ -265,6 +282,24 @@ export function appendMap(walk: Walk, column: MapColumn, list: AttributeList): v
     appendValues(walk, column.values.data, list, order)
   }
   appendEnd(column.ends, count)
+}
+
+/** Takes the attributes of these names out of the list. */
+export function withoutKeys(walk: Walk, list: AttributeList, names: readonly string[]): void {
+  const { bytes } = walk.cursor
+  const { kinds, keyStarts, keyEnds, valueStarts, valueEnds } = list
+  const before = list.count
+  list.count = 0
+  list.fingerprint = 0
+  for (let at = 0; at < before; at++) {
+    const kind = kinds[at] as number
+    if (kind === valueLiteral) continue
+    const keyStart = keyStarts[at] as number
+    const keyEnd = keyEnds[at] as number
+    if (names.includes(bytes.toString('utf8', keyStart, keyEnd))) continue
+    keep(walk, list, keyStart, keyEnd, kind, valueStarts[at] as number, valueEnds[at] as number)
+  }
+  if (list.timeMark !== undefined) addTimeMark(list)
 }
 
 function appendValues(walk: Walk, values: Stream, list: AttributeList, order: Uint16Array): void {
@@ -343,7 +378,34 @@ function learnShape(walk: Walk, dictionary: Dictionary, list: AttributeList): Sh
     ),
     order,
     entries: Uint16Array.from(order, (at) => entries[at] as number),
+    ...speechOf(walk, list),
   }
+}
+
+function speechOf(walk: Walk, list: AttributeList): Pick<Shape, 'isSpeaking' | 'valued'> {
+  const { bytes } = walk.cursor
+  const valued: number[] = []
+  let isSpeaking = false
+  for (let at = 0; at < list.count; at++) {
+    if (list.kinds[at] === valueLiteral) continue
+    const start = list.keyStarts[at] as number
+    const end = list.keyEnds[at] as number
+    if (isSpeakingKey(bytes, start, end)) isSpeaking = true
+    if (isValuedKey(bytes, start, end) || isKey(bytes, start, end, eventNameKey)) valued.push(at)
+  }
+  return { isSpeaking, valued }
+}
+
+/** Whether a record with these attributes is one that is lifted. */
+export function speaks(walk: Walk, list: AttributeList, shape: Shape): boolean {
+  if (shape.isSpeaking) return true
+  for (const at of shape.valued) {
+    if (list.kinds[at] !== valueString) continue
+    const start = list.valueStarts[at] as number
+    const end = list.valueEnds[at] as number
+    if (isSpeakingValue(walk.cursor.bytes, start, end) || isSpeakingEvent(walk.cursor.bytes, start, end)) return true
+  }
+  return false
 }
 
 const noBytes = Buffer.alloc(0)

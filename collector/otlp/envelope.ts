@@ -1,6 +1,7 @@
 // What surrounds the records of every signal: resources with their attributes, scopes, schema URLs. Fields may come in any
 // order, so a resource's envelope is looked over first and its records are walked after.
 import type { LowCardinalityColumn } from '@tallylight/storage/clickhouse/block.ts'
+import type { Attributes, Scope } from '../genai/record.ts'
 import { clearAttributes, judgeAttributes, type RepeatedMap, readAttribute, repeatMap } from './attributes.ts'
 import { constant, internConstant, internText, internValue, type RejectReason, type Walk } from './walk.ts'
 import { fieldBits, readEnd, readTag, readVarint32, skip } from './wire.ts'
@@ -44,6 +45,8 @@ export type Envelope = {
   /** Why no record of this resource or scope can be stored. */
   refusal: RejectReason | null
   resourceRefusal: RejectReason | null
+  /** Of the records that are lifted; undefined until the first. */
+  surroundings: { readonly resource: Attributes; readonly scope: Scope } | undefined
 }
 
 function repeatText(): RepeatedText {
@@ -110,6 +113,7 @@ export function walkEnvelopes(walk: Walk, walkRecord: (envelope: Envelope, end: 
     serviceEntry: 0,
     refusal: null,
     resourceRefusal: null,
+    surroundings: undefined,
   }
   while (cursor.at < end) {
     const tag = readTag(cursor, end)
@@ -205,6 +209,7 @@ function walkScope(
     }
   }
   envelope.refusal = envelope.resourceRefusal ?? judgeAttributes(scratch.scope)
+  envelope.surroundings = undefined
   cursor.at = start
   while (cursor.at < end) {
     const tag = readTag(cursor, end)

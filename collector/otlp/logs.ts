@@ -3,8 +3,21 @@
 import { appendIndex, type Block } from '@tallylight/storage/clickhouse/block.ts'
 import { appendUint8, appendUint16, appendUint64 } from '@tallylight/storage/clickhouse/stream.ts'
 import { logsTable } from '@tallylight/storage/clickhouse/tables.ts'
-import { appendValue, isShallow, placeValue, type ValuePlace, valueEmpty } from './any-value.ts'
-import { appendMap, appendRepeatedMap, clearAttributes, judgeAttributes, readAttribute } from './attributes.ts'
+import type { LiftedLog } from '../genai/record.ts'
+import { isSpeakingEvent } from '../genai/speaks.ts'
+import type { TenantId } from '../receive/request.ts'
+import { appendValue, isShallow, placeValue, type ValuePlace, valueAt, valueEmpty } from './any-value.ts'
+import {
+  appendRepeatedMap,
+  appendShaped,
+  clearAttributes,
+  judgeAttributes,
+  readAttribute,
+  type Shape,
+  shapeOf,
+  speaks,
+  withoutKeys,
+} from './attributes.ts'
 import {
   clearRange,
   type Envelope,
@@ -16,6 +29,7 @@ import {
   requestOf,
   walkEnvelopes,
 } from './envelope.ts'
+import { appendLifted, attributesOf, idAt, surroundingsOf, textAt, unixNano } from './lift.ts'
 import {
   appendId,
   appendString,
@@ -176,6 +190,17 @@ function markMissingTime(walk: Walk, log: LogPlaces): void {
 function appendLog(walk: Walk, envelope: Envelope, log: LogPlaces, block: LogsBlock): void {
   const { columns } = block
   const { bytes } = walk.cursor
+  const { record } = walk.scratch
+  let shape = shapeOf(walk, columns.LogAttributes, record)
+  if (walk.lifting !== undefined && speaksAsLog(walk, log, shape)) {
+    const lifted = liftLog(walk, envelope, log)
+    const leftOut = appendLifted(walk, walk.lifting, lifted, log.timeLow, log.timeHigh)
+    if (leftOut.attributes.length > 0) {
+      withoutKeys(walk, record, leftOut.attributes)
+      shape = shapeOf(walk, columns.LogAttributes, record)
+    }
+    if (leftOut.body) log.body.kind = valueEmpty
+  }
   appendIndex(columns.TenantId, internTenant(walk, columns.TenantId))
   appendUint16(columns.RetentionDays.data, walk.retentionDaysNow)
   appendUint64(columns.Timestamp.data, log.timeLow, log.timeHigh)
@@ -196,7 +221,28 @@ function appendLog(walk: Walk, envelope: Envelope, log: LogPlaces, block: LogsBl
   appendString(walk, columns.ScopeName, envelope.scopeName.start, envelope.scopeName.end)
   appendIndex(columns.ScopeVersion, internRepeated(walk, columns.ScopeVersion, envelope.scopeVersion))
   appendRepeatedMap(walk, columns.ScopeAttributes, envelope.scopeAttributes)
-  appendMap(walk, columns.LogAttributes, walk.scratch.record)
+  appendShaped(walk, columns.LogAttributes, record, shape)
   appendString(walk, columns.EventName, log.eventName.start, log.eventName.end)
   block.rows++
+}
+
+function speaksAsLog(walk: Walk, { eventName }: LogPlaces, shape: Shape | undefined): boolean {
+  if (shape !== undefined && speaks(walk, walk.scratch.record, shape)) return true
+  return eventName.end > eventName.start && isSpeakingEvent(walk.cursor.bytes, eventName.start, eventName.end)
+}
+
+function liftLog(walk: Walk, envelope: Envelope, log: LogPlaces): LiftedLog {
+  return {
+    kind: 'log',
+    tenantId: walk.tenantNow as TenantId,
+    traceId: idAt(walk, log.traceId),
+    spanId: idAt(walk, log.spanId),
+    eventName: textAt(walk, log.eventName),
+    timeUnixNano: unixNano(log.timeLow, log.timeHigh),
+    ordinal: walk.tally.records - 1,
+    severity: log.severity,
+    body: valueAt(walk.cursor, log.body.kind, log.body.start, log.body.end),
+    attributes: attributesOf(walk, walk.scratch.record),
+    ...surroundingsOf(walk, envelope),
+  }
 }

@@ -3,7 +3,19 @@
 import { appendEnd, appendIndex, type Block, type LowCardinalityColumn } from '@tallylight/storage/clickhouse/block.ts'
 import { appendHex, appendUint16, appendUint64 } from '@tallylight/storage/clickhouse/stream.ts'
 import { tracesTable } from '@tallylight/storage/clickhouse/tables.ts'
-import { appendMap, appendRepeatedMap, clearAttributes, judgeAttributes, readAttribute } from './attributes.ts'
+import type { LiftedEvent, LiftedSpan } from '../genai/record.ts'
+import type { TenantId } from '../receive/request.ts'
+import {
+  appendMap,
+  appendRepeatedMap,
+  appendShaped,
+  clearAttributes,
+  judgeAttributes,
+  readAttribute,
+  shapeOf,
+  speaks,
+  withoutKeys,
+} from './attributes.ts'
 import {
   clearRange,
   type Envelope,
@@ -14,6 +26,7 @@ import {
   requestOf,
   walkEnvelopes,
 } from './envelope.ts'
+import { appendLifted, attributesOf, idAt, surroundingsOf, textAt, unixNano } from './lift.ts'
 import {
   appendId,
   appendString,
@@ -289,6 +302,18 @@ function appendSpan(
 ): void {
   const { columns } = target.block
   const { bytes } = walk.cursor
+  const { record } = walk.scratch
+  let shape = shapeOf(walk, columns.SpanAttributes, record)
+  let withoutEvents = noEvents
+  if (shape !== undefined && walk.lifting !== undefined && speaks(walk, record, shape)) {
+    const lifted = liftSpan(walk, envelope, span, start, end)
+    const leftOut = appendLifted(walk, walk.lifting, lifted, span.startLow, span.startHigh)
+    if (leftOut.attributes.length > 0) {
+      withoutKeys(walk, record, leftOut.attributes)
+      shape = shapeOf(walk, columns.SpanAttributes, record)
+    }
+    withoutEvents = leftOut.events
+  }
   appendIndex(columns.TenantId, tenantEntryOf(walk, target))
   appendUint16(columns.RetentionDays.data, walk.retentionDaysNow)
   appendUint64(columns.Timestamp.data, span.startLow, span.startHigh)
@@ -302,13 +327,13 @@ function appendSpan(
   appendRepeatedMap(walk, columns.ResourceAttributes, envelope.resourceAttributes)
   appendString(walk, columns.ScopeName, envelope.scopeName.start, envelope.scopeName.end)
   appendString(walk, columns.ScopeVersion, envelope.scopeVersion.start, envelope.scopeVersion.end)
-  appendMap(walk, columns.SpanAttributes, walk.scratch.record)
+  appendShaped(walk, columns.SpanAttributes, record, shape)
   appendDuration(walk, span, columns)
   appendIndex(columns.StatusCode, entryOf(columns.StatusCode, statusCodes, target.statusEntries, span.status))
   appendString(walk, columns.StatusMessage, span.statusMessage.start, span.statusMessage.end)
-  if (span.events > 0) appendEvents(walk, columns, start, end)
+  if (span.events > 0) appendEvents(walk, columns, start, end, withoutEvents)
   if (span.links > 0) appendLinks(walk, columns, start, end)
-  appendEnd(columns['Events.Timestamp'].ends, span.events)
+  appendEnd(columns['Events.Timestamp'].ends, span.events - withoutEvents.size)
   appendEnd(columns['Links.TraceId'].ends, span.links)
   target.block.rows++
 }
@@ -326,8 +351,14 @@ function appendDuration(walk: Walk, span: SpanPlaces, columns: TracesColumns): v
   appendUint64(columns.Duration.data, (span.endLow - span.startLow) >>> 0, span.endHigh - span.startHigh - borrow)
 }
 
-function appendEvents(walk: Walk, columns: TracesColumns, start: number, end: number): void {
+/** Where the fields of the event at hand are. */
+type EventPlaces = { readonly name: Range; low: number; high: number }
+
+/** Calls back for each event of the span in `[start, end)`, with its attributes in `scratch.part`. */
+function readEvents(walk: Walk, start: number, end: number, take: (event: EventPlaces, number: number) => void): void {
   const { cursor, scratch } = walk
+  const event: EventPlaces = { name: openRange(), low: 0, high: 0 }
+  let number = 0
   cursor.at = start
   while (cursor.at < end) {
     const tag = readTag(cursor, end)
@@ -337,23 +368,69 @@ function appendEvents(walk: Walk, columns: TracesColumns, start: number, end: nu
     }
     const eventEnd = readEnd(cursor, end)
     clearAttributes(scratch.part)
-    let low = 0
-    let high = 0
-    const name = openRange()
+    clearRange(event.name)
+    event.low = 0
+    event.high = 0
     while (cursor.at < eventEnd) {
       const eventTag = readTag(cursor, eventEnd)
       if (eventTag === 0x09) {
         readFixed64(cursor, eventEnd)
-        low = cursor.low
-        high = cursor.high
-      } else if (eventTag === 0x12) readRange(walk, eventEnd, name)
+        event.low = cursor.low
+        event.high = cursor.high
+      } else if (eventTag === 0x12) readRange(walk, eventEnd, event.name)
       else if (eventTag === 0x1a) readAttribute(walk, eventEnd, scratch.part)
       else skip(cursor, eventTag, eventEnd, 'Event', 0)
     }
-    appendTime(walk, columns['Events.Timestamp'].of.data, low, high)
+    take(event, number++)
+  }
+}
+
+function appendEvents(
+  walk: Walk,
+  columns: TracesColumns,
+  start: number,
+  end: number,
+  without: ReadonlySet<number>,
+): void {
+  readEvents(walk, start, end, (event, number) => {
+    if (without.has(number)) return
+    appendTime(walk, columns['Events.Timestamp'].of.data, event.low, event.high)
     const names = columns['Events.Name'].of
-    appendIndex(names, internText(walk, names, name.start, name.end))
-    appendMap(walk, columns['Events.Attributes'].of, scratch.part)
+    appendIndex(names, internText(walk, names, event.name.start, event.name.end))
+    appendMap(walk, columns['Events.Attributes'].of, walk.scratch.part)
+  })
+}
+
+const noEvents: ReadonlySet<number> = new Set()
+const kindNames = ['unspecified', 'internal', 'server', 'client', 'producer', 'consumer'] as const
+const statusNames = ['unset', 'ok', 'error'] as const
+
+function liftSpan(walk: Walk, envelope: Envelope, span: SpanPlaces, start: number, end: number): LiftedSpan {
+  const events: LiftedEvent[] = []
+  if (span.events > 0) {
+    readEvents(walk, start, end, ({ name, low, high }) => {
+      events.push({
+        name: textAt(walk, name),
+        timeUnixNano: unixNano(low, high),
+        attributes: attributesOf(walk, walk.scratch.part),
+      })
+    })
+  }
+  return {
+    kind: 'span',
+    tenantId: walk.tenantNow as TenantId,
+    traceId: idAt(walk, span.traceId),
+    spanId: idAt(walk, span.spanId),
+    parentSpanId: idAt(walk, span.parentSpanId),
+    name: textAt(walk, span.name),
+    spanKind: kindNames[span.kind] ?? 'unspecified',
+    startUnixNano: unixNano(span.startLow, span.startHigh),
+    endUnixNano: unixNano(span.endLow, span.endHigh),
+    status: statusNames[span.status] ?? 'unset',
+    statusMessage: textAt(walk, span.statusMessage),
+    attributes: attributesOf(walk, walk.scratch.record),
+    events,
+    ...surroundingsOf(walk, envelope),
   }
 }
 

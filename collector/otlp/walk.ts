@@ -25,6 +25,7 @@ import { quarantineTable, type TableDefinition } from '@tallylight/storage/click
 import { parseTenantId, type Signal } from '../receive/request.ts'
 import { appendValue, repaired, valueString } from './any-value.ts'
 import { type AttributeList, openAttributeList, openShapes, type Shapes } from './attributes.ts'
+import type { Lifting } from './lift.ts'
 import { type Cursor, openCursor } from './wire.ts'
 
 /** Why a record of a request that is otherwise stored was not: the client is told, and must not send it again. */
@@ -49,6 +50,8 @@ export type WalkRequest = {
   readonly openBlock: OpenBlock
   /** What one request may unfold to, in bytes of rows: its resource is written again with each record. */
   readonly rowBytesMax: number
+  /** Undefined where nothing is lifted. */
+  readonly lifting: Lifting | undefined
 }
 
 export type WalkTally = {
@@ -61,6 +64,13 @@ export type WalkTally = {
   timesReplaced: number
   /** Times that no DateTime64(9) holds, set to its end. */
   timesClamped: number
+  lifted: number
+  /** Attributes of content that stay where they are, because not all of them was understood. */
+  leftoverContents: number
+  malformedContents: number
+  absurdUsages: number
+  /** Records that a dialect could not read: stored as they came, and in no row. */
+  brokenRecords: number
 }
 
 const millisecondsPerDay = 86_400_000
@@ -99,6 +109,9 @@ export type Walk = WalkRequest & {
   readonly receivedUnixNano: number
   readonly receivedLow: number
   readonly receivedHigh: number
+  readonly receivedDay: number
+  /** Texts that this request has written, by tenant, user and hash. */
+  readonly texts: Set<string>
   rowBytes: number
   /** The UTC day that was looked up last, and its bounds as halves. */
   day: number
@@ -128,7 +141,14 @@ export function openWalk(signal: Signal, request: WalkRequest, scratch: WalkScra
       negativeDurations: 0,
       timesReplaced: 0,
       timesClamped: 0,
+      lifted: 0,
+      leftoverContents: 0,
+      malformedContents: 0,
+      absurdUsages: 0,
+      brokenRecords: 0,
     },
+    texts: new Set(),
+    receivedDay: Math.floor(request.receivedUnixMs / millisecondsPerDay),
     receivedUnixNano: Number(received),
     receivedLow: Number(received & 0xffff_ffffn),
     receivedHigh: Number(received >> 32n),
@@ -281,7 +301,7 @@ export function internValue(
 
 /** Writes a record that no table may take now to the quarantine, as a request that holds it alone. */
 export function quarantine(walk: Walk, reason: string, message: string, record: Buffer): void {
-  const block = walk.openBlock(quarantineTable, Math.floor(walk.receivedUnixMs / millisecondsPerDay))
+  const block = walk.openBlock(quarantineTable, walk.receivedDay)
   const { columns } = block
   chargeRow(walk, record.length)
   appendIndex(columns.TenantId, internTenant(walk, columns.TenantId))

@@ -28,8 +28,9 @@ import type { RecordCall, Step, StepOutcome } from './step.ts'
 
 export type Ledger = {
   run(step: Step): Promise<StepOutcome>
-  /** Books the records of a segment and moves the cursor: once, whoever asks how often. */
-  record(source: RecordSource, records: readonly RecordCall[]): Promise<Recorded>
+  /** Books the records of a segment and moves the cursor: once, whoever asks how often. Without a segment they are what became
+   *  known later of calls whose segments are booked; then their generations alone tell what is new. */
+  record(source: RecordSource | undefined, records: readonly RecordCall[]): Promise<Recorded>
   /** Ends holds whose time is over; how many. */
   sweep(): Promise<number>
   /** Sweeps every second until the signal, and says how many calls were never settled. */
@@ -171,7 +172,7 @@ export function openLedger(options: LedgerOptions): Ledger {
     })
   }
 
-  function record(source: RecordSource, records: readonly RecordCall[]): Promise<Recorded> {
+  function record(source: RecordSource | undefined, records: readonly RecordCall[]): Promise<Recorded> {
     return new Promise((resolve) => {
       let sum: Counts = { booked: 0, repeated: 0, refused: 0 }
       const runFrom = async (from: number): Promise<void> => {
@@ -179,7 +180,7 @@ export function openLedger(options: LedgerOptions): Ledger {
         try {
           sum = add(sum, await bookRecords(source, records.slice(from, until), until >= records.length))
         } catch (error) {
-          log.warn({ err: error, segment: source.name }, 'records of calls could not be booked yet')
+          log.warn({ err: error, segment: source?.name }, 'records of calls could not be booked yet')
           return resolve({ kind: 'unavailable' })
         }
         if (until >= records.length) return resolve({ kind: 'recorded', ...sum })
@@ -192,17 +193,21 @@ export function openLedger(options: LedgerOptions): Ledger {
   }
 
   /** Some of a segment's records. The cursor moves with the last of them: those before are known by their keys. */
-  async function bookRecords(source: RecordSource, records: readonly RecordCall[], isLast: boolean): Promise<Counts> {
+  async function bookRecords(
+    source: RecordSource | undefined,
+    records: readonly RecordCall[],
+    isLast: boolean,
+  ): Promise<Counts> {
     try {
       return await tryTransaction(records.length, async (client) => {
-        if (await isBooked(client, source)) {
+        if (source !== undefined && (await isBooked(client, source))) {
           return { result: { booked: 0, repeated: records.length, refused: 0 }, writes: [] }
         }
         const { result: outcomes, writes } = await book(client, records)
         const repeated = outcomes.filter((outcome) => outcome.kind === 'done' && outcome.isRepeat).length
         return {
           result: { booked: records.length - repeated, repeated, refused: 0 },
-          writes: isLast ? [...writes, moveCursor(client, source)] : writes,
+          writes: isLast && source !== undefined ? [...writes, moveCursor(client, source)] : writes,
         }
       })
     } catch (error) {
@@ -215,15 +220,20 @@ export function openLedger(options: LedgerOptions): Ledger {
     return add(first, await bookRecords(source, records.slice(middle), isLast))
   }
 
-  async function refuse(source: RecordSource, record: RecordCall, code: string, isLast: boolean): Promise<Counts> {
+  async function refuse(
+    source: RecordSource | undefined,
+    record: RecordCall,
+    code: string,
+    isLast: boolean,
+  ): Promise<Counts> {
     // By its code alone: what Postgres says of a value quotes it.
     const reason = `SQLSTATE ${code}`
     log.warn({ tenant: record.tenant, event: record.eventKey, reason }, 'the record of a call cannot be booked')
     return inTransaction(async (client) => ({
       result: { booked: 0, repeated: 0, refused: 1 },
       writes: [
-        refuseEvent(client, { ...record, segment: source.name, reason }),
-        ...(isLast ? [moveCursor(client, source)] : []),
+        refuseEvent(client, { ...record, segment: source?.name ?? '', reason }),
+        ...(isLast && source !== undefined ? [moveCursor(client, source)] : []),
       ],
     }))
   }

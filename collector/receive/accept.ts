@@ -3,6 +3,7 @@
 import { hash } from 'node:crypto'
 import type { Appended, Journal } from '../journal/journal.ts'
 import { wireFromJson } from '../otlp/json.ts'
+import type { Lifting } from '../otlp/lift.ts'
 import { walkLogs } from '../otlp/logs.ts'
 import { walkMetrics } from '../otlp/metrics.ts'
 import { walkTraces } from '../otlp/traces.ts'
@@ -23,6 +24,8 @@ export type AcceptOptions = {
   readonly ingestLimits: Pick<IngestLimits, 'charge'>
   readonly retentionDays: (signal: Signal) => (tenant: string) => number
   readonly now: () => number
+  /** Undefined where nothing is lifted. */
+  readonly lifting: Lifting | undefined
   readonly onWalked: (signal: Signal, tally: WalkTally) => void
 }
 
@@ -71,6 +74,7 @@ export function openAccept(options: AcceptOptions): Accept {
       bytes = wire.bytes
     }
     let tally: WalkTally | undefined
+    let texts: ReadonlySet<string> = noTexts
     let appended: Appended | undefined
     const walkInto: Parameters<Journal['append']>[0] = (openBlock, rowBytesMax) => {
       const retentionDaysOf = options.retentionDays(signal)
@@ -84,11 +88,13 @@ export function openAccept(options: AcceptOptions): Accept {
           retentionDaysOf,
           openBlock,
           rowBytesMax,
+          lifting: options.lifting,
         },
         scratch,
       )
       walks[signal](walk)
       tally = walk.tally
+      texts = walk.texts
       const rejected = [...tally.rejected.values()].reduce((sum, count) => sum + count, 0)
       appended = {
         signal,
@@ -120,6 +126,7 @@ export function openAccept(options: AcceptOptions): Accept {
     }
     // `append` returned 'appended', so the walk has run to its end.
     const { kept, rejected, message } = appended as Appended
+    options.lifting?.onTexts(texts)
     duplicates?.add(digest, { kept, rejected, message })
     options.ingestLimits.charge(identity.tenant, (tally as WalkTally).records)
     options.onWalked(signal, tally as WalkTally)
@@ -128,6 +135,7 @@ export function openAccept(options: AcceptOptions): Accept {
 }
 
 const nothing = Buffer.alloc(digestBytes)
+const noTexts: ReadonlySet<string> = new Set()
 
 /** The tenant is part of it: the same bytes of another key are another request. */
 function digestOf({ identity, signal, encoding, contentEncoding, body }: ExportRequest): Buffer {

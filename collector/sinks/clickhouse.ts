@@ -6,15 +6,19 @@
 // before this one may have made it) is decided by counting: all there, or nothing there. Doubt goes first.
 //
 // A table that refuses is left alone for a while; the other tables of the segment, and of those behind it, go on.
+//
+// What is derived from a segment's facts is written when its facts and texts are there, and before the segment is forgotten.
+// Deriving twice writes the same rows, so it needs no counting.
 import { type AnyBlock, isBlockOf } from '@tallylight/storage/clickhouse/block.ts'
 import type { ClickHouse, InsertOutcome } from '@tallylight/storage/clickhouse/client.ts'
 import type { TargetTable } from '@tallylight/storage/clickhouse/schema.ts'
 import { countTexts } from '@tallylight/storage/clickhouse/slice.ts'
-import { quarantineTable, tracesTable } from '@tallylight/storage/clickhouse/tables.ts'
+import { contentsTable, factsTable, quarantineTable, tracesTable } from '@tallylight/storage/clickhouse/tables.ts'
 import { traceTimesOf } from '@tallylight/storage/clickhouse/trace-times.ts'
 import { type BySignal, noneBySignal } from '../journal/frame.ts'
 import type { Journal, LoadedSegment, SealedSegment } from '../journal/journal.ts'
 import { signalOfTable } from '../journal/recover.ts'
+import { factsIn, type StoredFact } from './known-facts.ts'
 import { bringPart, type Part } from './part.ts'
 import type { RemoveSegment } from './removal.ts'
 
@@ -24,6 +28,8 @@ export type SinkOptions = {
   readonly clickhouse: ClickHouse
   /** The tables as they are, once ClickHouse is there and its schema fits. Undefined until then. */
   readonly targets: () => ReadonlyMap<string, TargetTable> | undefined
+  /** Writes what follows from the facts of a segment; throws when it has to be tried again. Undefined: nothing does. */
+  readonly derive: ((facts: readonly StoredFact[]) => Promise<void>) | undefined
   readonly now: () => number
   readonly bounds: SinkBounds
   readonly onProblem: (problem: SinkProblem) => void
@@ -67,6 +73,7 @@ type Waiting = {
   isAllDoubtful: boolean
   /** Tables that are still to be written, known once the segment was loaded. */
   tables: Set<string> | undefined
+  isDeriving: boolean
   /** When the journal may forget it, once all of it is stored: at once where the tables sync. */
   forgetMs: number | undefined
 }
@@ -87,6 +94,7 @@ export function openClickHouseSink(options: SinkOptions): ClickHouseSink {
       booked: new Set(segment.done),
       isAllDoubtful: !segment.isFresh,
       tables: undefined,
+      isDeriving: false,
       forgetMs: undefined,
     })
     wake?.()
@@ -101,14 +109,17 @@ export function openClickHouseSink(options: SinkOptions): ClickHouseSink {
       else await bring(next, targets)
       if (targets !== undefined && !isPaused(everything)) await forgetStored(targets)
     }
+    await deriving
   }
 
   /** The oldest segment with a table that is not paused; those in doubt before the others. */
   function nextWaiting(): Waiting | undefined {
     if (isPaused(everything)) return undefined
     const ready = waiting.filter(
-      ({ forgetMs, tables }) =>
-        forgetMs === undefined && (tables === undefined || [...tables].some((table) => !isPaused(table))),
+      ({ forgetMs, tables, isDeriving }) =>
+        forgetMs === undefined &&
+        !isDeriving &&
+        (tables === undefined || [...tables].some((table) => !isPaused(table))),
     )
     return ready.find((each) => each.isAllDoubtful || each.doubtful.size > 0) ?? ready[0]
   }
@@ -195,11 +206,19 @@ export function openClickHouseSink(options: SinkOptions): ClickHouseSink {
     try {
       const parts = partsOf(loaded).filter((part) => !each.done.has(part.key))
       each.tables = new Set(parts.map((part) => part.name))
+      const hasFacts = loaded.parts.some(({ block }) => isBlockOf(block, factsTable) && block.rows > 0)
+      if (hasFacts && options.derive !== undefined && !each.done.has(derivedKey)) each.tables.add(derived)
       await Promise.all(groupByTable(parts).map((group) => bringTable(each, group, loaded, targets)))
+      await derive(each, loaded.parts)
     } finally {
       loaded.release()
     }
-    if (each.tables.size > 0) return
+    noteStored(each)
+  }
+
+  function noteStored(each: Waiting): void {
+    const targets = options.targets()
+    if (targets === undefined || each.tables === undefined || each.tables.size > 0) return
     each.isAllDoubtful = false
     each.forgetMs = isDurable(targets) ? now() : now() + bounds.graceMs
   }
@@ -235,6 +254,36 @@ export function openClickHouseSink(options: SinkOptions): ClickHouseSink {
     each.tables?.delete(parts[0]?.name ?? '')
   }
 
+  /** One at a time and beside the next segment's inserts: what is derived may wait for Postgres. */
+  let deriving: Promise<void> = Promise.resolve()
+  async function derive(each: Waiting, parts: LoadedSegment['parts']): Promise<void> {
+    const { tables } = each
+    if (tables?.has(derived) !== true || isPaused(derived)) return
+    if (tables.has(factsTable.name) || tables.has(contentsTable.name)) return
+    const facts = factsIn(parts)
+    await deriving
+    each.isDeriving = true
+    deriving = deriveNow(each, facts)
+  }
+
+  async function deriveNow(each: Waiting, facts: readonly StoredFact[]): Promise<void> {
+    try {
+      await options.derive?.(facts)
+      pauses.delete(derived)
+      each.tables?.delete(derived)
+      each.done.set(derivedKey, now())
+      if (!each.booked.has(derivedKey))
+        options.journal().settle(each.segment, derivedKey, noneBySignal(), noneBySignal())
+      each.booked.add(derivedKey)
+      noteStored(each)
+    } catch (error) {
+      pauseFor(derived)
+      options.onProblem({ table: derived, kind: 'not_derived', message: String(error) })
+    }
+    each.isDeriving = false
+    wake?.()
+  }
+
   function settle(segment: SealedSegment, part: Part, refusedRows: number): void {
     const stored = noneBySignal()
     const quarantined = noneBySignal()
@@ -261,6 +310,9 @@ export function openClickHouseSink(options: SinkOptions): ClickHouseSink {
 const everything = '*'
 /** The number of trace times in the books: no table of the journal has it. */
 const traceTimesNumber = 1000
+/** What follows from a segment's facts, as one more table and part of it. */
+const derived = 'genai rows'
+const derivedKey = '1001:0'
 
 /** Infinity while nothing is done. */
 function oldestDoneMs({ done }: Waiting): number {

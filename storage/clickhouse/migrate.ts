@@ -5,7 +5,7 @@ import assert from 'node:assert/strict'
 import { createHash } from 'node:crypto'
 import { readdir, readFile } from 'node:fs/promises'
 import type { ClickHouse } from './client.ts'
-import { formerNames, quoteName } from './schema.ts'
+import { formerNames, quoteName, quoteText } from './schema.ts'
 
 const directory = new URL('./migrations/', import.meta.url)
 
@@ -15,6 +15,9 @@ export type Migration = {
   readonly sql: string
   readonly checksum: string
 }
+
+/** What the server's dictionaries read our tables with, where they may not as the server's default user. */
+export type Login = { readonly user: string; readonly password: string }
 
 export type Migrated = {
   /** Migrations that were run now. */
@@ -40,6 +43,7 @@ export async function migrateClickHouse(
   client: ClickHouse,
   engine = 'MergeTree',
   migrations?: readonly Migration[],
+  login?: Login,
 ): Promise<Migrated> {
   assert.match(engine, /^\w*MergeTree(\([^;]*\))?$/, `${engine} is no engine of the MergeTree family`)
   const known = migrations ?? (await readMigrations())
@@ -59,7 +63,7 @@ export async function migrateClickHouse(
   const run: string[] = []
   for (const migration of known) {
     if (applied.has(migration.number)) continue
-    for (const statement of statementsOf(migration.sql, client.database, engine)) {
+    for (const statement of statementsOf(migration.sql, client.database, engine, login)) {
       const table = tableOf(statement, client.database)
       if (leftAlone.has(table) || (formerNames[table] ?? []).some((former) => leftAlone.has(former))) continue
       await client.command(statement)
@@ -133,28 +137,48 @@ async function rememberTables(client: ClickHouse, before: readonly string[]): Pr
 }
 
 /** The statements of a migration. Comments stay with the statement behind them. */
-export function statementsOf(sql: string, database: string, engine: string): readonly string[] {
-  const values: Readonly<Record<string, string>> = { '{database}': quoteName(database), '{engine}': engine }
+export function statementsOf(sql: string, database: string, engine: string, login?: Login): readonly string[] {
+  const values: Readonly<Record<string, string>> = {
+    database: quoteName(database),
+    engine,
+    login: login === undefined ? '' : `USER ${quoteText(login.user)} PASSWORD ${quoteText(login.password)} `,
+  }
   return sql
     .split(/;\s*$/m)
     .map((statement) => statement.trim())
     .filter((statement) => withoutComments(statement) !== '')
-    .map((statement) => statement.replaceAll(/\{database\}|\{engine\}/g, (name) => values[name] as string))
+    .map((statement) =>
+      // In one pass: what is put in may itself look like something to be replaced.
+      statement.replaceAll(placeholder, (_all, text?: string, columns?: string, name?: string) => {
+        if (text !== undefined) return quoteText(text.replaceAll('{database}', quoteName(database)))
+        return name === undefined ? replacing(engine, columns) : (values[name] as string)
+      }),
+    )
+}
+
+const placeholder =
+  /\{text:((?:[^{}]|\{database\})*)\}|\{engine:Replacing(?:\(([^)]*)\))?\}|\{(database|engine|login)\}/g
+
+/** `ReplicatedMergeTree('/path', '{replica}')` and `Generation` make `ReplicatedReplacingMergeTree('/path', '{replica}', Generation)`. */
+function replacing(engine: string, columns = ''): string {
+  const [, family = '', own = ''] = /^(\w*)MergeTree(?:\((.*)\))?$/.exec(engine) ?? []
+  const all = [own, columns].filter((part) => part !== '').join(', ')
+  return `${family}ReplacingMergeTree${all === '' ? '' : `(${all})`}`
 }
 
 function withoutComments(statement: string): string {
   return statement.replaceAll(/^\s*--.*$/gm, '').trim()
 }
 
-/** The one table that a statement is about: how a migration keeps off a user's own. */
+/** The one table, view or dictionary that a statement is about: how a migration keeps off a user's own. */
 function tableOf(statement: string, database: string): string {
   const text = withoutComments(statement)
-  const verb = /^(CREATE TABLE IF NOT EXISTS|ALTER TABLE) /.exec(text)?.[0]
+  const verb = /^(CREATE (TABLE|VIEW|DICTIONARY) IF NOT EXISTS|ALTER TABLE) /.exec(text)?.[0]
   const target = `${verb}${quoteName(database)}.`
   const table = verb !== undefined && text.startsWith(target) ? /^\w+/.exec(text.slice(target.length))?.[0] : undefined
   assert(
     table !== undefined,
-    `a migration may create or alter one table of {database}; this does neither: ${text.slice(0, 80)}`,
+    `a migration may create or alter one table, view or dictionary of {database}; this does neither: ${text.slice(0, 80)}`,
   )
   return table
 }

@@ -1,3 +1,461 @@
+CREATE TABLE tallylight.audit_event_rows
+(
+    `TenantId` LowCardinality(String) CODEC(ZSTD(1)),
+    `RetentionDays` UInt16 CODEC(T64, ZSTD(1)),
+    `Timestamp` DateTime64(9) CODEC(Delta(8), ZSTD(1)),
+    `TraceId` String CODEC(ZSTD(1)),
+    `SpanId` String CODEC(ZSTD(1)),
+    `FactId` String CODEC(ZSTD(1)),
+    `Actor` String CODEC(ZSTD(1)),
+    `Action` LowCardinality(String) CODEC(ZSTD(1)),
+    `ResourceType` LowCardinality(String) CODEC(ZSTD(1)),
+    `ResourceId` String CODEC(ZSTD(1)),
+    `Before` String CODEC(ZSTD(1)),
+    `After` String CODEC(ZSTD(1)),
+    `ClientAddress` String CODEC(ZSTD(1)),
+    `UserAgent` String CODEC(ZSTD(1)),
+    `Generation` UInt32 CODEC(T64, ZSTD(1)),
+    `IsDeleted` UInt8 CODEC(ZSTD(1)),
+    INDEX idx_trace_id TraceId TYPE bloom_filter(0.001) GRANULARITY 1
+)
+ENGINE = ReplacingMergeTree(Generation, IsDeleted)
+PARTITION BY toDate(Timestamp)
+ORDER BY (TenantId, toStartOfHour(Timestamp), TraceId, SpanId, FactId)
+TTL toDateTime(Timestamp) + toIntervalDay(RetentionDays)
+SETTINGS index_granularity = 8192, ttl_only_drop_parts = 0, non_replicated_deduplication_window = 10000, fsync_after_insert = 1, fsync_part_directory = 1, min_rows_to_fsync_after_merge = 1;
+
+CREATE VIEW tallylight.audit_events
+(
+    `TenantId` LowCardinality(String),
+    `Timestamp` DateTime64(9),
+    `Actor` String,
+    `Action` LowCardinality(String),
+    `ResourceType` LowCardinality(String),
+    `ResourceId` String,
+    `Before` String,
+    `After` String,
+    `ClientAddress` String,
+    `UserAgent` String,
+    `TraceId` String,
+    `SpanId` String,
+    `RetentionDays` UInt16,
+    `Generation` UInt32
+)
+AS SELECT
+    TenantId,
+    Timestamp,
+    Actor,
+    Action,
+    ResourceType,
+    ResourceId,
+    Before,
+    After,
+    ClientAddress,
+    UserAgent,
+    TraceId,
+    SpanId,
+    RetentionDays,
+    Generation
+FROM tallylight.audit_event_rows
+FINAL;
+
+CREATE TABLE tallylight.embedding_rows
+(
+    `TenantId` LowCardinality(String) CODEC(ZSTD(1)),
+    `RetentionDays` UInt16 CODEC(T64, ZSTD(1)),
+    `Timestamp` DateTime64(9) CODEC(Delta(8), ZSTD(1)),
+    `TraceId` String CODEC(ZSTD(1)),
+    `SpanId` String CODEC(ZSTD(1)),
+    `Provider` LowCardinality(String) CODEC(ZSTD(1)),
+    `Model` LowCardinality(String) CODEC(ZSTD(1)),
+    `InputTokens` Nullable(UInt64) CODEC(ZSTD(1)),
+    `CostNanoUsd` Nullable(Int64) CODEC(ZSTD(1)),
+    `PriceVersion` LowCardinality(String) CODEC(ZSTD(1)),
+    `ConversationId` String CODEC(ZSTD(1)),
+    `UserId` String CODEC(ZSTD(1)),
+    `Generation` UInt32 CODEC(T64, ZSTD(1)),
+    `IsDeleted` UInt8 CODEC(ZSTD(1)),
+    INDEX idx_trace_id TraceId TYPE bloom_filter(0.001) GRANULARITY 1,
+    INDEX idx_user UserId TYPE bloom_filter(0.01) GRANULARITY 1
+)
+ENGINE = ReplacingMergeTree(Generation, IsDeleted)
+PARTITION BY toDate(Timestamp)
+ORDER BY (TenantId, toStartOfHour(Timestamp), TraceId, SpanId)
+TTL toDateTime(Timestamp) + toIntervalDay(RetentionDays)
+SETTINGS index_granularity = 8192, ttl_only_drop_parts = 0, non_replicated_deduplication_window = 10000, fsync_after_insert = 1, fsync_part_directory = 1, min_rows_to_fsync_after_merge = 1;
+
+CREATE VIEW tallylight.embeddings
+(
+    `TenantId` LowCardinality(String),
+    `TraceId` String,
+    `SpanId` String,
+    `Timestamp` DateTime64(9),
+    `Provider` LowCardinality(String),
+    `Model` LowCardinality(String),
+    `InputTokens` Nullable(UInt64),
+    `CostNanoUsd` Nullable(Int64),
+    `PriceVersion` LowCardinality(String),
+    `ConversationId` String,
+    `UserId` String,
+    `RetentionDays` UInt16,
+    `Generation` UInt32
+)
+AS SELECT
+    TenantId,
+    TraceId,
+    SpanId,
+    Timestamp,
+    Provider,
+    Model,
+    InputTokens,
+    CostNanoUsd,
+    PriceVersion,
+    ConversationId,
+    UserId,
+    RetentionDays,
+    Generation
+FROM tallylight.embedding_rows
+FINAL;
+
+CREATE TABLE tallylight.error_rows
+(
+    `TenantId` LowCardinality(String) CODEC(ZSTD(1)),
+    `RetentionDays` UInt16 CODEC(T64, ZSTD(1)),
+    `Timestamp` DateTime64(9) CODEC(Delta(8), ZSTD(1)),
+    `TraceId` String CODEC(ZSTD(1)),
+    `ServiceName` LowCardinality(String) CODEC(ZSTD(1)),
+    `SpanId` String CODEC(ZSTD(1)),
+    `FactId` String CODEC(ZSTD(1)),
+    `TurnId` String CODEC(ZSTD(1)),
+    `ConversationId` String CODEC(ZSTD(1)),
+    `UserId` String CODEC(ZSTD(1)),
+    `Type` LowCardinality(String) CODEC(ZSTD(1)),
+    `Message` String CODEC(ZSTD(1)),
+    `Stack` String CODEC(ZSTD(1)),
+    `Generation` UInt32 CODEC(T64, ZSTD(1)),
+    `IsDeleted` UInt8 CODEC(ZSTD(1)),
+    INDEX idx_trace_id TraceId TYPE bloom_filter(0.001) GRANULARITY 1,
+    INDEX idx_user UserId TYPE bloom_filter(0.01) GRANULARITY 1
+)
+ENGINE = ReplacingMergeTree(Generation, IsDeleted)
+PARTITION BY toDate(Timestamp)
+ORDER BY (TenantId, toStartOfHour(Timestamp), TraceId, SpanId, FactId)
+TTL toDateTime(Timestamp) + toIntervalDay(RetentionDays)
+SETTINGS index_granularity = 8192, ttl_only_drop_parts = 0, non_replicated_deduplication_window = 10000, fsync_after_insert = 1, fsync_part_directory = 1, min_rows_to_fsync_after_merge = 1;
+
+CREATE VIEW tallylight.errors
+(
+    `TenantId` LowCardinality(String),
+    `ServiceName` LowCardinality(String),
+    `Timestamp` DateTime64(9),
+    `TraceId` String,
+    `SpanId` String,
+    `TurnId` String,
+    `ConversationId` String,
+    `UserId` String,
+    `Type` LowCardinality(String),
+    `Message` String,
+    `Stack` String,
+    `RetentionDays` UInt16,
+    `Generation` UInt32
+)
+AS SELECT
+    TenantId,
+    ServiceName,
+    Timestamp,
+    TraceId,
+    SpanId,
+    TurnId,
+    ConversationId,
+    UserId,
+    Type,
+    Message,
+    Stack,
+    RetentionDays,
+    Generation
+FROM tallylight.error_rows
+FINAL;
+
+CREATE TABLE tallylight.genai_contents
+(
+    `TenantId` LowCardinality(String) CODEC(ZSTD(1)),
+    `Segment` LowCardinality(String) CODEC(ZSTD(1)),
+    `RetentionDays` UInt16 CODEC(T64, ZSTD(1)),
+    `Time` DateTime64(9) CODEC(Delta(8), ZSTD(1)),
+    `UserId` String CODEC(ZSTD(1)),
+    `Hash` String CODEC(ZSTD(1)),
+    `Text` String CODEC(ZSTD(3)),
+    INDEX idx_segment Segment TYPE minmax GRANULARITY 1
+)
+ENGINE = ReplacingMergeTree
+PARTITION BY toYYYYMM(Time)
+ORDER BY (TenantId, Hash, UserId)
+TTL toDateTime(Time) + toIntervalDay(RetentionDays)
+SETTINGS index_granularity = 256, ttl_only_drop_parts = 0, non_replicated_deduplication_window = 10000, fsync_after_insert = 1, fsync_part_directory = 1, min_rows_to_fsync_after_merge = 1;
+
+CREATE TABLE tallylight.genai_facts
+(
+    `TenantId` LowCardinality(String) CODEC(ZSTD(1)),
+    `Segment` LowCardinality(String) CODEC(ZSTD(1)),
+    `RetentionDays` UInt16 CODEC(T64, ZSTD(1)),
+    `Timestamp` DateTime64(9) CODEC(Delta(8), ZSTD(1)),
+    `TraceId` String CODEC(ZSTD(1)),
+    `SpanId` String CODEC(ZSTD(1)),
+    `FactId` String CODEC(ZSTD(1)),
+    `Fact` String CODEC(ZSTD(3)),
+    INDEX idx_segment Segment TYPE minmax GRANULARITY 1
+)
+ENGINE = MergeTree
+PARTITION BY toDate(Timestamp)
+ORDER BY (TenantId, TraceId, SpanId, FactId)
+TTL toDateTime(Timestamp) + toIntervalDay(RetentionDays)
+SETTINGS index_granularity = 256, ttl_only_drop_parts = 0, non_replicated_deduplication_window = 10000, fsync_after_insert = 1, fsync_part_directory = 1, min_rows_to_fsync_after_merge = 1;
+
+CREATE DICTIONARY tallylight.genai_texts
+(
+    `TenantId` String,
+    `Hash` String,
+    `Text` String
+)
+PRIMARY KEY TenantId, Hash
+SOURCE(CLICKHOUSE(QUERY 'SELECT TenantId, Hash, Text FROM `dumped`.genai_contents'))
+LAYOUT(COMPLEX_KEY_DIRECT());
+
+CREATE TABLE tallylight.health_check_rows
+(
+    `TenantId` LowCardinality(String) CODEC(ZSTD(1)),
+    `RetentionDays` UInt16 CODEC(T64, ZSTD(1)),
+    `Timestamp` DateTime64(9) CODEC(Delta(8), ZSTD(1)),
+    `TraceId` String CODEC(ZSTD(1)),
+    `SpanId` String CODEC(ZSTD(1)),
+    `FactId` String CODEC(ZSTD(1)),
+    `Target` LowCardinality(String) CODEC(ZSTD(1)),
+    `Status` LowCardinality(String) CODEC(ZSTD(1)),
+    `EventType` LowCardinality(String) CODEC(ZSTD(1)),
+    `ResponseTimeNano` UInt64 CODEC(ZSTD(1)),
+    `ErrorMessage` String CODEC(ZSTD(1)),
+    `Metadata` Map(LowCardinality(String), String) CODEC(ZSTD(1)),
+    `Generation` UInt32 CODEC(T64, ZSTD(1)),
+    `IsDeleted` UInt8 CODEC(ZSTD(1)),
+    INDEX idx_trace_id TraceId TYPE bloom_filter(0.001) GRANULARITY 1
+)
+ENGINE = ReplacingMergeTree(Generation, IsDeleted)
+PARTITION BY toDate(Timestamp)
+ORDER BY (TenantId, toStartOfHour(Timestamp), TraceId, SpanId, FactId)
+TTL toDateTime(Timestamp) + toIntervalDay(RetentionDays)
+SETTINGS index_granularity = 8192, ttl_only_drop_parts = 0, non_replicated_deduplication_window = 10000, fsync_after_insert = 1, fsync_part_directory = 1, min_rows_to_fsync_after_merge = 1;
+
+CREATE VIEW tallylight.health_checks
+(
+    `TenantId` LowCardinality(String),
+    `TraceId` String,
+    `SpanId` String,
+    `Timestamp` DateTime64(9),
+    `Target` LowCardinality(String),
+    `Status` LowCardinality(String),
+    `EventType` LowCardinality(String),
+    `ResponseTimeNano` UInt64,
+    `ErrorMessage` String,
+    `Metadata` Map(LowCardinality(String), String),
+    `RetentionDays` UInt16,
+    `Generation` UInt32
+)
+AS SELECT
+    TenantId,
+    TraceId,
+    SpanId,
+    Timestamp,
+    Target,
+    Status,
+    EventType,
+    ResponseTimeNano,
+    ErrorMessage,
+    Metadata,
+    RetentionDays,
+    Generation
+FROM tallylight.health_check_rows
+FINAL;
+
+CREATE TABLE tallylight.llm_call_rows
+(
+    `TenantId` LowCardinality(String) CODEC(ZSTD(1)),
+    `RetentionDays` UInt16 CODEC(T64, ZSTD(1)),
+    `Timestamp` DateTime64(9) CODEC(Delta(8), ZSTD(1)),
+    `TraceId` String CODEC(ZSTD(1)),
+    `TenantLabel` LowCardinality(String) CODEC(ZSTD(1)),
+    `ServiceName` LowCardinality(String) CODEC(ZSTD(1)),
+    `SpanId` String CODEC(ZSTD(1)),
+    `TurnId` String CODEC(ZSTD(1)),
+    `CallId` String CODEC(ZSTD(1)),
+    `Attempt` UInt32 CODEC(ZSTD(1)),
+    `Provider` LowCardinality(String) CODEC(ZSTD(1)),
+    `RequestModel` LowCardinality(String) CODEC(ZSTD(1)),
+    `Model` LowCardinality(String) CODEC(ZSTD(1)),
+    `ConversationId` String CODEC(ZSTD(1)),
+    `UserId` String CODEC(ZSTD(1)),
+    `ResponseId` String CODEC(ZSTD(1)),
+    `Streaming` Bool CODEC(ZSTD(1)),
+    `InputTokens` Nullable(UInt64) CODEC(ZSTD(1)),
+    `CacheReadTokens` Nullable(UInt64) CODEC(ZSTD(1)),
+    `CacheWriteTokens` Nullable(UInt64) CODEC(ZSTD(1)),
+    `OutputTokens` Nullable(UInt64) CODEC(ZSTD(1)),
+    `ReasoningTokens` Nullable(UInt64) CODEC(ZSTD(1)),
+    `UsageSource` LowCardinality(String) CODEC(ZSTD(1)),
+    `CostNanoUsd` Nullable(Int64) CODEC(ZSTD(1)),
+    `PriceVersion` LowCardinality(String) CODEC(ZSTD(1)),
+    `FinishReason` LowCardinality(String) CODEC(ZSTD(1)),
+    `ErrorType` LowCardinality(String) CODEC(ZSTD(1)),
+    `DurationNano` UInt64 CODEC(ZSTD(1)),
+    `TimeToFirstTokenNano` Nullable(UInt64) CODEC(ZSTD(1)),
+    `IsProbe` Bool CODEC(ZSTD(1)),
+    `Generation` UInt32 CODEC(T64, ZSTD(1)),
+    `IsDeleted` UInt8 CODEC(ZSTD(1)),
+    INDEX idx_trace_id TraceId TYPE bloom_filter(0.001) GRANULARITY 1,
+    INDEX idx_conversation ConversationId TYPE bloom_filter(0.01) GRANULARITY 1,
+    INDEX idx_user UserId TYPE bloom_filter(0.01) GRANULARITY 1
+)
+ENGINE = ReplacingMergeTree(Generation, IsDeleted)
+PARTITION BY toDate(Timestamp)
+ORDER BY (TenantId, toStartOfHour(Timestamp), TraceId, SpanId)
+TTL toDateTime(Timestamp) + toIntervalDay(RetentionDays)
+SETTINGS index_granularity = 8192, ttl_only_drop_parts = 0, non_replicated_deduplication_window = 10000, fsync_after_insert = 1, fsync_part_directory = 1, min_rows_to_fsync_after_merge = 1;
+
+CREATE VIEW tallylight.llm_calls
+(
+    `TenantId` LowCardinality(String),
+    `TenantLabel` LowCardinality(String),
+    `ServiceName` LowCardinality(String),
+    `TraceId` String,
+    `SpanId` String,
+    `TurnId` String,
+    `CallId` String,
+    `Attempt` UInt32,
+    `Timestamp` DateTime64(9),
+    `Provider` LowCardinality(String),
+    `RequestModel` LowCardinality(String),
+    `Model` LowCardinality(String),
+    `ConversationId` String,
+    `UserId` String,
+    `ResponseId` String,
+    `Streaming` Bool,
+    `InputTokens` Nullable(UInt64),
+    `CacheReadTokens` Nullable(UInt64),
+    `CacheWriteTokens` Nullable(UInt64),
+    `OutputTokens` Nullable(UInt64),
+    `ReasoningTokens` Nullable(UInt64),
+    `UsageSource` LowCardinality(String),
+    `CostNanoUsd` Nullable(Int64),
+    `PriceVersion` LowCardinality(String),
+    `FinishReason` LowCardinality(String),
+    `ErrorType` LowCardinality(String),
+    `DurationNano` UInt64,
+    `TimeToFirstTokenNano` Nullable(UInt64),
+    `IsProbe` Bool,
+    `RetentionDays` UInt16,
+    `Generation` UInt32
+)
+AS SELECT
+    TenantId,
+    TenantLabel,
+    ServiceName,
+    TraceId,
+    SpanId,
+    TurnId,
+    CallId,
+    Attempt,
+    Timestamp,
+    Provider,
+    RequestModel,
+    Model,
+    ConversationId,
+    UserId,
+    ResponseId,
+    Streaming,
+    InputTokens,
+    CacheReadTokens,
+    CacheWriteTokens,
+    OutputTokens,
+    ReasoningTokens,
+    UsageSource,
+    CostNanoUsd,
+    PriceVersion,
+    FinishReason,
+    ErrorType,
+    DurationNano,
+    TimeToFirstTokenNano,
+    IsProbe,
+    RetentionDays,
+    Generation
+FROM tallylight.llm_call_rows
+FINAL;
+
+CREATE TABLE tallylight.message_rows
+(
+    `TenantId` LowCardinality(String) CODEC(ZSTD(1)),
+    `RetentionDays` UInt16 CODEC(T64, ZSTD(1)),
+    `Timestamp` DateTime64(9) CODEC(Delta(8), ZSTD(1)),
+    `TraceId` String CODEC(ZSTD(1)),
+    `SpanId` String CODEC(ZSTD(1)),
+    `ConversationId` String CODEC(ZSTD(1)),
+    `UserId` String CODEC(ZSTD(1)),
+    `Direction` LowCardinality(String) CODEC(ZSTD(1)),
+    `Index` UInt32 CODEC(ZSTD(1)),
+    `Role` LowCardinality(String) CODEC(ZSTD(1)),
+    `ContentHash` String CODEC(ZSTD(1)),
+    `ContentBytes` UInt32 CODEC(T64, ZSTD(1)),
+    `ContentPreview` String CODEC(ZSTD(1)),
+    `ContentType` LowCardinality(String) CODEC(ZSTD(1)),
+    `Generation` UInt32 CODEC(T64, ZSTD(1)),
+    `IsDeleted` UInt8 CODEC(ZSTD(1)),
+    INDEX idx_trace_id TraceId TYPE bloom_filter(0.001) GRANULARITY 1,
+    INDEX idx_conversation ConversationId TYPE bloom_filter(0.01) GRANULARITY 1,
+    INDEX idx_user UserId TYPE bloom_filter(0.01) GRANULARITY 1
+)
+ENGINE = ReplacingMergeTree(Generation, IsDeleted)
+PARTITION BY toDate(Timestamp)
+ORDER BY (TenantId, toStartOfHour(Timestamp), TraceId, SpanId, Direction, Index)
+TTL toDateTime(Timestamp) + toIntervalDay(RetentionDays)
+SETTINGS index_granularity = 8192, ttl_only_drop_parts = 0, non_replicated_deduplication_window = 10000, fsync_after_insert = 1, fsync_part_directory = 1, min_rows_to_fsync_after_merge = 1;
+
+CREATE VIEW tallylight.messages
+(
+    `TenantId` LowCardinality(String),
+    `TraceId` String,
+    `SpanId` String,
+    `Timestamp` DateTime64(9),
+    `ConversationId` String,
+    `UserId` String,
+    `Direction` LowCardinality(String),
+    `Index` UInt32,
+    `Role` LowCardinality(String),
+    `Content` String,
+    `ContentType` LowCardinality(String),
+    `ContentHash` String,
+    `ContentBytes` UInt32,
+    `ContentPreview` String,
+    `RetentionDays` UInt16,
+    `Generation` UInt32
+)
+AS SELECT
+    TenantId,
+    TraceId,
+    SpanId,
+    Timestamp,
+    ConversationId,
+    UserId,
+    Direction,
+    Index,
+    Role,
+    if(ContentBytes = length(ContentPreview), ContentPreview, dictGet(tallylight.genai_texts, 'Text', (toString(TenantId), ContentHash))) AS Content,
+    ContentType,
+    ContentHash,
+    ContentBytes,
+    ContentPreview,
+    RetentionDays,
+    Generation
+FROM tallylight.message_rows
+FINAL;
+
 CREATE TABLE tallylight.otel_logs
 (
     `TenantId` LowCardinality(String) CODEC(ZSTD(1)),
@@ -299,3 +757,197 @@ CREATE TABLE tallylight.schema_migrations
 ENGINE = MergeTree
 ORDER BY number
 SETTINGS index_granularity = 8192;
+
+CREATE TABLE tallylight.tool_call_rows
+(
+    `TenantId` LowCardinality(String) CODEC(ZSTD(1)),
+    `RetentionDays` UInt16 CODEC(T64, ZSTD(1)),
+    `Timestamp` DateTime64(9) CODEC(Delta(8), ZSTD(1)),
+    `TraceId` String CODEC(ZSTD(1)),
+    `TenantLabel` LowCardinality(String) CODEC(ZSTD(1)),
+    `ServiceName` LowCardinality(String) CODEC(ZSTD(1)),
+    `TurnId` String CODEC(ZSTD(1)),
+    `SpanId` String CODEC(ZSTD(1)),
+    `Name` LowCardinality(String) CODEC(ZSTD(1)),
+    `CallId` String CODEC(ZSTD(1)),
+    `Type` LowCardinality(String) CODEC(ZSTD(1)),
+    `Provider` LowCardinality(String) CODEC(ZSTD(1)),
+    `McpServer` LowCardinality(String) CODEC(ZSTD(1)),
+    `ArgumentsHash` String CODEC(ZSTD(1)),
+    `ArgumentsBytes` UInt32 CODEC(T64, ZSTD(1)),
+    `ArgumentsPreview` String CODEC(ZSTD(1)),
+    `ResultHash` String CODEC(ZSTD(1)),
+    `ResultBytes` UInt32 CODEC(T64, ZSTD(1)),
+    `ResultPreview` String CODEC(ZSTD(1)),
+    `Status` LowCardinality(String) CODEC(ZSTD(1)),
+    `ErrorType` LowCardinality(String) CODEC(ZSTD(1)),
+    `DurationNano` UInt64 CODEC(ZSTD(1)),
+    `ConversationId` String CODEC(ZSTD(1)),
+    `UserId` String CODEC(ZSTD(1)),
+    `Generation` UInt32 CODEC(T64, ZSTD(1)),
+    `IsDeleted` UInt8 CODEC(ZSTD(1)),
+    INDEX idx_trace_id TraceId TYPE bloom_filter(0.001) GRANULARITY 1,
+    INDEX idx_conversation ConversationId TYPE bloom_filter(0.01) GRANULARITY 1,
+    INDEX idx_user UserId TYPE bloom_filter(0.01) GRANULARITY 1
+)
+ENGINE = ReplacingMergeTree(Generation, IsDeleted)
+PARTITION BY toDate(Timestamp)
+ORDER BY (TenantId, toStartOfHour(Timestamp), TraceId, SpanId)
+TTL toDateTime(Timestamp) + toIntervalDay(RetentionDays)
+SETTINGS index_granularity = 8192, ttl_only_drop_parts = 0, non_replicated_deduplication_window = 10000, fsync_after_insert = 1, fsync_part_directory = 1, min_rows_to_fsync_after_merge = 1;
+
+CREATE VIEW tallylight.tool_calls
+(
+    `TenantId` LowCardinality(String),
+    `TenantLabel` LowCardinality(String),
+    `ServiceName` LowCardinality(String),
+    `TraceId` String,
+    `TurnId` String,
+    `SpanId` String,
+    `Timestamp` DateTime64(9),
+    `Name` LowCardinality(String),
+    `CallId` String,
+    `Type` LowCardinality(String),
+    `Provider` LowCardinality(String),
+    `McpServer` LowCardinality(String),
+    `Arguments` String,
+    `Result` String,
+    `Status` LowCardinality(String),
+    `ErrorType` LowCardinality(String),
+    `DurationNano` UInt64,
+    `ConversationId` String,
+    `UserId` String,
+    `RetentionDays` UInt16,
+    `Generation` UInt32
+)
+AS SELECT
+    TenantId,
+    TenantLabel,
+    ServiceName,
+    TraceId,
+    TurnId,
+    SpanId,
+    Timestamp,
+    Name,
+    CallId,
+    Type,
+    Provider,
+    McpServer,
+    if(ArgumentsBytes = length(ArgumentsPreview), ArgumentsPreview, dictGet(tallylight.genai_texts, 'Text', (toString(TenantId), ArgumentsHash))) AS Arguments,
+    if(ResultBytes = length(ResultPreview), ResultPreview, dictGet(tallylight.genai_texts, 'Text', (toString(TenantId), ResultHash))) AS Result,
+    Status,
+    ErrorType,
+    DurationNano,
+    ConversationId,
+    UserId,
+    RetentionDays,
+    Generation
+FROM tallylight.tool_call_rows
+FINAL;
+
+CREATE TABLE tallylight.turn_rows
+(
+    `TenantId` LowCardinality(String) CODEC(ZSTD(1)),
+    `RetentionDays` UInt16 CODEC(T64, ZSTD(1)),
+    `Timestamp` DateTime64(9) CODEC(Delta(8), ZSTD(1)),
+    `TraceId` String CODEC(ZSTD(1)),
+    `TenantLabel` LowCardinality(String) CODEC(ZSTD(1)),
+    `ServiceName` LowCardinality(String) CODEC(ZSTD(1)),
+    `TurnId` String CODEC(ZSTD(1)),
+    `ConversationId` String CODEC(ZSTD(1)),
+    `UserId` String CODEC(ZSTD(1)),
+    `Channel` LowCardinality(String) CODEC(ZSTD(1)),
+    `QuestionPreview` String CODEC(ZSTD(1)),
+    `AnswerPreview` String CODEC(ZSTD(1)),
+    `Calls` UInt32 CODEC(ZSTD(1)),
+    `ToolCalls` UInt32 CODEC(ZSTD(1)),
+    `ToolsUsed` Array(LowCardinality(String)) CODEC(ZSTD(1)),
+    `McpServers` Array(LowCardinality(String)) CODEC(ZSTD(1)),
+    `InputTokens` Nullable(UInt64) CODEC(ZSTD(1)),
+    `CacheReadTokens` Nullable(UInt64) CODEC(ZSTD(1)),
+    `CacheWriteTokens` Nullable(UInt64) CODEC(ZSTD(1)),
+    `OutputTokens` Nullable(UInt64) CODEC(ZSTD(1)),
+    `ReasoningTokens` Nullable(UInt64) CODEC(ZSTD(1)),
+    `CostNanoUsd` Nullable(Int64) CODEC(ZSTD(1)),
+    `DurationNano` UInt64 CODEC(ZSTD(1)),
+    `TimeToFirstTokenNano` Nullable(UInt64) CODEC(ZSTD(1)),
+    `Status` LowCardinality(String) CODEC(ZSTD(1)),
+    `BlockReason` String CODEC(ZSTD(1)),
+    `ClientAddress` String CODEC(ZSTD(1)),
+    `UserAgent` String CODEC(ZSTD(1)),
+    `Generation` UInt32 CODEC(T64, ZSTD(1)),
+    `IsDeleted` UInt8 CODEC(ZSTD(1)),
+    INDEX idx_trace_id TraceId TYPE bloom_filter(0.001) GRANULARITY 1,
+    INDEX idx_conversation ConversationId TYPE bloom_filter(0.01) GRANULARITY 1,
+    INDEX idx_user UserId TYPE bloom_filter(0.01) GRANULARITY 1
+)
+ENGINE = ReplacingMergeTree(Generation, IsDeleted)
+PARTITION BY toDate(Timestamp)
+ORDER BY (TenantId, toStartOfHour(Timestamp), TraceId, TurnId)
+TTL toDateTime(Timestamp) + toIntervalDay(RetentionDays)
+SETTINGS index_granularity = 8192, ttl_only_drop_parts = 0, non_replicated_deduplication_window = 10000, fsync_after_insert = 1, fsync_part_directory = 1, min_rows_to_fsync_after_merge = 1;
+
+CREATE VIEW tallylight.turns
+(
+    `TenantId` LowCardinality(String),
+    `TenantLabel` LowCardinality(String),
+    `ServiceName` LowCardinality(String),
+    `TurnId` String,
+    `TraceId` String,
+    `Timestamp` DateTime64(9),
+    `ConversationId` String,
+    `UserId` String,
+    `Channel` LowCardinality(String),
+    `QuestionPreview` String,
+    `AnswerPreview` String,
+    `Calls` UInt32,
+    `ToolCalls` UInt32,
+    `ToolsUsed` Array(LowCardinality(String)),
+    `McpServers` Array(LowCardinality(String)),
+    `InputTokens` Nullable(UInt64),
+    `CacheReadTokens` Nullable(UInt64),
+    `CacheWriteTokens` Nullable(UInt64),
+    `OutputTokens` Nullable(UInt64),
+    `ReasoningTokens` Nullable(UInt64),
+    `CostNanoUsd` Nullable(Int64),
+    `DurationNano` UInt64,
+    `TimeToFirstTokenNano` Nullable(UInt64),
+    `Status` LowCardinality(String),
+    `BlockReason` String,
+    `ClientAddress` String,
+    `UserAgent` String,
+    `RetentionDays` UInt16,
+    `Generation` UInt32
+)
+AS SELECT
+    TenantId,
+    TenantLabel,
+    ServiceName,
+    TurnId,
+    TraceId,
+    Timestamp,
+    ConversationId,
+    UserId,
+    Channel,
+    QuestionPreview,
+    AnswerPreview,
+    Calls,
+    ToolCalls,
+    ToolsUsed,
+    McpServers,
+    InputTokens,
+    CacheReadTokens,
+    CacheWriteTokens,
+    OutputTokens,
+    ReasoningTokens,
+    CostNanoUsd,
+    DurationNano,
+    TimeToFirstTokenNano,
+    Status,
+    BlockReason,
+    ClientAddress,
+    UserAgent,
+    RetentionDays,
+    Generation
+FROM tallylight.turn_rows
+FINAL;

@@ -4,6 +4,7 @@
 // warning: it is for the user to weigh.
 import { type ClickHouse, insertSettings } from './client.ts'
 import { takes } from './column-types.ts'
+import { resolvedTables } from './genai-tables.ts'
 import {
   isMergeTree,
   isReplicated,
@@ -67,7 +68,7 @@ export async function verifySchema(client: ClickHouse): Promise<VerifiedSchema> 
   const findings: Findings = { problems: [], warnings: [] }
   await judgeSettings(client, findings)
   const targets = new Map<string, TargetTable>()
-  for (const wanted of [...journalTables, traceTimesTable]) {
+  for (const wanted of [...journalTables, traceTimesTable, ...resolvedTables]) {
     const found = findTable(client.database, wanted, server, findings)
     if (found === undefined) continue
     const target = judgeTable(wanted, found, server, findings)
@@ -238,4 +239,8 @@ function isPartitionedByDays(key: string): boolean {
 
 export function quoteName(name: string): string {
   return `\`${name.replaceAll('\\', '\\\\').replaceAll('`', '\\`')}\``
+}
+
+export function quoteText(text: string): string {
+  return `'${text.replaceAll('\\', '\\\\').replaceAll("'", "\\'")}'`
 }

@@ -91,6 +91,11 @@ export function textOf(block: AnyBlock, name: string): string {
   return String(valuesOf(columnOf(block, name), 1)[0])
 }
 
+/** The texts of a String or LowCardinality column, row by row. */
+export function textsOf(block: AnyBlock, name: string): readonly string[] {
+  return valuesOf(columnOf(block, name), block.rows) as readonly string[]
+}
+
 /** How often each text stands in a LowCardinality column. */
 export function countTexts(block: AnyBlock, name: string): ReadonlyMap<string, number> {
   const counts = new Map<string, number>()

@@ -203,6 +203,28 @@ export const quarantineTable = {
   ],
 } as const satisfies TableDefinition
 
+/** What one span or log record says of models, tools, messages and health: `Fact` is JSON of the collector's own. The truth
+ *  from which the rows of `genai-tables.ts` are resolved, again whenever more is known of a trace. */
+export const factsTable = {
+  name: 'genai_facts',
+  dayColumn: 'Timestamp',
+  columns: [
+    ...head,
+    ['Timestamp', 'DateTime64(9)'],
+    ['TraceId', 'String'],
+    ['SpanId', 'String'],
+    ['FactId', 'String'],
+    ['Fact', 'String'],
+  ],
+} as const satisfies TableDefinition
+
+/** Texts that are too long to stand in each row that shows them. `Hash` is the SHA-256 of `Text`, in hex. */
+export const contentsTable = {
+  name: 'genai_contents',
+  dayColumn: 'Time',
+  columns: [...head, ['Time', 'DateTime64(9)'], ['UserId', 'String'], ['Hash', 'String'], ['Text', 'String']],
+} as const satisfies TableDefinition
+
 /** Every table a segment can hold, in the order of their numbers in the journal: append only, never reorder. */
 export const journalTables: readonly TableDefinition[] = [
   tracesTable,
@@ -213,4 +235,6 @@ export const journalTables: readonly TableDefinition[] = [
   exponentialHistogramTable,
   summaryTable,
   quarantineTable,
+  factsTable,
+  contentsTable,
 ]

@@ -58,6 +58,8 @@ const samples: Readonly<Record<string, string>> = {
   UInt32: '4000000000',
   UInt64: '9000000000000000000',
   Int32: '-7',
+  'Nullable(Int64)': '-7',
+  'Nullable(UInt64)': '9000000000000000000',
 }
 
 export function sampleOf(type: string): string {
@@ -89,9 +91,9 @@ export async function insertSamples(
 /** The schema as the server has it, for schema.sql: what a reader wants to see, and what CI compares. */
 export async function dumpSchema(client: ClickHouse): Promise<string> {
   const rows = await client.query<{ text: string }>(
-    `SELECT formatQuery(replaceAll(create_table_query, {prefix:String}, 'CREATE TABLE tallylight.')) AS text
+    `SELECT formatQuery(replaceAll(create_table_query, {prefix:String}, 'tallylight.')) AS text
      FROM system.tables WHERE database = {database:String} ORDER BY name`,
-    { database: client.database, prefix: `CREATE TABLE ${client.database}.` },
+    { database: client.database, prefix: `${client.database}.` },
   )
   return rows.map(({ text }) => `${text};\n`).join('\n')
 }

@@ -2,9 +2,8 @@
 // collector and the answer, and however often the span comes.
 import { readFile } from 'node:fs/promises'
 import { join } from 'node:path'
-import { openPrices } from '@tallylight/collector/genai/price.ts'
 import { openReconciler } from '@tallylight/collector/quota/reconcile.ts'
-import { recordedCallsOf } from '@tallylight/collector/sinks/recorded-spans.ts'
+import { recordedCallsOf } from '@tallylight/collector/sinks/usage-of-calls.ts'
 import { openClickHouse } from '@tallylight/storage/clickhouse/client.ts'
 import { openPool } from '@tallylight/storage/postgres/connection.ts'
 import pg from 'pg'
@@ -60,8 +59,8 @@ function callSpan(user: string, more: Partial<TestSpan> & { readonly callId?: st
       'gen_ai.operation.name': 'chat',
       'gen_ai.provider.name': 'openai',
       'gen_ai.request.model': 'gpt-4o',
-      'gen_ai.usage.input_tokens': '1000',
-      'gen_ai.usage.output_tokens': '100',
+      'gen_ai.usage.input_tokens': 1000,
+      'gen_ai.usage.output_tokens': 100,
       'user.id': user,
       ...(callId === undefined ? {} : { 'tallylight.call.id': callId }),
     },
@@ -191,7 +190,7 @@ test('quota: the reconciler finds settled cost equal to recorded cost, and lists
   const thisHour = Math.floor(Date.now() / hourMs) * hourMs
   const reconciler = openReconciler({
     database,
-    recordedCalls: (from, until) => recordedCallsOf(clickhouse, 'tallylight.otel_traces', openPrices([]), from, until),
+    recordedCalls: (from, until) => recordedCallsOf(clickhouse, (table) => `tallylight.${table}`, from, until),
     // The hour and what ends in a moment are over.
     now: () => thisHour + 2 * hourMs,
     bounds: { checkMs: 0, reconcileMs: 0, settlingMs: 0, confirmMs: 0, eventsKeptMs: 0, differencesMax: 100 },

@@ -65,6 +65,7 @@ async function run(disk: MemoryDisk, graceMs = 600_000): Promise<Run> {
     remove: (segment) => journal.remove(segment),
     clickhouse: owner,
     targets: () => schema.targets,
+    derive: undefined,
     now: Date.now,
     bounds: { retryMsMin: 20, retryMsMax: 200, graceMs, refusedRowsMax: limits.sinkRefusedRowsMax },
     onProblem: (problem) => problems.push(problem),
@@ -82,6 +83,7 @@ async function run(disk: MemoryDisk, graceMs = 600_000): Promise<Run> {
     ingestLimits: { charge: () => undefined },
     retentionDays: () => () => 30,
     now: Date.now,
+    lifting: undefined,
     onWalked: () => undefined,
   })
   const tenant = parseTenantId('default')

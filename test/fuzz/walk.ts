@@ -75,6 +75,7 @@ function walkBytes(signal: Signal, bytes: Buffer): Walked {
     retentionDaysOf: () => retentionDays,
     openBlock: open,
     rowBytesMax: 1024 * 1024 * 1024,
+    lifting: undefined,
   }
   const walk = openWalk(signal, request, scratch)
   try {

@@ -1,0 +1,146 @@
+// Langfuse: `langfuse.observation.*`. Its usage is disjoint buckets, its errors leave the status unset, its embeddings by the
+// OpenAI wrapper are typed as generations.
+import { providerOf } from '@tallylight/instrumentation/usage/names.ts'
+import { readProviderUsage } from '@tallylight/instrumentation/usage/provider-usage.ts'
+import { inclusive, readUsage, type UsageRead } from '@tallylight/instrumentation/usage/usage.ts'
+import { firstText, isObject, type Json, jsonOf } from '../attributes.ts'
+import { usageOf } from '../counts.ts'
+import type { Content, Failure, Says } from '../fact.ts'
+import { failureOf, statusOf } from '../failure.ts'
+import { contentIn, lastText, type Reading, readSaid, saidIn, settleUsage } from '../reading.ts'
+import type { LiftedSpan } from '../record.ts'
+import { type Dialect, link, type Read } from './dialect.ts'
+import { callIdentity } from './otel.ts'
+
+const input = 'langfuse.observation.input'
+const output = 'langfuse.observation.output'
+
+export const langfuse: Dialect = {
+  name: 'langfuse',
+  knows: (span) => span.attributes.has('langfuse.observation.type') || /^langfuse/.test(span.scope.name),
+  readSpan: (reading, span): Read => {
+    const failure = failureOf(span, {
+      hasFailed: firstText(span.attributes, 'langfuse.observation.level') === 'ERROR',
+      message: firstText(span.attributes, 'langfuse.observation.status_message'),
+    })
+    return { says: saysOf(reading, span, failure), failure }
+  },
+}
+
+function saysOf(reading: Reading, span: LiftedSpan, failure: Failure | undefined): Says {
+  switch (firstText(span.attributes, 'langfuse.observation.type')) {
+    case 'generation':
+      return readGeneration(reading, span, /embed/i.test(modelOf(span)) ? 'embedding' : 'call')
+    case 'embedding':
+      return readGeneration(reading, span, 'embedding')
+    case 'tool':
+      return readTool(reading, span, failure)
+    case 'agent':
+      return readWrapper(reading, span, 'agent')
+    case 'event':
+      return link
+    default:
+      return readWrapper(reading, span, 'wrapper')
+  }
+}
+
+function modelOf({ attributes }: LiftedSpan): string {
+  return firstText(attributes, 'langfuse.observation.model.name', 'gen_ai.response.model', 'gen_ai.request.model')
+}
+
+function readGeneration(reading: Reading, span: LiftedSpan, kind: 'call' | 'embedding'): Says {
+  const { attributes } = span
+  const model = modelOf(span)
+  const provider = providerOf(firstText(attributes, 'gen_ai.provider.name', 'gen_ai.system'), model)
+  const started = completionStart(span)
+  const messages =
+    kind === 'embedding'
+      ? []
+      : [
+          ...saidIn(reading, input, 'input', 'user').messages,
+          ...saidIn(reading, output, 'output', 'assistant').messages,
+        ]
+  return {
+    kind,
+    provider,
+    requestModel: firstText(attributes, 'gen_ai.request.model') || model,
+    model,
+    responseId: firstText(attributes, 'gen_ai.response.id'),
+    isStreaming: started !== undefined,
+    ...settleUsage(reading, usageOfDetails(span, provider), { kind: 'none' }),
+    finishReason: '',
+    ...(started === undefined ? {} : { timeToFirstTokenNano: started }),
+    ...callIdentity(attributes),
+    messages,
+  }
+}
+
+/** The moment is ISO time as a JSON string, in milliseconds: it may lie before a start that is finer. */
+function completionStart(span: LiftedSpan): number | undefined {
+  const text = firstText(span.attributes, 'langfuse.observation.completion_start_time').replaceAll('"', '')
+  const unixMs = text === '' ? Number.NaN : Date.parse(text)
+  if (Number.isNaN(unixMs)) return undefined
+  const nano = Number(BigInt(unixMs) * 1_000_000n - span.startUnixNano)
+  return Number.isSafeInteger(nano) ? Math.max(0, nano) : undefined
+}
+
+function usageOfDetails(span: LiftedSpan, provider: string): UsageRead {
+  const details = jsonOf(span.attributes.get('langfuse.observation.usage_details'))
+  if (!isObject(details)) return usageOf(span.attributes, inclusive)
+  // Given by the service itself in its provider's form.
+  if (details.prompt_tokens !== undefined || details.promptTokenCount !== undefined)
+    return readProviderUsage(details, provider)
+  return readUsage(bucketsOf(details), inclusive)
+}
+
+function bucketsOf(details: { readonly [key: string]: Json }): Readonly<Record<string, unknown>> {
+  const sum = (isIn: (key: string) => boolean) => {
+    const counts = Object.entries(details).filter(([key, value]) => isIn(key) && value !== null)
+    if (counts.length === 0) return undefined
+    // One that is no count spoils the sum, as it should.
+    return counts.reduce<unknown>(
+      (total, [, value]) => (typeof total === 'number' && typeof value === 'number' ? total + value : value),
+      0,
+    )
+  }
+  const isCache = (key: string) => /cache/.test(key) && !/output/.test(key)
+  const isWrite = (key: string) => isCache(key) && /creation|write/.test(key)
+  const isReasoning = (key: string) => /^output/.test(key) && /reasoning|thoughts/.test(key)
+  return {
+    inputTokens: sum((key) => key.startsWith('input') || isCache(key)),
+    cacheReadTokens: sum((key) => isCache(key) && !isWrite(key)),
+    cacheWriteTokens: sum(isWrite),
+    cacheWrite1hTokens: sum((key) => isWrite(key) && key.endsWith('1h')),
+    outputTokens: sum((key) => key.startsWith('output')),
+    reasoningTokens: sum(isReasoning),
+  }
+}
+
+function readTool(reading: Reading, span: LiftedSpan, failure: Failure | undefined): Says {
+  const args = contentIn(reading, input)
+  const result = contentIn(reading, output)
+  return {
+    kind: 'tool',
+    name: span.name,
+    callId: firstText(span.attributes, 'gen_ai.tool.call.id'),
+    toolType: '',
+    provider: '',
+    mcpServer: '',
+    ...(args === undefined ? {} : { arguments: args }),
+    ...(result === undefined ? {} : { result }),
+    status: statusOf(failure),
+  }
+}
+
+function readWrapper(reading: Reading, span: LiftedSpan, kind: 'agent' | 'wrapper'): Says {
+  const show = (key: string, direction: 'input' | 'output', role: string): Content | undefined =>
+    lastText(readSaid(reading, span.attributes.get(key), direction, role).messages, role)
+  const question = show(input, 'input', 'user')
+  const answer = show(output, 'output', 'assistant')
+  return {
+    kind,
+    name: span.name,
+    ...(question === undefined ? {} : { question }),
+    ...(answer === undefined ? {} : { answer }),
+  }
+}

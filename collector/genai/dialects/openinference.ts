@@ -1,0 +1,150 @@
+// OpenInference (Arize): kinds in `openinference.span.kind`, everything else in `llm.*`, messages in indexed attributes, the raw
+// request and reply in `input.value` and `output.value`.
+import { foldFinishReason, providerOf } from '@tallylight/instrumentation/usage/names.ts'
+import { isEmpty, readUsage, type UsageRead } from '@tallylight/instrumentation/usage/usage.ts'
+import { durationNano, firstText, isTrue, objectOf, scalarText } from '../attributes.ts'
+import { rawUsageOf, recoveredUsage, senderCounting } from '../counts.ts'
+import type { Failure, MessageFact, Says } from '../fact.ts'
+import { failureOf, statusOf } from '../failure.ts'
+import { contentIn, type Reading, settleUsage } from '../reading.ts'
+import type { Attributes, LiftedSpan } from '../record.ts'
+import { type Dialect, link, type Read } from './dialect.ts'
+import { callIdentity, finishReasonOf } from './otel.ts'
+import { saidIndexed } from './otel-messages.ts'
+
+export const openinference: Dialect = {
+  name: 'openinference',
+  knows: (span) => span.attributes.has('openinference.span.kind'),
+  readSpan: (reading, span): Read => {
+    const failure = failureOf(span)
+    return { says: saysOf(reading, span, failure), failure }
+  },
+}
+
+function saysOf(reading: Reading, span: LiftedSpan, failure: Failure | undefined): Says {
+  const { attributes } = span
+  switch (firstText(attributes, 'openinference.span.kind').toUpperCase()) {
+    case 'LLM':
+      return readCall(reading, span, failure)
+    case 'EMBEDDING':
+      return readEmbedding(reading, span)
+    case 'TOOL':
+      return readTool(reading, span, failure)
+    case 'AGENT':
+      return readWrapper(reading, span, 'agent')
+    case 'RETRIEVER':
+    case 'RERANKER':
+      return link
+    default:
+      return readWrapper(reading, span, 'wrapper')
+  }
+}
+
+function readCall(reading: Reading, span: LiftedSpan, failure: Failure | undefined): Says {
+  const { attributes } = span
+  const model = firstText(attributes, 'llm.response.model_name', 'llm.model_name')
+  const requestModel = requestedModel(attributes)
+  const provider = providerOf(firstText(attributes, 'llm.provider', 'llm.system'), model || requestModel)
+  const timeToFirstTokenNano = durationNano(attributes.get('gen_ai.response.time_to_first_chunk'), 1e9)
+  return {
+    kind: 'call',
+    provider,
+    requestModel: requestModel || model,
+    model: model || requestModel,
+    responseId: firstText(attributes, 'llm.response.id', 'gen_ai.response.id'),
+    isStreaming: timeToFirstTokenNano !== undefined || isTrue(attributes.get('llm.is_streaming')),
+    ...usageOf(reading, span, provider),
+    finishReason: finishReasonOf(foldFinishReason(firstText(attributes, 'llm.finish_reason')), failure),
+    ...(timeToFirstTokenNano === undefined ? {} : { timeToFirstTokenNano }),
+    ...callIdentity(attributes),
+    messages: saidBy(reading),
+  }
+}
+
+/** The name that was asked for is written down by few senders; the request itself always has it. */
+function requestedModel(attributes: Attributes): string {
+  return (
+    firstText(attributes, 'llm.request.model_name') ||
+    scalarText(objectOf(attributes.get('llm.invocation_parameters'))?.model) ||
+    scalarText(objectOf(attributes.get('input.value'))?.model)
+  )
+}
+
+function usageOf(reading: Reading, span: LiftedSpan, provider: string): ReturnType<typeof settleUsage> {
+  const raw = rawUsageOf(span.attributes)
+  const { counting, source } = senderCounting(span.scope, provider, raw)
+  const reported = readUsage(raw, counting)
+  const needsReply = source === 'partial' || reported.kind !== 'usage' || isEmpty(reported.usage)
+  const reply: UsageRead =
+    needsReply && reported.kind !== 'absurd'
+      ? recoveredUsage(objectOf(span.attributes.get('output.value')), provider)
+      : { kind: 'none' }
+  return settleUsage(reading, reported, reply, source)
+}
+
+function saidBy(reading: Reading): readonly MessageFact[] {
+  const flat = (prefix: string, direction: 'input' | 'output', role: string) =>
+    saidIndexed(reading, prefix, direction, role, repeatedSteps).messages
+  const input = flat('llm.input_messages.', 'input', 'user')
+  const output = flat('llm.output_messages.', 'output', 'assistant')
+  return [
+    ...(input.length > 0 ? input : flat('llm.prompts.', 'input', 'user')),
+    ...(output.length > 0 ? output : flat('llm.choices.', 'output', 'assistant')),
+  ]
+}
+
+/** `llm.input_messages.0.message.contents.1.message_content.text` has steps that only repeat what the list is of. */
+const repeatedSteps = new Set(['message', 'message_content', 'tool_call', 'prompt', 'completion'])
+
+function readEmbedding(reading: Reading, span: LiftedSpan): Says {
+  const { attributes } = span
+  const model =
+    firstText(attributes, 'embedding.model_name', 'llm.model_name') ||
+    scalarText(objectOf(attributes.get('embedding.invocation_parameters'))?.model)
+  const provider = providerOf(firstText(attributes, 'llm.provider', 'llm.system'), model)
+  return {
+    kind: 'embedding',
+    provider,
+    requestModel: model,
+    model,
+    responseId: '',
+    isStreaming: false,
+    ...usageOf(reading, span, provider),
+    finishReason: '',
+    ...callIdentity(attributes),
+    messages: [],
+  }
+}
+
+function readTool(reading: Reading, span: LiftedSpan, failure: Failure | undefined): Says {
+  const { attributes } = span
+  const args = contentIn(reading, 'input.value', 'tool_call.function.arguments')
+  const result = contentIn(reading, 'output.value')
+  return {
+    kind: 'tool',
+    name: firstText(attributes, 'tool.name', 'tool_call.function.name') || span.name,
+    callId: firstText(attributes, 'tool.id', 'tool_call.id'),
+    toolType: '',
+    provider: '',
+    mcpServer: '',
+    ...(args === undefined ? {} : { arguments: args }),
+    ...(result === undefined ? {} : { result }),
+    status: statusOf(failure),
+  }
+}
+
+/** A question or an answer is shown where it came as plain text; a framework's JSON of its state is neither. */
+function readWrapper(reading: Reading, span: LiftedSpan, kind: 'agent' | 'wrapper'): Says {
+  const plain = (key: string) => {
+    const text = firstText(span.attributes, key)
+    return text === '' || /^\s*[[{"]/.test(text) ? undefined : reading.contents.keep(text)
+  }
+  const question = plain('input.value')
+  const answer = plain('output.value')
+  return {
+    kind,
+    name: firstText(span.attributes, 'agent.name', 'graph.node.id') || span.name,
+    ...(question === undefined ? {} : { question }),
+    ...(answer === undefined ? {} : { answer }),
+  }
+}

@@ -1,0 +1,14 @@
+// OpenLIT: OpenTelemetry's names with the provider's raw numbers under them (`counts.ts` knows), and `gen_ai.tool.name` on the
+// span of a call that asks for a tool. Older versions wrote the content into span events of 1.27.
+import type { Dialect } from './dialect.ts'
+import { readOtel } from './otel.ts'
+
+export const openlit: Dialect = {
+  name: 'openlit',
+  knows: (span) =>
+    /^@?openlit/.test(span.scope.name) ||
+    span.attributes.has('openlit.agent.version_hash') ||
+    span.attributes.get('telemetry.sdk.name') === 'openlit' ||
+    span.resource.get('telemetry.sdk.name') === 'openlit',
+  readSpan: readOtel,
+}

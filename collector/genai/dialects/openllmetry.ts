@@ -1,0 +1,109 @@
+// OpenLLMetry (Traceloop): OpenTelemetry's names, older ones with the messages in indexed attributes, workflows and tools in
+// `traceloop.*`. Its instrumentation of MCP knows only the latter.
+import { firstText, isObject, type Json, jsonOf } from '../attributes.ts'
+import type { Failure, Says } from '../fact.ts'
+import { failureOf, statusOf } from '../failure.ts'
+import { contentOfJson, type Reading } from '../reading.ts'
+import type { LiftedSpan } from '../record.ts'
+import { type Dialect, link, type Read } from './dialect.ts'
+import { kindOf, operationOf, type Quirks, readOtel } from './otel.ts'
+
+const ownAttributes = ['traceloop.span.kind', 'traceloop.entity.name', 'traceloop.entity.output', 'llm.request.type']
+
+export const openllmetry: Dialect = {
+  name: 'openllmetry',
+  knows: (span) =>
+    span.scope.name.startsWith('@traceloop/') ||
+    ownAttributes.some((key) => span.attributes.has(key)) ||
+    span.attributes.has('gen_ai.prompt.0.role') ||
+    span.attributes.has('gen_ai.prompt.0.content'),
+  readSpan,
+}
+
+function readSpan(reading: Reading, span: LiftedSpan): Read | undefined {
+  switch (firstText(span.attributes, 'traceloop.span.kind')) {
+    case 'tool':
+      return readTool(reading, span)
+    case 'agent':
+      return wrapperOf(span, 'agent')
+    case 'workflow':
+    case 'task':
+      return wrapperOf(span, 'wrapper')
+    // Of an MCP client: it may be open for as long as its process, and is nobody's turn.
+    case 'session':
+      return { says: link, failure: failureOf(span) }
+    default:
+      return readOperation(reading, span)
+  }
+}
+
+function wrapperOf(span: LiftedSpan, kind: 'agent' | 'wrapper'): Read {
+  return {
+    says: { kind, name: firstText(span.attributes, 'traceloop.entity.name') || span.name },
+    failure: failureOf(span),
+  }
+}
+
+function readOperation(reading: Reading, span: LiftedSpan): Read {
+  const server = serverOf(span)
+  if (server !== undefined) return { says: link, failure: failureOf(span), besides: [server] }
+  const kind = kindOf(operationOf(span))
+  const reason = firstText(span.attributes, 'gen_ai.completion.0.finish_reason')
+  const quirks: Quirks = { kind, ...(reason === '' ? {} : { finishReason: reason }) }
+  const read = readOtel(reading, span, quirks)
+  if (read.says.kind !== 'call' || span.scope.name !== '@traceloop/instrumentation-openai') return read
+  // Its streams are counted with a tokenizer, and nothing on the span tells them from calls that are none.
+  return { ...read, says: { ...read.says, isDoubtful: true } }
+}
+
+/** `initialize.mcp` alone tells the name of the server. */
+function serverOf(span: LiftedSpan): Says | undefined {
+  if (span.name !== 'initialize.mcp') return undefined
+  const output = jsonOf(span.attributes.get('traceloop.entity.output'))
+  const info = isObject(output) ? output.serverInfo : undefined
+  return isObject(info) && typeof info.name === 'string' ? { kind: 'mcp-server', name: info.name } : undefined
+}
+
+function readTool(reading: Reading, span: LiftedSpan): Read {
+  const input = jsonOf(span.attributes.get('traceloop.entity.input'))
+  const output = jsonOf(span.attributes.get('traceloop.entity.output'))
+  const hasFailed = isObject(output) && output.is_error === true
+  const failure: Failure | undefined = failureOf(span, { hasFailed })
+  const args = contentOfJson(reading, argumentsOf(input) ?? textOf(span, 'traceloop.entity.input'))
+  const result = contentOfJson(reading, resultOf(output) ?? textOf(span, 'traceloop.entity.output'))
+  for (const key of ['traceloop.entity.input', 'traceloop.entity.output'])
+    if (span.attributes.has(key)) reading.account.understood.add(key)
+  return {
+    says: {
+      kind: 'tool',
+      name: firstText(span.attributes, 'traceloop.entity.name') || span.name,
+      callId: '',
+      toolType: '',
+      provider: '',
+      ...(span.scope.name.includes('mcp') ? { mcp: 'client' as const } : {}),
+      mcpServer: firstText(span.attributes, 'mcp.server.name'),
+      ...(args === undefined ? {} : { arguments: args }),
+      ...(result === undefined ? {} : { result }),
+      status: statusOf(failure),
+    },
+    failure,
+  }
+}
+
+function textOf(span: LiftedSpan, key: string): string {
+  return firstText(span.attributes, key)
+}
+
+/** `{args, kwargs}` of a decorated function, `{tool_name, arguments}` of MCP. */
+function argumentsOf(input: Json | undefined): Json | undefined {
+  if (!isObject(input)) return input
+  if (input.arguments !== undefined) return input.arguments
+  const { args, kwargs } = input
+  if (isObject(kwargs) && (Object.keys(kwargs).length > 0 || !Array.isArray(args) || args.length === 0)) return kwargs
+  if (!Array.isArray(args)) return input
+  return args.length === 1 ? (args[0] as Json) : args
+}
+
+function resultOf(output: Json | undefined): Json | undefined {
+  return isObject(output) && output.result !== undefined ? output.result : output
+}

@@ -1,0 +1,212 @@
+// The content of a span in OpenTelemetry's forms: attributes (newest), span events (1.28 to 1.36, Strands, Azure), one JSON
+// of everything (1.27, LangSmith), or indexed attributes (OpenLLMetry). Per direction the first form that has something counts,
+// since senders write the same content in several.
+import {
+  isObject,
+  type Json,
+  jsonOf,
+  nestIndexed,
+  parseJson,
+  scalarText,
+  textOfJson,
+  textOfValue,
+} from '../attributes.ts'
+import type { Content, MessageFact } from '../fact.ts'
+import { accountFor, nothingSaid, type Reading, readSaid, readSaidJson, type Said, saidIn } from '../reading.ts'
+import type { LiftedEvent, LiftedSpan } from '../record.ts'
+
+export function saidOnSpan(reading: Reading, span: LiftedSpan): Said {
+  const ofEvents = span.events.length === 0 ? nothingSaid : saidInEvents(reading, span)
+  const input = firstSaid(
+    () => inputOfAttributes(reading),
+    () => only(ofEvents, 'input'),
+    () => saidIndexed(reading, 'gen_ai.prompt.', 'input', 'user'),
+    () => saidIn(reading, 'gen_ai.prompt', 'input', 'user'),
+  )
+  const output = firstSaid(
+    () => saidIn(reading, 'gen_ai.output.messages', 'output', 'assistant'),
+    () => only(ofEvents, 'output'),
+    () => saidIndexed(reading, 'gen_ai.completion.', 'output', 'assistant'),
+    () => saidIn(reading, 'gen_ai.completion', 'output', 'assistant'),
+  )
+  return {
+    messages: [...input.messages, ...output.messages],
+    finishReason: output.finishReason || ofEvents.finishReason,
+  }
+}
+
+function firstSaid(...sources: readonly (() => Said)[]): Said {
+  for (const source of sources) {
+    const said = source()
+    if (said.messages.length > 0) return said
+  }
+  return nothingSaid
+}
+
+function only({ messages, finishReason }: Said, direction: MessageFact['direction']): Said {
+  return { messages: messages.filter((message) => message.direction === direction), finishReason }
+}
+
+/** The system's instructions stand in an attribute of their own, and at times among the messages as well. */
+function inputOfAttributes(reading: Reading): Said {
+  const system = saidIn(reading, 'gen_ai.system_instructions', 'input', 'system').messages.map((message) => ({
+    ...message,
+    role: 'system',
+  }))
+  const said = saidIn(reading, 'gen_ai.input.messages', 'input', 'user').messages
+  const fresh = system.filter(
+    (one) => !said.some((message) => message.role === 'system' && isSameContent(message.content, one.content)),
+  )
+  return { messages: [...fresh, ...said], finishReason: '' }
+}
+
+function isSameContent(one: Content, other: Content): boolean {
+  return one.hash === other.hash && one.bytes === other.bytes
+}
+
+/** `prefix.0.role`, `prefix.0.content`, `prefix.0.tool_calls.0.name`, … */
+export function saidIndexed(
+  reading: Reading,
+  prefix: string,
+  direction: MessageFact['direction'],
+  role: string,
+  skippedSteps: ReadonlySet<string> = noSteps,
+): Said {
+  const keys: string[] = []
+  const nested = nestIndexed(reading.attributes, prefix, skippedSteps, (key) => keys.push(key))
+  if (nested === undefined) return nothingSaid
+  const read = readSaidJson(reading, nested.map(withParsedContent), direction, role)
+  if (read === undefined) return nothingSaid
+  for (const key of keys) accountFor(reading, key, read.isWhole)
+  return read
+}
+
+const noSteps: ReadonlySet<string> = new Set()
+
+/** Parts come as JSON in the content; `null` in it is how JavaScript writes that there is none. */
+function withParsedContent(message: Json): Json {
+  if (!isObject(message) || typeof message.content !== 'string') return message
+  if (message.content === 'null') return { ...message, content: null }
+  const parts = /^\[\s*\{\s*"/.test(message.content) ? parseJson(message.content) : undefined
+  return Array.isArray(parts) && parts.every((part) => isObject(part) && part.type !== undefined)
+    ? { ...message, content: parts }
+    : message
+}
+
+const rolesOfEvents: ReadonlyMap<string, string> = new Map(
+  Object.entries<string>({
+    'gen_ai.system.message': 'system',
+    'gen_ai.user.message': 'user',
+    'gen_ai.assistant.message': 'assistant',
+    'gen_ai.tool.message': 'tool',
+  }),
+)
+
+export const detailsEvent = 'gen_ai.client.inference.operation.details'
+
+export function roleOfEvent(name: string): string | undefined {
+  return rolesOfEvents.get(name)
+}
+
+/** Events come in the order in which they were added, and in it are the conversation. */
+function saidInEvents(reading: Reading, span: LiftedSpan): Said {
+  const messages: MessageFact[] = []
+  let finishReason = ''
+  span.events.forEach((event, at) => {
+    const said = saidInEvent(reading, event)
+    if (said === undefined) return
+    if (said.isWhole) reading.account.understoodEvents.add(at)
+    messages.push(...said.messages)
+    finishReason ||= said.finishReason
+  })
+  return { messages, finishReason }
+}
+
+function saidInEvent(reading: Reading, event: LiftedEvent): (Said & { readonly isWhole: boolean }) | undefined {
+  const { attributes } = event
+  if (event.name === detailsEvent) {
+    const system = readSaid(reading, attributes.get('gen_ai.system_instructions'), 'input', 'system')
+    const input = readSaid(reading, attributes.get('gen_ai.input.messages'), 'input', 'user')
+    const output = readSaid(reading, attributes.get('gen_ai.output.messages'), 'output', 'assistant')
+    return {
+      messages: [...system.messages, ...input.messages, ...output.messages],
+      finishReason: output.finishReason,
+      isWhole: system.isWhole && input.isWhole && output.isWhole,
+    }
+  }
+  if (event.name === 'gen_ai.content.prompt') return readSaid(reading, attributes.get('gen_ai.prompt'), 'input', 'user')
+  if (event.name === 'gen_ai.content.completion')
+    return readSaid(reading, attributes.get('gen_ai.completion'), 'output', 'assistant')
+  const role = rolesOfEvents.get(event.name)
+  if (event.name !== 'gen_ai.choice' && role === undefined) return undefined
+  const direction = role === undefined ? 'output' : 'input'
+  const message = messageOfEvent(event, role ?? 'assistant')
+  const said = readSaidJson(reading, message, direction, role ?? 'assistant')
+  const finishReason = scalarText(attributes.get('finish_reason'))
+  return said === undefined ? undefined : { ...said, finishReason: finishReason || said.finishReason }
+}
+
+/** `content` and `message` hold parts as JSON, or a text; Azure puts the whole message into `gen_ai.event.content`. */
+function messageOfEvent({ attributes }: LiftedEvent, role: string): Json {
+  const whole = jsonOf(attributes.get('gen_ai.event.content'))
+  if (isObject(whole)) {
+    if (isObject(whole.message)) return whole
+    return { role, ...whole, ...(role === 'tool' && whole.id !== undefined ? { tool_call_id: whole.id } : {}) }
+  }
+  const text = textOfValue(
+    attributes.get('message') ?? attributes.get('content') ?? attributes.get('gen_ai.event.content'),
+  )
+  const parsed = /^\s*[[{]/.test(text) ? parseJson(text) : undefined
+  const id = scalarText(attributes.get('id'))
+  const toolCalls = jsonOf(attributes.get('tool_calls'))
+  return {
+    role,
+    content: parsed ?? text,
+    ...(role === 'tool' && id !== '' ? { tool_call_id: id } : {}),
+    ...(Array.isArray(toolCalls) ? { tool_calls: toolCalls } : {}),
+  }
+}
+
+/** On the span of a tool the same events hold its arguments and its result. */
+export function toolContentOfEvents(
+  reading: Reading,
+  span: LiftedSpan,
+): { readonly arguments?: Content; readonly result?: Content } {
+  const found: { arguments?: Content; result?: Content } = {}
+  span.events.forEach(({ name, attributes }, at) => {
+    const given =
+      name === 'gen_ai.tool.message'
+        ? textOfValue(attributes.get('content'))
+        : requestedInDetails(attributes.get('gen_ai.input.messages'))
+    const returned =
+      name === 'gen_ai.choice'
+        ? textOfValue(attributes.get('message'))
+        : returnedInDetails(attributes.get('gen_ai.output.messages'))
+    if (given !== '') found.arguments ??= reading.contents.keep(given)
+    if (returned !== '') found.result ??= reading.contents.keep(returned)
+    if (given !== '' || returned !== '') reading.account.understoodEvents.add(at)
+  })
+  return found
+}
+
+function requestedInDetails(value: Parameters<typeof jsonOf>[0]): string {
+  return textOfJson(partOfDetails(value, 'tool_call')?.arguments)
+}
+
+function returnedInDetails(value: Parameters<typeof jsonOf>[0]): string {
+  const part = partOfDetails(value, 'tool_call_response')
+  return textOfJson(part?.response ?? part?.result)
+}
+
+function partOfDetails(
+  value: Parameters<typeof jsonOf>[0],
+  type: string,
+): { readonly [key: string]: Json } | undefined {
+  const messages = value === undefined ? undefined : jsonOf(value)
+  if (!Array.isArray(messages)) return undefined
+  for (const message of messages as readonly Json[]) {
+    const parts = isObject(message) && Array.isArray(message.parts) ? (message.parts as readonly Json[]) : []
+    for (const part of parts) if (isObject(part) && part.type === type) return part
+  }
+  return undefined
+}

@@ -1,0 +1,247 @@
+// OpenTelemetry's GenAI conventions, from 1.27 to the newest, deprecated names included. Most other dialects are this one with
+// a few names of their own, and use its readers.
+import { foldFinishReason, providerOf } from '@tallylight/instrumentation/usage/names.ts'
+import type { UsageRead, UsageSource } from '@tallylight/instrumentation/usage/usage.ts'
+import { readUsage } from '@tallylight/instrumentation/usage/usage.ts'
+import { durationNano, firstText, firstValue, isObject, isTrue, jsonOf, scalarText } from '../attributes.ts'
+import { firstReason, rawUsageOf, recoveredUsage, senderCounting } from '../counts.ts'
+import type { CallSays, Content, Failure, Says, ToolSays } from '../fact.ts'
+import { type FailureHints, failureOf, statusOf } from '../failure.ts'
+import { contentIn, lastText, type Reading, settleUsage } from '../reading.ts'
+import type { Attributes, LiftedSpan } from '../record.ts'
+import { type Dialect, link, type Read } from './dialect.ts'
+import { readLogOfEvents } from './otel-logs.ts'
+import { saidOnSpan, toolContentOfEvents } from './otel-messages.ts'
+
+export const otel: Dialect = {
+  name: 'otel',
+  knows: (span) => operationOf(span) !== '',
+  readSpan: (reading, span) => readOtel(reading, span),
+  knowsLog: () => true,
+  readLog: readLogOfEvents,
+}
+
+export type OperationKind = 'call' | 'embedding' | 'tool' | 'agent' | 'wrapper' | 'link'
+
+const kinds: ReadonlyMap<string, OperationKind> = new Map(
+  Object.entries<OperationKind>({
+    chat: 'call',
+    text_completion: 'call',
+    completion: 'call',
+    generate_content: 'call',
+    // Azure's agents run on the server: the run is the only span that is metered.
+    process_thread_run: 'call',
+    embeddings: 'embedding',
+    embedding: 'embedding',
+    execute_tool: 'tool',
+    invoke_agent: 'agent',
+    invoke_workflow: 'wrapper',
+    agent_step: 'wrapper',
+    plan: 'wrapper',
+  }),
+)
+
+export function kindOf(operation: string): OperationKind {
+  return kinds.get(operation) ?? 'link'
+}
+
+/** Before 1.27 there was no operation: the type of request says it, or the first word of the span's name. */
+export function operationOf(span: LiftedSpan): string {
+  const said = firstText(span.attributes, 'gen_ai.operation.name', 'llm.request.type')
+  if (said !== '') return said
+  if (!speaksOfModels(span.attributes)) return ''
+  const word = /^[a-z_]+/.exec(span.name)?.[0] ?? ''
+  if (kinds.get(word) !== undefined) return word
+  return firstValue(span.attributes, 'gen_ai.usage.input_tokens', 'gen_ai.usage.prompt_tokens') === undefined
+    ? ''
+    : 'chat'
+}
+
+function speaksOfModels(attributes: Attributes): boolean {
+  return firstText(attributes, 'gen_ai.request.model', 'gen_ai.system', 'gen_ai.provider.name') !== ''
+}
+
+/** What a dialect knows better than OpenTelemetry's names do. */
+export type Quirks = {
+  readonly kind?: OperationKind
+  readonly provider?: string
+  readonly finishReason?: string
+  readonly timeToFirstTokenNano?: number | undefined
+  readonly source?: UsageSource
+  readonly usage?: UsageRead
+  readonly failure?: FailureHints
+  readonly toolName?: string
+  readonly arguments?: Content | undefined
+  readonly result?: Content | undefined
+  readonly agentName?: string
+}
+
+export function readOtel(reading: Reading, span: LiftedSpan, quirks: Quirks = {}): Read {
+  const failure = failureOf(span, quirks.failure)
+  return { says: saysOf(reading, span, quirks, failure), failure }
+}
+
+function saysOf(reading: Reading, span: LiftedSpan, quirks: Quirks, failure: Failure | undefined): Says {
+  const kind = quirks.kind ?? kindOf(operationOf(span))
+  switch (kind) {
+    case 'call':
+    case 'embedding':
+      return readCall(reading, span, kind, quirks, failure)
+    case 'tool':
+      return readTool(reading, span, quirks, failure)
+    case 'agent':
+    case 'wrapper':
+      return readAgent(reading, span, kind, quirks)
+    case 'link':
+      return link
+    default:
+      return kind satisfies never
+  }
+}
+
+export function readCall(
+  reading: Reading,
+  span: LiftedSpan,
+  kind: 'call' | 'embedding',
+  quirks: Quirks,
+  failure: Failure | undefined,
+): CallSays {
+  const { attributes } = span
+  const said = kind === 'call' ? saidOnSpan(reading, span) : { messages: [], finishReason: '' }
+  const model = firstText(attributes, 'gen_ai.response.model', 'ai.response.model')
+  const requestModel = firstText(attributes, 'gen_ai.request.model', 'ai.model.id')
+  const provider =
+    quirks.provider ??
+    providerOf(
+      firstText(attributes, 'gen_ai.provider.name', 'gen_ai.system', 'ai.model.provider'),
+      model || requestModel,
+    )
+  const timeToFirstTokenNano = quirks.timeToFirstTokenNano ?? timeToFirstToken(attributes)
+  return {
+    kind,
+    provider,
+    requestModel: requestModel || model,
+    model: model || requestModel,
+    responseId: firstText(attributes, 'gen_ai.response.id', 'ai.response.id'),
+    isStreaming: timeToFirstTokenNano !== undefined || isStreaming(attributes),
+    ...settleUsage(reading, ...usageOfCall(span, provider, quirks)),
+    finishReason: finishReasonOf(
+      quirks.finishReason ?? (firstReason(attributes.get('gen_ai.response.finish_reasons')) || said.finishReason),
+      failure,
+    ),
+    ...(timeToFirstTokenNano === undefined ? {} : { timeToFirstTokenNano }),
+    ...callIdentity(attributes),
+    messages: said.messages,
+  }
+}
+
+function usageOfCall(span: LiftedSpan, provider: string, quirks: Quirks): [UsageRead, UsageRead, UsageSource] {
+  const raw = rawUsageOf(span.attributes)
+  const { counting, source } = senderCounting(span.scope, provider, raw)
+  return [quirks.usage ?? readUsage(raw, counting), rawOnSpan(span.attributes, provider), quirks.source ?? source]
+}
+
+/** The provider's own usage object, where a sender left it: Logfire, the AI SDK. */
+function rawOnSpan(attributes: Attributes, provider: string): UsageRead {
+  const usage = attributes.get('gen_ai.usage.raw')
+  if (usage !== undefined) return recoveredUsage(jsonOf(usage), provider)
+  const metadata = attributes.get('ai.response.providerMetadata')
+  return metadata === undefined ? { kind: 'none' } : recoverFromMetadata(jsonOf(metadata), provider)
+}
+
+/** `{anthropic: {usage: {...}}}`, `{google: {usageMetadata: {...}}}`. */
+export function recoverFromMetadata(json: unknown, provider: string): UsageRead {
+  if (!isObject(json)) return { kind: 'none' }
+  for (const inner of Object.values(json))
+    if (isObject(inner) && (isObject(inner.usage) || isObject(inner.usageMetadata)))
+      return recoveredUsage(inner, provider)
+  return { kind: 'none' }
+}
+
+/** That it failed is said by the error; as a reason to finish, "error" tells nothing more. */
+export function finishReasonOf(said: string, failure: Failure | undefined): string {
+  const folded = foldFinishReason(said)
+  return folded === 'error' && failure !== undefined ? '' : folded
+}
+
+export function callIdentity(attributes: Attributes): Pick<CallSays, 'callId' | 'attempt'> {
+  const attempt = Number(scalarText(attributes.get('tallylight.attempt')))
+  const resent = Number(scalarText(attributes.get('http.request.resend_count')) || Number.NaN)
+  return {
+    callId: firstText(attributes, 'tallylight.call.id'),
+    attempt: isCount(attempt) && attempt > 0 ? attempt : isCount(resent) ? resent + 1 : 0,
+  }
+}
+
+function isCount(value: number): boolean {
+  return Number.isSafeInteger(value) && value >= 0 && value < 65_535
+}
+
+function isStreaming(attributes: Attributes): boolean {
+  return isTrue(
+    firstValue(
+      attributes,
+      'gen_ai.request.stream',
+      'gen_ai.is_streaming',
+      'gen_ai.request.is_stream',
+      'llm.is_streaming',
+    ),
+  )
+}
+
+function timeToFirstToken(attributes: Attributes): number | undefined {
+  return durationNano(
+    firstValue(
+      attributes,
+      'gen_ai.response.time_to_first_chunk',
+      'gen_ai.client.inference.time_to_first_chunk',
+      'gen_ai.client.operation.time_to_first_chunk',
+      'gen_ai.server.time_to_first_token',
+    ),
+    1e9,
+  )
+}
+
+export function readTool(reading: Reading, span: LiftedSpan, quirks: Quirks, failure: Failure | undefined): ToolSays {
+  const { attributes } = span
+  const ofEvents = toolContentOfEvents(reading, span)
+  const args =
+    quirks.arguments ?? contentIn(reading, 'gen_ai.tool.call.arguments', 'gen_ai.tool.args') ?? ofEvents.arguments
+  const result = quirks.result ?? contentIn(reading, 'gen_ai.tool.call.result') ?? ofEvents.result
+  return {
+    kind: 'tool',
+    name: quirks.toolName || firstText(attributes, 'gen_ai.tool.name') || withoutOperation(span.name),
+    callId: firstText(attributes, 'gen_ai.tool.call.id'),
+    toolType: firstText(attributes, 'gen_ai.tool.type'),
+    provider: providerOf(firstText(attributes, 'gen_ai.provider.name', 'gen_ai.system'), ''),
+    mcpServer: firstText(attributes, 'mcp.server.name'),
+    ...(args === undefined ? {} : { arguments: args }),
+    ...(result === undefined ? {} : { result }),
+    status: statusOf(failure),
+  }
+}
+
+function readAgent(reading: Reading, span: LiftedSpan, kind: 'agent' | 'wrapper', quirks: Quirks): Says {
+  const name =
+    quirks.agentName ||
+    firstText(span.attributes, 'gen_ai.agent.name', 'agent_name', 'gen_ai.workflow.name') ||
+    withoutOperation(span.name)
+  const { messages } = saidOnSpan(reading, span)
+  // What an agent repeats of its calls is shown on the turn and becomes no row of a message.
+  for (const key of span.attributes.keys()) reading.account.understood.delete(key)
+  reading.account.understoodEvents.clear()
+  const question = lastText(
+    messages.filter((message) => message.direction === 'input'),
+    'user',
+  )
+  const answer = lastText(
+    messages.filter((message) => message.direction === 'output'),
+    'assistant',
+  )
+  return { kind, name, ...(question ? { question } : {}), ...(answer ? { answer } : {}) }
+}
+
+function withoutOperation(name: string): string {
+  const [word = '', ...rest] = name.split(' ')
+  return kinds.get(word) !== undefined && rest.length > 0 ? rest.join(' ') : name
+}

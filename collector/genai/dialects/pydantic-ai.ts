@@ -1,0 +1,135 @@
+// Pydantic AI and Logfire. Pydantic AI is OpenTelemetry with older names for a tool's content and, in its first version, the
+// messages as a JSON list of events. Logfire's own instrumentation keeps request and reply as JSON, and writes a stream as a
+// span without usage and a later one, of no length, with it.
+import { foldFinishReason } from '@tallylight/instrumentation/usage/names.ts'
+import { durationNano, firstText, isObject, type Json, type JsonObject, jsonOf } from '../attributes.ts'
+import { recoveredUsage } from '../counts.ts'
+import type { CallSays, MessageFact } from '../fact.ts'
+import { accountFor, contentIn, type Reading, readSaidJson, type Said, settleUsage } from '../reading.ts'
+import type { LiftedSpan } from '../record.ts'
+import { type Dialect, link, type Read } from './dialect.ts'
+import { kindOf, type OperationKind, operationOf, readOtel } from './otel.ts'
+
+export const pydanticAi: Dialect = {
+  name: 'pydantic-ai',
+  knows: (span) =>
+    span.scope.name === 'pydantic-ai' ||
+    span.attributes.has('pydantic_ai.all_messages') ||
+    (isOfLogfire(span) && (span.attributes.has('request_data') || operationOf(span) !== '')),
+  readSpan,
+}
+
+/** It marks every span of a service, of the web too. */
+function isOfLogfire(span: LiftedSpan): boolean {
+  return span.scope.name.startsWith('logfire') || span.attributes.has('logfire.span_type')
+}
+
+function readSpan(reading: Reading, span: LiftedSpan): Read | undefined {
+  const spanType = firstText(span.attributes, 'logfire.span_type')
+  // Written when a span begins, under an id of its own.
+  if (spanType === 'pending_span') return undefined
+  const kind = kindOfSpan(span)
+  if (kind === 'tool')
+    return readOtel(reading, span, {
+      kind,
+      arguments: contentIn(reading, 'gen_ai.tool.call.arguments', 'tool_arguments'),
+      result: contentIn(reading, 'gen_ai.tool.call.result', 'tool_response'),
+    })
+  if (kind !== 'call') return readOtel(reading, span, { kind })
+  const request = jsonOf(span.attributes.get('request_data'))
+  const asked = isObject(request) ? request : {}
+  const read = readOtel(reading, span, { kind })
+  if (read.says.kind !== 'call') return read
+  // The request of a stream: what was used and said comes later, in a record of its own that repeats the request.
+  if (asked.stream === true && spanType === 'span' && read.failure === undefined) return { ...read, says: link }
+  return { ...read, ...startOfStream(span, spanType), says: completeCall(reading, read.says, asked, spanType) }
+}
+
+/** The record of a stream has no length, and its duration as a number of seconds. */
+function startOfStream(span: LiftedSpan, spanType: string): Pick<Read, 'startUnixNano'> {
+  const nano = durationNano(span.attributes.get('duration'), 1e9)
+  return spanType === 'log' && nano !== undefined ? { startUnixNano: span.startUnixNano - BigInt(nano) } : {}
+}
+
+/** Older spans have no operation: an agent then has a name, a call its request. */
+function kindOfSpan(span: LiftedSpan): OperationKind {
+  const { attributes } = span
+  const operation = operationOf(span)
+  if (operation !== '') return kindOf(operation)
+  if (attributes.has('agent_name')) return 'agent'
+  if (!attributes.has('request_data')) return 'link'
+  return /embedding/i.test(span.name) ? 'embedding' : 'call'
+}
+
+function completeCall(reading: Reading, call: CallSays, asked: JsonObject, spanType: string): CallSays {
+  const model = typeof asked.model === 'string' ? asked.model : ''
+  const said = call.messages.length > 0 ? { messages: call.messages, finishReason: '' } : saidByLogfire(reading)
+  const reply = jsonOf(reading.attributes.get('response_data'))
+  const counted =
+    call.usageSource === 'none' && reading.account.absurdUsage === 0
+      ? settleUsage(reading, { kind: 'none' }, recoveredUsage(reply, call.provider))
+      : {}
+  return {
+    ...call,
+    ...counted,
+    requestModel: call.requestModel || model,
+    model: call.model || model,
+    isStreaming: call.isStreaming || spanType === 'log',
+    finishReason: call.finishReason || foldFinishReason(said.finishReason),
+    messages: said.messages,
+  }
+}
+
+function saidByLogfire(reading: Reading): Said {
+  const events = jsonOf(reading.attributes.get('events'))
+  if (Array.isArray(events)) return saidInEventList(reading, events as readonly Json[])
+  const request = jsonOf(reading.attributes.get('request_data'))
+  const reply = jsonOf(reading.attributes.get('response_data'))
+  const input = request === undefined ? undefined : readSaidJson(reading, messagesOfRequest(request), 'input', 'user')
+  const output = reply === undefined ? undefined : readSaidJson(reading, messageOfReply(reply), 'output', 'assistant')
+  for (const key of ['request_data', 'response_data']) if (reading.attributes.has(key)) accountFor(reading, key, false)
+  return {
+    messages: [...(input?.messages ?? []), ...(output?.messages ?? [])],
+    finishReason: output?.finishReason ?? '',
+  }
+}
+
+function messagesOfRequest(request: Json): Json {
+  if (!isObject(request)) return request
+  const { system = null, instructions = null, messages = null, input = null, prompt = null } = request
+  return { system, instructions, messages, input, prompt }
+}
+
+/** `message`, the text of a stream's chunks put together, or the reply's output. */
+function messageOfReply(reply: Json): Json {
+  if (!isObject(reply)) return reply
+  const { message, combined_chunk_content: text, output } = reply
+  return message ?? text ?? output ?? null
+}
+
+/** `[{"event.name": "gen_ai.user.message", content, role, …}, {"event.name": "gen_ai.choice", message: {…}}]` */
+function saidInEventList(reading: Reading, events: readonly Json[]): Said {
+  const messages: MessageFact[] = []
+  let finishReason = ''
+  let isWhole = true
+  for (const event of events) {
+    if (!isObject(event)) continue
+    const { 'event.name': name, 'gen_ai.message.index': _index, 'gen_ai.system': _system, message, ...rest } = event
+    const isReply = name === 'gen_ai.choice' || isObject(message)
+    const role = isReply
+      ? 'assistant'
+      : String(rest.role ?? /^gen_ai\.(\w+)\.message$/.exec(String(name))?.[1] ?? 'user')
+    const toolCallId = role === 'tool' && typeof rest.id === 'string' ? { tool_call_id: rest.id } : {}
+    const said = readSaidJson(
+      reading,
+      isReply ? { role, ...(isObject(message) ? message : rest) } : { ...rest, ...toolCallId, role },
+      isReply ? 'output' : 'input',
+      role,
+    )
+    isWhole &&= said?.isWhole ?? false
+    messages.push(...(said?.messages ?? []))
+    finishReason ||= said?.finishReason ?? ''
+  }
+  accountFor(reading, 'events', isWhole)
+  return { messages, finishReason }
+}

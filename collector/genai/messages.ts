@@ -1,0 +1,314 @@
+// Messages in the shapes that providers, SDKs and frameworks write them in, as parts in one shape. The shapes are told apart
+// by the keys they use, so that a request logged by anyone is read the same way: OpenTelemetry's parts, OpenAI's chat and
+// Responses items, Anthropic's and Bedrock's blocks, Gemini's contents, LangChain's serialized messages, the AI SDK's.
+// A part that is none of these is kept as its JSON. `isWhole`: everything that was there stands in the parts.
+import { limits } from '../limits.ts'
+import { isObject, type Json, type JsonObject, textOfJson } from './attributes.ts'
+import type { ContentType } from './fact.ts'
+
+export type MessagePart = {
+  readonly role: string
+  readonly type: ContentType
+  readonly text: string
+  readonly toolName?: string
+  /** For telling the same tool call written twice. */
+  readonly toolCallId?: string
+}
+
+export type MessagesRead = {
+  readonly parts: readonly MessagePart[]
+  readonly finishReason: string
+  readonly isWhole: boolean
+}
+
+type Sink = { readonly parts: MessagePart[]; finishReason: string; isWhole: boolean }
+
+/** `role` is for what names none: the user's for input, the assistant's for output. */
+export function readMessages(value: Json, role: string): MessagesRead {
+  const sink: Sink = { parts: [], finishReason: '', isWhole: true }
+  readAny(value, role, sink)
+  const { messagePartsMax } = limits
+  if (sink.parts.length > messagePartsMax) {
+    const rest = sink.parts.splice(messagePartsMax)
+    sink.parts.push({ role, type: 'json', text: JSON.stringify(rest) })
+  }
+  return sink
+}
+
+/** Keys of a request or reply that hold messages, in the order in which they speak. */
+const envelopeKeys = [
+  'system',
+  'instructions',
+  'systemInstruction',
+  'system_instruction',
+  'messages',
+  'contents',
+  'prompt',
+  'input',
+  'inputs',
+  'choices',
+  'candidates',
+  'generations',
+  'output',
+  'outputs',
+  'message',
+]
+const systemKeys = new Set(['system', 'instructions', 'systemInstruction', 'system_instruction'])
+
+function readAny(value: Json, role: string, sink: Sink): void {
+  if (value === null || value === undefined || value === '') return
+  if (typeof value !== 'object') push(sink, role, 'text', String(value))
+  else if (Array.isArray(value)) for (const item of value as readonly Json[]) readItem(item, role, sink)
+  else readItem(value, role, sink)
+}
+
+function readItem(item: Json, role: string, sink: Sink): void {
+  if (!isObject(item)) {
+    readAny(item, role, sink)
+    return
+  }
+  const unwrapped = unwrap(item)
+  noteFinish(unwrapped, sink)
+  if (isMessage(unwrapped)) readMessage(unwrapped, role, sink)
+  else if (isPart(unwrapped)) readPart(unwrapped, role, sink)
+  else readEnvelope(unwrapped, role, sink)
+}
+
+function readEnvelope(unwrapped: JsonObject, role: string, sink: Sink): void {
+  // A Responses reply repeats its instructions beside the output.
+  const isReply = Array.isArray(unwrapped.output)
+  const envelope = envelopeKeys.filter(
+    (key) => unwrapped[key] !== undefined && unwrapped[key] !== null && !(isReply && systemKeys.has(key)),
+  )
+  if (envelope.length === 0) push(sink, role, 'json', JSON.stringify(unwrapped))
+  for (const key of envelope) {
+    const value = unwrapped[key] as Json
+    if (key === 'message' && isObject(value)) readMessage(unwrap(value), role, sink)
+    else readAny(value, systemKeys.has(key) ? 'system' : role, sink)
+  }
+  if (envelope.length > 0) noteRest(unwrapped, new Set([...envelope, ...finishKeys, 'index']), sink)
+}
+
+/** `{lc: 1, type: 'constructor', id: [..., 'HumanMessage'], kwargs: {...}}`, and Gemini's `{content: {role, parts}}`. */
+function unwrap(item: JsonObject): JsonObject {
+  if (item.lc === 1 && isObject(item.kwargs)) {
+    const name = Array.isArray(item.id) ? String(item.id.at(-1)) : ''
+    return { ...item.kwargs, role: name.replace(/Message(Chunk)?$/, '').toLowerCase() }
+  }
+  return isObject(item.content) && (item.content as JsonObject).parts !== undefined
+    ? { ...item, ...(item.content as JsonObject), content: null }
+    : item
+}
+
+const messageTypes = new Set(['message', 'human', 'ai', 'system', 'tool', 'user', 'assistant'])
+
+function isMessage(item: JsonObject): boolean {
+  return (
+    typeof item.role === 'string' ||
+    Array.isArray(item.parts) ||
+    Array.isArray(item.tool_calls) ||
+    (item.type === undefined && item.content !== undefined) ||
+    (typeof item.type === 'string' && messageTypes.has(item.type) && item.content !== undefined)
+  )
+}
+
+const roles: ReadonlyMap<string, string> = new Map(
+  Object.entries<string>({
+    human: 'user',
+    humanmessage: 'user',
+    ai: 'assistant',
+    aimessage: 'assistant',
+    model: 'assistant',
+    chatbot: 'assistant',
+    function: 'tool',
+  }),
+)
+
+const finishKeys = ['finish_reason', 'finishReason', 'stop_reason', 'stopReason']
+const messageKeys = new Set([
+  'role',
+  'type',
+  'content',
+  'contents',
+  'parts',
+  'tool_calls',
+  'toolCalls',
+  'function_call',
+  'tool_call_id',
+  'toolCallId',
+  'refusal',
+  'reasoning',
+  'reasoning_content',
+  'id',
+  'index',
+  'status',
+  ...finishKeys,
+])
+
+function readMessage(message: JsonObject, fallbackRole: string, sink: Sink): void {
+  const said = typeof message.role === 'string' && message.role !== '' ? message.role : String(message.type ?? '')
+  const role = said === '' || said === 'message' ? fallbackRole : (roles.get(said.toLowerCase()) ?? said)
+  const from = sink.parts.length
+  const callId = textOfJson(message.tool_call_id ?? message.toolCallId)
+  const reasoning = textOfJson(message.reasoning_content ?? message.reasoning)
+  if (reasoning !== '') push(sink, role, 'reasoning', reasoning)
+  const content = message.parts ?? message.contents ?? message.content ?? null
+  if (content !== (message.content ?? content)) sink.isWhole = false
+  if (role === 'tool' && callId !== '' && (typeof content === 'string' || isPlainParts(content)))
+    push(sink, role, 'tool_call_response', toolJson({ id: callId, response: plainText(content) }), {
+      toolCallId: callId,
+    })
+  else readAny(content, role, sink)
+  readAny(message.refusal ?? null, role, sink)
+  const calls = message.tool_calls ?? message.toolCalls ?? (message.function_call ? [message.function_call] : [])
+  const known = new Set(sink.parts.slice(from).map((part) => part.toolCallId))
+  for (const call of Array.isArray(calls) ? (calls as readonly Json[]) : []) readToolCall(call, role, known, sink)
+  noteRest(message, messageKeys, sink)
+}
+
+/** Parts that are nothing but text: a tool's result is then one text. */
+function isPlainParts(content: Json): boolean {
+  return (
+    Array.isArray(content) &&
+    content.length > 0 &&
+    (content as readonly Json[]).every(
+      (part) => isObject(part) && part.type === 'text' && typeof part.text === 'string',
+    )
+  )
+}
+
+function plainText(content: Json): string {
+  return typeof content === 'string' ? content : (content as readonly JsonObject[]).map((part) => part.text).join('')
+}
+
+const textTypes = new Set(['text', 'input_text', 'output_text', 'summary_text'])
+const reasoningTypes = new Set(['reasoning', 'thinking', 'redacted_thinking'])
+const callTypes = new Set([
+  'tool_call',
+  'tool_use',
+  'toolUse',
+  'tool-call',
+  'function_call',
+  'functionCall',
+  'server_tool_use',
+  'server_tool_call',
+])
+const responseTypes = new Set([
+  'tool_call_response',
+  'tool_result',
+  'toolResult',
+  'tool-result',
+  'function_call_output',
+  'server_tool_call_response',
+  'web_search_tool_result',
+])
+/** Of Bedrock and Gemini, whose parts have no type but one key that says it. */
+const untypedKeys = [
+  'toolUse',
+  'toolResult',
+  'functionCall',
+  'functionResponse',
+  'reasoningContent',
+  'json',
+  'inlineData',
+  'fileData',
+  'image',
+  'document',
+  'cachePoint',
+]
+
+function isPart(item: JsonObject): boolean {
+  // LangChain's generations repeat the text of the message that they hold.
+  if (isObject(item.message)) return false
+  if (typeof item.type === 'string') return true
+  return typeof item.text === 'string' || untypedKeys.some((key) => item[key] !== undefined)
+}
+
+function readPart(part: JsonObject, role: string, sink: Sink): void {
+  const type = String(part.type ?? '')
+  const text = part.text ?? part.content ?? part.thinking
+  if (reasoningTypes.has(type)) readReasoning(part, role, sink)
+  else if (typeof text === 'string' && (textTypes.has(type) || (type === '' && part.text !== undefined))) {
+    if (text !== '') push(sink, role, part.thought === true ? 'reasoning' : 'text', text)
+    noteRest(part, textKeys, sink)
+  } else if (isObject(part.reasoningContent)) {
+    const inner = part.reasoningContent.reasoningText
+    const thought = isObject(inner) ? textOfJson(inner.text) : JSON.stringify(part.reasoningContent)
+    push(sink, role, 'reasoning', thought)
+  } else if (part.json !== undefined && type === '') push(sink, role, 'json', textOfJson(part.json))
+  else if (callTypes.has(type) || part.toolUse !== undefined || part.functionCall !== undefined)
+    readToolCall(part, role, noneKnown, sink)
+  else if (responseTypes.has(type) || part.toolResult !== undefined || part.functionResponse !== undefined)
+    readToolResponse(part, role, sink)
+  else push(sink, role, 'json', JSON.stringify(part))
+}
+
+const textKeys = new Set(['type', 'text', 'content', 'thought', ...finishKeys, 'index', 'annotations', 'logprobs'])
+const thoughtKeys = new Set(['type', 'content', 'text', 'thinking'])
+const summaryKeys = new Set(['type', 'summary', 'id', 'status'])
+const noneKnown: ReadonlySet<string | undefined> = new Set()
+
+function readReasoning(part: JsonObject, role: string, sink: Sink): void {
+  const text = part.content ?? part.text ?? part.thinking
+  if (typeof text === 'string') {
+    if (text !== '') push(sink, role, 'reasoning', text)
+    noteRest(part, thoughtKeys, sink)
+    return
+  }
+  // OpenAI's item: the summary is what can be read of it.
+  const summary = Array.isArray(part.summary) ? (part.summary as readonly Json[]) : []
+  for (const item of summary)
+    push(sink, role, 'reasoning', isObject(item) ? textOfJson(item.text ?? item) : textOfJson(item))
+  noteRest(part, summaryKeys, sink)
+}
+
+function readToolCall(call: Json, role: string, known: ReadonlySet<string | undefined>, sink: Sink): void {
+  if (!isObject(call)) {
+    push(sink, role, 'json', JSON.stringify(call))
+    return
+  }
+  const inner = firstObject(call, 'toolUse', 'functionCall', 'function', 'tool_call', 'tool_use') ?? call
+  const id = textOfJson(call.id ?? call.call_id ?? call.toolCallId ?? call.toolUseId ?? inner.id ?? inner.toolUseId)
+  if (id !== '' && known.has(id)) return
+  const named = firstObject(inner, 'function') ?? inner
+  const name = textOfJson(named.name ?? named.toolName ?? call.name ?? call.toolName)
+  const args = named.arguments ?? named.args ?? named.input ?? call.arguments ?? call.args ?? null
+  push(sink, role, 'tool_call', toolJson({ id, name, arguments: args }), { toolName: name, toolCallId: id })
+}
+
+function readToolResponse(part: JsonObject, role: string, sink: Sink): void {
+  const inner = firstObject(part, 'toolResult', 'functionResponse') ?? part
+  const id = textOfJson(inner.id ?? inner.call_id ?? inner.tool_use_id ?? inner.toolUseId ?? inner.toolCallId)
+  const name = textOfJson(inner.name ?? inner.toolName)
+  const response = inner.response ?? inner.result ?? inner.output ?? inner.content ?? null
+  const failed = inner.is_error === true || inner.status === 'error' ? { status: 'error' } : {}
+  push(sink, role, 'tool_call_response', toolJson({ id, name, response, ...failed }), { toolCallId: id })
+}
+
+function firstObject(item: JsonObject, ...keys: readonly string[]): JsonObject | undefined {
+  for (const key of keys) if (isObject(item[key])) return item[key] as JsonObject
+  return undefined
+}
+
+function toolJson(said: JsonObject): string {
+  return JSON.stringify(Object.fromEntries(Object.entries(said).filter(([, value]) => value !== '' && value !== null)))
+}
+
+function push(sink: Sink, role: string, type: ContentType, text: string, tool: Partial<MessagePart> = {}): void {
+  sink.parts.push({ role, type, text, ...tool })
+}
+
+function noteFinish(item: JsonObject, sink: Sink): void {
+  for (const key of finishKeys)
+    if (sink.finishReason === '' && typeof item[key] === 'string') sink.finishReason = item[key] as string
+}
+
+/** What a message says beside what was read: the attribute then stays where it is. */
+function noteRest(item: JsonObject, read: ReadonlySet<string>, sink: Sink): void {
+  for (const key in item) {
+    if (read.has(key)) continue
+    const value = item[key]
+    const isNothing = value === null || value === '' || (Array.isArray(value) && value.length === 0)
+    if (!isNothing) sink.isWhole = false
+  }
+}

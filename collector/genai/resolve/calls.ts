@@ -1,0 +1,285 @@
+// Which spans are calls, and which only repeat one. Two records are one call when one stands inside the other with no tool
+// between (the innermost meters), or when provider and response id are equal and their times overlap. What a call's records
+// know beside the numbers is put together.
+import { isConsistent, isEmpty, type Usage, type UsageSource } from '@tallylight/instrumentation/usage/usage.ts'
+import type { CallSays, Estimate, Failure, MessageFact } from '../fact.ts'
+import type { NanoUsd, PriceOf } from '../price.ts'
+import { byStart, compare, type Node, richest, startOf, type Trace } from './trace.ts'
+
+export type Call = {
+  /** The span that is the call: its times, its id. */
+  readonly node: Node
+  readonly says: CallSays
+  /** From all records of the call, each value from the first that has it. */
+  readonly provider: string
+  readonly requestModel: string
+  readonly model: string
+  readonly responseId: string
+  readonly finishReason: string
+  readonly callId: string
+  readonly attempt: number
+  readonly timeToFirstTokenNano: number | undefined
+  readonly isStreaming: boolean
+  readonly usage: Usage
+  readonly usageSource: UsageSource
+  /** The collector has counted its texts already. */
+  readonly isCounted: boolean
+  readonly failure: Failure | undefined
+  readonly input: readonly MessageFact[]
+  readonly output: readonly MessageFact[]
+  /** The length of the longest list of messages that an earlier generation may have taken for the call's. */
+  readonly longestInput: number
+  readonly longestOutput: number
+}
+
+export type Calls = {
+  readonly calls: readonly Call[]
+  readonly embeddings: readonly Call[]
+  /** Spans that say that they are a call and are none: wrappers, repetitions, probes. */
+  readonly repeated: readonly Node[]
+}
+
+function saysOf(node: Node): CallSays {
+  return node.span?.says as CallSays
+}
+
+function isCall(node: Node): boolean {
+  const kind = node.span?.says.kind
+  return kind === 'call' || kind === 'embedding'
+}
+
+export function findCalls(trace: Trace): Calls {
+  const spans = trace.nodes.filter(isCall)
+  const leavesInside = countLeaves(spans)
+  const leaves = spans.filter((node) => leavesInside.get(node) === undefined && !node.isProbe).sort(byStart)
+  const groups = groupLeaves(leaves)
+  const calls = groups.map((group) => callOf(group, leavesInside))
+  const real = new Set(calls.map((call) => call.node))
+  const numbered = numberAttempts(calls)
+  return {
+    calls: numbered.filter((call) => call.says.kind === 'call'),
+    embeddings: numbered.filter((call) => call.says.kind === 'embedding'),
+    repeated: spans.filter((node) => !real.has(node)),
+  }
+}
+
+/** For every call that has calls inside: how many of them are innermost. */
+function countLeaves(spans: readonly Node[]): ReadonlyMap<Node, number> {
+  const outer = new Set(spans.map((node) => node.outerCall).filter((node) => node !== undefined))
+  const counts = new Map<Node, number>()
+  for (const leaf of spans) {
+    if (outer.has(leaf)) continue
+    for (const around of callsAround(leaf)) counts.set(around, (counts.get(around) ?? 0) + 1)
+  }
+  return counts
+}
+
+function callsAround(node: Node): readonly Node[] {
+  const around: Node[] = []
+  for (let at = node.outerCall; at !== undefined; at = at.outerCall) around.push(at)
+  return around
+}
+
+/** Innermost calls that are one: sets joined pair by pair. */
+function groupLeaves(leaves: readonly Node[]): readonly (readonly Node[])[] {
+  const rootOf = new Map<Node, Node>(leaves.map((leaf) => [leaf, leaf]))
+  const find = (node: Node): Node => {
+    let at = node
+    while (rootOf.get(at) !== at) at = rootOf.get(at) as Node
+    return at
+  }
+  const join = (a: Node, b: Node) => rootOf.set(find(b), find(a))
+  const sameResponse = Map.groupBy(leaves, responseKey)
+  sameResponse.delete('')
+  for (const same of sameResponse.values()) joinOverlapping(same, join)
+  return [...Map.groupBy(leaves, find).values()]
+}
+
+function responseKey(leaf: Node): string {
+  const { kind, provider, responseId } = saysOf(leaf)
+  return responseId === '' ? '' : `${kind} ${provider} ${responseId}`
+}
+
+/** Sorted by start, so one that begins before the latest end so far overlaps one before it. */
+function joinOverlapping(leaves: readonly Node[], join: (a: Node, b: Node) => void): void {
+  let last = leaves[0] as Node
+  for (const leaf of leaves.slice(1)) {
+    if (startOf(leaf) < endOf(last)) join(last, leaf)
+    if (endOf(leaf) > endOf(last)) last = leaf
+  }
+}
+
+function endOf(node: Node): bigint {
+  return node.span?.endUnixNano ?? startOf(node)
+}
+
+const sourceRanks: Readonly<Record<UsageSource, number>> = {
+  provider: 0,
+  recovered: 1,
+  partial: 2,
+  estimated: 3,
+  none: 4,
+}
+
+function callOf(group: readonly Node[], leavesInside: ReadonlyMap<Node, number>): Call {
+  const node = group.toSorted(byTrust)[0] as Node
+  const leaves = [node, ...group.filter((leaf) => leaf !== node)]
+  const around = [...new Set(leaves.flatMap(callsAround))]
+  // What stands around several calls belongs to none of them.
+  const own = [...leaves, ...around.filter((outer) => leavesInside.get(outer) === 1)]
+  const says = saysOf(node)
+  const first = (pick: (says: CallSays) => string) =>
+    own.map((one) => pick(saysOf(one))).find((text) => text !== '') ?? ''
+  const said = own.map(messagesOfNode)
+  const lists = [...said, ...around.filter((outer) => !own.includes(outer)).map(messagesOfNode)]
+  const input = longest(said.map((one) => one.input))
+  const output = longest(said.map((one) => one.output))
+  const { usage, usageSource } = usageOfRecords(own)
+  return {
+    node,
+    says,
+    provider: first((one) => one.provider),
+    requestModel: first((one) => one.requestModel),
+    model: first((one) => one.model),
+    responseId: first((one) => one.responseId),
+    finishReason:
+      first((one) => one.finishReason) || (lists.find((one) => one.finishReason !== '')?.finishReason ?? ''),
+    callId: first((one) => one.callId),
+    attempt: own.map((one) => saysOf(one).attempt).find((attempt) => attempt > 0) ?? 0,
+    timeToFirstTokenNano: own.map((one) => saysOf(one).timeToFirstTokenNano).find((nano) => nano !== undefined),
+    isStreaming: own.some((one) => saysOf(one).isStreaming),
+    usage,
+    usageSource,
+    isCounted: own.some((one) => one.others.some((fact) => fact.says.kind === 'estimate')),
+    failure: node.failure === undefined ? undefined : richest(own.map((one) => one.failure)),
+    input,
+    output,
+    longestInput: longest(lists.map((one) => one.input)).length,
+    longestOutput: longest(lists.map((one) => one.output)).length,
+  }
+}
+
+/** Of several innermost records the one whose numbers are best is the call. */
+function byTrust(a: Node, b: Node): number {
+  const rank = (node: Node) => sourceRanks[saysOf(node).usageSource]
+  return rank(a) - rank(b) || byStart(a, b)
+}
+
+/** The innermost that knows any; what the collector counted itself fills what nobody knows. */
+function usageOfRecords(own: readonly Node[]): { readonly usage: Usage; readonly usageSource: UsageSource } {
+  const best = own
+    .map(saysOf)
+    .toSorted((a, b) => sourceRanks[a.usageSource] - sourceRanks[b.usageSource])
+    .find((says) => says.usageSource !== 'none')
+  const counted = own.flatMap((node) => node.others.map((fact) => fact.says)).find((says) => says.kind === 'estimate')
+  const usage = best?.usage ?? {}
+  const isCut = best !== undefined && isCutStream(own)
+  const isComplete = usage.inputTokens !== undefined && usage.outputTokens !== undefined && !isCut
+  if (counted === undefined || isComplete) {
+    if (best === undefined) return { usage, usageSource: 'none' }
+    const isGuess = counted !== undefined && best.isDoubtful === true && isCountOfTexts(usage, counted)
+    return {
+      usage,
+      usageSource: isGuess ? 'estimated' : isCut && best.usageSource === 'provider' ? 'partial' : best.usageSource,
+    }
+  }
+  const outputTokens = Math.max(usage.outputTokens ?? 0, counted.usage.outputTokens ?? 0)
+  return { usage: { ...counted.usage, ...usage, outputTokens }, usageSource: 'estimated' }
+}
+
+/** What a provider bills for a chat is always more than its texts. */
+function isCountOfTexts(usage: Usage, counted: Estimate): boolean {
+  return usage.inputTokens === counted.inputTextTokens && usage.outputTokens === counted.usage.outputTokens
+}
+
+/** What a stream told before it broke is a lower bound. */
+function isCutStream(own: readonly Node[]): boolean {
+  return own[0]?.failure !== undefined && own.some((node) => saysOf(node).isStreaming)
+}
+
+type Messages = {
+  readonly input: readonly MessageFact[]
+  readonly output: readonly MessageFact[]
+  readonly finishReason: string
+}
+
+/** The span's own, a list from a log record, or one record per message: the longest, so that a list never shrinks as facts
+ *  come in. */
+function messagesOfNode(node: Node): Messages {
+  const told = node.others.map((fact) => ({ at: fact.startUnixNano, id: fact.id, says: fact.says }))
+  const records = told.flatMap(({ at, id, says }) => (says.kind === 'messages' ? [{ at, id, says }] : []))
+  const singles = records
+    .filter(({ says }) => says.extent === 'one')
+    .toSorted(
+      (a, b) =>
+        compare(a.at, b.at) ||
+        a.says.ordinal - b.says.ordinal ||
+        roleRank(a.says.messages) - roleRank(b.says.messages) ||
+        compare(a.id, b.id),
+    )
+  const lists = [
+    saysOf(node).messages,
+    ...records.filter(({ says }) => says.extent === 'list').map(({ says }) => says.messages),
+    singles.flatMap(({ says }) => says.messages),
+  ]
+  const of = (direction: MessageFact['direction']) =>
+    longest(lists.map((list) => list.filter((message) => message.direction === direction)))
+  return {
+    input: of('input'),
+    output: of('output'),
+    finishReason: records.map(({ says }) => says.finishReason).find((reason) => reason !== '') ?? '',
+  }
+}
+
+const roleRanks: ReadonlyMap<string, number> = new Map(
+  Object.entries<number>({ system: 0, developer: 0, user: 1, assistant: 2, tool: 3 }),
+)
+
+function roleRank(messages: readonly MessageFact[]): number {
+  return roleRanks.get(messages[0]?.role ?? '') ?? 4
+}
+
+function longest<Item>(lists: readonly (readonly Item[])[]): readonly Item[] {
+  return lists.reduce((best, list) => (list.length > best.length ? list : best), [] as readonly Item[])
+}
+
+/** A call that follows a failed one with the same input under the same parent is another attempt at it. */
+function numberAttempts(calls: readonly Call[]): readonly Call[] {
+  const numbered = new Map<Call, number>()
+  for (const same of Map.groupBy(calls, attemptKey).values()) {
+    let attempt = 1
+    let hasFailed = false
+    for (const call of same.toSorted((a, b) => byStart(a.node, b.node))) {
+      attempt = call.attempt > 0 ? call.attempt : hasFailed ? attempt + 1 : 1
+      numbered.set(call, attempt)
+      hasFailed = call.failure !== undefined
+    }
+  }
+  return calls.map((call) => ({ ...call, attempt: numbered.get(call) ?? 1 }))
+}
+
+function attemptKey(call: Call): string {
+  if (call.callId !== '') return `id ${call.callId}`
+  const hashes = call.input.map((message) => message.content.hash)
+  // Without content nothing tells two attempts from two calls.
+  if (hashes.length === 0 || hashes.includes('')) return `span ${call.node.spanId}`
+  return JSON.stringify([call.says.kind, call.node.span?.parentSpanId, call.requestModel, hashes])
+}
+
+export type Cost = { readonly costNanoUsd: NanoUsd | null; readonly priceVersion: string }
+const unpriced: Cost = { costNanoUsd: null, priceVersion: '' }
+
+/** By the model that answered, else by the one that was asked: a deployment may have a name of its own. */
+export function costOf(call: Call, priceOf: PriceOf): Cost {
+  const { usage } = call
+  if (isEmpty(usage) || !isConsistent(usage)) return unpriced
+  const known = { ...usage, inputTokens: usage.inputTokens ?? 0, outputTokens: usage.outputTokens ?? 0 }
+  const atUnixMs = Number(endOf(call.node) / 1_000_000n)
+  const provider = call.provider === '' ? undefined : call.provider
+  for (const model of new Set([call.model, call.requestModel])) {
+    if (model === '') continue
+    const priced = priceOf({ provider, model, atUnixMs }, known)
+    if (priced.kind === 'priced') return { costNanoUsd: priced.costNanoUsd, priceVersion: priced.priceVersion }
+  }
+  return unpriced
+}

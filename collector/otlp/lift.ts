@@ -1,0 +1,135 @@
+// Records that speak of models, tools, messages or health, lifted out of the bytes into objects for the dialects, and what they
+// say written as facts and texts beside their row. Which records speak is decided by their keys, once per key sequence; the
+// others cost nothing more than that.
+import { appendIndex } from '@tallylight/storage/clickhouse/block.ts'
+import { appendText, appendUint16, appendUint64 } from '@tallylight/storage/clickhouse/stream.ts'
+import { contentsTable, factsTable } from '@tallylight/storage/clickhouse/tables.ts'
+import { isWholeInPreview } from '../genai/content.ts'
+import { encodeFact, type Fact } from '../genai/fact.ts'
+import type { Lifted } from '../genai/lift.ts'
+import type { AnyValue, Attributes, LiftedRecord, Scope } from '../genai/record.ts'
+import type { TenantId } from '../receive/request.ts'
+import { valueAt, valueLiteral } from './any-value.ts'
+import type { AttributeList } from './attributes.ts'
+import type { Envelope, Range } from './envelope.ts'
+import { chargeRow, internTenant, type Walk } from './walk.ts'
+
+/** How records are told apart and read, and what becomes of what they say. */
+export type Lifting = {
+  readonly read: (record: LiftedRecord) => Lifted
+  /** Whether content that is in no row stays in the raw record all the same. */
+  readonly keepsLeftover: (tenant: TenantId) => boolean
+  /** Days that a fact of this tenant is kept, and the texts of its record. */
+  readonly retentionDaysOf: (tenant: TenantId, fact: Fact) => number
+  /** Whether a text was written, and is on the disk, not long ago. A text is named by tenant, user and hash. */
+  readonly isKnownText: (text: string) => boolean
+  /** Told of texts that are on the disk now. */
+  readonly onTexts: (texts: ReadonlySet<string>) => void
+}
+
+/** What is to be left out of the raw row. */
+export type LeftOut = {
+  readonly attributes: readonly string[]
+  readonly events: ReadonlySet<number>
+  readonly body: boolean
+}
+
+export function attributesOf(walk: Walk, list: AttributeList): Attributes {
+  const attributes = new Map<string, AnyValue>()
+  const { cursor } = walk
+  for (let at = 0; at < list.count; at++) {
+    const kind = list.kinds[at] as number
+    if (kind === valueLiteral) continue
+    const key = cursor.bytes.toString('utf8', list.keyStarts[at], list.keyEnds[at])
+    attributes.set(key, valueAt(cursor, kind, list.valueStarts[at] as number, list.valueEnds[at] as number))
+  }
+  return attributes
+}
+
+export function textAt(walk: Walk, { start, end }: Range): string {
+  return walk.cursor.bytes.toString('utf8', start, end)
+}
+
+/** An id in lower-case hex; all zeros, as absent, is ''. */
+export function idAt(walk: Walk, { start, end }: Range): string {
+  const text = walk.cursor.bytes.toString('hex', start, end)
+  return /^0*$/.test(text) ? '' : text
+}
+
+export function unixNano(low: number, high: number): bigint {
+  return (BigInt(high) << 32n) | BigInt(low)
+}
+
+/** The resource and scope of an envelope, made once for all of its records that are lifted. */
+export function surroundingsOf(
+  walk: Walk,
+  envelope: Envelope,
+): { readonly resource: Attributes; readonly scope: Scope } {
+  envelope.surroundings ??= {
+    resource: attributesOf(walk, walk.scratch.resource),
+    scope: { name: textAt(walk, envelope.scopeName), version: textAt(walk, envelope.scopeVersion) },
+  }
+  return envelope.surroundings
+}
+
+/** Writes what a record says, under the record's own time: the block is that day's. Says what of the record is in rows now. */
+export function appendLifted(walk: Walk, lifting: Lifting, record: LiftedRecord, low: number, high: number): LeftOut {
+  const lifted = lifting.read(record)
+  const { understood, leftover } = lifted
+  walk.tally.lifted++
+  walk.tally.leftoverContents += leftover.attributes.length + leftover.events.length + (leftover.body ? 1 : 0)
+  walk.tally.malformedContents += lifted.malformed
+  walk.tally.absurdUsages += lifted.absurdUsage
+  if (lifted.broken !== undefined) walk.tally.brokenRecords++
+  if (lifted.facts.length > 0) appendFacts(walk, lifting, lifted, low, high)
+  if (lifting.keepsLeftover(record.tenantId)) {
+    return { attributes: understood.attributes, events: new Set(understood.events), body: understood.body }
+  }
+  return {
+    attributes: [...understood.attributes, ...leftover.attributes],
+    events: new Set([...understood.events, ...leftover.events]),
+    body: understood.body || leftover.body,
+  }
+}
+
+function appendFacts(walk: Walk, lifting: Lifting, lifted: Lifted, low: number, high: number): void {
+  const facts = walk.openBlock(factsTable, walk.day)
+  const { columns } = facts
+  for (const fact of lifted.facts) {
+    const text = Buffer.from(encodeFact(fact))
+    chargeRow(walk, text.length)
+    appendIndex(columns.TenantId, internTenant(walk, columns.TenantId))
+    appendUint16(columns.RetentionDays.data, lifting.retentionDaysOf(fact.tenantId, fact))
+    appendUint64(columns.Timestamp.data, low, high)
+    appendText(columns.TraceId.data, Buffer.from(fact.traceId))
+    appendText(columns.SpanId.data, Buffer.from(fact.spanId))
+    appendText(columns.FactId.data, Buffer.from(fact.id))
+    appendText(columns.Fact.data, text)
+    facts.rows++
+  }
+  appendTexts(walk, lifting, lifted)
+}
+
+function appendTexts(walk: Walk, lifting: Lifting, { facts, texts }: Lifted): void {
+  const [first] = facts
+  if (first === undefined) return
+  const user = first.scene.userId ?? ''
+  const retentionDays = lifting.retentionDaysOf(first.tenantId, first)
+  for (const [hash, text] of texts) {
+    if (isWholeInPreview(text)) continue
+    const name = `${walk.tenantNow}\0${user}\0${hash}`
+    if (walk.texts.has(name) || lifting.isKnownText(name)) continue
+    walk.texts.add(name)
+    const bytes = Buffer.from(text)
+    chargeRow(walk, bytes.length)
+    const block = walk.openBlock(contentsTable, walk.receivedDay)
+    const { columns } = block
+    appendIndex(columns.TenantId, internTenant(walk, columns.TenantId))
+    appendUint16(columns.RetentionDays.data, retentionDays)
+    appendUint64(columns.Time.data, walk.receivedLow, walk.receivedHigh)
+    appendText(columns.UserId.data, Buffer.from(user))
+    appendText(columns.Hash.data, Buffer.from(hash))
+    appendText(columns.Text.data, bytes)
+    block.rows++
+  }
+}

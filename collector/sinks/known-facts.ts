@@ -1,0 +1,136 @@
+// What ClickHouse already knows of some traces: their facts, the spans between them that speak of nothing, and the keys under
+// which rows stand. The truth behind the resolver's memory, after a restart and where several collectors see one trace.
+import { type AnyBlock, isBlockOf } from '@tallylight/storage/clickhouse/block.ts'
+import type { ClickHouse } from '@tallylight/storage/clickhouse/client.ts'
+import { quoteText, type TargetTable } from '@tallylight/storage/clickhouse/schema.ts'
+import { textsOf } from '@tallylight/storage/clickhouse/slice.ts'
+import { factsTable, tracesTable } from '@tallylight/storage/clickhouse/tables.ts'
+import { decodeFact, type Fact } from '../genai/fact.ts'
+import { keyOf, type RowTable } from '../genai/row-lines.ts'
+import type { TenantId } from '../receive/request.ts'
+
+export type TraceKey = { readonly tenantId: TenantId; readonly traceId: string }
+export type TraceTimes = TraceKey & { readonly fromUnixNano: bigint; readonly toUnixNano: bigint }
+export type StoredFact = TraceKey & { readonly text: string; readonly fact: Fact }
+export type KnownKey = TraceKey & { readonly rowTable: RowTable; readonly key: string }
+/** The facts of a segment. */
+export function factsIn(parts: readonly { readonly block: AnyBlock }[]): readonly StoredFact[] {
+  return parts.flatMap(({ block }) => {
+    if (!isBlockOf(block, factsTable)) return []
+    const tenants = textsOf(block, 'TenantId')
+    const traces = textsOf(block, 'TraceId')
+    return textsOf(block, 'Fact').map((text, row) => ({
+      tenantId: tenants[row] as TenantId,
+      traceId: traces[row] as string,
+      text,
+      fact: decodeFact(text),
+    }))
+  })
+}
+
+/** A span with its parent; times are digits. */
+export type SpanLink = TraceKey & {
+  readonly spanId: string
+  readonly parentSpanId: string
+  readonly startUnixNano: string
+  readonly endUnixNano: string
+}
+
+export type KnownFacts = {
+  factsOf(traces: readonly TraceTimes[]): Promise<readonly StoredFact[]>
+  /** Distinct facts per trace, cheaper than reading them; traces without any are left out. */
+  countsOf(traces: readonly TraceTimes[]): Promise<readonly (TraceKey & { readonly facts: number })[]>
+  keysOf(rowTable: RowTable, traces: readonly TraceTimes[]): Promise<readonly KnownKey[]>
+  /** Every span of these traces, with its parent. */
+  linksOf(traces: readonly TraceTimes[]): Promise<readonly SpanLink[]>
+}
+
+const tracesPerQuery = 1_000
+/** Parts of one trace further apart than this do not know of each other: a trace has to be looked for somewhere. */
+const traceSpreadSeconds = 86_400
+
+export function openKnownFacts(
+  clickhouse: ClickHouse,
+  targetOf: (table: string) => TargetTable | undefined,
+): KnownFacts {
+  function nameOf(table: string): string {
+    const target = targetOf(table)
+    if (target === undefined) throw new Error(`${table} is not known to be there`)
+    return target.name
+  }
+
+  /** `{traces}` in the rest of the statement becomes the condition. Asked in turns, because a statement has a largest size. */
+  async function ask<Row>(
+    select: string,
+    table: string,
+    traces: readonly TraceTimes[],
+    rest: string,
+  ): Promise<readonly Row[]> {
+    const rows: Row[] = []
+    for (let at = 0; at < traces.length; at += tracesPerQuery) {
+      const condition = conditionOf(traces.slice(at, at + tracesPerQuery))
+      const found = await clickhouse.query<Row>(
+        `SELECT ${select} FROM ${nameOf(table)} ${rest.replace('{traces}', condition)}`,
+      )
+      for (const row of found) rows.push(row)
+    }
+    return rows
+  }
+
+  return {
+    factsOf: async (traces) => {
+      const rows = await ask<{ tenantId: TenantId; traceId: string; text: string }>(
+        'TenantId AS tenantId, TraceId AS traceId, Fact AS text',
+        factsTable.name,
+        traces,
+        'WHERE {traces}',
+      )
+      return rows.map((row) => ({ ...row, fact: decodeFact(row.text) }))
+    },
+    countsOf: (traces) =>
+      ask(
+        'TenantId AS tenantId, TraceId AS traceId, toUInt32(uniqExact(Fact)) AS facts',
+        factsTable.name,
+        traces,
+        'WHERE {traces} GROUP BY TenantId, TraceId',
+      ),
+    keysOf: async (rowTable, traces) => {
+      const rows = await ask<Record<string, unknown> & { TenantId: TenantId; TraceId: string; hour: number }>(
+        `TenantId, TraceId, toUnixTimestamp(toStartOfHour(Timestamp)) AS hour, ${rowTable.key.map((name) => `\`${name}\``).join(', ')}`,
+        rowTable.table.name,
+        traces,
+        'FINAL WHERE {traces}',
+      )
+      return rows.map((row) => ({
+        tenantId: row.TenantId,
+        traceId: row.TraceId,
+        rowTable,
+        key: keyOf(rowTable, row, BigInt(row.hour) * 1_000_000_000n),
+      }))
+    },
+    linksOf: async (traces) => {
+      const target = targetOf(tracesTable.name)
+      // A user's own table may have no tenants; then its spans are the default tenant's, and ancestors cannot be told apart.
+      if (target?.hasTenant !== true) return []
+      return ask<SpanLink>(
+        `TenantId AS tenantId, TraceId AS traceId, SpanId AS spanId, ParentSpanId AS parentSpanId,
+           toString(toUnixTimestamp64Nano(Timestamp)) AS startUnixNano,
+           toString(toUnixTimestamp64Nano(Timestamp) + Duration) AS endUnixNano`,
+        tracesTable.name,
+        traces,
+        'WHERE {traces}',
+      )
+    },
+  }
+}
+
+function conditionOf(traces: readonly TraceTimes[]): string {
+  const pairs = traces.map(({ tenantId, traceId }) => `(${quoteText(tenantId)}, ${quoteText(traceId)})`)
+  const from = Math.min(...traces.map(({ fromUnixNano }) => secondsOf(fromUnixNano))) - traceSpreadSeconds
+  const to = Math.max(...traces.map(({ toUnixNano }) => secondsOf(toUnixNano))) + traceSpreadSeconds
+  return `(TenantId, TraceId) IN (${pairs.join(', ')}) AND Timestamp BETWEEN toDateTime(${Math.max(0, from)}) AND toDateTime(${to})`
+}
+
+function secondsOf(unixNano: bigint): number {
+  return Number(unixNano / 1_000_000_000n)
+}
