@@ -1,7 +1,8 @@
 // `npm run bench:quota`: reserve and settle, each durable before it is answered, three limits each, all of one tenant.
 // In process: the ledger on an embedded Postgres. Over HTTP: a collector of its own, and this process as its client. At a
-// rate: reservations leave at their times, and latencies count from then. From a lease: in this process, without the ledger.
-// With `--subjects` and `--entries` the ledger holds so many accounts and entries before it is measured. One JSON line.
+// rate: reservations leave at their times, and latencies count from then; of several runs the median. From a lease: in this
+// process, without the ledger. With `--subjects` and `--entries` the ledger holds so many accounts and entries before it is
+// measured. One JSON line.
 import { readFile } from 'node:fs/promises'
 import { Agent, request } from 'node:http'
 import { loadavg } from 'node:os'
@@ -21,6 +22,7 @@ const { values } = parseArgs({
     parallel: { type: 'string' },
     rate: { type: 'string' },
     seconds: { type: 'string' },
+    runs: { type: 'string' },
     subjects: { type: 'string' },
     entries: { type: 'string' },
   },
@@ -28,16 +30,17 @@ const { values } = parseArgs({
 const pairs = Number(values.pairs ?? 20_000)
 const parallel = Number(values.parallel ?? 256)
 const rate = Number(values.rate ?? 2_000)
-const seconds = Number(values.seconds ?? 10)
+const seconds = Number(values.seconds ?? 5)
+const runs = Number(values.runs ?? 5)
 const users = Number(values.subjects ?? 100)
 const entries = Number(values.entries ?? 0)
 if (
-  ![pairs, parallel, rate, seconds, users].every((each) => Number.isSafeInteger(each) && each > 0) ||
+  ![pairs, parallel, rate, seconds, runs, users].every((each) => Number.isSafeInteger(each) && each > 0) ||
   !Number.isSafeInteger(entries) ||
   entries < 0
 ) {
   console.error(
-    'usage: npm run bench:quota -- [--pairs 20000] [--parallel 256] [--rate 2000] [--seconds 10] [--subjects 100] [--entries 0]',
+    'usage: npm run bench:quota -- [--pairs 20000] [--parallel 256] [--rate 2000] [--seconds 5] [--runs 5] [--subjects 100] [--entries 0]',
   )
   process.exit(2)
 }
@@ -56,8 +59,8 @@ for (const { id, ...rule } of rules)
   await call('PUT', `limits/${id}`, { window: 'ever', action: 'block', ...rule }, 200)
 await fillCollector()
 const overHttp = await measurePairs(parallel, (at) => pairOverHttp(`http ${at}`, at))
-const latenciesMs = await measureAtRate()
-latenciesMs.sort((a, b) => a - b)
+const atRate: (readonly number[])[] = []
+for (let run = 0; run < runs; run++) atRate.push((await measureAtRate(run)).sort((a, b) => a - b))
 const leasedMs = await measureLeased()
 console.log(
   JSON.stringify({
@@ -69,10 +72,10 @@ console.log(
     pairsPerSecondInProcess: Math.round(inProcess),
     pairsPerSecondOverHttp: Math.round(overHttp),
     ratePerSecond: rate,
-    reserveP50Ms: round(latenciesMs[latenciesMs.length >> 1]),
-    reserveP99Ms: round(latenciesMs[Math.floor(latenciesMs.length * 0.99)]),
-    leasedReserveP50Us: round((leasedMs[leasedMs.length >> 1] ?? 0) * 1000),
-    leasedReserveP99Us: round((leasedMs[Math.floor(leasedMs.length * 0.99)] ?? 0) * 1000),
+    reserveP50Ms: round(median(atRate.map((run) => shareOf(run, 0.5)))),
+    reserveP99Ms: round(median(atRate.map((run) => shareOf(run, 0.99)))),
+    leasedReserveP50Us: round(shareOf(leasedMs, 0.5) * 1000),
+    leasedReserveP99Us: round(shareOf(leasedMs, 0.99) * 1000),
     loadAverage: round(loadavg()[0]),
   }),
 )
@@ -174,14 +177,16 @@ async function measurePairs(width: number, pair: (at: number) => Promise<void>):
   return pairs / ((performance.now() - startedMs) / 1000)
 }
 
-async function measureAtRate(): Promise<number[]> {
+async function measureAtRate(run: number): Promise<number[]> {
   const latencies: number[] = []
   const underWay: Promise<void>[] = []
   const startMs = performance.now()
   for (let sent = 0; sent < rate * seconds; ) {
     for (; startMs + (sent / rate) * 1000 <= performance.now() && sent < rate * seconds; sent++) {
       const dueMs = startMs + (sent / rate) * 1000
-      underWay.push(reserveOverHttp(`rate ${sent}`, sent).then(() => void latencies.push(performance.now() - dueMs)))
+      underWay.push(
+        reserveOverHttp(`rate ${run} ${sent}`, sent).then(() => void latencies.push(performance.now() - dueMs)),
+      )
     }
     await setTimeout(1)
   }
@@ -228,6 +233,17 @@ async function call(method: string, path: string, body: object, wanted: number):
     sent.on('error', reject)
     sent.end(bytes)
   })
+}
+
+function shareOf(ascending: readonly number[], share: number): number {
+  return ascending[Math.floor(ascending.length * share)] ?? 0
+}
+
+function median(values: readonly number[]): number {
+  return shareOf(
+    [...values].sort((a, b) => a - b),
+    0.5,
+  )
 }
 
 function round(value = 0): number {
