@@ -120,9 +120,9 @@ export const limits = {
   ledgerConnectionsMax: 3,
   /** What a service waits for the ledger before it is told its tenant's policy; a batch takes milliseconds. */
   ledgerAnswerMsMax: 2_000,
-  /** Tenants, and calls of each, whose verdict is remembered while the ledger is away. */
+  /** Tenants, and calls of all of them, whose verdict is remembered while the ledger is away. 300 bytes each. */
   awayTenantsMax: 10_000,
-  awayCallsMax: 10_000,
+  awayCallsMax: 100_000,
   /** How soon a changed configuration file is seen. */
   configPollMs: 1_000,
   engineRetryMs: 1_000,
