@@ -90,13 +90,11 @@ export const limits = {
   /** Exporters send every few seconds; a trace that was quiet for this long is looked at once more, for what others stored. */
   quietTraceMs: 20_000,
   quietTraceCheckMs: 5_000,
-  /** Calls of which is remembered what the ledger was told last, 150 bytes each; told again, it books a difference of 0. */
-  toldCallsMax: 20_000,
   /** Names of texts, 100 bytes each. */
   knownTextsMax: 65_536,
   knownTextsMs: 600_000,
-  /** What calls used, kept for a ledger that is away; beyond, it is read back from the journal. 500 bytes each. */
-  ledgerEventsMax: 50_000,
+  /** What calls used is said when ClickHouse has their facts; with ClickHouse away for this long, without it. */
+  ledgerAwayMs: 5_000,
   /** The ledger's accounts are compared with their entries this often; the entries of a minute are read. */
   quotaCheckMs: 60_000,
   /** Four hours of records are read from ClickHouse each time. */

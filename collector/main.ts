@@ -43,7 +43,6 @@ import { type LimitBook, openLimitBook } from './quota/limit-book.ts'
 import { limitOf } from './quota/limits.ts'
 import { openReconciler } from './quota/reconcile.ts'
 import { quotaSamples } from './quota/samples.ts'
-import { recordOf } from './quota/usage-event.ts'
 import { runWebhook } from './quota/webhook.ts'
 import { openAccept } from './receive/accept.ts'
 import type { RefusalCounter } from './receive/admission.ts'
@@ -150,7 +149,7 @@ async function run(): Promise<void> {
       blocksPerSegmentMax: limits.blocksPerSegmentMax,
       answeredMs: limits.duplicateWindowMs,
     },
-    onSealed: (segment, parts) => takeSealed(segment, parts),
+    onSealed: (segment) => takeSealed(segment),
     onProblem: (problem) => {
       metrics.add('tallylight_journal_problems_total', { kind: problem.kind }, 1)
       log.error('error' in problem ? { err: problem.error } : { ...problem }, `journal: ${problem.kind}`)
@@ -194,10 +193,7 @@ async function run(): Promise<void> {
     targetOf: (table) => targets?.get(table),
     priceOf,
     retentionDaysOf: (kept, tenant) => retentionDaysOf(file.file, kept, tenant),
-    book: async (events) => {
-      const recorded = await ledger.record(undefined, events.map(recordOf))
-      if (recorded.kind === 'unavailable') throw new Error('the ledger cannot be reached')
-    },
+    onCorrected: (events) => ledgerSink.correct(events),
     onProblem: (message) => log.warn({ why: message }, 'rows of GenAI records could not be checked'),
   })
   const sink = openClickHouseSink({
@@ -205,7 +201,9 @@ async function run(): Promise<void> {
     remove: removalOf('clickhouse'),
     clickhouse,
     targets: () => targets,
-    derive: genai.derive,
+    derive: async (segment, facts) => {
+      await ledgerSink.deliver(segment, facts.length === 0 ? [] : await genai.derive(facts))
+    },
     now: Date.now,
     bounds: {
       retryMsMin: limits.sinkRetryMsMin,
@@ -230,12 +228,13 @@ async function run(): Promise<void> {
     journal: () => journal,
     ledger,
     eventsOf: (parts) => genai.usageOf(factsIn(parts)),
+    isClickHouseAway: () => sink.status().isAway,
     remove: removalOf('ledger'),
     now: Date.now,
     bounds: {
       retryMsMin: limits.sinkRetryMsMin,
       retryMsMax: limits.sinkRetryMsMax,
-      eventsMax: limits.ledgerEventsMax,
+      awayMs: limits.ledgerAwayMs,
     },
     onProblem: (problem) => {
       metrics.add('tallylight_ledger_problems_total', { kind: problem.kind }, 1)
@@ -263,11 +262,11 @@ async function run(): Promise<void> {
     log,
   })
   metrics.onRead(() => quotaSamples(ledgerSink.status(), reconciler.status(), failure.status()))
-  takeSealed = (segment, parts) => {
+  takeSealed = (segment) => {
+    ledgerSink.enqueue(segment)
     sink.enqueue(segment)
-    ledgerSink.enqueue(segment, parts)
   }
-  for (const segment of sealed) takeSealed(segment, undefined)
+  for (const segment of sealed) takeSealed(segment)
   const sinkRunning = sink.run(stopping.signal)
   const checksRunning = genai.run(stopping.signal)
   const keysRunning = keysPrepared.then(() => keyring.run(stopping.signal))

@@ -7,7 +7,7 @@ import { limits } from '../limits.ts'
 import type { Lifting } from '../otlp/lift.ts'
 import type { UsageEvent } from '../quota/usage-event.ts'
 import type { StoredFact } from '../sinks/known-facts.ts'
-import { openResolver, type ResolvedTrace } from '../sinks/resolver.ts'
+import { openResolver } from '../sinks/resolver.ts'
 import { usageEventsOf } from '../sinks/usage-of-calls.ts'
 import type { Fact } from './fact.ts'
 import { openKnownTexts } from './known-texts.ts'
@@ -19,17 +19,17 @@ export type GenAiOptions = {
   readonly targetOf: (table: string) => TargetTable | undefined
   readonly priceOf: PriceOf
   readonly retentionDaysOf: (kept: RetentionClass, tenant: string) => number
-  /** Books what calls used; throws when it has to be done again. */
-  readonly book: (events: readonly UsageEvent[]) => Promise<void>
+  /** Told of what calls used, where that became known later. */
+  readonly onCorrected: (events: readonly UsageEvent[]) => Promise<void>
   readonly onProblem: (message: string) => void
 }
 
 export type GenAi = {
   readonly lifting: Lifting
-  /** What calls used, as far as it can be said at once: the ledger does not wait for ClickHouse. */
+  /** What calls used, as far as it can be said without ClickHouse. */
   usageOf(facts: readonly StoredFact[]): readonly UsageEvent[]
-  /** Writes the rows that follow from facts that are in ClickHouse, and books what is known better now. */
-  derive(facts: readonly StoredFact[]): Promise<void>
+  /** Writes the rows that follow from facts that are in ClickHouse, and says what their calls used. */
+  derive(facts: readonly StoredFact[]): Promise<readonly UsageEvent[]>
   run(signal: AbortSignal): Promise<void>
 }
 
@@ -46,27 +46,9 @@ export function openGenAi(options: GenAiOptions): GenAi {
       quietMs: limits.quietTraceMs,
       checkMs: limits.quietTraceCheckMs,
     },
-    onMore: bookUntold,
+    onMore: (resolved) => options.onCorrected(resolved.flatMap(usageEventsOf)),
     onProblem: options.onProblem,
   })
-  /** The generation that the ledger was told of a call last: what is said again need not be booked again. */
-  const told = new Map<string, number>()
-
-  function note({ generation, ...event }: UsageEvent): void {
-    const key = nameOf(event)
-    const before = told.get(key) ?? 0
-    told.delete(key)
-    told.set(key, Math.max(before, generation))
-    const [oldest] = told.keys()
-    if (told.size > limits.toldCallsMax && oldest !== undefined) told.delete(oldest)
-  }
-
-  async function bookUntold(resolved: readonly ResolvedTrace[]): Promise<void> {
-    const events = resolved.flatMap(usageEventsOf).filter((event) => (told.get(nameOf(event)) ?? -1) < event.generation)
-    if (events.length > 0) await options.book(events)
-    events.forEach(note)
-  }
-
   return {
     lifting: {
       read: (record) => factsOf(record),
@@ -75,18 +57,10 @@ export function openGenAi(options: GenAiOptions): GenAi {
       isKnownText: texts.has,
       onTexts: texts.add,
     },
-    usageOf: (facts) => {
-      const events = resolver.preview(facts).flatMap(usageEventsOf)
-      events.forEach(note)
-      return events
-    },
-    derive: async (facts) => bookUntold(await resolver.resolve(facts)),
+    usageOf: (facts) => resolver.preview(facts).flatMap(usageEventsOf),
+    derive: async (facts) => (await resolver.resolve(facts)).flatMap(usageEventsOf),
     run: resolver.run,
   }
-}
-
-function nameOf({ tenant, traceId, spanId }: Pick<UsageEvent, 'tenant' | 'traceId' | 'spanId'>): string {
-  return `${tenant}\0${traceId}\0${spanId}`
 }
 
 /** A fact is kept as long as the rows that are made of it. */
