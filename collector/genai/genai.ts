@@ -58,7 +58,11 @@ export function openGenAi(options: GenAiOptions): GenAi {
       onTexts: texts.add,
     },
     usageOf: (facts) => resolver.preview(facts).flatMap(usageEventsOf),
-    derive: async (facts) => (await resolver.resolve(facts)).flatMap(usageEventsOf),
+    derive: async (facts) => {
+      const events: UsageEvent[] = []
+      await resolver.resolve(facts, (resolved) => events.push(...usageEventsOf(resolved)))
+      return events
+    },
     run: resolver.run,
   }
 }
