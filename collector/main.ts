@@ -16,13 +16,14 @@ import { ensurePrivateFile } from '@tallylight/storage/private-file.ts'
 import type pg from 'pg'
 import { pino } from 'pino'
 import { openApi } from './api/server.ts'
-import { type Config, type ConfigFile, parseConfigFile, readConfig, retentionDaysOf } from './config.ts'
+import { type Config, type ConfigFile, maskingOf, parseConfigFile, readConfig, retentionDaysOf } from './config.ts'
 import { type OwnPrice, openPrices } from './genai/price.ts'
 import { diskFiles } from './journal/files.ts'
 import { type Journal, openJournal, type SealedSegment } from './journal/journal.ts'
 import { lockDirectory } from './journal/lock.ts'
 import { journalSamples } from './journal/samples.ts'
 import { limits } from './limits.ts'
+import { openRequestMask } from './masking/request-mask.ts'
 import { readMetricExport } from './metric-export-settings.ts'
 import { openMetrics, renderPrometheus } from './metrics.ts'
 import { processSamples } from './process-samples.ts'
@@ -215,7 +216,11 @@ async function run(): Promise<void> {
     duplicates,
     ingestLimits,
     retentionDays: (signal) => (tenant) => retentionDaysOf(file.file, signal, tenant),
+    mask: openRequestMask(maskingOf(file.file)),
     now: Date.now,
+    onMasked: (counts) => {
+      for (const [kind, found] of counts) metrics.add('tallylight_masked_total', { kind }, found)
+    },
     onWalked: (signal, tally) => {
       for (const [reason, count] of tally.rejected)
         metrics.add('tallylight_rejected_records_total', { signal, reason }, count)

@@ -60,8 +60,13 @@ export const secretKinds = [
 ] as const
 export type SecretKind = (typeof secretKinds)[number]
 
-/** One string of a record, as a place in the body. */
-export type Text = { readonly bytes: Buffer; readonly start: number; readonly end: number }
+/** One string of a record, as a place in the body; or bytes of which nobody knows what they are. */
+export type Text = {
+  readonly bytes: Buffer
+  readonly start: number
+  readonly end: number
+  readonly isUnknown: boolean
+}
 
 export type Verdict =
   | { readonly kind: 'secret'; readonly of: SecretKind; readonly from: number; readonly to: number }
@@ -118,18 +123,30 @@ function lateRule(
 const secret = (of: SecretKind, from: number, to: number): Verdict => ({ kind: 'secret', of, from, to })
 const none = (judgedTo: number): Verdict => ({ kind: 'none', judgedTo })
 
-function isFree({ bytes, start }: Text, at: number, before: Before): boolean {
-  if (before === 'anything' || at === start) return true
+function isFree({ bytes, start, isUnknown }: Text, at: number, before: Before): boolean {
+  // Among unknown bytes the letter before may be a length.
+  if (before === 'anything' || at === start || isUnknown) return true
   if (!isOf(bytes[at - 1] as number, before === 'no_letter' ? alphanumeric : word)) return true
   return isEscape(bytes, start, at)
 }
 
 /** Whether the letter or digit before `at` belongs to an escape (`\n`, `\u0022`, `%22`) and stands for another sign. */
 function isEscape(bytes: Buffer, start: number, at: number): boolean {
-  const backslash = 0x5c
-  if (at - 2 >= start && bytes[at - 2] === backslash) return true
-  if (at - 3 >= start && bytes[at - 3] === 0x25) return true
-  return at - 6 >= start && bytes[at - 6] === backslash && bytes[at - 5] === 0x75
+  return escapes.some(({ mark, size }) => at - size >= start && startsWith(bytes, at - size, at, mark))
+}
+
+const escapes = [
+  { mark: '\\', size: 2 },
+  { mark: '%', size: 3 },
+  { mark: '\\u', size: 6 },
+] as const
+
+/** The same for a run that was read backwards, into the escape before it: where the run begins without it. */
+function withoutEscape(bytes: Buffer, start: number, from: number): number {
+  const sign = from > start ? bytes[from - 1] : 0
+  if (sign === 0x25) return from + 2
+  if (sign !== 0x5c) return from
+  return from + (bytes[from] === 0x75 ? 5 : 1)
 }
 
 // Our own, as makeKey of receive/keys.ts writes them: also in the path of the provider proxy.
@@ -175,13 +192,13 @@ function judgeAwsId(text: Text, at: number): Verdict {
 /** How far behind its id the secret is looked for: the next field of a credentials file or of a JSON object. */
 const awsSecretDistanceMax = 160
 
-export function findAwsSecret({ bytes, end }: Text, idEnd: number): Verdict {
+export function findAwsSecret({ bytes, start, end }: Text, idEnd: number): Verdict {
   const last = Math.min(end, idEnd + awsSecretDistanceMax)
   for (let at = idEnd; at < last; ) {
     const to = runEnd(bytes, at, end, base64)
     // `key=SECRET`: what names the value ends with a sign of base64, too.
     const from = Math.max(at, to - 40)
-    const isWhole = from === at || bytes[from - 1] === 0x3d
+    const isWhole = from === withoutEscape(bytes, start, at) || bytes[from - 1] === 0x3d
     if (to - from === 40 && isWhole && isMixed(bytes, from, to)) return secret('aws', from, to)
     at = to + 1
   }
@@ -190,7 +207,7 @@ export function findAwsSecret({ bytes, end }: Text, idEnd: number): Verdict {
 
 /** Keys that carry Azure's mark, in text of 84 signs (AI services) or 88 (storage, Cosmos DB). */
 function judgeAzureMark({ bytes, start, end }: Text, at: number): Verdict {
-  const from = runStart(bytes, Math.max(start, at - 90), at, base64)
+  const from = withoutEscape(bytes, start, runStart(bytes, Math.max(start, at - 96), at, base64))
   const to = runEnd(bytes, at, end, base64)
   const bytesOfKey = to - from
   return bytesOfKey === 84 || bytesOfKey === 88 ? secret('azure', from, to) : none(to)
@@ -199,7 +216,7 @@ function judgeAzureMark({ bytes, start, end }: Text, at: number): Verdict {
 /** A client secret of Entra ID: three signs, a digit, `Q~`, 31 to 34 more. */
 function judgeEntraSecret({ bytes, start, end }: Text, at: number): Verdict {
   const signs = word | dot | tilde
-  const from = runStart(bytes, Math.max(start, at - 4), at, signs)
+  const from = withoutEscape(bytes, start, runStart(bytes, Math.max(start, at - 9), at, signs))
   const to = runEnd(bytes, at, end, signs)
   return at - from === 3 && to - from >= 37 && to - from <= 40 ? secret('azure', from, to) : none(to)
 }
@@ -256,8 +273,8 @@ function judgeBearer({ bytes, end }: Text, at: number, literal: string): Verdict
   let from = at + literal.length
   while (from < end && bytes[from] === 0x20) from++
   const to = runEnd(bytes, from, end, tokenSigns)
-  // "Bearer authentication" is no token; one without any digit is so long that no word is.
-  const isToken = to - from >= 16 && (to - from >= 40 || digitsIn(bytes, from, to) > 0)
+  // "Bearer authentication" is no token; of random signs few are without a digit, and those are longer than words.
+  const isToken = to - from >= 16 && (to - from >= 24 || digitsIn(bytes, from, to) > 0)
   return isToken ? secret('bearer', from, to) : none(to)
 }
 
@@ -293,7 +310,7 @@ function judgeNamed({ bytes, end }: Text, at: number, literal: string): Verdict 
 
 /** Of some length and with digits: `api_key=YOUR_API_KEY_GOES_HERE` and `apiKey: process.env.KEY` are no secrets. */
 function isNamedValue(bytes: Buffer, from: number, to: number): boolean {
-  return to - from >= 20 && digitsIn(bytes, from, to) >= 3
+  return to - from >= 20 && (isMixed(bytes, from, to) || digitsIn(bytes, from, to) >= 3)
 }
 
 /** The same of an attribute whose key is the name: all of its value is the secret, or nothing. */
@@ -326,7 +343,9 @@ export const secretRules: readonly SecretRule[] = [
   ...key('github', 'ghs_', { tail: word | dot, min: 36, before: 'no_letter' }),
   ...key('github', 'github_pat_', { tail: word, min: 40 }),
   ...key('gitlab', 'glpat-', { tail: word | dot, min: 20 }),
-  ...key('slack', 'xoxa- xoxb- xoxc- xoxd- xoxe- xoxo- xoxp- xoxr- xoxs-', { tail: word | percent, min: 20 }),
+  ...key('slack', 'xoxa- xoxb- xoxc- xoxe- xoxo- xoxp- xoxr- xoxs-', { tail: word, min: 20 }),
+  // A cookie, and so escaped.
+  ...key('slack', 'xoxd-', { tail: word | percent, min: 20 }),
   ...key('slack', 'xoxe.xox', { tail: word, min: 20 }),
   ...key('slack', 'xapp-', { tail: word, min: 20 }),
   ...key('slack', 'hooks.slack.com/services/', { tail: word | base64Sign, min: 20, isPlace: true }),

@@ -16,12 +16,9 @@ import {
 } from './secret-rules.ts'
 import { openTexts, type TextVisitor } from './texts.ts'
 
-export type MaskedCounts = ReadonlyMap<string, number>
+/** Masks in place, and adds how many of each kind there were. */
+export type MaskSecrets = (signal: Signal, bytes: Buffer, counts: Map<string, number>) => void
 
-/** Masks in place and says how many of what. */
-export type MaskSecrets = (signal: Signal, bytes: Buffer) => MaskedCounts
-
-const nothing: MaskedCounts = new Map()
 const nobody = Buffer.alloc(0)
 const asterisk = 0x2a
 const labels = new Map(secretKinds.map((kind) => [kind, Buffer.from(`[masked:${kind}]`)]))
@@ -31,7 +28,7 @@ export function openSecretMask(): MaskSecrets {
   const { hit } = scan
   const texts = openTexts()
   let bytes: Buffer = nobody
-  let counts = new Map<string, number>()
+  let counted = new Map<string, number>()
   /** Up to where the strings are values of an attribute whose key says that they are secret. */
   let namedEnd = 0
   /** Per rule: up to where its candidates need no judgement. */
@@ -42,7 +39,7 @@ export function openSecretMask(): MaskSecrets {
     const label = labels.get(of) as Buffer
     bytes.fill(asterisk, from, to)
     if (to - from >= label.length) label.copy(bytes, from)
-    counts.set(of, (counts.get(of) ?? 0) + 1)
+    counted.set(of, (counted.get(of) ?? 0) + 1)
   }
 
   /** Masks what the verdict says; undefined when it says that there is nothing. */
@@ -63,12 +60,13 @@ export function openSecretMask(): MaskSecrets {
   }
 
   const visitor: TextVisitor = {
+    skipsBytes: false,
     wants: (start, end) => {
       while (hit.at < start) scan.next()
       return hit.at < end || start < namedEnd
     },
-    visit: (start, end, pairEnd) => {
-      const text = { bytes, start, end }
+    visit: (start, end, pairEnd, isUnknown) => {
+      const text = { bytes, start, end, isUnknown }
       late = []
       for (; hit.at < end; scan.next()) {
         const rule = secretRules[hit.literal]
@@ -83,15 +81,14 @@ export function openSecretMask(): MaskSecrets {
     },
   }
 
-  return (signal, body) => {
+  return (signal, body, counts) => {
     scan.start(body, viewOf(body))
-    if (hit.at === Number.POSITIVE_INFINITY) return nothing
+    if (hit.at === Number.POSITIVE_INFINITY) return
     bytes = body
-    counts = new Map()
+    counted = counts
     namedEnd = 0
     judgedTo.fill(0)
     texts(signal, body, visitor)
     bytes = nobody
-    return counts
   }
 }

@@ -1,23 +1,35 @@
 // Finds the strings in a request's wire bytes, by the same table of OTLP's messages that reads JSON. What is no message and
-// has a length is a string here: bytes values and ids, because their content is stored too (in base64, in hex), and fields
-// that are not ours, because a record that is set aside keeps them. Numbers are none.
+// has a length is a string here: bytes values, because their content is stored too (in base64), ids that are none by their
+// length, and fields that are not ours, because a record that is set aside keeps them.
 //
 // Masking writes over a string and leaves its length, so every length around it stays right, and the walk that follows reads
 // a request as it was sent.
-import { compileSchema, type Message as JsonMessage, MESSAGE, MESSAGES, PACKED } from '../otlp/json-schema.ts'
+import {
+  BYTES,
+  compileSchema,
+  ID,
+  type Message as JsonMessage,
+  MESSAGE,
+  MESSAGES,
+  PACKED,
+  STRING,
+} from '../otlp/json-schema.ts'
 import { type Cursor, Malformed, openCursor, readEnd, readTag, skip, wireBytes } from '../otlp/wire.ts'
 import type { Signal } from '../receive/request.ts'
 
 export type TextVisitor = {
   /** Whether there is anything to look for in these bytes: what is not wanted is stepped over whole. */
   wants(start: number, end: number): boolean
-  /** A string. `pairEnd` is where the attribute ends whose key it is, 0 when it is no key. */
-  visit(start: number, end: number, pairEnd: number): void
+  /** Not bytes values: among random bytes there is something that looks like anything short. */
+  readonly skipsBytes: boolean
+  /** A string. `pairEnd` is where the attribute ends whose key it is, 0 when it is no key. `isUnknown` says that nobody knows
+   *  what the bytes are: they may hold strings with their tags and lengths. */
+  visit(start: number, end: number, pairEnd: number, isUnknown: boolean): void
 }
 
+/** By field number, what is in it when it has a length. */
 type Message = {
-  /** By field number: the message, 'numbers', or undefined for what is read as text. */
-  readonly fields: (Message | 'numbers' | undefined)[]
+  readonly fields: (Message | 'text' | 'bytes' | 'id' | 'numbers' | undefined)[]
   readonly isPair: boolean
 }
 
@@ -39,6 +51,9 @@ export function openTexts(): Texts {
       const number = tag < 0x80 ? tag >> 3 : ((tag & 0x7f) | ((tag >> 8) << 7)) >> 3
       if (kind === MESSAGE || kind === MESSAGES) message.fields[number] = compile(inner)
       else if (kind === PACKED) message.fields[number] = 'numbers'
+      else if (kind === ID) message.fields[number] = 'id'
+      else if (kind === BYTES) message.fields[number] = 'bytes'
+      else if (kind === STRING) message.fields[number] = 'text'
     }
     return message
   }
@@ -55,7 +70,7 @@ export function openTexts(): Texts {
     } catch (error) {
       // The walk will say so in its own words. Were it to take the request all the same, nothing must stand in it.
       if (!(error instanceof Malformed)) throw error
-      visitor.visit(0, bytes.length, 0)
+      visitor.visit(0, bytes.length, 0, true)
     }
   }
 }
@@ -70,10 +85,14 @@ function readMessage(cursor: Cursor, message: Message, end: number, depth: numbe
     const fieldEnd = readEnd(cursor, end)
     const start = cursor.at
     const field = message.fields[tag >>> 3]
-    if (field !== 'numbers' && visitor.wants(start, fieldEnd)) {
-      if (field === undefined || depth === depthMax) visitor.visit(start, fieldEnd, message.isPair ? end : 0)
-      else readMessage(cursor, field, fieldEnd, depth + 1, visitor)
+    if (!isSkipped(field, fieldEnd - start, visitor) && visitor.wants(start, fieldEnd)) {
+      if (typeof field === 'object' && depth < depthMax) readMessage(cursor, field, fieldEnd, depth + 1, visitor)
+      else visitor.visit(start, fieldEnd, message.isPair ? end : 0, typeof field !== 'string')
     }
     cursor.at = fieldEnd
   }
+}
+
+function isSkipped(field: Message['fields'][number], size: number, visitor: TextVisitor): boolean {
+  return field === 'numbers' || (field === 'id' && size <= 16) || (field === 'bytes' && visitor.skipsBytes)
 }

@@ -1,7 +1,8 @@
-// The road from a request's bytes to its answer: seen before? inflate, make wire bytes of JSON, walk into the journal, wait
-// until it is on the disk. Every receiver hands its requests to this one function.
+// The road from a request's bytes to its answer: seen before? inflate, make wire bytes of JSON, mask, walk into the journal,
+// wait until it is on the disk. Every receiver hands its requests to this one function.
 import { hash } from 'node:crypto'
 import type { Appended, Journal } from '../journal/journal.ts'
+import type { MaskedCounts, MaskRequest } from '../masking/request-mask.ts'
 import { wireFromJson } from '../otlp/json.ts'
 import { walkLogs } from '../otlp/logs.ts'
 import { walkMetrics } from '../otlp/metrics.ts'
@@ -22,7 +23,10 @@ export type AcceptOptions = {
   readonly duplicates: DuplicateWindow | undefined
   readonly ingestLimits: Pick<IngestLimits, 'charge'>
   readonly retentionDays: (signal: Signal) => (tenant: string) => number
+  /** Masks in place. Nothing that is not to be stored may be read out of the bytes before. */
+  readonly mask: MaskRequest
   readonly now: () => number
+  readonly onMasked: (counts: MaskedCounts) => void
   readonly onWalked: (signal: Signal, tally: WalkTally) => void
 }
 
@@ -70,6 +74,7 @@ export function openAccept(options: AcceptOptions): Accept {
       if (wire.kind === 'malformed') return wire
       bytes = wire.bytes
     }
+    const masked = options.mask(signal, identity, bytes)
     let tally: WalkTally | undefined
     let appended: Appended | undefined
     const walkInto: Parameters<Journal['append']>[0] = (openBlock, rowBytesMax) => {
@@ -122,6 +127,7 @@ export function openAccept(options: AcceptOptions): Accept {
     const { kept, rejected, message } = appended as Appended
     duplicates?.add(digest, { kept, rejected, message })
     options.ingestLimits.charge(identity.tenant, (tally as WalkTally).records)
+    options.onMasked(masked)
     options.onWalked(signal, tally as WalkTally)
     return { kind: 'accepted', rejected, message }
   }

@@ -80,7 +80,9 @@ async function run(disk: MemoryDisk, graceMs = 600_000): Promise<Run> {
     duplicates: undefined,
     ingestLimits: { charge: () => undefined },
     retentionDays: () => () => 30,
+    mask: () => new Map(),
     now: Date.now,
+    onMasked: () => undefined,
     onWalked: () => undefined,
   })
   const tenant = parseTenantId('default')
