@@ -9,8 +9,8 @@ export type Found<Kind extends string> = { readonly kind: Kind; readonly from: n
 
 /** Digits in a cluster, below which it is no number of a person: a UK national insurance number has six. */
 const clusterDigitsMin = 6
-/** Signs between two digits of a cluster: the four letters of a bank and the spaces around them. */
-const gapMax = 6
+/** Signs between two digits of a cluster: letters in a Maltese account, with spaces around them. */
+const gapMax = 12
 /** Looked at before a cluster: the six letters of an Italian tax code, and its border. */
 const headMax = 8
 const tailMax = 3
@@ -134,21 +134,27 @@ const patterns: readonly Pattern[] = [
 ]
 
 function findInWindow(text: string, from: number, to: number, asked: readonly Pattern[]): readonly Found<NumberKind>[] {
-  const found: Found<NumberKind>[] = []
+  let found: readonly Found<NumberKind>[] = []
   // One sign more on each side, for the patterns to see what stands next to the window.
   const start = Math.max(0, from - 1)
   const window = text.slice(start, to + 1)
   for (const { kind, pattern, judge } of asked) {
+    const fresh: Found<NumberKind>[] = []
+    let next = 0
     pattern.lastIndex = from - start
     for (let match = pattern.exec(window); match !== null; match = pattern.exec(window)) {
-      const length = judge(match[0], window.slice(match.index + match[0].length, match.index + match[0].length + 1))
+      const matchEnd = match.index + match[0].length
+      const length = judge(match[0], window.slice(matchEnd, matchEnd + 1))
       const place = { kind, from: start + match.index, to: start + match.index + length }
+      while ((found[next]?.to ?? Number.POSITIVE_INFINITY) <= place.from) next++
+      const isTaken = (found[next]?.from ?? Number.POSITIVE_INFINITY) < place.to
+      if (length > 0 && !isTaken) fresh.push(place)
       // A match that is none may hide one that begins inside it.
       pattern.lastIndex = match.index + Math.max(1, length)
-      if (length > 0 && !found.some((other) => other.from < place.to && place.from < other.to)) found.push(place)
     }
+    if (fresh.length > 0) found = [...found, ...fresh].sort((one, other) => one.from - other.from)
   }
-  return found.sort((one, other) => one.from - other.from)
+  return found
 }
 
 /** Signs of an IBAN per country, as the SWIFT registry has them. */
@@ -173,6 +179,9 @@ const cardForms: readonly (readonly [prefix: RegExp, lengths: readonly number[]]
   [/^62/, [16, 17, 18, 19]],
 ]
 
+/** In fours, as American Express and Diners print them, or in one piece. */
+const cardGroups = /^(?:(?:\d{4}[ -]){3,4}\d{1,4}|\d{4}[ -]\d{6}[ -]\d{4,5}|\d+)$/
+
 function judgeIban(match: string, after: string): number {
   const length = ibanLengths[match.slice(0, 2)]
   if (length === undefined) return 0
@@ -185,9 +194,7 @@ function judgeCard(match: string, after: string): number {
   const lengths = cardForms.find(([prefix]) => prefix.test(digits))?.[1] ?? []
   for (const length of lengths) {
     const taken = takeSigns(match, length, after)
-    const groups = match.slice(0, taken).split(/[ -]/)
-    const isGrouped = groups.length === 1 || (groups[0]?.length === 4 && groups.length <= 5)
-    if (taken > 0 && isGrouped && isLuhn(digits.slice(0, length))) return taken
+    if (taken > 0 && cardGroups.test(match.slice(0, taken)) && isLuhn(digits.slice(0, length))) return taken
   }
   return 0
 }
