@@ -54,11 +54,16 @@ export function digitsIn(bytes: Buffer, from: number, to: number): number {
   return digits
 }
 
+/** Whether there is a byte of each of these classes. */
+export function hasEach(bytes: Buffer, from: number, to: number, needed: number): boolean {
+  let missing = needed
+  for (let at = from; at < to && missing !== 0; at++) missing &= ~(classes[bytes[at] as number] as number)
+  return missing === 0
+}
+
 /** Digits, capitals and small letters together: what random text of some length has, and names seldom do. */
 export function isMixed(bytes: Buffer, from: number, to: number): boolean {
-  let seen = 0
-  for (let at = from; at < to; at++) seen |= classes[bytes[at] as number] as number
-  return (seen & alphanumeric) === alphanumeric
+  return hasEach(bytes, from, to, alphanumeric)
 }
 
 /** Whether one of the pieces between dashes looks random. Names are made of words, which are short or have no digits. */

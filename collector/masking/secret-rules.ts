@@ -10,6 +10,7 @@ import {
   digit,
   digitsIn,
   dot,
+  hasEach,
   hasRandomPiece,
   isMixed,
   isOf,
@@ -87,12 +88,14 @@ type Form = {
   /** Bytes behind the literal. */
   readonly min: number
   readonly before?: Before
+  /** What random signs have, and words between dashes do not. */
+  readonly needs?: number
   /** The literal says where, and is no part of the secret. */
   readonly isPlace?: boolean
 }
 
 function key(of: SecretKind, literals: string, form: Form): readonly SecretRule[] {
-  const { tail, min, before = 'anything', isPlace = false } = form
+  const { tail, min, before = 'anything', needs = 0, isPlace = false } = form
   return literals.split(' ').map((text) => ({
     text,
     isAnyCase: false,
@@ -101,7 +104,7 @@ function key(of: SecretKind, literals: string, form: Form): readonly SecretRule[
       if (!isFree(field, at, before)) return none(at + 1)
       const from = at + text.length
       const to = runEnd(field.bytes, from, field.end, tail)
-      if (to - from < min) return none(to)
+      if (to - from < min || !hasEach(field.bytes, from, to, needs)) return none(to)
       return secret(of, isPlace ? from : at, to)
     },
   }))
@@ -308,7 +311,7 @@ function judgeNamed({ bytes, end }: Text, at: number, literal: string): Verdict 
   return isNamedValue(bytes, from, to) ? secret('named', from, to) : none(to)
 }
 
-/** Of some length and with digits: `api_key=YOUR_API_KEY_GOES_HERE` and `apiKey: process.env.KEY` are no secrets. */
+/** Of some length and with digits: `api_key=YOUR_API_KEY_GOES_HERE` and `apiKey: settings.openai.key` are no secrets. */
 function isNamedValue(bytes: Buffer, from: number, to: number): boolean {
   return to - from >= 20 && (isMixed(bytes, from, to) || digitsIn(bytes, from, to) >= 3)
 }
@@ -340,18 +343,18 @@ export const secretRules: readonly SecretRule[] = [
   ...rule('0Q~|1Q~|2Q~|3Q~|4Q~|5Q~|6Q~|7Q~|8Q~|9Q~', judgeEntraSecret),
   ...key('azure', 'sig=', { tail: base64 | percent, min: 43, before: 'no_letter', isPlace: true }),
   ...key('github', 'ghp_ gho_ ghu_ ghr_', { tail: alphanumeric, min: 36, before: 'no_letter' }),
-  ...key('github', 'ghs_', { tail: word | dot, min: 36, before: 'no_letter' }),
+  ...key('github', 'ghs_', { tail: word | dot, min: 36, before: 'no_letter', needs: digit }),
   ...key('github', 'github_pat_', { tail: word, min: 40 }),
   ...key('gitlab', 'glpat-', { tail: word | dot, min: 20 }),
-  ...key('slack', 'xoxa- xoxb- xoxc- xoxe- xoxo- xoxp- xoxr- xoxs-', { tail: word, min: 20 }),
+  ...key('slack', 'xoxa- xoxb- xoxc- xoxe- xoxo- xoxp- xoxr- xoxs-', { tail: word, min: 20, needs: digit }),
   // A cookie, and so escaped.
   ...key('slack', 'xoxd-', { tail: word | percent, min: 20 }),
-  ...key('slack', 'xoxe.xox', { tail: word, min: 20 }),
-  ...key('slack', 'xapp-', { tail: word, min: 20 }),
+  ...key('slack', 'xoxe.xox', { tail: word, min: 20, needs: digit }),
+  ...key('slack', 'xapp-', { tail: word, min: 20, needs: digit }),
   ...key('slack', 'hooks.slack.com/services/', { tail: word | base64Sign, min: 20, isPlace: true }),
   ...key('stripe', 'sk_live_ sk_test_ rk_live_ rk_test_', { tail: alphanumeric, min: 16, before: 'no_letter' }),
   ...key('stripe', 'whsec_', { tail: base64, min: 24 }),
-  ...key('huggingface', 'hf_', { tail: alphanumeric, min: 30, before: 'no_word' }),
+  ...key('huggingface', 'hf_', { tail: alphanumeric, min: 30, before: 'no_word', needs: upper }),
   ...key('huggingface', 'api_org_', { tail: alphanumeric, min: 30 }),
   ...key('groq', 'gsk_', { tail: alphanumeric, min: 40, before: 'no_letter' }),
   ...key('xai', 'xai-', { tail: alphanumeric, min: 60, before: 'no_letter' }),
@@ -365,7 +368,8 @@ export const secretRules: readonly SecretRule[] = [
   ...key('cerebras', 'csk-', { tail: alphanumeric, min: 40, before: 'no_letter' }),
   ...key('sendgrid', 'SG.', { tail: word | dot, min: 60, before: 'no_word' }),
   ...key('npm', 'npm_', { tail: alphanumeric, min: 36, before: 'no_letter' }),
-  ...key('grafana', 'glsa_ glc_', { tail: word | base64Sign, min: 32 }),
+  ...key('grafana', 'glsa_', { tail: word, min: 32, needs: digit }),
+  ...key('grafana', 'glc_eyJ', { tail: base64, min: 32 }),
   ...key('vault', 'hvs.', { tail: word, min: 24, before: 'no_letter' }),
   ...rule('eyJ', judgeJwt),
   ...rule('-----BEGIN ', judgePem),

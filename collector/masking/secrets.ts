@@ -21,6 +21,9 @@ export type MaskSecrets = (signal: Signal, bytes: Buffer, counts: Map<string, nu
 
 const nobody = Buffer.alloc(0)
 const asterisk = 0x2a
+/** Candidates of one string that wait for the others. Of a text of nothing but candidates the rest is not worth the memory:
+ *  judged at once, a secret in there is masked all the same, and named after what is before it and not after its owner. */
+const lateMax = 4096
 const labels = new Map(secretKinds.map((kind) => [kind, Buffer.from(`[masked:${kind}]`)]))
 
 export function openSecretMask(): MaskSecrets {
@@ -73,7 +76,7 @@ export function openSecretMask(): MaskSecrets {
         // It may begin before the string, in its length, or end behind it.
         if (rule === undefined || hit.at < start || hit.at + rule.text.length > end) continue
         if (isNaming(rule, text, hit.at)) namedEnd = Math.max(namedEnd, pairEnd)
-        if (rule.isLate) late.push({ at: hit.at, literal: hit.literal })
+        if (rule.isLate && late.length < lateMax) late.push({ at: hit.at, literal: hit.literal })
         else judge(text, hit.at, hit.literal)
       }
       for (const { at, literal } of late) judge(text, at, literal)
