@@ -231,14 +231,15 @@ function judgeJwt(text: Text, at: number): Verdict {
   if (!isFree(text, at, 'no_word')) return none(at + 1)
   const headerEnd = runEnd(bytes, at, end, word)
   if (headerEnd - at < 12 || !startsWith(bytes, headerEnd, end, '.')) return none(headerEnd)
+  // The claims of a signed one are JSON as its header is; the second part of an encrypted one is a key, or empty.
+  const partsMax = startsWith(bytes, headerEnd + 1, end, 'eyJ') ? 3 : 5
   let to = headerEnd
   let parts = 1
-  while (parts < 5 && startsWith(bytes, to, end, '.')) {
+  while (parts < partsMax && startsWith(bytes, to, end, '.')) {
     to = runEnd(bytes, to + 1, end, word)
     parts++
   }
-  const isSigned = startsWith(bytes, headerEnd + 1, end, 'eyJ') && to - headerEnd >= 12
-  return isSigned || parts === 5 ? secret('jwt', at, to) : none(headerEnd)
+  return parts === 5 || (partsMax === 3 && to - headerEnd >= 12) ? secret('jwt', at, to) : none(headerEnd)
 }
 
 const pemLabelBytesMax = 48
@@ -322,7 +323,7 @@ export function judgeNamedValue({ bytes, start, end }: Text): Verdict {
   return isValue ? secret('named', start, end) : none(end)
 }
 
-/** Longest first where one ends another: a header's `x-api-key` ends with `api-key`. */
+/** Also behind something: `x-goog-api-key`, `OPENAI_API_KEY`. */
 const names =
   'api_key|api-key|apikey|secret_access_key|secret-access-key|secretaccesskey|secret_key|secret-key|secretkey|' +
   'client_secret|client-secret|clientsecret|access_token|access-token|accesstoken|refresh_token|refreshtoken|' +
