@@ -1,0 +1,28 @@
+// Every bound of the instrumentation, with its unit in the name and the reason beside it. It lives in a process that is not
+// ours: what is held per call has to be small whatever the provider sends.
+const KiB = 1024
+const MiB = 1024 * KiB
+
+export const limits = {
+  /** Up to this a JSON text is kept and parsed whole, which is fastest; what is longer is skimmed as it passes. Common
+   *  replies and stream events are far below it. */
+  jsonWholeBytesMax: 256 * KiB,
+  /** The same for the body of a request: a long conversation is read whole, files in it are not. */
+  requestWholeBytesMax: 4 * MiB,
+  /** What the skim of one long JSON text may keep. */
+  jsonSkimBytesMax: 2 * MiB,
+  /** One string of a skimmed text: above it are files and images, whose bytes are no telemetry. */
+  jsonSkimStringBytesMax: 256 * KiB,
+  /** Objects and arrays inside each other in a skimmed text. */
+  jsonSkimDepthMax: 256,
+  /** The longest name of an event or header that means anything to us has 40. */
+  eventNameBytesMax: 128,
+  /** One message of Bedrock's event stream; AWS sends at most 16 MiB of payload. */
+  eventStreamMessageBytesMax: 24 * MiB,
+  /** What is kept of the text of one reply, in UTF-16 units. */
+  replyContentCharsMax: 1 * MiB,
+  /** Choices and tool calls of one reply that are told apart; a provider gives at most 128. */
+  replyPartsMax: 512,
+  /** An event that may be the usage chunk we asked for is held until it ends; none is near this size. */
+  usageEventBytesMax: 64 * KiB,
+} as const
