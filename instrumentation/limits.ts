@@ -23,6 +23,8 @@ export const limits = {
   replyContentCharsMax: 1 * MiB,
   /** Choices and tool calls of one reply that are told apart; a provider gives at most 128. */
   replyPartsMax: 512,
+  /** The body of a request that is held until it is whole. Providers take at most 32 MiB; a longer one passes unread. */
+  requestHeldBytesMax: 32 * MiB,
   /** An event that may be the usage chunk we asked for is held until it ends; none is near this size. */
   usageEventBytesMax: 64 * KiB,
 } as const

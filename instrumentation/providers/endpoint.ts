@@ -118,3 +118,14 @@ function decoded(text: string): string {
     return text
   }
 }
+
+/** OpenAI's realtime API, over a WebSocket: each of its responses is a call that speaks as the responses API streams. */
+export function realtimeEndpointOf(url: URL, baseUrls: readonly BaseUrl[]): Endpoint | undefined {
+  if (!/\/realtime$/.test(url.pathname) || !/^wss?:$/.test(url.protocol)) return undefined
+  const asHttp = new URL(url.href.replace(/^ws/, 'http'))
+  const base = baseUrls.find((each) => isUnder(asHttp, each.url))
+  const found = base ?? hostOf(asHttp)
+  const model = url.searchParams.get('model') ?? url.searchParams.get('deployment') ?? ''
+  if (found === undefined) return undefined
+  return { api: 'openai.responses', provider: found.provider, model, isStream: true, takesUsageOption: false }
+}

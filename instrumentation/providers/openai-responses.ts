@@ -26,6 +26,9 @@ export function openResponsesReply(provider: string, keepsContent: boolean): Rep
         break
       case 'response.output_text.delta':
       case 'response.refusal.delta':
+      // Realtime: the second name of each is that of its beta.
+      case 'response.text.delta':
+      case 'response.output_audio_transcript.delta':
       case 'response.audio_transcript.delta':
         hasOutput = true
         output.text(0, `text ${place}`, textOf(value.delta))
