@@ -25,6 +25,22 @@ export const limits = {
   replyPartsMax: 512,
   /** The body of a request that is held until it is whole. Providers take at most 32 MiB; a longer one passes unread. */
   requestHeldBytesMax: 32 * MiB,
+  /** One attribute of content. Collectors take requests of 64 MiB, and a batch has many spans. */
+  contentAttributeCharsMax: 2 * MiB,
+  /** Spans wait this long for company, and go in batches of this many: with content, each may be megabytes. */
+  exportDelayMs: 1_000,
+  exportBatchSpansMax: 64,
+  /** A batch is tried this often, with pauses that double, so that a collector may take half a minute to come back. */
+  exportTriesMax: 6,
+  exportPauseMs: 1_000,
+  /** The longest pause that a collector may ask for. */
+  exportPauseMsMax: 30_000,
+  /** Packed; at the usual size of content hours of calls, and no more than a service can spare. */
+  exportWaitingBytesMax: 16 * MiB,
+  exportTimeoutMs: 10_000,
+  exportConnectionsMax: 2,
+  /** The most that the end of a process waits for what has not been sent. */
+  flushMs: 1_000,
   /** An event that may be the usage chunk we asked for is held until it ends; none is near this size. */
   usageEventBytesMax: 64 * KiB,
 } as const

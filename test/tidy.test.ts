@@ -58,6 +58,8 @@ test('tidy: every source file is imported, run by a script, or a test', () => {
     'storage/clickhouse/embedded.ts',
     'test/e2e/sdk.test.ts',
     'test/collector-process.ts',
+    'instrumentation/package.json',
+    'instrumentation/register.test.ts',
   ]
     .map(textOf)
     .join('\n')
