@@ -41,6 +41,11 @@ export const attributes = {
   toolDefinitions: 'gen_ai.tool.definitions',
   serverAddress: 'server.address',
   serverPort: 'server.port',
+  toolName: 'gen_ai.tool.name',
+  toolType: 'gen_ai.tool.type',
+  toolCallId: 'gen_ai.tool.call.id',
+  toolArguments: 'gen_ai.tool.call.arguments',
+  toolResult: 'gen_ai.tool.call.result',
   errorType: 'error.type',
   user: 'user.id',
 
@@ -48,7 +53,20 @@ export const attributes = {
   callId: 'tallylight.call.id',
   attempt: 'tallylight.attempt',
   turnId: 'tallylight.turn.id',
+  /** On the span of the turn alone: the collector knows that span by it. */
   channel: 'tallylight.turn.channel',
+  question: 'tallylight.turn.question',
+  answer: 'tallylight.turn.answer',
+  turnStatus: 'tallylight.turn.status',
+  blockReason: 'tallylight.turn.block_reason',
+  /** Calls of models in the turn, and the tools they asked for. */
+  turnCalls: 'tallylight.turn.calls',
+  turnTools: 'tallylight.turn.tools',
+  healthTarget: 'tallylight.health.target',
+  healthStatus: 'tallylight.health.status',
+  healthEvent: 'tallylight.health.event',
+  healthResponseTime: 'tallylight.health.response_time',
+  probe: 'tallylight.probe',
   /** `provider`, `partial` or `none`: whether the usage beside it is the last word. */
   usageSource: 'tallylight.usage.source',
   /** How the reply ended, where it was not read to its end: `left`, `aborted`, `cut`, `unread`, `denied`. */

@@ -11,7 +11,7 @@ import { hookFetch } from './hooks/fetch.ts'
 import { hookHttp2 } from './hooks/http2.ts'
 import { hookNodeHttp } from './hooks/node-http.ts'
 import { hookUndici } from './hooks/undici.ts'
-import { hookWebSocket, type RealtimeWatch } from './hooks/websocket.ts'
+import { hookWebSocket, type RealtimeSocket, type RealtimeWatch, watchRealtime } from './hooks/websocket.ts'
 import { limits } from './limits.ts'
 import { type BaseUrl, endpointOf, hostOf, realtimeEndpointOf } from './providers/endpoint.ts'
 import { type Environment, readSettings, type Settings } from './settings.ts'
@@ -92,6 +92,12 @@ export function instrument(options: InstrumentOptions = {}): Instrumentation {
   return started
 }
 
+/** A socket of the package `ws`, which no hook sees, to OpenAI's realtime API. */
+export function observeRealtime(socket: RealtimeSocket): void {
+  const instrumentation = running()
+  if (instrumentation !== undefined) watchRealtime(instrumentation.watch, socket)
+}
+
 function hookAll(watch: RealtimeWatch): readonly (() => void)[] {
   return [hookFetch(watch), hookUndici(watch), hookNodeHttp(watch), hookHttp2(watch), hookWebSocket(watch)]
 }
@@ -111,7 +117,7 @@ function openWatch(
     },
     content: openContentAttributes(settings.content, redact, counters),
     counters,
-    sceneAttributes: () => ({}),
+    keepsContent: settings.content === 'full',
     nowMs: () => performance.now(),
   })
   const isUnder = (url: URL): boolean => settings.baseUrls.some((base) => url.href.startsWith(base.url))
@@ -129,13 +135,17 @@ function openWatch(
     keepsContent: settings.content === 'full',
     failed: (error) => {
       counters.add('failures')
-      counters.warnOnce(
-        'failure',
-        `a part of the instrumentation failed: ${error instanceof Error ? error.stack : 'unknown'}`,
-      )
+      counters.warnOnce('failure', `a part of the instrumentation failed: ${placeOf(error)}`)
     },
     unmetered,
   }
+}
+
+/** Where, and not the message: that may quote what somebody wrote. */
+function placeOf(error: unknown): string {
+  if (!(error instanceof Error)) return typeof error
+  const frames = (error.stack ?? '').split('\n').filter((line) => /^ +at /.test(line))
+  return [error.name, ...frames.slice(0, 5)].join('\n')
 }
 
 /** A slow destination is not worth a slow end. */

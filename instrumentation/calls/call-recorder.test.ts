@@ -65,7 +65,7 @@ function setUp(policy: ContentPolicy = 'metadata', redact?: Redact, request: obj
     metrics: () => metrics,
     content: openContentAttributes(policy, redact, counters),
     counters,
-    sceneAttributes: () => ({ 'user.id': 'ada' }),
+    keepsContent: policy === 'full',
     nowMs: () => nowMs,
   })
   const start: CallStart = {
@@ -121,7 +121,6 @@ describe('call', () => {
         '[{"role":"assistant","parts":[{"type":"tool_call","id":"","name":"find"}],"finish_reason":"tool_call"}]',
       'server.address': 'api.groq.com',
       'server.port': 443,
-      'user.id': 'ada',
       'tallylight.attempt': 2,
       'tallylight.usage.source': 'provider',
     })

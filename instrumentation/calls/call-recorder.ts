@@ -4,7 +4,8 @@ import { type Attributes, context, type Span, SpanKind, SpanStatusCode, type Tra
 import { attributes } from '../attributes.ts'
 import type { Counters } from '../counters.ts'
 import type { CallEnd, CallRecord, CallStart } from '../hooks/exchange.ts'
-import type { CallReply, CallRequest } from '../providers/call.ts'
+import type { CallReply, CallRequest, Part } from '../providers/call.ts'
+import { activeTurn, sceneAttributes, type TurnProgress } from '../turns/scene.ts'
 import type { Usage } from '../usage/usage.ts'
 import type { CallMetrics } from './call-metrics.ts'
 import type { ContentAttributes } from './content-attributes.ts'
@@ -16,8 +17,8 @@ export type CallRecorderOptions = {
   readonly metrics: () => CallMetrics
   readonly content: ContentAttributes
   readonly counters: Counters
-  /** What is known of the turn that the call is part of. */
-  readonly sceneAttributes: () => Attributes
+  /** Whether the turn around a call may keep what was said. */
+  readonly keepsContent: boolean
   readonly nowMs: () => number
 }
 
@@ -29,10 +30,13 @@ export function openCallRecorder(options: CallRecorderOptions): CallRecorder {
       const described = describedBy(start)
       const span = options.tracer().startSpan(`${request.operation} ${request.model}`.trimEnd(), {
         kind: SpanKind.CLIENT,
-        attributes: { ...described, ...requestAttributes(start), ...options.sceneAttributes() },
+        attributes: { ...described, ...requestAttributes(start), ...sceneAttributes() },
       })
+      const progress = activeTurn()?.progress
+      if (progress !== undefined) progress.calls++
       options.counters.add('spansMade')
       if (span.isRecording()) span.setAttributes(options.content.ofRequest(request))
+      if (progress?.question === '' && options.keepsContent) progress.question = lastQuestion(request)
       const inSpan = trace.setSpan(context.active(), span)
       let firstMs: number | undefined
 
@@ -40,6 +44,7 @@ export function openCallRecorder(options: CallRecorderOptions): CallRecorder {
         try {
           if (request.isStream && firstMs !== undefined)
             span.setAttribute(attributes.timeToFirstChunk, (firstMs - startedMs) / 1000)
+          if (end.reply !== undefined && progress !== undefined) tellTurn(progress, end.reply)
           if (end.reply !== undefined) span.setAttributes(replyAttributes(end.reply))
           if (end.reply !== undefined && span.isRecording()) span.setAttributes(options.content.ofReply(end.reply))
           const errorType = endSpanStatus(span, end)
@@ -56,6 +61,7 @@ export function openCallRecorder(options: CallRecorderOptions): CallRecorder {
         inContext: (work) => context.with(inSpan, work),
         begun: () => {
           firstMs = options.nowMs()
+          if (progress !== undefined) progress.firstMs ??= firstMs
         },
         finish,
       }
@@ -72,6 +78,22 @@ export function openCallRecorder(options: CallRecorderOptions): CallRecorder {
       }
     },
   }
+}
+
+function lastQuestion(request: CallRequest): string {
+  const asked = request.content().messages.findLast(({ role }) => role === 'user')
+  return textOf(asked?.parts ?? [])
+}
+
+/** The answer of a turn is the last text that a model wrote in it. */
+function tellTurn(progress: TurnProgress, reply: CallReply): void {
+  for (const name of reply.toolNames) progress.tools.add(name)
+  const answer = textOf(reply.messages[0]?.parts ?? [])
+  if (answer !== '') progress.answer = answer
+}
+
+function textOf(parts: readonly Part[]): string {
+  return parts.flatMap((part) => (part.type === 'text' ? [part.content] : [])).join('')
 }
 
 function requestAttributes({ request, attempt }: CallStart): Attributes {

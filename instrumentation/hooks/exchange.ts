@@ -162,7 +162,7 @@ function open(watch: Watch, start: ExchangeStart): Exchange {
         reply?.end()
         const known = reply?.known()
         // The end was said, and only the bytes behind it were not fetched: nothing is missing.
-        const isWhole = known?.isComplete === true && (ending === 'left' || ending === 'unread')
+        const isWhole = known?.isComplete === true && ending !== 'denied' && ending !== 'cut'
         record.finish({ ending: isWhole ? 'complete' : ending, status, reply: known, error })
       },
       undefined,
