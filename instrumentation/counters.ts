@@ -8,6 +8,8 @@ export type Counter =
   | 'failures'
   | 'unmetered'
   | 'notGated'
+  | 'denied'
+  | 'settlementsFailed'
   | 'contentDropped'
 
 export type Counters = {
@@ -25,6 +27,8 @@ export function openCounters(write: (line: string) => void): Counters {
     failures: 0,
     unmetered: 0,
     notGated: 0,
+    denied: 0,
+    settlementsFailed: 0,
     contentDropped: 0,
   }
   const said = new Set<string>()

@@ -4,6 +4,8 @@ export type { Counter } from './counters.ts'
 export type { RealtimeSocket } from './hooks/websocket.ts'
 export { type Instrumentation, type InstrumentOptions, instrument, observeRealtime, running } from './instrument.ts'
 export type { BaseUrl } from './providers/endpoint.ts'
+export { type FailurePolicy, type QuotaOverride, withQuota } from './quota/gate.ts'
+export { type Denial, QuotaExceededError, quotaExceededIn } from './quota/quota-exceeded.ts'
 export {
   type Audit,
   type HealthCheck,

@@ -14,6 +14,8 @@ import { hookUndici } from './hooks/undici.ts'
 import { hookWebSocket, type RealtimeSocket, type RealtimeWatch, watchRealtime } from './hooks/websocket.ts'
 import { limits } from './limits.ts'
 import { type BaseUrl, endpointOf, hostOf, realtimeEndpointOf } from './providers/endpoint.ts'
+import { type FailurePolicy, type Gate, openGate } from './quota/gate.ts'
+import { openQuotaClient } from './quota/quota-client.ts'
 import { type Environment, readSettings, type Settings } from './settings.ts'
 
 export type InstrumentOptions = {
@@ -24,6 +26,9 @@ export type InstrumentOptions = {
   readonly asksForUsage?: boolean
   readonly content?: Settings['content']
   readonly redact?: Redact
+  readonly quota?: Settings['quota']
+  /** What becomes of a call when the quota service is away; it goes, unless told otherwise. */
+  readonly quotaFailure?: FailurePolicy
   /** Gets the few lines that are said; the usual is stderr. */
   readonly write?: (line: string) => void
 }
@@ -56,12 +61,14 @@ export function instrument(options: InstrumentOptions = {}): Instrumentation {
   const settings: Settings = {
     ...read.settings,
     ...(options.content === undefined ? {} : { content: options.content }),
+    ...(options.quota === undefined ? {} : { quota: options.quota }),
     baseUrls: [...(options.baseUrls ?? []), ...read.settings.baseUrls],
     asksForUsage: options.asksForUsage ?? read.settings.asksForUsage,
   }
   for (const warning of read.warnings) counters.warnOnce(warning, warning)
   const exporter = openExport({ settings, environment, counters })
-  const watch = openWatch(settings, exporter, counters, options.redact)
+  const gate = gateOf(settings, options.quotaFailure ?? 'open', counters)
+  const watch = openWatch(settings, exporter, counters, gate, options.redact)
   const unhook = hookAll(watch)
 
   const onBeforeExit = (): void => {
@@ -71,7 +78,11 @@ export function instrument(options: InstrumentOptions = {}): Instrumentation {
   process.once('beforeExit', onBeforeExit)
 
   function flush(): Promise<void> {
-    return within(limits.flushMs, exporter.flush())
+    const settled = gate?.idle() ?? Promise.resolve()
+    return within(
+      limits.flushMs,
+      settled.then(() => exporter.flush()),
+    )
   }
 
   const started: Instrumentation = {
@@ -86,6 +97,7 @@ export function instrument(options: InstrumentOptions = {}): Instrumentation {
       if (running() === started) delete (globalThis as Global)[slot]
       await flush()
       await within(limits.flushMs, exporter.shutdown())
+      await gate?.[Symbol.asyncDispose]()
     },
   }
   ;(globalThis as Global)[slot] = started
@@ -102,10 +114,17 @@ function hookAll(watch: RealtimeWatch): readonly (() => void)[] {
   return [hookFetch(watch), hookUndici(watch), hookNodeHttp(watch), hookHttp2(watch), hookWebSocket(watch)]
 }
 
+function gateOf({ quota, url, key }: Settings, failurePolicy: FailurePolicy, counters: Counters): Gate | undefined {
+  if (quota === 'off') return undefined
+  const client = openQuotaClient({ url, key })
+  return openGate({ mode: quota, failurePolicy, client, counters, nowMs: () => performance.now() })
+}
+
 function openWatch(
   settings: Settings,
   exporter: Export,
   counters: Counters,
+  gate: Gate | undefined,
   redact: Redact | undefined,
 ): RealtimeWatch {
   let metrics: CallMetrics | undefined
@@ -117,6 +136,7 @@ function openWatch(
     },
     content: openContentAttributes(settings.content, redact, counters),
     counters,
+    gate,
     keepsContent: settings.content === 'full',
     nowMs: () => performance.now(),
   })

@@ -41,6 +41,28 @@ export const limits = {
   exportConnectionsMax: 2,
   /** The most that the end of a process waits for what has not been sent. */
   flushMs: 1_000,
+  /** A call waits no longer than this for the gate, and then goes or stays by the policy. */
+  quotaTimeoutMs: 2_000,
+  /** After this many time-outs or refused connections in a row the gate is not asked for the time below. */
+  quotaFailuresMax: 3,
+  quotaAwayMs: 5_000,
+  /** What the quota service holds a reservation for; longer calls extend it when half of it is over. */
+  quotaHoldMs: 60_000,
+  quotaBatchMax: 256,
+  /** Bytes of JSON per token of input, until a model has taught us: few, so that the first estimates are too high. */
+  bytesPerTokenUsual: 3,
+  bytesPerTokenMin: 0.5,
+  bytesPerTokenMax: 40,
+  /** A picture of usual size. */
+  mediaTokensUsual: 1_500,
+  /** Below this a request is taken for text. */
+  requestWithoutMediaBytesMax: 64 * KiB,
+  /** What a call without a bound of its own may write, until enough calls of its model have been seen. */
+  outputTokensUsual: 4_096,
+  estimatedOutputsMin: 8,
+  estimatedOutputsMax: 64,
+  /** Models that something is learnt of; the least recently used is forgotten. */
+  estimatedModelsMax: 256,
   /** An event that may be the usage chunk we asked for is held until it ends; none is near this size. */
   usageEventBytesMax: 64 * KiB,
 } as const

@@ -4,6 +4,7 @@
 import http from 'node:http'
 import https from 'node:https'
 import { gzipSync } from 'node:zlib'
+import { runSeen } from './hooks/exchange.ts'
 import { limits } from './limits.ts'
 
 export type Sent = { readonly kind: 'sent' } | { readonly kind: 'failed'; readonly reason: string }
@@ -53,7 +54,7 @@ export function openOtlpSender(options: OtlpSenderOptions): OtlpSender {
     let reason = ''
     for (let tried = 0; tried < limits.exportTriesMax && !stopped.signal.aborted; tried++) {
       if (tried > 0) await pause(limits.exportPauseMs * 2 ** (tried - 1))
-      const outcome = await sendOnce(packed)
+      const outcome = await runSeen(() => sendOnce(packed))
       if (outcome.kind !== 'again') return outcome
       reason = outcome.reason
       if (outcome.afterMs !== undefined) await pause(outcome.afterMs)

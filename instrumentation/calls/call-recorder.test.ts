@@ -65,6 +65,7 @@ function setUp(policy: ContentPolicy = 'metadata', redact?: Redact, request: obj
     metrics: () => metrics,
     content: openContentAttributes(policy, redact, counters),
     counters,
+    gate: undefined,
     keepsContent: policy === 'full',
     nowMs: () => nowMs,
   })

@@ -5,6 +5,8 @@ import { attributes } from '../attributes.ts'
 import type { Counters } from '../counters.ts'
 import type { CallEnd, CallRecord, CallStart } from '../hooks/exchange.ts'
 import type { CallReply, CallRequest, Part } from '../providers/call.ts'
+import type { Gate } from '../quota/gate.ts'
+import { quotaExceededIn } from '../quota/quota-exceeded.ts'
 import { activeTurn, sceneAttributes, type TurnProgress } from '../turns/scene.ts'
 import type { Usage } from '../usage/usage.ts'
 import type { CallMetrics } from './call-metrics.ts'
@@ -17,6 +19,8 @@ export type CallRecorderOptions = {
   readonly metrics: () => CallMetrics
   readonly content: ContentAttributes
   readonly counters: Counters
+  /** Undefined: quota is off. */
+  readonly gate: Pick<Gate, 'admit'> | undefined
   /** Whether the turn around a call may keep what was said. */
   readonly keepsContent: boolean
   readonly nowMs: () => number
@@ -37,11 +41,17 @@ export function openCallRecorder(options: CallRecorderOptions): CallRecorder {
       options.counters.add('spansMade')
       if (span.isRecording()) span.setAttributes(options.content.ofRequest(request))
       if (progress?.question === '' && options.keepsContent) progress.question = lastQuestion(request)
+      const hold = options.gate?.admit(start)
+      if (hold !== undefined) span.setAttribute(attributes.callId, hold.callId)
       const inSpan = trace.setSpan(context.active(), span)
       let firstMs: number | undefined
 
       function finish(end: CallEnd): void {
+        hold?.end(end)
         try {
+          const exceeded = quotaExceededIn(end.error)
+          if (exceeded !== undefined && progress !== undefined)
+            progress.blockReason = `quota ${exceeded.denial.limitId}`.trimEnd()
           if (request.isStream && firstMs !== undefined)
             span.setAttribute(attributes.timeToFirstChunk, (firstMs - startedMs) / 1000)
           if (end.reply !== undefined && progress !== undefined) tellTurn(progress, end.reply)
@@ -57,7 +67,7 @@ export function openCallRecorder(options: CallRecorderOptions): CallRecorder {
       }
 
       return {
-        admitted: undefined,
+        admitted: hold?.admitted,
         inContext: (work) => context.with(inSpan, work),
         begun: () => {
           firstMs = options.nowMs()
