@@ -12,7 +12,7 @@ function filesIn(folder: string): string[] {
   return readdirSync(join(root, folder), { recursive: true, withFileTypes: true })
     .filter((entry) => entry.isFile())
     .map((entry) => relative(root, join(entry.parentPath, entry.name)))
-    .filter((path) => !path.includes('node_modules'))
+    .filter((path) => !/\b(node_modules|dist)\b/.test(path))
 }
 
 const files = folders.flatMap(filesIn)
