@@ -46,6 +46,16 @@ export const attributes = {
   toolCallId: 'gen_ai.tool.call.id',
   toolArguments: 'gen_ai.tool.call.arguments',
   toolResult: 'gen_ai.tool.call.result',
+  promptName: 'gen_ai.prompt.name',
+  mcpMethod: 'mcp.method.name',
+  mcpProtocolVersion: 'mcp.protocol.version',
+  mcpSession: 'mcp.session.id',
+  mcpResource: 'mcp.resource.uri',
+  /** No convention has a name for the server; this is what others write. */
+  mcpServer: 'mcp.server.name',
+  jsonRpcId: 'jsonrpc.request.id',
+  rpcStatus: 'rpc.response.status_code',
+  networkTransport: 'network.transport',
   errorType: 'error.type',
   user: 'user.id',
 

@@ -63,6 +63,14 @@ export const limits = {
   estimatedOutputsMax: 64,
   /** Models that something is learnt of; the least recently used is forgotten. */
   estimatedModelsMax: 256,
+  /** Requests of one MCP connection that wait for their answer; a peer that never answers must not grow a map for ever. */
+  mcpRequestsMax: 10_000,
+  /** Between two looks at a server, and how long one may take. */
+  probeIntervalMs: 30_000,
+  probeTimeoutMs: 5_000,
+  /** A server that has failed this often in a row is looked at less often, at most by this factor. */
+  probeFailuresMax: 3,
+  probeSparingFactorMax: 10,
   /** An event that may be the usage chunk we asked for is held until it ends; none is near this size. */
   usageEventBytesMax: 64 * KiB,
 } as const

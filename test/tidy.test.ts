@@ -60,6 +60,7 @@ test('tidy: every source file is imported, run by a script, or a test', () => {
     'test/collector-process.ts',
     'instrumentation/package.json',
     'instrumentation/register.test.ts',
+    'instrumentation/mcp/mcp.test.ts',
   ]
     .map(textOf)
     .join('\n')

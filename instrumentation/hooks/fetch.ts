@@ -1,7 +1,9 @@
 // The hook on global `fetch`. A request that is no model call goes straight through. For one that is, the caller gets a
 // Response that is the platform's own but for its body, which is read as the caller reads: nothing is fetched ahead, nothing
 // waits, and leaving, aborting and forgetting it reach the connection as they would have.
+
 import { type Exchange, endingOf, guarded, isSeen, openExchange, runSeen, type Watch } from './exchange.ts'
+import { outgoingTraceHeaders } from './outgoing-trace.ts'
 
 type Fetch = typeof globalThis.fetch
 
@@ -12,12 +14,26 @@ export function hookFetch(watch: Watch): () => void {
   const hooked: Fetch = function fetch(input, init) {
     if (isSeen()) return original(input, init)
     const found = guarded(watch, () => callOf(watch, input, init), undefined)
-    return found === undefined ? original(input, init) : exchanged(watch, original, forgotten, found, input, init)
+    if (found === undefined)
+      return original(
+        input,
+        guarded(watch, () => traced(input, init), init),
+      )
+    return exchanged(watch, original, forgotten, found, input, init)
   }
   globalThis.fetch = hooked
   return () => {
     if (globalThis.fetch === hooked) globalThis.fetch = original
   }
+}
+
+/** The request of a tool server, which belongs to the trace; one that brings its own trace keeps it. */
+function traced(input: Parameters<Fetch>[0], init: RequestInit | undefined): RequestInit | undefined {
+  const trace = input instanceof Request ? undefined : outgoingTraceHeaders()
+  if (trace === undefined) return init
+  const headers = new Headers(init?.headers)
+  for (const [name, value] of Object.entries(trace)) if (!headers.has(name)) headers.set(name, value)
+  return { ...init, headers }
 }
 
 type Call = { readonly url: URL; readonly endpoint: NonNullable<ReturnType<Watch['endpointOf']>> }

@@ -39,9 +39,17 @@ export function activeTurn(from: Context = context.active()): ActiveTurn | undef
   return from.getValue(key) as ActiveTurn | undefined
 }
 
+const probeKey = createContextKey('tallylight.probe')
+
+/** What happens inside is a look at a server's health, and nobody's turn. */
+export function withProbe(parent: Context): Context {
+  return parent.setValue(probeKey, true).deleteValue(key)
+}
+
 /** For a call, a tool call, or whatever else happens in the turn. */
 export function sceneAttributes(): Attributes {
   const turn = activeTurn()
+  if (context.active().getValue(probeKey) === true) return { [attributes.probe]: true }
   return turn === undefined ? {} : { ...attributesOf(turn.scene), [attributes.turnId]: turn.id }
 }
 
