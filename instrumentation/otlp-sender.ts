@@ -51,12 +51,13 @@ export function openOtlpSender(options: OtlpSenderOptions): OtlpSender {
   }
 
   async function sendAll(packed: Uint8Array): Promise<Sent> {
-    let reason = ''
+    let reason = 'it did not answer in time'
     for (let tried = 0; tried < limits.exportTriesMax && !stopped.signal.aborted; tried++) {
       if (tried > 0) await pause(limits.exportPauseMs * 2 ** (tried - 1))
       const outcome = await runSeen(() => sendOnce(packed))
       if (outcome.kind !== 'again') return outcome
-      reason = outcome.reason
+      // Being stopped is no reason, but what was the matter before it.
+      if (!stopped.signal.aborted) reason = outcome.reason
       if (outcome.afterMs !== undefined) await pause(outcome.afterMs)
     }
     return { kind: 'failed', reason }
