@@ -26,6 +26,8 @@ import { version } from './version.ts'
 export type Export = {
   readonly tracer: () => Tracer
   readonly meter: () => Meter
+  /** Decides now where all goes. Before that nothing carries a context from one function to the next. */
+  start(): void
   /** For the line at start. */
   readonly destination: string
   flush(): Promise<void>
@@ -59,6 +61,7 @@ export function openExport(options: ExportOptions): Export {
 
   return {
     destination: destination.said,
+    start: decide,
     tracer() {
       decide()
       tracer ??= trace.getTracer(scope, version)

@@ -3,10 +3,17 @@ export type { Redact } from './calls/content-attributes.ts'
 export type { Counter } from './counters.ts'
 export { type Probe, type ProberOptions, startProber } from './health/prober.ts'
 export type { RealtimeSocket } from './hooks/websocket.ts'
-export { type Instrumentation, type InstrumentOptions, instrument, observeRealtime, running } from './instrument.ts'
+export {
+  type Instrumentation,
+  type InstrumentOptions,
+  instrument,
+  observeRealtime,
+  running,
+  withQuota,
+} from './instrument.ts'
 export { type McpOptions, type McpPeer, type McpTransport, observeMcp } from './mcp/mcp-spans.ts'
 export type { BaseUrl } from './providers/endpoint.ts'
-export { type FailurePolicy, type QuotaOverride, withQuota } from './quota/gate.ts'
+export type { FailurePolicy, QuotaOverride } from './quota/gate.ts'
 export { type Denial, QuotaExceededError, quotaExceededIn } from './quota/quota-exceeded.ts'
 export {
   type Audit,

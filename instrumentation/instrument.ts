@@ -14,7 +14,7 @@ import { hookUndici } from './hooks/undici.ts'
 import { hookWebSocket, type RealtimeSocket, type RealtimeWatch, watchRealtime } from './hooks/websocket.ts'
 import { limits } from './limits.ts'
 import { type BaseUrl, endpointOf, hostOf, realtimeEndpointOf } from './providers/endpoint.ts'
-import { type FailurePolicy, type Gate, openGate } from './quota/gate.ts'
+import { type FailurePolicy, type Gate, openGate, type QuotaOverride, runWithQuota } from './quota/gate.ts'
 import { openQuotaClient } from './quota/quota-client.ts'
 import { type Environment, readSettings, type Settings } from './settings.ts'
 
@@ -108,6 +108,12 @@ export function instrument(options: InstrumentOptions = {}): Instrumentation {
 export function observeRealtime(socket: RealtimeSocket): void {
   const instrumentation = running()
   if (instrumentation !== undefined) watchRealtime(instrumentation.watch, socket)
+}
+
+/** Calls in `work` are asked for as `override` says. */
+export function withQuota<T>(override: QuotaOverride, work: () => T): T {
+  running()?.exporter.start()
+  return runWithQuota(override, work)
 }
 
 function hookAll(watch: RealtimeWatch): readonly (() => void)[] {

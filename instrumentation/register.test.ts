@@ -20,6 +20,7 @@ afterEach(async () => {
 })
 
 type Span = {
+  readonly traceId: string
   readonly name: string
   readonly attributes: readonly { readonly key: string; readonly value: Readonly<Record<string, unknown>> }[]
 }
@@ -141,6 +142,20 @@ test('register: works once per worker thread', async () => {
   expect(receiver.spans).toHaveLength(3)
   const all = receiver.spans.map(valuesOf)
   expect(all.some((values) => 'gen_ai.input.messages' in values)).toBe(false)
+})
+
+test('register: the first request of a process is in the trace that it came with', async () => {
+  const receiver = await startReceiver()
+  const ran = await run('first', await startModel(), {
+    OTEL_EXPORTER_OTLP_ENDPOINT: receiver.url,
+    OTEL_EXPORTER_OTLP_PROTOCOL: 'http/json',
+  })
+  expect(ran.code).toBe(0)
+  expect(receiver.spans.map(({ name }) => name)).toEqual(['chat gpt-4o', 'turn'])
+  for (const span of receiver.spans) {
+    expect(span.traceId).toBe('0af7651916cd43dd8448eb211c80319c')
+    expect(valuesOf(span)).toMatchObject({ 'user.id': 'ada' })
+  }
 })
 
 test('register: a tracer provider that the service sets is joined, and no second one is started', async () => {

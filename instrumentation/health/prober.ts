@@ -2,8 +2,8 @@
 // fails again and again is looked at less often, up to a tenth, so that a dying server is not helped to die. A look is no turn
 // and no call: what it does carries `tallylight.probe` and asks for no quota.
 import { context, ROOT_CONTEXT } from '@opentelemetry/api'
+import { running, withQuota } from '../instrument.ts'
 import { limits } from '../limits.ts'
-import { withQuota } from '../quota/gate.ts'
 import { type HealthCheck, recordHealthCheck } from '../records.ts'
 import { withProbe } from '../turns/scene.ts'
 
@@ -24,6 +24,7 @@ export type ProberOptions = {
 
 /** Ends with its last looks; it keeps no process alive. */
 export function startProber(probes: readonly Probe[], options: ProberOptions = {}): AsyncDisposable {
+  running()?.exporter.start()
   const stopped = new AbortController()
   const loops = probes.map((probe) => loop(probe, options, stopped.signal))
   return {

@@ -59,6 +59,7 @@ export function observeMcp<Peer extends McpPeer<never>>(peer: Peer, options: Mcp
 type Open = { readonly span: Span; readonly method: string }
 
 function watchTransport(instrumentation: Instrumentation, transport: McpTransport, options: McpOptions): void {
+  instrumentation.exporter.start()
   const sent = new Map<unknown, Open>()
   const received = new Map<unknown, Open>()
   const handled = new WeakSet<Json>()

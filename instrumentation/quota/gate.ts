@@ -47,8 +47,7 @@ export type GateOptions = {
 
 const overrideKey = createContextKey('tallylight.quota')
 
-/** Calls in `work` are asked for as `override` says. */
-export function withQuota<T>(override: QuotaOverride, work: () => T): T {
+export function runWithQuota<T>(override: QuotaOverride, work: () => T): T {
   return context.with(context.active().setValue(overrideKey, override), work)
 }
 

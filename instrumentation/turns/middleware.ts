@@ -1,5 +1,6 @@
 // Turns around the routes of Express, Fastify and Hono, for replies at once and for streams alike: the turn ends when the reply
 // has been sent or its reader has gone. Each declares only the little it needs of its framework.
+import { running } from '../instrument.ts'
 import { joinedFrom } from './scene.ts'
 import { openTurn, type Turn, type TurnScene } from './turn.ts'
 
@@ -73,6 +74,7 @@ export function honoTurn<Context extends HonoContext>(sceneOf: SceneOf<Context>,
 /** What the handler says, and has checked, wins over what the headers say. */
 function openedFor(scene: TurnScene | undefined, headers: Headers, options: TurnOptions): Turn | undefined {
   if (scene === undefined) return undefined
+  running()?.exporter.start()
   return openTurn(scene, { joined: joinedFrom(headers, options.joinsTurns === true) })
 }
 

@@ -22,6 +22,7 @@ export function socketTurns(
   scene: Scene = {},
   headers: Readonly<Record<string, unknown>> = {},
 ): SocketTurns {
+  running()?.exporter.start()
   const joined = joinedFrom(headers, false)
   const connection = startConnection(joined, scene)
   const open = new Set<Turn>()

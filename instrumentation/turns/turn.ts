@@ -71,6 +71,7 @@ export function runTurn<T>(opened: Turn, work: (turn: Turn) => T): T {
 /** For a turn whose end is no function's end. Whoever opens it ends it. */
 export function openTurn(scene: TurnScene, from: TurnFrom = {}): Turn {
   const instrumentation = running()
+  instrumentation?.exporter.start()
   const parent = from.joined?.parent ?? context.active()
   const outer = from.connection === undefined ? activeTurn(parent) : undefined
   if (instrumentation === undefined) return untold()
