@@ -244,8 +244,8 @@ function countedGrpc(exporter: SpanExporter, count: (outcome: Sent, records: num
 
 function countSpans(counters: Counters, said: string, outcome: Sent, spans: number): void {
   counters.add(outcome.kind === 'sent' ? 'spansExported' : 'spansDropped', spans)
-  const { spansMade, spansExported } = counters.read()
+  const { spansMade, spansDropped, spansExported } = counters.read()
   if (outcome.kind === 'sent' || spansExported > 0) return
-  const what = `${spansMade} calls were seen, and nothing could be sent to ${said}: ${outcome.reason}`
-  counters.warnOnce('export', `${what}; this is said once`)
+  const what = `${spansMade} calls were seen, and none of ${spansDropped} spans could be sent to ${said}`
+  counters.warnOnce('export', `${what}: ${outcome.reason}; this is said once`)
 }

@@ -177,7 +177,7 @@ test('register: an unreachable collector costs the service one line, and not its
   expect(ran.code).toBe(0)
   expect(ran.said).toHaveLength(3)
   expect(ran.said[0]).toMatch('TALLYLIGHT_CONTENT may be off, metadata, full')
-  expect(ran.said[2]).toMatch('2 calls were seen, and nothing could be sent to http://127.0.0.1:9/v1/traces')
+  expect(ran.said[2]).toMatch('2 calls were seen, and none of 2 spans could be sent to http://127.0.0.1:9/v1/traces')
   expect(ran.seconds - plain.seconds).toBeLessThan(1.5)
 })
 
