@@ -78,6 +78,8 @@ export const runSeen = <T>(work: () => T): T => seen.run(true, work)
 export type Exchange = {
   /** What to send instead of the caller's body, where that asks for usage. */
   readonly body: string | undefined
+  /** The caller's body was sent after all, so nothing is taken out of the reply. */
+  withdraw(): void
   readonly admitted: Promise<void> | undefined
   inContext<T>(work: () => T): T
   head(status: number, header: (name: string) => string): void
@@ -117,7 +119,7 @@ function open(watch: Watch, start: ExchangeStart): Exchange {
     attempt: attemptOf(start.header),
     transport: start.transport,
   })
-  const asked = watch.asksForUsage && start.mayAsk ? bodyThatAsks(endpoint, request, body) : undefined
+  let asked = watch.asksForUsage && start.mayAsk ? bodyThatAsks(endpoint, request, body) : undefined
   const keepsContent = watch.keepsContent
   let status = 0
   let reply: Reply | undefined
@@ -171,6 +173,9 @@ function open(watch: Watch, start: ExchangeStart): Exchange {
 
   return {
     body: asked,
+    withdraw: () => {
+      asked = undefined
+    },
     admitted: record.admitted,
     inContext: record.inContext,
     head,

@@ -66,6 +66,22 @@ describe('fetch', () => {
     expect(await recorder.ended()).toMatchObject([{ ending: 'complete', reply: { usage } }])
   })
 
+  test('a host that refuses the option gets the request as the caller wrote it, and is not asked again', async () => {
+    const { provider, recorder, url } = await setUp((body) =>
+      body.includes('stream_options')
+        ? { status: 400, pieces: ['{"error":{"message":"extra inputs are not permitted"}}'] }
+        : { headers: sse, pieces: [recorded] },
+    )
+    const body = '{"stream":true,"model":"m"}'
+    for (let call = 0; call < 2; call++) expect(await (await post(url, body)).text()).toBe(recorded.toString())
+    expect(provider.bodies).toEqual([`{"stream_options":{"include_usage":true},${body.slice(1)}`, body, body])
+    expect(await recorder.ended(2)).toMatchObject([
+      { ending: 'complete', status: 200 },
+      { ending: 'complete', status: 200 },
+    ])
+    expect(recorder.calls).toHaveLength(2)
+  })
+
   test('a Response is what it was: url, redirected, type, clone, status, headers, byte readers', async () => {
     const body = '{"choices":[],"usage":{"prompt_tokens":5,"completion_tokens":1}}'
     const { recorder, url } = await setUp({

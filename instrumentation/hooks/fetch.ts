@@ -11,6 +11,8 @@ type Fetch = typeof globalThis.fetch
 export function hookFetch(watch: Watch): () => void {
   const original = globalThis.fetch
   const forgotten = openForgotten()
+  /** Hosts that refused a request in which usage was asked for. */
+  const unwilling = new Set<string>()
   const hooked: Fetch = function fetch(input, init) {
     if (isSeen()) return original(input, init)
     const found = guarded(watch, () => callOf(watch, input, init), undefined)
@@ -19,7 +21,7 @@ export function hookFetch(watch: Watch): () => void {
         input,
         guarded(watch, () => traced(input, init), init),
       )
-    return exchanged(watch, original, forgotten, found, input, init)
+    return exchanged(watch, original, { forgotten, unwilling }, found, input, init)
   }
   globalThis.fetch = hooked
   return () => {
@@ -47,10 +49,12 @@ function callOf(watch: Watch, input: Parameters<Fetch>[0], init: RequestInit | u
   return url === null || endpoint === undefined ? undefined : { url, endpoint }
 }
 
+type Known = { readonly forgotten: Forgotten; readonly unwilling: Set<string> }
+
 async function exchanged(
   watch: Watch,
   original: Fetch,
-  forgotten: Forgotten,
+  { forgotten, unwilling }: Known,
   { url, endpoint }: Call,
   input: Parameters<Fetch>[0],
   init: RequestInit | undefined,
@@ -66,7 +70,7 @@ async function exchanged(
     body: body ?? '',
     header: (name) => headers.get(name) ?? '',
     // A Request's body was made by its owner, and cannot be changed without making another Request.
-    mayAsk: typeof init?.body === 'string' || init?.body instanceof Uint8Array,
+    mayAsk: !unwilling.has(url.host) && (typeof init?.body === 'string' || init?.body instanceof Uint8Array),
   })
   if (exchange === undefined) return original(input, init)
   try {
@@ -78,7 +82,16 @@ async function exchanged(
   let response: Response
   try {
     const sent = exchange.body === undefined ? init : withBody(init, headers, exchange.body)
-    response = await exchange.inContext(() => runSeen(() => original(input, sent)))
+    const send = (what: RequestInit | undefined): Promise<Response> =>
+      exchange.inContext(() => runSeen(() => original(input, what)))
+    response = await send(sent)
+    if (exchange.body !== undefined && response.status === 400) {
+      // It may be the option that we added: then the caller's own request is another one, and its answer the caller's.
+      unwilling.add(url.host)
+      exchange.withdraw()
+      await response.body?.cancel()
+      response = await send(init)
+    }
   } catch (error) {
     exchange.end(endingOf(error, signal), error)
     throw error
