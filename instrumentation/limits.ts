@@ -48,6 +48,8 @@ export const limits = {
   quotaAwayMs: 5_000,
   /** What the quota service holds a reservation for; longer calls extend it when half of it is over. */
   quotaHoldMs: 60_000,
+  /** The longest stream that keeps its hold. */
+  quotaHoldMsMax: 3_600_000,
   quotaBatchMax: 256,
   /** Bytes of JSON per token of input, until a model has taught us: few, so that the first estimates are too high. */
   bytesPerTokenUsual: 3,

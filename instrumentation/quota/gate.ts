@@ -58,8 +58,7 @@ function overrideOf(from: Context): QuotaOverride {
 export function openGate(options: GateOptions): Gate {
   const { client, counters, nowMs } = options
   const estimates = openEstimates()
-  /** Held, and until when. */
-  const holds = new Map<string, number>()
+  const holds = new Map<string, { expiresAtMs: number; readonly giveUpAtMs: number }>()
   const underWay = new Set<Promise<unknown>>()
   let failuresInARow = 0
   let awayUntilMs = 0
@@ -105,7 +104,10 @@ export function openGate(options: GateOptions): Gate {
     })
     failuresInARow = outcome.kind === 'unavailable' ? failuresInARow + 1 : 0
     if (failuresInARow >= limits.quotaFailuresMax) awayUntilMs = nowMs() + limits.quotaAwayMs
-    if (outcome.kind === 'granted') holds.set(outcome.id, outcome.expiresAtMs)
+    if (outcome.kind === 'granted') {
+      const { id, expiresAtMs } = outcome
+      holds.set(id, { expiresAtMs, giveUpAtMs: Date.now() + limits.quotaHoldMsMax })
+    }
     if (outcome.kind === 'denied') counters.add('denied')
     return outcome
   }
@@ -159,15 +161,22 @@ export function openGate(options: GateOptions): Gate {
   }
 
   const extending = setInterval(() => {
-    const soon = Date.now() + limits.quotaHoldMs / 2
-    const due = [...holds].filter(([, expiresAtMs]) => expiresAtMs < soon).map(([id]) => id)
+    const nowMs = Date.now()
+    // A reply that nobody reads and nobody closes must not hold its quota for ever: its hold expires by itself.
+    for (const [id, { giveUpAtMs }] of holds) if (giveUpAtMs < nowMs) holds.delete(id)
+    const soonMs = nowMs + limits.quotaHoldMs / 2
+    const due = [...holds].filter(([, { expiresAtMs }]) => expiresAtMs < soonMs).map(([id]) => id)
     for (let at = 0; at < due.length; at += limits.quotaBatchMax)
       track(extend(due.slice(at, at + limits.quotaBatchMax)))
   }, limits.quotaHoldMs / 4).unref()
 
   async function extend(ids: readonly string[]): Promise<void> {
     const step = await client.extend(ids)
-    if (step.kind === 'done') for (const id of ids) if (holds.has(id)) holds.set(id, Date.now() + limits.quotaHoldMs)
+    if (step.kind !== 'done') return
+    for (const id of ids) {
+      const held = holds.get(id)
+      if (held !== undefined) held.expiresAtMs = Date.now() + limits.quotaHoldMs
+    }
   }
 
   async function idle(): Promise<void> {

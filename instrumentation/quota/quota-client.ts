@@ -40,7 +40,7 @@ export type QuotaClient = {
     settled: { readonly usage: SettledUsage; readonly model: string; readonly provider: string },
   ): Promise<StepOutcome>
   release(id: string): Promise<StepOutcome>
-  /** All at once; gives until when they hold now. */
+  /** All at once. One that is settled by then answers so in its item, and is nobody's concern any more. */
   extend(ids: readonly string[]): Promise<StepOutcome>
 }
 
