@@ -21,11 +21,17 @@ export type GenAiOptions = {
   readonly onProblem: (message: string) => void
 }
 
-export type GenAi = { readonly lifting: Lifting; readonly resolver: Resolver }
+export type GenAi = {
+  readonly lifting: Lifting
+  readonly resolver: Resolver
+  /** Until the function that it answers is called, every text is written again when it comes. */
+  readonly pauseKnownTexts: () => () => void
+}
 
 export function openGenAi(options: GenAiOptions): GenAi {
   const texts = openKnownTexts({ entriesMax: limits.knownTextsMax, windowMs: limits.knownTextsMs }, Date.now)
   return {
+    pauseKnownTexts: texts.pause,
     lifting: {
       read: (record) => factsOf(record),
       keepsLeftover: () => true,
@@ -45,6 +51,7 @@ export function openGenAi(options: GenAiOptions): GenAi {
         checkMs: limits.quietTraceCheckMs,
       },
       onResolved: async () => undefined,
+      onUnpriced: (calls) => options.metrics.add('tallylight_unpriced_calls_total', {}, calls),
       onProblem: options.onProblem,
     }),
   }

@@ -52,7 +52,13 @@ export const rowTables: readonly RowTable[] = [
 ]
 
 /** A row under its key: `key` is the JSON of the sort key's columns, `digest` of everything but the generation. */
-export type KeyedLine = { readonly key: string; readonly digest: string; readonly line: string }
+export type KeyedLine = {
+  readonly key: string
+  readonly digest: string
+  readonly line: string
+  /** A call of which the tokens are known and the price is not. */
+  readonly isUnpriced: boolean
+}
 
 type AnyRow = Readonly<Record<string, unknown>> & {
   readonly TenantId: TenantId
@@ -75,8 +81,13 @@ export function linesOf(
       key: keyOf(rowTable, row, row.Timestamp - (row.Timestamp % nanosecondsPerHour)),
       digest: hash('sha1', text, 'base64'),
       line: `${text.slice(0, -1)},"Generation":${resolved.generation}}\n`,
+      isUnpriced: row.PriceVersion === '' && row.CostNanoUsd === null && hasTokens(row),
     }
   })
+}
+
+function hasTokens({ InputTokens = null, OutputTokens = null }: AnyRow): boolean {
+  return InputTokens !== null || OutputTokens !== null
 }
 
 /** The JSON of a row's key, as `key` of its line. `hour` is its beginning. */

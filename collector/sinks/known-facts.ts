@@ -10,7 +10,7 @@ import type { TenantId } from '../receive/request.ts'
 export type TraceKey = { readonly tenantId: TenantId; readonly traceId: string }
 export type TraceTimes = TraceKey & { readonly fromUnixNano: bigint; readonly toUnixNano: bigint }
 export type StoredFact = TraceKey & { readonly text: string; readonly fact: Fact }
-export type KnownKey = TraceKey & { readonly rowTable: RowTable; readonly key: string }
+export type KnownKey = TraceKey & { readonly rowTable: RowTable; readonly key: string; readonly generation: number }
 /** A span with its parent; times are digits. */
 export type SpanLink = TraceKey & {
   readonly spanId: string
@@ -78,8 +78,10 @@ export function openKnownFacts(
         'WHERE {traces} GROUP BY TenantId, TraceId',
       ),
     keysOf: async (rowTable, traces) => {
-      const rows = await ask<Record<string, unknown> & { TenantId: TenantId; TraceId: string; hour: number }>(
-        `TenantId, TraceId, toUnixTimestamp(toStartOfHour(Timestamp)) AS hour, ${rowTable.key.map((name) => `\`${name}\``).join(', ')}`,
+      const rows = await ask<
+        Record<string, unknown> & { TenantId: TenantId; TraceId: string; hour: number; Generation: number }
+      >(
+        `TenantId, TraceId, Generation, toUnixTimestamp(toStartOfHour(Timestamp)) AS hour, ${rowTable.key.map((name) => `\`${name}\``).join(', ')}`,
         rowTable.table.name,
         traces,
         'FINAL WHERE {traces}',
@@ -89,6 +91,7 @@ export function openKnownFacts(
         traceId: row.TraceId,
         rowTable,
         key: keyOf(rowTable, row, BigInt(row.hour) * 1_000_000_000n),
+        generation: row.Generation,
       }))
     },
     linksOf: async (traces) => {

@@ -10,12 +10,19 @@ import type { TargetTable } from '@tallylight/storage/clickhouse/schema.ts'
 import type { RetentionClass } from '../config.ts'
 import type { Fact } from '../genai/fact.ts'
 import type { PriceOf } from '../genai/price.ts'
-import { resolve } from '../genai/resolve/resolve.ts'
+import { resolve, revisionsMax } from '../genai/resolve/resolve.ts'
 import { deletionOf, linesOf, rowTables } from '../genai/row-lines.ts'
-import type { Resolved } from '../genai/rows.ts'
+import type { EmbeddingRow, LlmCallRow, Resolved } from '../genai/rows.ts'
 import { after } from '../receive/receiver.ts'
 import type { TenantId } from '../receive/request.ts'
-import { type KnownFacts, openKnownFacts, type SpanLink, type StoredFact, type TraceTimes } from './known-facts.ts'
+import {
+  type KnownFacts,
+  openKnownFacts,
+  type SpanLink,
+  type StoredFact,
+  type TraceKey,
+  type TraceTimes,
+} from './known-facts.ts'
 
 export type ResolverOptions = {
   readonly clickhouse: ClickHouse
@@ -26,6 +33,8 @@ export type ResolverOptions = {
   readonly bounds: ResolverBounds
   /** What was resolved and written, for those who count and charge. Called again when a write has to be repeated. */
   readonly onResolved: (resolved: readonly Resolved[]) => Promise<void>
+  /** Calls that are new and whose price is not known. */
+  readonly onUnpriced: (calls: number) => void
   readonly onProblem: (message: string) => void
 }
 
@@ -42,7 +51,16 @@ export type Resolver = {
   resolve(facts: readonly StoredFact[]): Promise<void>
   /** Looks again at traces that have gone quiet, until the signal. */
   run(signal: AbortSignal): Promise<void>
+  /** What was taken out of the tables is not written again from memory: all of it is read back when it is needed. */
+  forget(): Promise<void>
+  /** Resolves what is stored of these traces, and writes it. */
+  resolveAgain(traces: readonly TraceTimes[]): Promise<void>
+  /** The same with today's prices, and only where that prices one of the `unpriced` rows, as a correction of the same facts.
+   *  Answers how many that were. */
+  reprice(traces: readonly TraceTimes[], unpriced: (row: PricedRow) => boolean): Promise<number>
 }
+
+export type PricedRow = Pick<LlmCallRow | EmbeddingRow, 'TenantId' | 'TraceId' | 'SpanId' | 'CostNanoUsd'>
 
 type Trace = {
   readonly tenantId: TenantId
@@ -53,6 +71,8 @@ type Trace = {
   links: readonly Fact[]
   /** Per table the keys that are written, with the digest of what stands there; '' is not known. */
   readonly written: Map<string, Map<string, string>>
+  /** How often the same facts were priced again, as far as the rows say. */
+  revision: number
   bytes: number
   touchedMs: number
   isChecked: boolean
@@ -88,19 +108,23 @@ export function openResolver(options: ResolverOptions): Resolver {
   }
 
   /** Reads back what is stored of traces that are not remembered, with the keys of their rows. */
-  async function recall(strangers: readonly Trace[]): Promise<void> {
+  async function recall(
+    strangers: readonly Trace[],
+    times: readonly TraceTimes[] = strangers.map(timesOf),
+  ): Promise<void> {
     const byKey = new Map(strangers.map((trace) => [keyOfTrace(trace), trace]))
-    const withId = strangers.filter(({ traceId }) => traceId !== '')
     const before = new Map(strangers.map((trace) => [trace, trace.facts.size]))
-    for (const stored of await known.factsOf(withId.map(timesOf))) {
+    for (const stored of await known.factsOf(times.filter(({ traceId }) => traceId !== ''))) {
       const trace = byKey.get(keyOfTrace(stored))
       if (trace !== undefined) add(trace, stored)
     }
-    const older = withId.filter((trace) => trace.facts.size > (before.get(trace) ?? 0))
+    const older = strangers.filter((trace) => trace.traceId !== '' && trace.facts.size > (before.get(trace) ?? 0))
     for (const rowTable of older.length === 0 ? [] : rowTables) {
       for (const found of await known.keysOf(rowTable, older.map(timesOf))) {
         const trace = byKey.get(keyOfTrace(found))
-        if (trace !== undefined) writtenIn(trace, rowTable.table.name).set(found.key, '')
+        if (trace === undefined) continue
+        writtenIn(trace, rowTable.table.name).set(found.key, '')
+        trace.revision = Math.max(trace.revision, found.generation % revisionsMax)
       }
     }
   }
@@ -116,7 +140,7 @@ export function openResolver(options: ResolverOptions): Resolver {
   }
 
   function resolveTrace(trace: Trace): Resolved {
-    return resolve([...trace.facts.values(), ...trace.links], options.priceOf)
+    return resolve([...trace.facts.values(), ...trace.links], options.priceOf, trace.revision)
   }
 
   /** Whether there are spans between the facts that say how they hang together. */
@@ -134,13 +158,15 @@ export function openResolver(options: ResolverOptions): Resolver {
       rowTables.map(async (rowTable) => {
         const { name } = rowTable.table
         const lines: string[] = []
+        let unpriced = 0
         const changes: (readonly [Trace, Map<string, string>])[] = []
         for (const [at, trace] of touched.entries()) {
           const rows = resolved[at] as Resolved
           const before = writtenIn(trace, name)
           const after = new Map<string, string>()
-          for (const { key, digest, line } of linesOf(rowTable, rows, options.retentionDaysOf)) {
+          for (const { key, digest, line, isUnpriced } of linesOf(rowTable, rows, options.retentionDaysOf)) {
             after.set(key, digest)
+            if (isUnpriced && !before.has(key)) unpriced++
             if (before.get(key) !== digest) lines.push(line)
           }
           const retentionDays = options.retentionDaysOf(trace.tenantId, rowTable.retention)
@@ -153,6 +179,7 @@ export function openResolver(options: ResolverOptions): Resolver {
           rowTable.table.columns.map(([column]) => column),
           lines,
         )
+        if (unpriced > 0) options.onUnpriced(unpriced)
         for (const [trace, after] of changes) trace.written.set(name, after)
       }),
     )
@@ -176,6 +203,20 @@ export function openResolver(options: ResolverOptions): Resolver {
 
   return {
     resolve: (facts) => inTurn(() => resolveFacts(facts)),
+    forget: () => inTurn(async () => forgetAll()),
+    resolveAgain: (times) =>
+      inTurn(async () => {
+        const stored = await readBack(times)
+        if (stored.length > 0) await resolveTraces(stored)
+      }),
+    reprice: async (times, unpriced) => {
+      let priced = 0
+      await inTurn(async () => {
+        const stored = await readBack(times)
+        if (stored.length > 0) priced = await priceAgain(stored, unpriced)
+      })
+      return priced
+    },
     run: async (signal) => {
       const stopped = new Promise<void>((done) => signal.addEventListener('abort', () => done(), { once: true }))
       for (;;) {
@@ -211,6 +252,41 @@ export function openResolver(options: ResolverOptions): Resolver {
     forgetOldest()
   }
 
+  function forgetAll(): void {
+    traces.clear()
+    bytes = 0
+  }
+
+  /** What is stored of these traces; what was remembered of them is forgotten. */
+  async function readBack(times: readonly TraceTimes[]): Promise<readonly Trace[]> {
+    for (const each of times) {
+      const key = keyOfTrace(each)
+      bytes -= traces.get(key)?.bytes ?? 0
+      traces.delete(key)
+    }
+    const found = times.map((each) => openTrace(each))
+    const before = bytes
+    await recall(found, times)
+    // They are not kept.
+    bytes = before
+    return found.filter((trace) => trace.facts.size > 0)
+  }
+
+  async function priceAgain(stored: readonly Trace[], unpriced: (row: PricedRow) => boolean): Promise<number> {
+    let priced = 0
+    const changed: Trace[] = []
+    for (const trace of stored.filter(({ revision }) => revision + 1 < revisionsMax)) {
+      const { llmCalls, embeddings } = resolveTrace(trace)
+      const rows = [...llmCalls, ...embeddings].filter((row) => row.CostNanoUsd !== null && unpriced(row))
+      if (rows.length === 0) continue
+      priced += rows.length
+      trace.revision++
+      changed.push(trace)
+    }
+    if (changed.length > 0) await resolveTraces(changed)
+    return priced
+  }
+
   async function checkQuiet(): Promise<void> {
     const quiet = [...traces.values()].filter(
       ({ isChecked, touchedMs, traceId }) => !isChecked && traceId !== '' && touchedMs <= now() - bounds.quietMs,
@@ -227,13 +303,14 @@ export function openResolver(options: ResolverOptions): Resolver {
   }
 }
 
-function openTrace({ tenantId, traceId }: StoredFact): Trace {
+function openTrace({ tenantId, traceId }: TraceKey): Trace {
   return {
     tenantId,
     traceId,
     facts: new Map(),
     links: [],
     written: new Map(),
+    revision: 0,
     bytes: 0,
     touchedMs: 0,
     isChecked: false,
