@@ -15,6 +15,8 @@ import { migratePostgres } from '@tallylight/storage/postgres/migrate.ts'
 import { ensurePrivateFile } from '@tallylight/storage/private-file.ts'
 import type pg from 'pg'
 import { pino } from 'pino'
+import { openAdministration } from './administration/administration.ts'
+import { administrationRoutes } from './api/administration.ts'
 import { openApi } from './api/server.ts'
 import { type Config, type ConfigFile, parseConfigFile, readConfig, retentionDaysOf } from './config.ts'
 import { openGenAi } from './genai/genai.ts'
@@ -213,6 +215,18 @@ async function run(): Promise<void> {
   }
   for (const segment of sealed) takeSealed(segment, undefined)
   const sinkRunning = sink.run(stopping.signal)
+  const administration = openAdministration({
+    clickhouse,
+    targetOf: (table) => targets?.get(table),
+    database,
+    journal,
+    genai,
+    onProblem: (message) => log.warn({ why: message }, 'administration of records'),
+    onErased: (state) => metrics.add('tallylight_erasures_total', { state }, 1),
+  })
+  const administrationRunning = Promise.all([keysPrepared, tablesPrepared]).then(() =>
+    administration.run(stopping.signal),
+  )
   const checksRunning = genai.resolver.run(stopping.signal)
   const keysRunning = keysPrepared.then(() => keyring.run(stopping.signal))
   const limitBook = openLimitBook({ database })
@@ -236,6 +250,7 @@ async function run(): Promise<void> {
         ledgerSinkRunning,
         keysRunning,
         tablesPrepared,
+        administrationRunning,
         ledgerRunning,
         webhookRunning,
       ]),
@@ -319,6 +334,7 @@ async function run(): Promise<void> {
       missing: () => (isReady ? [] : ['the collector is starting or stopping']),
       renderMetrics: () => renderPrometheus(metrics.read()),
       quota,
+      administration: [administrationRoutes(administration)],
       log,
     }),
   )

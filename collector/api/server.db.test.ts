@@ -69,6 +69,7 @@ function openPort(of: Keyring): Promise<Api> {
     missing: () => missing,
     renderMetrics,
     quota: { takes: () => false, handle: () => undefined },
+    administration: [],
     log,
   })
 }

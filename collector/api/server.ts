@@ -4,7 +4,7 @@ import { createServer, type RequestListener, type Server } from 'node:http'
 import { createServer as createTlsServer } from 'node:https'
 import type { AddressInfo } from 'node:net'
 import type { KeyRow } from '@tallylight/storage/postgres/keys.ts'
-import express, { type NextFunction, type Request, type RequestHandler, type Response } from 'express'
+import express, { type NextFunction, type Request, type Response, type Router } from 'express'
 import { z } from 'zod'
 import type { QuotaHttp } from '../quota/http.ts'
 import { identityOf, isRefusal, type Log } from '../receive/admission.ts'
@@ -13,6 +13,7 @@ import type { Keyring } from '../receive/keys.ts'
 import { isForwarded, isLoopback, listen } from '../receive/receiver.ts'
 import { parseTenantId, type TenantId } from '../receive/request.ts'
 import type { TlsFiles } from '../receive/tls.ts'
+import { notAllowed, problem } from './problem.ts'
 
 export type Api = { readonly port: number; readonly [Symbol.asyncDispose]: () => Promise<void> }
 
@@ -34,6 +35,8 @@ export async function openApi(options: {
   readonly renderMetrics: () => string
   /** Answers before everything else, without Express. */
   readonly quota: QuotaHttp
+  /** Behind the gate that asks for the role admin; they find who asks in `response.locals`. */
+  readonly administration: readonly Router[]
   readonly log: Log
 }): Promise<Api> {
   const { keyring } = options
@@ -77,9 +80,13 @@ export async function openApi(options: {
     )
     if (isRefusal(identity)) problem(response, identity.reason === 'unauthenticated' ? 401 : 503, identity.message)
     else if (!identity.roles.has('admin')) problem(response, 403, 'the key does not have the role admin')
-    else next()
+    else {
+      response.locals.identity = identity
+      next()
+    }
   })
   admin.use(express.json({ limit: '64kb' }))
+  for (const router of options.administration) admin.use(router)
   admin
     .route('/keys')
     .get(async (_request, response) => {
@@ -147,18 +154,4 @@ function shownKey(key: KeyRow): object {
     createdAt: key.created_at,
     revokedAt: key.revoked_at,
   }
-}
-
-function notAllowed(methods: string): RequestHandler {
-  return (request, response) => {
-    response.set('Allow', methods)
-    problem(response, 405, `${request.baseUrl}${request.path.slice(0, 100)} takes ${methods}`)
-  }
-}
-
-/** RFC 9457. */
-function problem(response: Response, status: number, detail: string): void {
-  if (status === 401) response.set('WWW-Authenticate', 'Bearer')
-  if (status === 503) response.set('Retry-After', '1')
-  response.status(status).type('application/problem+json').send(JSON.stringify({ status, detail }))
 }
