@@ -36,6 +36,8 @@ export function openGenAi(options: GenAiOptions): GenAi {
       read: (record) => factsOf(record),
       keepsLeftover: () => true,
       retentionDaysOf: (tenant, fact) => options.retentionDaysOf(classOf(fact), tenant),
+      textRetentionDaysOf: (tenant) =>
+        Math.max(options.retentionDaysOf('chat', tenant), options.retentionDaysOf('tools', tenant)),
       isKnownText: texts.has,
       onTexts: texts.add,
     },
@@ -57,17 +59,15 @@ export function openGenAi(options: GenAiOptions): GenAi {
   }
 }
 
-/** A fact is kept as long as the rows that are made of it. */
+/** A fact is kept as long as the rows that are made of it: by what it says, '' for all others. */
+export const retentionOfFacts: Readonly<Record<string, RetentionClass>> = {
+  tool: 'tools',
+  'mcp-server': 'tools',
+  audit: 'audit',
+  link: 'errors',
+  '': 'chat',
+}
+
 function classOf({ says }: Fact): RetentionClass {
-  switch (says.kind) {
-    case 'tool':
-    case 'mcp-server':
-      return 'tools'
-    case 'audit':
-      return 'audit'
-    case 'link':
-      return 'errors'
-    default:
-      return 'chat'
-  }
+  return retentionOfFacts[says.kind] ?? 'chat'
 }
