@@ -48,7 +48,7 @@ type Asked = {
   readonly id: string | undefined
 }
 type Command = (api: Api, asked: Asked) => Promise<number>
-const erasurePollMs = 250
+const pollMs = 250
 
 /** The call's words are off: answered with the usage and exit code 2. */
 class Misused extends Error {}
@@ -86,19 +86,16 @@ const commands: Readonly<Record<string, Command>> = {
     return 0
   },
   'retention apply': async (api, { values }) => {
-    print(await call(api, 'POST', '/retention/apply', { dryRun: values['dry-run'] === true }))
+    if (values['dry-run'] !== true) return finish(api, '/retention/apply', {})
+    print(await call(api, 'POST', '/retention/apply', { dryRun: true }))
     return 0
   },
-  reprice: async (api, { values: { from, to, tenant } }) => {
-    print(
-      await call(api, 'POST', '/reprice', {
-        ...(from === undefined ? {} : { from }),
-        ...(to === undefined ? {} : { to }),
-        ...(tenant === undefined ? {} : { tenant }),
-      }),
-    )
-    return 0
-  },
+  reprice: (api, { values: { from, to, tenant } }) =>
+    finish(api, '/reprice', {
+      ...(from === undefined ? {} : { from }),
+      ...(to === undefined ? {} : { to }),
+      ...(tenant === undefined ? {} : { tenant }),
+    }),
 }
 
 try {
@@ -177,7 +174,21 @@ async function erase(api: Api, { values }: Asked): Promise<number> {
       print(erasure)
       return erasure.state === 'done' ? 0 : 1
     }
-    await delay(erasurePollMs)
+    await delay(pollMs)
+  }
+}
+
+/** Begins what takes its time, and waits for its end. */
+async function finish(api: Api, path: string, body: Json): Promise<number> {
+  await call(api, 'POST', path, body)
+  for (;;) {
+    const { state, result, reason } = (await call(api, 'GET', path)) as Json
+    if (state === 'failed') throw new Error(`the collector could not finish: ${String(reason)}`)
+    if (state !== 'running') {
+      print(result)
+      return 0
+    }
+    await delay(pollMs)
   }
 }
 

@@ -221,12 +221,13 @@ async function run(): Promise<void> {
     database,
     journal,
     genai,
-    onProblem: (message) => log.warn({ why: message }, 'administration of records'),
+    daysOf: (kept, tenant) => retentionDaysOf(file.file, kept, tenant),
+    tenantsWithRetention: Object.keys(file.file.retention?.tenants ?? {}),
+    signal: stopping.signal,
+    onProblem: (message) => log.warn({ why: message }, 'records could not be administered yet'),
     onErased: (state) => metrics.add('tallylight_erasures_total', { state }, 1),
   })
-  const administrationRunning = Promise.all([keysPrepared, tablesPrepared]).then(() =>
-    administration.run(stopping.signal),
-  )
+  const administrationRunning = Promise.all([keysPrepared, tablesPrepared]).then(() => administration.run())
   const checksRunning = genai.resolver.run(stopping.signal)
   const keysRunning = keysPrepared.then(() => keyring.run(stopping.signal))
   const limitBook = openLimitBook({ database })

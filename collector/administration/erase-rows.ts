@@ -4,7 +4,7 @@
 import type { ClickHouse } from '@tallylight/storage/clickhouse/client.ts'
 import { messageRows, toolCallRows } from '@tallylight/storage/clickhouse/genai-tables.ts'
 import { quoteName, quoteText, type TargetTable } from '@tallylight/storage/clickhouse/schema.ts'
-import { contentsTable, quarantineTable } from '@tallylight/storage/clickhouse/tables.ts'
+import { contentsTable } from '@tallylight/storage/clickhouse/tables.ts'
 import type { TraceTimes } from '../sinks/known-facts.ts'
 import type { Mutations } from './mutations.ts'
 import {
@@ -14,6 +14,7 @@ import {
   isSelected,
   namesSubject,
   type Place,
+  quarantinePlace,
   resolvedPlaces,
   signalPlaces,
 } from './places.ts'
@@ -39,13 +40,6 @@ export type ErasureOf = {
   readonly untilUnixMs: number
 }
 
-const quarantinePlace: Place = {
-  table: quarantineTable,
-  of: 'none',
-  maps: [],
-  mapLists: [],
-  names: { user: [], conversation: [] },
-}
 const textTables: readonly (readonly [table: string, hashes: string])[] = [
   [messageRows.name, '[ContentHash]'],
   [toolCallRows.name, '[ArgumentsHash, ResultHash]'],

@@ -2,7 +2,7 @@
 // retention that does not end, given and taken back by `applyRetention` (retention.ts), so nothing has to be asked on the
 // road of a record. Shared traces are held whole: more than was asked, never less.
 import { inTransaction } from '@tallylight/storage/postgres/connection.ts'
-import { type HoldRow, insertHold, releaseHold, selectHolds } from '@tallylight/storage/postgres/holds.ts'
+import { type HoldRow, hasHolds, insertHold, releaseHold, selectHolds } from '@tallylight/storage/postgres/holds.ts'
 import { writeAudit } from '@tallylight/storage/postgres/quota/statements.ts'
 import type pg from 'pg'
 import { parseTenantId, type TenantId } from '../receive/request.ts'
@@ -13,6 +13,8 @@ export type Holds = {
   place(hold: NewHold, by: string): Promise<HoldRow>
   release(id: string, by: string, tenant: TenantId | undefined): Promise<HoldRow | undefined>
   list(tenant: TenantId | undefined, isAll: boolean): Promise<readonly HoldRow[]>
+  /** In force, or released within a day. */
+  hasAny(): Promise<boolean>
   /** Why the subject itself may not be erased. */
   onSubject(subject: Subject): Promise<string | undefined>
   /** Why the selected traces may not: they are also those of somebody who is held. */
@@ -50,6 +52,7 @@ export function openHolds(database: pg.Pool, selections: Selections): Holds {
         if (hold !== undefined) await writeAudit(client, auditOf(hold, by, 'hold.release'))
         return hold
       }),
+    hasAny: () => hasHolds(database),
     list: (tenant, isAll) => selectHolds(database, tenant, isAll),
     onSubject: async ({ tenantId, kind, name }) => {
       const holds = await selectHolds(database, tenantId)

@@ -8,13 +8,16 @@ import { limits } from '../limits.ts'
 
 export type Mutations = {
   /** `change` is what stands behind ALTER TABLE. Rejects when the signal aborts. */
-  mutate(target: TargetTable, change: string, signal: AbortSignal): Promise<void>
+  mutate(target: MutatedTable, change: string, signal: AbortSignal): Promise<void>
   /** Resolves when the parts that were replaced so far are gone from the disk. */
   replacedPartsGone(targets: readonly TargetTable[], signal: AbortSignal): Promise<void>
 }
 
+/** `name` is quoted, with its database. */
+export type MutatedTable = Pick<TargetTable, 'name' | 'database' | 'table'>
+
 export function openMutations(clickhouse: ClickHouse, onProblem: (message: string) => void): Mutations {
-  async function unfinished({ database, table }: TargetTable): Promise<readonly string[]> {
+  async function unfinished({ database, table }: MutatedTable): Promise<readonly string[]> {
     const rows = await clickhouse.query<{ reason: string }>(
       `SELECT latest_fail_reason AS reason FROM system.mutations
        WHERE database = {database:String} AND table = {table:String} AND NOT is_done`,
@@ -23,7 +26,7 @@ export function openMutations(clickhouse: ClickHouse, onProblem: (message: strin
     return rows.map(({ reason }) => reason)
   }
 
-  async function mutate(target: TargetTable, change: string, signal: AbortSignal): Promise<void> {
+  async function mutate(target: MutatedTable, change: string, signal: AbortSignal): Promise<void> {
     // A condition may ask another table; replicas would refuse that without the second setting.
     await clickhouse.command(
       `ALTER TABLE ${target.name} ${change} SETTINGS mutations_sync = 0, allow_nondeterministic_mutations = 1`,

@@ -77,6 +77,9 @@ export const resolvedPlaces: readonly Place[] = rowTables.map(({ table }) => {
   }
 })
 
+/** Its records are found by what they hold, and told by their hash. */
+export const quarantinePlace: Place = { table: quarantineTable, of: 'none', maps: [], mapLists: [], names: noNames }
+
 export const places: readonly Place[] = [...signalPlaces, factsPlace, ...resolvedPlaces]
 
 /** The condition that a row says the name itself; undefined where no row of the table does. */

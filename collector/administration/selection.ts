@@ -8,6 +8,7 @@ import { factsTable, logsTable, quarantineTable, tracesTable } from '@tallylight
 import { decodeFact, type Fact } from '../genai/fact.ts'
 import { sceneOf } from '../genai/scene.ts'
 import { limits } from '../limits.ts'
+import type { Mutations } from './mutations.ts'
 import { idsOf, isOfTenant, isSelected, namesList, namesSubject, type Place, places } from './places.ts'
 import { findQuarantined } from './quarantined.ts'
 import { isNameOf, type Subject } from './subject.ts'
@@ -20,6 +21,8 @@ export type Selections = {
   select(selection: string, subject: Subject, extent: 'spans' | 'traces'): Promise<void>
   /** Traces of the selection of which facts are left: those that others share, and those that went on meanwhile. */
   tracesLeft(selection: string, subject: Subject): Promise<readonly TraceSpan[]>
+  /** All whose names begin so. */
+  remove(prefix: string, signal: AbortSignal): Promise<void>
   /** Traces that are in both. */
   countCommon(one: string, other: string): Promise<number>
 }
@@ -29,6 +32,7 @@ export type TraceSpan = { readonly traceId: string; readonly fromUnixNano: bigin
 export function openSelections(
   clickhouse: ClickHouse,
   targetOf: (table: string) => TargetTable | undefined,
+  mutations: Mutations,
 ): Selections {
   const table = `${quoteName(clickhouse.database)}.record_selections`
 
@@ -163,6 +167,12 @@ export function openSelections(
            (SELECT Id FROM ${table} WHERE Selection = ${quoteText(selection)} AND Kind IN ('trace', 'span')) GROUP BY TraceId`,
       )
       return rows.map(({ traceId, from, to }) => ({ traceId, fromUnixNano: BigInt(from), toUnixNano: BigInt(to) }))
+    },
+    remove: async (prefix, signal) => {
+      const where = `startsWith(Selection, ${quoteText(prefix)})`
+      const found = await clickhouse.query(`SELECT 1 FROM ${table} WHERE ${where} LIMIT 1`)
+      const place = { name: table, database: clickhouse.database, table: 'record_selections' }
+      if (found.length > 0) await mutations.mutate(place, `DELETE WHERE ${where}`, signal)
     },
     countCommon: async (one, other) => {
       const inOther = `SELECT Id FROM ${table} WHERE Selection = ${quoteText(other)} AND Kind IN ('trace', 'span')`

@@ -1,15 +1,16 @@
-// `/api/v1/erasures`, `/api/v1/holds`: what an administrator asks of records that are there. A key of one tenant asks for its
+// `/api/v1/erasures`, `/holds`, `/retention/apply`, `/reprice`: what an administrator asks of records that are there. A key of one tenant asks for its
 // own tenant; one marked for many tenants names any.
 import type { ErasureRow } from '@tallylight/storage/postgres/erasures.ts'
 import type { HoldRow } from '@tallylight/storage/postgres/holds.ts'
 import express, { type Response, type Router } from 'express'
 import { z } from 'zod'
 import type { Administration } from '../administration/administration.ts'
+import type { Background } from '../administration/background.ts'
 import type { Subject } from '../administration/subject.ts'
 import { type Identity, parseTenantId, type TenantId } from '../receive/request.ts'
 import { notAllowed, problem } from './problem.ts'
 
-export type AdministrationRoutes = Pick<Administration, 'erasures' | 'holds'>
+export type AdministrationRoutes = Omit<Administration, 'run'>
 
 export const tenantName = z.string().transform((text, context) => {
   const tenant = parseTenantId(text)
@@ -33,7 +34,12 @@ const hold = z
     message: 'name a user, a conversation, or neither to hold all of the tenant',
   })
 
-export function administrationRoutes({ erasures, holds }: AdministrationRoutes): Router {
+const dryRun = z.strictObject({ dryRun: z.boolean().default(false) })
+const time = z.union([z.iso.datetime({ offset: true }), z.iso.date()])
+const repriceBody = z.strictObject({ tenant: tenantName.optional(), from: time.optional(), to: time.optional() })
+
+export function administrationRoutes(administration: AdministrationRoutes): Router {
+  const { erasures, holds, retention, retentionRun, reprice, repriceRun } = administration
   const router = express.Router()
 
   router
@@ -80,6 +86,7 @@ export function administrationRoutes({ erasures, holds }: AdministrationRoutes):
         { tenantId: tenant, kind, name: user ?? conversation ?? '', reason },
         identityOf(response).keyId,
       )
+      retention.wake()
       response.status(201).json(shownHold(placed))
     })
     .all(notAllowed('GET, HEAD, POST'))
@@ -89,14 +96,70 @@ export function administrationRoutes({ erasures, holds }: AdministrationRoutes):
       const { id } = request.params
       const released = isUuid(id) ? await holds.release(id, identityOf(response).keyId, ownTenant(response)) : undefined
       if (released === undefined) problem(response, 404, `there is no hold ${id.slice(0, 40)} in force`)
-      else response.json(shownHold(released))
+      else {
+        retention.wake()
+        response.json(shownHold(released))
+      }
     })
     .all(notAllowed('DELETE'))
+
+  // Both take their time: begun here, asked about with GET.
+  router
+    .route('/retention/apply')
+    .get((_request, response) => {
+      response.json(retentionRun.state())
+    })
+    .post(async (request, response) => {
+      const asked = parse(dryRun, request.body, response)
+      if (asked === undefined || !isForAllTenants(response)) return
+      if (asked.dryRun)
+        response.json({ dryRun: true, rows: await retention.apply('all', true, new AbortController().signal) })
+      else
+        begun(
+          response,
+          retentionRun,
+          retentionRun.begin((signal) => retention.apply('all', false, signal)),
+        )
+    })
+    .all(notAllowed('GET, HEAD, POST'))
+  router
+    .route('/reprice')
+    .get((_request, response) => {
+      response.json(repriceRun.state())
+    })
+    .post((request, response) => {
+      const asked = parse(repriceBody, request.body, response)
+      if (asked === undefined) return
+      const tenantId = asked.tenant ?? ownTenant(response)
+      const times = { fromUnixMs: unixMsOf(asked.from), toUnixMs: unixMsOf(asked.to) }
+      begun(
+        response,
+        repriceRun,
+        repriceRun.begin((signal) => reprice({ tenantId, ...times }, signal)),
+      )
+    })
+    .all(notAllowed('GET, HEAD, POST'))
   return router
 }
 
+function begun(response: Response, run: Background<unknown>, isBegun: boolean): void {
+  if (isBegun) response.status(202).json(run.state())
+  else problem(response, 409, 'one is under way; ask for it with GET')
+}
+
+function unixMsOf(time: string | undefined): number | undefined {
+  return time === undefined ? undefined : Date.parse(time)
+}
+
+/** Answers 403 itself. */
+function isForAllTenants(response: Response): boolean {
+  const { manyTenants } = identityOf(response)
+  if (!manyTenants) problem(response, 403, 'this is for all tenants, and the key is not marked for many')
+  return manyTenants
+}
+
 /** Answers 400 or 403 itself, and then undefined. */
-export function parse<Asked extends { readonly tenant?: TenantId | undefined }>(
+export function parse<Asked extends object>(
   schema: z.ZodType<Asked>,
   body: unknown,
   response: Response,
@@ -107,7 +170,7 @@ export function parse<Asked extends { readonly tenant?: TenantId | undefined }>(
     problem(response, 400, wrong.join('; '))
     return undefined
   }
-  const { tenant } = parsed.data
+  const { tenant } = parsed.data as { readonly tenant?: TenantId | undefined }
   const identity = identityOf(response)
   if (tenant !== undefined && tenant !== identity.tenant && !identity.manyTenants) {
     problem(response, 403, 'the key is not marked for many tenants and may name its own only')

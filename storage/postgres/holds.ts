@@ -55,3 +55,11 @@ export async function selectHolds(
   )
   return rows
 }
+
+/** In force, or released within a day. */
+export async function hasHolds(database: Queryable): Promise<boolean> {
+  const { rows } = await database.query(
+    `select from legal_holds where released_at is null or released_at > now() - interval '1 day' limit 1`,
+  )
+  return rows.length > 0
+}
