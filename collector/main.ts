@@ -106,6 +106,7 @@ async function run(): Promise<void> {
     requireKeys: config.requireKeys,
     pollMs: limits.keysPollMs,
     readMsMax: limits.keysReadMsMax,
+    usesFlushMs: limits.keyUsesFlushMs,
     log,
   })
   keyring.onChange(() => clickhouseEngine?.setReaderKeys(keyring.readerKeyHashes()))

@@ -7,16 +7,12 @@ import { z } from 'zod'
 import type { Administration } from '../administration/administration.ts'
 import type { Background } from '../administration/background.ts'
 import type { Subject } from '../administration/subject.ts'
-import { type Identity, parseTenantId, type TenantId } from '../receive/request.ts'
+import type { TenantId } from '../receive/request.ts'
+import { identityOf, isForAllTenants, ownTenant, parse, tenantName } from './asking.ts'
 import { notAllowed, problem } from './problem.ts'
 
 export type AdministrationRoutes = Omit<Administration, 'run'>
 
-export const tenantName = z.string().transform((text, context) => {
-  const tenant = parseTenantId(text)
-  if (tenant === undefined) context.addIssue('a tenant is 1–128 letters, digits and ._:@/-')
-  return tenant ?? z.NEVER
-})
 const name = z
   .string()
   .min(1)
@@ -110,7 +106,7 @@ export function administrationRoutes(administration: AdministrationRoutes): Rout
       response.json(retentionRun.state())
     })
     .post(async (request, response) => {
-      const asked = parse(dryRun, request.body, response)
+      const asked = parse(dryRun, request.body ?? {}, response)
       if (asked === undefined || !isForAllTenants(response)) return
       if (asked.dryRun)
         response.json({ dryRun: true, rows: await retention.apply('all', true, new AbortController().signal) })
@@ -128,7 +124,7 @@ export function administrationRoutes(administration: AdministrationRoutes): Rout
       response.json(repriceRun.state())
     })
     .post((request, response) => {
-      const asked = parse(repriceBody, request.body, response)
+      const asked = parse(repriceBody, request.body ?? {}, response)
       if (asked === undefined) return
       const tenantId = asked.tenant ?? ownTenant(response)
       const times = { fromUnixMs: unixMsOf(asked.from), toUnixMs: unixMsOf(asked.to) }
@@ -149,45 +145,6 @@ function begun(response: Response, run: Background<unknown>, isBegun: boolean): 
 
 function unixMsOf(time: string | undefined): number | undefined {
   return time === undefined ? undefined : Date.parse(time)
-}
-
-/** Answers 403 itself. */
-function isForAllTenants(response: Response): boolean {
-  const { manyTenants } = identityOf(response)
-  if (!manyTenants) problem(response, 403, 'this is for all tenants, and the key is not marked for many')
-  return manyTenants
-}
-
-/** Answers 400 or 403 itself, and then undefined. */
-export function parse<Asked extends object>(
-  schema: z.ZodType<Asked>,
-  body: unknown,
-  response: Response,
-): Asked | undefined {
-  const parsed = schema.safeParse(body ?? {})
-  if (!parsed.success) {
-    const wrong = parsed.error.issues.map((issue) => `${issue.path.join('.') || 'body'}: ${issue.message}`)
-    problem(response, 400, wrong.join('; '))
-    return undefined
-  }
-  const { tenant } = parsed.data as { readonly tenant?: TenantId | undefined }
-  const identity = identityOf(response)
-  if (tenant !== undefined && tenant !== identity.tenant && !identity.manyTenants) {
-    problem(response, 403, 'the key is not marked for many tenants and may name its own only')
-    return undefined
-  }
-  return parsed.data
-}
-
-/** Who asks, as the gate in front of the routes has found. */
-export function identityOf(response: Response): Identity {
-  return (response.locals as { readonly identity: Identity }).identity
-}
-
-/** The tenant whose things a key may see; undefined sees all. */
-export function ownTenant(response: Response): TenantId | undefined {
-  const { manyTenants, tenant } = identityOf(response)
-  return manyTenants ? undefined : tenant
 }
 
 function subjectOf({
