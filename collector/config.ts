@@ -4,6 +4,7 @@ import { isIP } from 'node:net'
 import { embeddedLimits } from '@tallylight/storage/clickhouse/embedded-limits.ts'
 import { z } from 'zod'
 import { limits } from './limits.ts'
+import type { FailurePolicy } from './quota/failure-policy.ts'
 import { amountSchema, limitSchema } from './quota/limits.ts'
 import { isLoopback as isLoopbackAddress } from './receive/receiver.ts'
 import { parseTenantId } from './receive/request.ts'
@@ -82,6 +83,11 @@ const rates = z.strictObject({
   bytesPerSecond: described(z.int().min(1), 'bytes of request bodies as received, 429 beyond', 'no limit'),
   recordsPerSecond: described(z.int().min(1), 'spans, log records and metric points, 429 beyond', 'no limit'),
 })
+const failurePolicy = z.discriminatedUnion('policy', [
+  z.strictObject({ policy: z.literal('closed') }),
+  z.strictObject({ policy: z.literal('open') }),
+  z.strictObject({ policy: z.literal('bounded'), costNanoUsd: amountSchema, requests: z.int().min(1) }),
+])
 const tenantName = z
   .string()
   .refine((text) => parseTenantId(text) !== undefined, 'a tenant is 1–128 letters, digits and ._:@/-')
@@ -117,7 +123,7 @@ const fileSchema = z.strictObject({
         z.array(
           limitSchema.safeExtend({ id: z.string().regex(/^[\w.:-]{1,200}$/), tenant: tenantName.default('default') }),
         ),
-        'limits as code: made, changed and removed at start; those made through the API stay',
+        'limits as code: made, changed and removed at start and when the file changes; those made through the API stay',
         '[]',
       ),
       unpriced: described(
@@ -125,6 +131,16 @@ const fileSchema = z.strictObject({
         'a call of a model without a price, where a limit on cost blocks: refused, or held by its tokens alone',
         'refuse',
       ),
+      failure: z
+        .strictObject({
+          default: described(
+            failurePolicy,
+            'what a service is told while the ledger does not answer: `closed` (do not call), `open` (call), or `bounded` (call, within so much per collector and outage)',
+            '{"policy": "closed"}',
+          ),
+          tenants: z.record(tenantName, failurePolicy).optional(),
+        })
+        .optional(),
       webhook: described(
         z.strictObject({ url: z.url({ protocol: /^https?$/ }), secret: z.string().min(16) }),
         'is told of thresholds, at least once each, signed with the secret (`Tallylight-Signature`)',
@@ -357,4 +373,9 @@ function distance(one: string, other: string): number {
 /** Days that a tenant's records of a class are kept. */
 export function retentionDaysOf(file: ConfigFile, kept: RetentionClass, tenant: string): number {
   return file.retention?.tenants?.[tenant]?.[kept] ?? file.retention?.default?.[kept] ?? retentionDefaults[kept]
+}
+
+/** What a tenant's calls are told while the ledger does not answer. */
+export function failurePolicyOf(file: ConfigFile, tenant: string): FailurePolicy {
+  return file.quota?.failure?.tenants?.[tenant] ?? file.quota?.failure?.default ?? { policy: 'closed' }
 }

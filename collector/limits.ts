@@ -86,15 +86,25 @@ export const limits = {
   sinkGraceMs: 900_000,
   sinkRefusedRowsMax: 100,
   /** Facts of recent traces in memory, as text; what was forgotten is read back from ClickHouse when its trace goes on. */
-  rememberedFactsBytesMax: 16 * MiB,
+  rememberedFactsBytesMax: 8 * MiB,
   /** Exporters send every few seconds; a trace that was quiet for this long is looked at once more, for what others stored. */
   quietTraceMs: 20_000,
   quietTraceCheckMs: 5_000,
   /** Names of texts, 100 bytes each. */
   knownTextsMax: 65_536,
   knownTextsMs: 600_000,
-  /** What calls used, kept for a ledger that is away; beyond, it is read back from the journal. 500 bytes each. */
-  ledgerEventsMax: 50_000,
+  /** What calls used is said when ClickHouse has their facts; with ClickHouse away for this long, without it. */
+  ledgerAwayMs: 5_000,
+  /** The ledger's accounts are compared with their entries this often; the entries of a minute are read. */
+  quotaCheckMs: 60_000,
+  /** Four hours of records are read from ClickHouse each time. */
+  quotaReconcileMs: 3_600_000,
+  /** Longer than a segment takes into both databases. */
+  quotaSettlingMs: 300_000,
+  quotaConfirmMs: 10_000,
+  quotaDifferencesMax: 10_000,
+  /** A record that comes again after this is known by its journal's cursor alone. */
+  quotaEventsKeptMs: 40 * 86_400_000,
   /** An insert that hangs must not hold up the end: its segment is in doubt at the next start, and counted. */
   sinkStopMs: 10_000,
   /** A revoked key is refused within 10 s. */
@@ -104,6 +114,15 @@ export const limits = {
   /** The embedded Postgres takes 40, of which its readers have 20. */
   postgresConnectionsMax: 8,
   postgresConnectMsMax: 5_000,
+  /** The ledger's own: its transaction, its sweep, and one to spare. */
+  ledgerConnectionsMax: 3,
+  /** What a service waits for the ledger before it is told its tenant's policy; a batch takes milliseconds. */
+  ledgerAnswerMsMax: 2_000,
+  /** Tenants, and calls of all of them, whose verdict is remembered while the ledger is away. 300 bytes each. */
+  awayTenantsMax: 10_000,
+  awayCallsMax: 100_000,
+  /** How soon a changed configuration file is seen. */
+  configPollMs: 1_000,
   engineRetryMs: 1_000,
 
   /** Pairs of provider and model whose price is remembered: a sender that makes up model names must not fill the heap. */

@@ -18,7 +18,15 @@ import { pino } from 'pino'
 import { openAdministration } from './administration/administration.ts'
 import { administrationRoutes } from './api/administration.ts'
 import { openApi } from './api/server.ts'
-import { type Config, type ConfigFile, parseConfigFile, readConfig, retentionDaysOf } from './config.ts'
+import {
+  type Config,
+  type ConfigFile,
+  failurePolicyOf,
+  parseConfigFile,
+  readConfig,
+  retentionDaysOf,
+} from './config.ts'
+import { watchFile } from './file-watch.ts'
 import { openGenAi } from './genai/genai.ts'
 import { type OwnPrice, openPrices } from './genai/price.ts'
 import { diskFiles } from './journal/files.ts'
@@ -30,10 +38,12 @@ import { readMetricExport } from './metric-export-settings.ts'
 import { type Metrics, openMetrics, renderPrometheus } from './metrics.ts'
 import type { WalkTally } from './otlp/walk.ts'
 import { processSamples } from './process-samples.ts'
+import { openFailurePolicies } from './quota/failure-policy.ts'
 import { openQuotaHttp } from './quota/http.ts'
 import { openLedger } from './quota/ledger.ts'
 import { type LimitBook, openLimitBook } from './quota/limit-book.ts'
 import { limitOf } from './quota/limits.ts'
+import { openReconciler } from './quota/reconcile.ts'
 import { quotaSamples } from './quota/samples.ts'
 import { runWebhook } from './quota/webhook.ts'
 import { openAccept } from './receive/accept.ts'
@@ -50,9 +60,10 @@ import { after, isLoopback } from './receive/receiver.ts'
 import { parseTenantId, type Signal } from './receive/request.ts'
 import { openTlsFiles } from './receive/tls.ts'
 import { openClickHouseSink } from './sinks/clickhouse.ts'
+import { factsIn } from './sinks/known-facts.ts'
 import { openLedgerSink } from './sinks/ledger.ts'
 import { openRemovals } from './sinks/removal.ts'
-import { usageEventsOf } from './sinks/usage-spans.ts'
+import { recordedCallsOf } from './sinks/usage-of-calls.ts'
 
 const version = '0.1.0'
 const log = pino({ base: null, timestamp: pino.stdTimeFunctions.isoTime })
@@ -141,7 +152,7 @@ async function run(): Promise<void> {
       blocksPerSegmentMax: limits.blocksPerSegmentMax,
       answeredMs: limits.duplicateWindowMs,
     },
-    onSealed: (segment, parts) => takeSealed(segment, parts),
+    onSealed: (segment) => takeSealed(segment),
     onProblem: (problem) => {
       metrics.add('tallylight_journal_problems_total', { kind: problem.kind }, 1)
       log.error('error' in problem ? { err: problem.error } : { ...problem }, `journal: ${problem.kind}`)
@@ -152,21 +163,51 @@ async function run(): Promise<void> {
   metrics.onRead(() => processSamples(version))
 
   const priceOf = openPrices(pricesOf(file.file))
+  const removalOf = openRemovals(() => journal, ['clickhouse', 'ledger'])
+  const limitBook = openLimitBook({ database })
+  const ledgerDatabase = openPool(
+    {
+      connectionString: config.postgresUrl ?? postgresEngine?.url,
+      max: limits.ledgerConnectionsMax,
+      connectionTimeoutMillis: limits.ledgerAnswerMsMax,
+      query_timeout: limits.ledgerAnswerMsMax,
+      pipeline: true,
+    },
+    (error) => log.warn({ err: error }, 'a connection of the ledger was lost'),
+  )
+  stack.defer(() => ledgerDatabase.end())
+  const failure = openFailurePolicies({
+    policyOf: (tenant) => failurePolicyOf(file.file, tenant),
+    now: Date.now,
+    tenantsMax: limits.awayTenantsMax,
+    callsMax: limits.awayCallsMax,
+  })
+  const ledger = openLedger({
+    database: ledgerDatabase,
+    log,
+    onRecovered: () => {
+      limitBook.noteOutages(failure.takeOutages()).catch((error: unknown) => {
+        log.warn({ err: error }, 'what was decided without the ledger could not be noted in the audit')
+      })
+    },
+  })
   const genai = openGenAi({
     clickhouse,
     targetOf: (table) => targets?.get(table),
     priceOf,
     retentionDaysOf: (kept, tenant) => retentionDaysOf(file.file, kept, tenant),
-    metrics,
+    onCorrected: (events) => ledgerSink.correct(events),
+    onUnpriced: (calls) => metrics.add('tallylight_unpriced_calls_total', {}, calls),
     onProblem: (message) => log.warn({ why: message }, 'rows of GenAI records could not be checked'),
   })
-  const removalOf = openRemovals(() => journal, ['clickhouse', 'ledger'])
   const sink = openClickHouseSink({
     journal: () => journal,
     remove: removalOf('clickhouse'),
     clickhouse,
     targets: () => targets,
-    derive: genai.resolver.resolve,
+    derive: async (segment, facts) => {
+      await ledgerSink.deliver(segment, facts.length === 0 ? [] : await genai.derive(facts))
+    },
     now: Date.now,
     bounds: {
       retryMsMin: limits.sinkRetryMsMin,
@@ -187,17 +228,17 @@ async function run(): Promise<void> {
       metrics.observe('tallylight_lag_seconds', { table }, lagSeconds)
     },
   })
-  const ledger = openLedger({ database, log })
   const ledgerSink = openLedgerSink({
     journal: () => journal,
     ledger,
-    eventsOf: (parts) => usageEventsOf(parts, priceOf),
+    eventsOf: (parts) => genai.usageOf(factsIn(parts)),
+    isClickHouseAway: () => sink.status().isAway,
     remove: removalOf('ledger'),
     now: Date.now,
     bounds: {
       retryMsMin: limits.sinkRetryMsMin,
       retryMsMax: limits.sinkRetryMsMax,
-      eventsMax: limits.ledgerEventsMax,
+      awayMs: limits.ledgerAwayMs,
     },
     onProblem: (problem) => {
       metrics.add('tallylight_ledger_problems_total', { kind: problem.kind }, 1)
@@ -209,12 +250,27 @@ async function run(): Promise<void> {
       metrics.add('tallylight_quota_records_unpriced_total', {}, unpriced)
     },
   })
-  metrics.onRead(() => quotaSamples(ledgerSink.status()))
-  takeSealed = (segment, parts) => {
+  const reconciler = openReconciler({
+    database,
+    recordedCalls: (from, until) =>
+      recordedCallsOf(clickhouse, (table) => targets?.get(table)?.name ?? table, from, until),
+    now: Date.now,
+    bounds: {
+      checkMs: limits.quotaCheckMs,
+      reconcileMs: limits.quotaReconcileMs,
+      settlingMs: limits.quotaSettlingMs,
+      confirmMs: limits.quotaConfirmMs,
+      eventsKeptMs: limits.quotaEventsKeptMs,
+      differencesMax: limits.quotaDifferencesMax,
+    },
+    log,
+  })
+  metrics.onRead(() => quotaSamples(ledgerSink.status(), reconciler.status(), failure.status()))
+  takeSealed = (segment) => {
+    ledgerSink.enqueue(segment)
     sink.enqueue(segment)
-    ledgerSink.enqueue(segment, parts)
   }
-  for (const segment of sealed) takeSealed(segment, undefined)
+  for (const segment of sealed) takeSealed(segment)
   const sinkRunning = sink.run(stopping.signal)
   const administration = openAdministration({
     clickhouse,
@@ -229,14 +285,26 @@ async function run(): Promise<void> {
     onErased: (state) => metrics.add('tallylight_erasures_total', { state }, 1),
   })
   const administrationRunning = Promise.all([keysPrepared, tablesPrepared]).then(() => administration.run())
-  const checksRunning = genai.resolver.run(stopping.signal)
+  const checksRunning = genai.run(stopping.signal)
   const keysRunning = keysPrepared.then(() => keyring.run(stopping.signal))
-  const limitBook = openLimitBook({ database })
-  const quotaPrepared = keysPrepared.then(() => applyQuotaLimits(limitBook, file.file, stopping.signal))
+  const quotaPrepared = keysPrepared.then(() =>
+    untilDone('The ledger', stopping.signal, () => applyQuotaLimits(limitBook, file.file)),
+  )
+  const fileWatching = quotaPrepared.then(() =>
+    watchFile(
+      {
+        path: config.configPath,
+        pollMs: limits.configPollMs,
+        onChange: (text) => applyChangedFile(limitBook, config.configPath, text),
+      },
+      stopping.signal,
+    ),
+  )
   const ledgerSinkRunning = ledgerSink.run(stopping.signal)
   const ledgerRunning = quotaPrepared.then(() =>
     ledger.watch(stopping.signal, (count) => metrics.add('tallylight_quota_expired_total', {}, count)),
   )
+  const reconcilerRunning = Promise.all([quotaPrepared, tablesPrepared]).then(() => reconciler.run(stopping.signal))
   const { webhook } = file.file.quota ?? {}
   const webhookRunning = quotaPrepared.then(async () => {
     if (webhook === undefined) return
@@ -254,6 +322,8 @@ async function run(): Promise<void> {
         tablesPrepared,
         administrationRunning,
         ledgerRunning,
+        reconcilerRunning,
+        fileWatching,
         webhookRunning,
       ]),
       after(limits.sinkStopMs),
@@ -319,6 +389,8 @@ async function run(): Promise<void> {
     limitBook,
     authenticate: keyring.authenticate,
     priceOf,
+    failure,
+    onVerdict: ({ policy, verdict }) => metrics.add('tallylight_quota_verdicts_total', { policy, verdict }, 1),
     unpriced: file.file.quota?.unpriced ?? 'refuse',
     now: Date.now,
     log,
@@ -381,14 +453,31 @@ async function run(): Promise<void> {
 }
 
 /** The limits of the configuration file, with what that changed in the log. */
-async function applyQuotaLimits(limitBook: LimitBook, file: ConfigFile, signal: AbortSignal): Promise<void> {
+async function applyQuotaLimits(limitBook: LimitBook, file: ConfigFile): Promise<void> {
   const wanted = (file.quota?.limits ?? []).map(({ tenant, ...input }) =>
     limitOf(parseTenantId(tenant) ?? defaultTenant, input.id, input, 'config'),
   )
-  await untilDone('The ledger', signal, async () => {
-    const diff = await limitBook.applyConfig(wanted)
-    if (diff.added.length + diff.changed.length + diff.removed.length > 0) log.info(diff, 'quota limits were changed')
-  })
+  const diff = await limitBook.applyConfig(wanted)
+  if (diff.added.length + diff.changed.length + diff.removed.length > 0) log.info(diff, 'quota limits were changed')
+}
+
+/** Applies the limits of a configuration file that has changed. A file that is gone or wrong changes nothing. */
+async function applyChangedFile(limitBook: LimitBook, path: string, text: string | undefined): Promise<void> {
+  const read = text === undefined ? undefined : parseConfigFile(text, path)
+  if (read?.kind !== 'file') {
+    const reasons = read?.reasons ?? [`${path} cannot be read`]
+    log.error({ reasons }, 'the configuration file has changed and cannot be used; the limits stay as they are')
+    return
+  }
+  try {
+    await applyQuotaLimits(limitBook, read.file)
+    log.info(
+      { path },
+      'the limits of the configuration file are in force; its other settings are read at the next start',
+    )
+  } catch (error) {
+    log.error({ err: error }, 'the limits of the changed configuration file could not be applied')
+  }
 }
 
 function pricesOf(file: ConfigFile): readonly OwnPrice[] {

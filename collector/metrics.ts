@@ -44,6 +44,8 @@ const counters = {
   tallylight_inserts_total: 'Inserts into ClickHouse, by table and outcome.',
   tallylight_inserted_rows_total: 'Rows inserted into ClickHouse, by table.',
   tallylight_quota_expired_total: 'Reservations that were never settled and expired.',
+  tallylight_quota_verdicts_total:
+    'Calls judged by their tenant’s policy while the ledger was away, by policy and verdict.',
   tallylight_quota_records_total: 'Records of calls that came to the ledger, by outcome.',
   tallylight_quota_records_unpriced_total: 'Records of calls whose price is not known.',
   tallylight_ledger_problems_total: 'Segments whose calls could not be booked at once, by kind.',

@@ -9,7 +9,7 @@ export type TestSpan = {
   /** 32 hex digits; made of the id unless it is given. */
   readonly traceId?: string
   readonly parentId?: string
-  readonly attributes?: Readonly<Record<string, string>>
+  readonly attributes?: Readonly<Record<string, string | number>>
 }
 
 /** An ExportTraceServiceRequest. `id` is 16 hex digits. */
@@ -19,7 +19,7 @@ export function spansRequest(spans: readonly TestSpan[]): Buffer {
 
 function spanBytes({ id, traceId, parentId, name, startUnixNano, endUnixNano, attributes = {} }: TestSpan): Buffer {
   const pairs = Object.entries(attributes).map(([key, value]) =>
-    field(9, Buffer.concat([field(1, Buffer.from(key)), field(2, field(1, Buffer.from(value)))])),
+    field(9, Buffer.concat([field(1, Buffer.from(key)), field(2, valueBytes(value))])),
   )
   return Buffer.concat([
     field(1, Buffer.from(traceId ?? id.padStart(32, 'a'), 'hex')),
@@ -30,6 +30,15 @@ function spanBytes({ id, traceId, parentId, name, startUnixNano, endUnixNano, at
     ...(endUnixNano === undefined ? [] : [timeBytes(0x41, endUnixNano)]),
     ...pairs,
   ])
+}
+
+/** A string, or an integer of up to 28 bits. */
+function valueBytes(value: string | number): Buffer {
+  if (typeof value === 'string') return field(1, Buffer.from(value))
+  const bytes = [0x18]
+  let left = value
+  for (; left >= 0x80; left >>>= 7) bytes.push((left & 0x7f) | 0x80)
+  return Buffer.from([...bytes, left])
 }
 
 function timeBytes(tag: number, unixNano: bigint): Buffer {

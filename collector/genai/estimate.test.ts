@@ -5,10 +5,13 @@ import { estimateTokens, estimateUsage } from './estimate.ts'
 test('estimate: texts are counted as OpenAI counts them, with what its chat format adds', () => {
   expect(estimateTokens('Paris is the capital of France.')).toBe(7)
   expect(estimateUsage({ input: ['What is the capital of France?'], output: ['Paris is the'] })).toEqual({
-    inputTokens: 7 + 3 + 3,
-    outputTokens: 3,
+    usage: { inputTokens: 7 + 3 + 3, outputTokens: 3 },
+    inputTextTokens: 7,
   })
-  expect(estimateUsage({ input: [], output: [] })).toEqual({ inputTokens: 3, outputTokens: 0 })
+  expect(estimateUsage({ input: [], output: [] })).toEqual({
+    usage: { inputTokens: 3, outputTokens: 0 },
+    inputTextTokens: 0,
+  })
 })
 
 test('estimate: a text that looks like a special token is text', () => {

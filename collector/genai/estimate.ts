@@ -1,8 +1,8 @@
 // Tokens of a stream that told none, counted from its texts. Importing this loads a tokenizer (75 MB, a third of a second), so
 // it belongs into a worker. An estimate is one: vendors have tokenizers of their own, and reasoning leaves no text.
-import type { Usage } from '@tallylight/instrumentation/usage/usage.ts'
 import { countTokens } from 'gpt-tokenizer/encoding/o200k_base'
 import { limits } from '../limits.ts'
+import type { Estimate } from './fact.ts'
 
 export type Texts = { readonly input: readonly string[]; readonly output: readonly string[] }
 
@@ -10,9 +10,11 @@ export type Texts = { readonly input: readonly string[]; readonly output: readon
 const perMessageTokens = 3
 const replyTokens = 3
 
-export function estimateUsage({ input, output }: Texts): Usage {
+export function estimateUsage({ input, output }: Texts): Estimate {
   const sum = (texts: readonly string[]) => texts.reduce((total, text) => total + estimateTokens(text), 0)
-  return { inputTokens: sum(input) + input.length * perMessageTokens + replyTokens, outputTokens: sum(output) }
+  const inputTextTokens = sum(input)
+  const inputTokens = inputTextTokens + input.length * perMessageTokens + replyTokens
+  return { usage: { inputTokens, outputTokens: sum(output) }, inputTextTokens }
 }
 
 export function estimateTokens(text: string): number {

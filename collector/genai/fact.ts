@@ -75,6 +75,8 @@ export type CallSays = {
   readonly isStreaming: boolean
   readonly usage: Usage
   readonly usageSource: UsageSource
+  /** The sender counts streams with a tokenizer, and does not tell which calls are streams. */
+  readonly isDoubtful?: true
   readonly finishReason: string
   readonly timeToFirstTokenNano?: number
   /** Of our instrumentation: names the reservation that this call settles. */
@@ -120,6 +122,13 @@ export type MessagesSays = {
 
 export type HealthStatus = 'healthy' | 'unhealthy' | 'timeout'
 
+/** Tokens counted by the collector (`estimate.ts`), for a stream that told none or a sender that is doubted. */
+export type Estimate = {
+  readonly usage: Usage
+  /** Of the texts of the input alone, without what a provider's format adds. */
+  readonly inputTextTokens: number
+}
+
 export type Says =
   | CallSays
   | ToolSays
@@ -146,8 +155,7 @@ export type Says =
     }
   /** The fact's failure: of the span's own operation, told in a log record, or one that was recorded by itself. */
   | { readonly kind: 'error'; readonly of: 'operation' | 'itself' }
-  /** Tokens counted by the collector for a stream that told none (`estimate.ts`). */
-  | { readonly kind: 'estimate'; readonly usage: Usage }
+  | ({ readonly kind: 'estimate' } & Estimate)
   /** Says nothing of its own, but is an ancestor, or carries a scene or a failure. */
   | { readonly kind: 'link' }
 
@@ -169,9 +177,9 @@ export type Fact = {
 }
 
 /** What the collector counted for the call of a span. */
-export function estimateFact(span: Fact, usage: Usage): Fact {
+export function estimateFact(span: Fact, estimate: Estimate): Fact {
   const { failure: _failure, ...fact } = span
-  return { ...fact, id: 'estimate', parentSpanId: '', dialect: '', scene: {}, says: { kind: 'estimate', usage } }
+  return { ...fact, id: 'estimate', parentSpanId: '', dialect: '', scene: {}, says: { kind: 'estimate', ...estimate } }
 }
 
 const version = 1

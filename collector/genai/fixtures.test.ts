@@ -2,14 +2,14 @@
 // through the stored form of facts.
 import { readdirSync } from 'node:fs'
 import { expect, test } from 'vitest'
-import { seededRandom } from '../../test/random.ts'
-import { decodeFact, encodeFact, type Fact } from './fact.ts'
+import { estimateUsage } from './estimate.ts'
+import { decodeFact, encodeFact, estimateFact, type Fact } from './fact.ts'
 import { factsOf } from './lift.ts'
 import { openPrices } from './price.ts'
 import type { LiftedRecord } from './record.ts'
 import { resolve } from './resolve/resolve.ts'
 import type { LlmCallRow, MessageRow, Resolved, ToolCallRow } from './rows.ts'
-import { fixtures, readJson, recordsOf } from './testing.ts'
+import { fixtures, readJson, recordsOf, seededRandom } from './testing.ts'
 
 type Expected = {
   readonly calls: readonly Readonly<Record<string, unknown>>[]
@@ -152,17 +152,37 @@ function expectedOf(name: string): Expected {
   }
 }
 
-function shuffled<Item>(items: readonly Item[], seed: number): Item[] {
-  const random = seededRandom(seed)
-  return items
-    .map((item) => ({ item, at: random.bits() }))
-    .sort((a, b) => a.at - b.at)
-    .map(({ item }) => item)
-}
-
 test.each(names)('dialects: %s yields its calls, tool calls, embeddings and health checks', (name) => {
   const { facts, texts } = liftAll(recordsOfFixture(name))
   expect(asExpected(facts, texts)).toEqual(expectedOf(name))
+})
+
+test.each([
+  ['otel-openai-chat-basic', 'provider'],
+  ['openllmetry-anthropic-cached', 'provider'],
+  ['openllmetry-openai-chat-cached-workflow', 'provider'],
+  ['openinference-old-anthropic-cached', 'recovered'],
+  ['logfire-openai-chat-cached', 'recovered'],
+  ['vercel-ai5-anthropic-cached', 'recovered'],
+  ['vercel-ai6-anthropic-cached', 'provider'],
+  ['otel-py-openai-stream-cut', 'none'],
+])('dialects: the usage of %s is from: %s', (name, source) => {
+  const resolved = rowsOf(liftAll(recordsOfFixture(name)).facts)
+  expect(resolved.flatMap((rows) => rows.llmCalls).map((row) => row.UsageSource)).toEqual([source])
+})
+
+test.each([
+  ['openllmetry-openai-chat-stream', 'estimated', 13],
+  ['openllmetry-openai-chat-cached-workflow', 'provider', 1200],
+] as const)('dialects: %s, whose sender is doubted, is %s once its texts were counted', (name, source, input) => {
+  const { facts, texts } = liftAll(recordsOfFixture(name))
+  const [doubted] = rowsOf(facts).flatMap((rows) => rows.estimable)
+  const textsOf = (hashes: readonly string[] = []) => hashes.map((hash) => texts.get(hash) ?? '')
+  const estimate = estimateUsage({ input: textsOf(doubted?.input), output: textsOf(doubted?.output) })
+  const span = facts.find((fact) => fact.spanId === doubted?.spanId) as Fact
+  const resolved = rowsOf([...facts, estimateFact(span, estimate)])
+  expect(resolved.flatMap((rows) => rows.llmCalls)).toMatchObject([{ UsageSource: source, InputTokens: input }])
+  expect(resolved.flatMap((rows) => rows.estimable)).toEqual([])
 })
 
 test.each(names)('dialects: %s yields the same rows in every order and through stored facts', (name) => {
@@ -171,7 +191,7 @@ test.each(names)('dialects: %s yields the same rows in every order and through s
   const rows = rowsOf(facts)
   expect(rowsOf(facts.map(encodeFact).map(decodeFact))).toEqual(rows)
   expect(rowsOf(facts.toReversed())).toEqual(rows)
-  for (const seed of [1, 2, 3]) expect(rowsOf(shuffled(facts, seed))).toEqual(rows)
+  for (const seed of [1, 2, 3]) expect(rowsOf(seededRandom(seed).shuffle(facts))).toEqual(rows)
   expect(rowsOf([...facts, ...facts])).toEqual(rows)
   // One request per log record: none has a position in its request.
   const alone = records.map((record) => (record.kind === 'log' ? { ...record, ordinal: 0 } : record))

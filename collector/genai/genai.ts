@@ -1,12 +1,14 @@
-// GenAI records, as the rest of the collector sees them: what the walk lifts with, and what a sealed segment's facts are
-// resolved with.
+// GenAI records, as the rest of the collector sees them: what the walk lifts with, what a sealed segment's facts are resolved
+// with, and what its calls used.
 import type { ClickHouse } from '@tallylight/storage/clickhouse/client.ts'
 import type { TargetTable } from '@tallylight/storage/clickhouse/schema.ts'
 import type { RetentionClass } from '../config.ts'
 import { limits } from '../limits.ts'
-import type { Metrics } from '../metrics.ts'
 import type { Lifting } from '../otlp/lift.ts'
+import type { UsageEvent } from '../quota/usage-event.ts'
+import type { StoredFact } from '../sinks/known-facts.ts'
 import { openResolver, type Resolver } from '../sinks/resolver.ts'
+import { usageEventsOf } from '../sinks/usage-of-calls.ts'
 import type { Fact } from './fact.ts'
 import { openKnownTexts } from './known-texts.ts'
 import { factsOf } from './lift.ts'
@@ -17,21 +19,44 @@ export type GenAiOptions = {
   readonly targetOf: (table: string) => TargetTable | undefined
   readonly priceOf: PriceOf
   readonly retentionDaysOf: (kept: RetentionClass, tenant: string) => number
-  readonly metrics: Pick<Metrics, 'add'>
+  /** Told of what calls used, where that became known later. */
+  readonly onCorrected: (events: readonly UsageEvent[]) => Promise<void>
+  /** Calls that are new and whose price is not known. */
+  readonly onUnpriced: (calls: number) => void
   readonly onProblem: (message: string) => void
 }
 
 export type GenAi = {
   readonly lifting: Lifting
-  readonly resolver: Resolver
+  /** What calls used, as far as it can be said without ClickHouse. */
+  usageOf(facts: readonly StoredFact[]): readonly UsageEvent[]
+  /** Writes the rows that follow from facts that are in ClickHouse, and says what their calls used. */
+  derive(facts: readonly StoredFact[]): Promise<readonly UsageEvent[]>
+  run(signal: AbortSignal): Promise<void>
+  /** For what is done to records that are there already. */
+  readonly resolver: Pick<Resolver, 'forget' | 'resolveAgain' | 'reprice'>
   /** Until the function that it answers is called, every text is written again when it comes. */
   readonly pauseKnownTexts: () => () => void
 }
 
 export function openGenAi(options: GenAiOptions): GenAi {
   const texts = openKnownTexts({ entriesMax: limits.knownTextsMax, windowMs: limits.knownTextsMs }, Date.now)
+  const resolver = openResolver({
+    clickhouse: options.clickhouse,
+    targetOf: options.targetOf,
+    priceOf: options.priceOf,
+    retentionDaysOf: (tenant, kept) => options.retentionDaysOf(kept, tenant),
+    now: Date.now,
+    bounds: {
+      rememberedBytesMax: limits.rememberedFactsBytesMax,
+      quietMs: limits.quietTraceMs,
+      checkMs: limits.quietTraceCheckMs,
+    },
+    onMore: (resolved) => options.onCorrected(resolved.flatMap(usageEventsOf)),
+    onUnpriced: options.onUnpriced,
+    onProblem: options.onProblem,
+  })
   return {
-    pauseKnownTexts: texts.pause,
     lifting: {
       read: (record) => factsOf(record),
       keepsLeftover: () => true,
@@ -41,21 +66,11 @@ export function openGenAi(options: GenAiOptions): GenAi {
       isKnownText: texts.has,
       onTexts: texts.add,
     },
-    resolver: openResolver({
-      clickhouse: options.clickhouse,
-      targetOf: options.targetOf,
-      priceOf: options.priceOf,
-      retentionDaysOf: (tenant, kept) => options.retentionDaysOf(kept, tenant),
-      now: Date.now,
-      bounds: {
-        rememberedBytesMax: limits.rememberedFactsBytesMax,
-        quietMs: limits.quietTraceMs,
-        checkMs: limits.quietTraceCheckMs,
-      },
-      onResolved: async () => undefined,
-      onUnpriced: (calls) => options.metrics.add('tallylight_unpriced_calls_total', {}, calls),
-      onProblem: options.onProblem,
-    }),
+    usageOf: (facts) => resolver.preview(facts).flatMap(usageEventsOf),
+    derive: async (facts) => (await resolver.resolve(facts)).flatMap(usageEventsOf),
+    run: resolver.run,
+    resolver,
+    pauseKnownTexts: texts.pause,
   }
 }
 

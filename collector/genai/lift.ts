@@ -9,7 +9,6 @@ import type { Content, Fact, Says } from './fact.ts'
 import { failureOf } from './failure.ts'
 import { openReading, type Reading } from './reading.ts'
 import type { LiftedLog, LiftedRecord, LiftedSpan } from './record.ts'
-import { compare } from './resolve/trace.ts'
 import { sceneOf } from './scene.ts'
 import { isContentEvent, isContentKey } from './speaks.ts'
 
@@ -74,6 +73,9 @@ function withoutFailure({ failure: _failure, ...fact }: Fact): Fact {
 }
 
 function spanFact(span: LiftedSpan, dialect: Fact['dialect'], { says, failure, startUnixNano }: Read): Fact {
+  const start = startUnixNano ?? span.startUnixNano
+  // Clocks are set back while spans are open.
+  const endsBefore = span.endUnixNano < start
   return {
     id: 'span',
     tenantId: span.tenantId,
@@ -82,9 +84,8 @@ function spanFact(span: LiftedSpan, dialect: Fact['dialect'], { says, failure, s
     parentSpanId: span.parentSpanId === span.spanId ? '' : span.parentSpanId,
     serviceName: firstText(span.resource, 'service.name'),
     dialect,
-    startUnixNano: startUnixNano ?? span.startUnixNano,
-    // Clocks are set back while spans are open.
-    endUnixNano: compare(span.endUnixNano, span.startUnixNano) < 0 ? span.startUnixNano : span.endUnixNano,
+    startUnixNano: start,
+    endUnixNano: endsBefore ? start : span.endUnixNano,
     scene: sceneOf(span.attributes, span.resource),
     ...(failure === undefined ? {} : { failure }),
     says,

@@ -81,8 +81,12 @@ function readEnvelope(unwrapped: JsonObject, role: string, sink: Sink): void {
     (key) => unwrapped[key] !== undefined && unwrapped[key] !== null && !(isReply && systemKeys.has(key)),
   )
   if (envelope.length === 0) push(sink, role, 'json', JSON.stringify(unwrapped))
-  for (const key of envelope) readAny(unwrapped[key] as Json, systemKeys.has(key) ? 'system' : role, sink)
-  if (envelope.length > 0) noteRest(unwrapped, [...envelope, ...finishKeys, 'index'], sink)
+  for (const key of envelope) {
+    const value = unwrapped[key] as Json
+    if (key === 'message' && isObject(value)) readMessage(unwrap(value), role, sink)
+    else readAny(value, systemKeys.has(key) ? 'system' : role, sink)
+  }
+  if (envelope.length > 0) noteRest(unwrapped, new Set([...envelope, ...finishKeys, 'index']), sink)
 }
 
 /** `{lc: 1, type: 'constructor', id: [..., 'HumanMessage'], kwargs: {...}}`, and Gemini's `{content: {role, parts}}`. */
@@ -121,7 +125,7 @@ const roles: ReadonlyMap<string, string> = new Map(
 )
 
 const finishKeys = ['finish_reason', 'finishReason', 'stop_reason', 'stopReason']
-const messageKeys = [
+const messageKeys = new Set([
   'role',
   'type',
   'content',
@@ -139,7 +143,7 @@ const messageKeys = [
   'index',
   'status',
   ...finishKeys,
-]
+])
 
 function readMessage(message: JsonObject, fallbackRole: string, sink: Sink): void {
   const said = typeof message.role === 'string' && message.role !== '' ? message.role : String(message.type ?? '')
@@ -149,6 +153,7 @@ function readMessage(message: JsonObject, fallbackRole: string, sink: Sink): voi
   const reasoning = textOfJson(message.reasoning_content ?? message.reasoning)
   if (reasoning !== '') push(sink, role, 'reasoning', reasoning)
   const content = message.parts ?? message.contents ?? message.content ?? null
+  if (content !== (message.content ?? content)) sink.isWhole = false
   if (role === 'tool' && callId !== '' && (typeof content === 'string' || isPlainParts(content)))
     push(sink, role, 'tool_call_response', toolJson({ id: callId, response: plainText(content) }), {
       toolCallId: callId,
@@ -225,7 +230,7 @@ function readPart(part: JsonObject, role: string, sink: Sink): void {
   if (reasoningTypes.has(type)) readReasoning(part, role, sink)
   else if (typeof text === 'string' && (textTypes.has(type) || (type === '' && part.text !== undefined))) {
     if (text !== '') push(sink, role, part.thought === true ? 'reasoning' : 'text', text)
-    noteRest(part, ['type', 'text', 'content', 'thought', ...finishKeys, 'index', 'annotations', 'logprobs'], sink)
+    noteRest(part, textKeys, sink)
   } else if (isObject(part.reasoningContent)) {
     const inner = part.reasoningContent.reasoningText
     const thought = isObject(inner) ? textOfJson(inner.text) : JSON.stringify(part.reasoningContent)
@@ -238,20 +243,23 @@ function readPart(part: JsonObject, role: string, sink: Sink): void {
   else push(sink, role, 'json', JSON.stringify(part))
 }
 
+const textKeys = new Set(['type', 'text', 'content', 'thought', ...finishKeys, 'index', 'annotations', 'logprobs'])
+const thoughtKeys = new Set(['type', 'content', 'text', 'thinking'])
+const summaryKeys = new Set(['type', 'summary', 'id', 'status'])
 const noneKnown: ReadonlySet<string | undefined> = new Set()
 
 function readReasoning(part: JsonObject, role: string, sink: Sink): void {
   const text = part.content ?? part.text ?? part.thinking
   if (typeof text === 'string') {
     if (text !== '') push(sink, role, 'reasoning', text)
-    noteRest(part, ['type', 'content', 'text', 'thinking'], sink)
+    noteRest(part, thoughtKeys, sink)
     return
   }
   // OpenAI's item: the summary is what can be read of it.
   const summary = Array.isArray(part.summary) ? (part.summary as readonly Json[]) : []
   for (const item of summary)
     push(sink, role, 'reasoning', isObject(item) ? textOfJson(item.text ?? item) : textOfJson(item))
-  noteRest(part, ['type', 'summary', 'id', 'status'], sink)
+  noteRest(part, summaryKeys, sink)
 }
 
 function readToolCall(call: Json, role: string, known: ReadonlySet<string | undefined>, sink: Sink): void {
@@ -296,9 +304,11 @@ function noteFinish(item: JsonObject, sink: Sink): void {
 }
 
 /** What a message says beside what was read: the attribute then stays where it is. */
-function noteRest(item: JsonObject, read: readonly string[], sink: Sink): void {
-  for (const [key, value] of Object.entries(item)) {
+function noteRest(item: JsonObject, read: ReadonlySet<string>, sink: Sink): void {
+  for (const key in item) {
+    if (read.has(key)) continue
+    const value = item[key]
     const isNothing = value === null || value === '' || (Array.isArray(value) && value.length === 0)
-    if (!isNothing && !read.includes(key)) sink.isWhole = false
+    if (!isNothing) sink.isWhole = false
   }
 }

@@ -1,6 +1,5 @@
 // Resolved rows as lines of JSON for their tables, each under the key that the table sorts by. A line without its generation
 // is what is compared: a row that says what it said before is not written again.
-import { hash } from 'node:crypto'
 import {
   auditEventRows,
   embeddingRows,
@@ -51,11 +50,13 @@ export const rowTables: readonly RowTable[] = [
   },
 ]
 
-/** A row under its key: `key` is the JSON of the sort key's columns, `digest` of everything but the generation. */
-export type KeyedLine = {
-  readonly key: string
-  readonly digest: string
-  readonly line: string
+/** A row on its way: each part is made when it is asked for, since most rows are new and are compared with nothing. */
+export type Line = {
+  /** The JSON of the sort key's columns. */
+  readonly key: () => string
+  /** Everything but the generation, which says nothing of the row itself. */
+  readonly said: () => string
+  readonly text: () => string
   /** A call of which the tokens are known and the price is not. */
   readonly isUnpriced: boolean
 }
@@ -72,15 +73,14 @@ export function linesOf(
   rowTable: RowTable,
   resolved: Resolved,
   retentionDaysOf: (tenant: TenantId, retention: RetentionClass) => number,
-): readonly KeyedLine[] {
+): readonly Line[] {
   return rowTable.rowsOf(resolved).map((each) => {
     const row = each as AnyRow
-    const retentionDays = retentionDaysOf(row.TenantId, rowTable.retention)
-    const text = JSON.stringify(columnsOf(row, retentionDays))
+    const said = (): string => JSON.stringify(columnsOf(row, retentionDaysOf(row.TenantId, rowTable.retention)))
     return {
-      key: keyOf(rowTable, row, row.Timestamp - (row.Timestamp % nanosecondsPerHour)),
-      digest: hash('sha1', text, 'base64'),
-      line: `${text.slice(0, -1)},"Generation":${resolved.generation}}\n`,
+      key: () => keyOf(rowTable, row, row.Timestamp - (row.Timestamp % nanosecondsPerHour)),
+      said,
+      text: () => `${said().slice(0, -1)},"Generation":${resolved.generation}}\n`,
       isUnpriced: row.PriceVersion === '' && row.CostNanoUsd === null && hasTokens(row),
     }
   })

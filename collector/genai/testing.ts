@@ -1,6 +1,7 @@
 // For tests: OTLP/JSON files as lifted records, without the walk over wire bytes.
-import { readFileSync } from 'node:fs'
+import { readdirSync, readFileSync } from 'node:fs'
 import type { TenantId } from '../receive/request.ts'
+import { factsOf } from './lift.ts'
 import type { AnyValue, Attributes, LiftedEvent, LiftedLog, LiftedRecord, LiftedSpan, Scope } from './record.ts'
 
 export const fixtures = new URL('fixtures/', import.meta.url)
@@ -157,5 +158,60 @@ export function sketchLog(
     ...sketch,
     attributes: new Map(Object.entries(sketch.attributes ?? {})),
     resource: new Map(Object.entries(sketch.resource ?? {})),
+  }
+}
+
+/** A call with nothing but its marks. */
+export const chatAttributes = {
+  'gen_ai.operation.name': 'chat',
+  'gen_ai.request.model': 'gpt-4o-mini',
+  'gen_ai.system': 'openai',
+}
+
+/** Direction, role, type and text of each message of a call. */
+export function messagesOf(sketch: SpanSketch): string[][] {
+  const { facts, texts } = factsOf(sketchSpan(sketch))
+  const said = facts[0]?.says
+  return said?.kind === 'call'
+    ? said.messages.map(({ direction, role, type, content }) => [direction, role, type, texts.get(content.hash) ?? ''])
+    : []
+}
+
+/** All spans and log records of all recordings. */
+export function readRecorded(): readonly LiftedRecord[] {
+  return readdirSync(fixtures)
+    .filter((file) => file.endsWith('.json') && !file.includes('metrics'))
+    .flatMap((file) => recordsOf(readJson(new URL(file, fixtures))))
+}
+
+export type Random = {
+  /** 0 ≤ n < bound. */
+  readonly below: (bound: number) => number
+  readonly chance: (probability: number) => boolean
+  readonly pick: <Item>(items: readonly Item[]) => Item
+  readonly shuffle: <Item>(items: readonly Item[]) => Item[]
+}
+
+/** The same seed gives the same numbers everywhere: xorshift32, enough for picking and shuffling. */
+export function seededRandom(seed: number): Random {
+  let state = seed | 1
+  const below = (bound: number) => {
+    state ^= state << 13
+    state ^= state >>> 17
+    state ^= state << 5
+    return Math.floor(((state >>> 0) / 2 ** 32) * bound)
+  }
+  return {
+    below,
+    chance: (probability) => below(1_000_000) < probability * 1_000_000,
+    pick: (items) => {
+      if (items.length === 0) throw new RangeError('nothing to pick from')
+      return items[below(items.length)] as (typeof items)[number]
+    },
+    shuffle: (items) =>
+      items
+        .map((item) => ({ item, at: below(2 ** 31) }))
+        .sort((a, b) => a.at - b.at)
+        .map(({ item }) => item),
   }
 }

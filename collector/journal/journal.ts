@@ -50,9 +50,8 @@ export type JournalOptions = {
   readonly now: () => number
   readonly insertSettings: Readonly<Record<string, string | number>>
   readonly bounds: JournalBounds
-  /** Called with each segment that is sealed, in order, and at the start with those that a run before left. `parts` are its
-   *  rows, for as long as the call lasts; of a run before they must be loaded. */
-  readonly onSealed: (segment: SealedSegment, parts: readonly SegmentPart[] | undefined) => void
+  /** Called with each segment that is sealed, in order, and at the start with those that a run before left. */
+  readonly onSealed: (segment: SealedSegment) => void
   readonly onProblem: (problem: JournalProblem) => void
 }
 
@@ -528,14 +527,14 @@ export async function openJournal(options: JournalOptions): Promise<Journal> {
     const blocksBytes = segmentBytes(segment)
     const held = [...entries.values()].reduce((sum, entry) => sum + entry.blocksBytes, 0)
     const isKept = held + blocksBytes <= bounds.sealedBytesMax
+    if (!isKept) for (const { block } of segment.blocks.values()) giveBack(block)
     entries.set(sealed.sequence, {
       segment: sealed,
       requests: segment.requests,
       blocks: isKept ? blocks : undefined,
       blocksBytes: isKept ? blocksBytes : 0,
     })
-    options.onSealed(sealed, blocks.map(partOf))
-    if (!isKept) for (const { block } of segment.blocks.values()) giveBack(block)
+    options.onSealed(sealed)
   }
 
   async function refreshSpace(): Promise<void> {
@@ -699,7 +698,7 @@ export async function openJournal(options: JournalOptions): Promise<Journal> {
     await saveBooks()
   }
 
-  for (const entry of [...entries.values()]) options.onSealed(entry.segment, undefined)
+  for (const entry of [...entries.values()]) options.onSealed(entry.segment)
 
   return {
     id,

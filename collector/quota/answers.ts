@@ -3,7 +3,7 @@
 import type { z } from 'zod'
 import type { Denial } from './books.ts'
 import { amountJson } from './limits.ts'
-import type { StepOutcome } from './step.ts'
+import type { Rate, StepOutcome } from './step.ts'
 
 export type Answer = {
   readonly status: number
@@ -26,7 +26,9 @@ const titles: Readonly<Record<number, string>> = {
 export function answerOf(outcome: StepOutcome, status: number): Answer {
   switch (outcome.kind) {
     case 'done':
-      return { status, body: outcome.body }
+      return outcome.rates === undefined || outcome.rates.length === 0
+        ? { status, body: outcome.body }
+        : { status, body: outcome.body, headers: rateHeaders(outcome.rates) }
     case 'denied':
       return deniedAnswer(outcome.denial, outcome.nowMs)
     case 'unpriced':
@@ -45,35 +47,44 @@ export function answerOf(outcome: StepOutcome, status: number): Answer {
 }
 
 const windowSeconds = { minute: 60, hour: 3_600, day: 86_400, month: 2_592_000, ever: undefined } as const
+/** The largest integer of a structured field (RFC 9651). */
+const fieldIntegerMax = 999_999_999_999_999n
+
+function rateHeaders(rates: readonly Rate[]): Readonly<Record<string, string>> {
+  const integer = (value: bigint): bigint => (value > fieldIntegerMax ? fieldIntegerMax : value)
+  const policies = rates.map(({ limitId, granted, window }) => {
+    const seconds = windowSeconds[window]
+    return `"${limitId}";q=${integer(granted)}${seconds === undefined ? '' : `;w=${seconds}`}`
+  })
+  const states = rates.map(({ limitId, free, freesInMs }) => {
+    return `"${limitId}";r=${integer(free)}${freesInMs === undefined ? '' : `;t=${wholeSeconds(freesInMs)}`}`
+  })
+  return { 'RateLimit-Policy': policies.join(', '), RateLimit: states.join(', ') }
+}
+
+function wholeSeconds(ms: number): number {
+  return Math.max(1, Math.ceil(ms / 1000))
+}
 
 function deniedAnswer(denial: Denial, nowMs: number): Answer {
-  const seconds =
-    denial.freesUnixMs === undefined ? undefined : Math.max(1, Math.ceil((denial.freesUnixMs - nowMs) / 1000))
-  const window = windowSeconds[denial.window]
-  const frees = denial.freesUnixMs === undefined ? null : new Date(denial.freesUnixMs).toISOString()
-  const detail = `${denial.limitId}: ${denial.requested} of ${denial.measure} wanted, ${denial.free} free of ${denial.limit}`
-  const more = {
-    limitId: denial.limitId,
-    measure: denial.measure,
-    subject: denial.subject,
-    requested: amountJson(denial.requested),
-    limit: amountJson(denial.limit),
-    used: amountJson(denial.used),
-    held: amountJson(denial.held),
-    free: amountJson(denial.free),
-    frees,
+  const { limitId, measure, subject, requested, limit, used, held, free, window } = denial
+  const freesInMs = denial.freesUnixMs === undefined ? undefined : denial.freesUnixMs - nowMs
+  const headers = {
+    ...rateHeaders([{ limitId, window, granted: limit, free, freesInMs }]),
+    // Where no window ends, only a settlement or an expiry makes room, which may be soon.
+    'Retry-After': String(freesInMs !== undefined ? wholeSeconds(freesInMs) : measure === 'concurrency' ? 1 : 60),
   }
-  return problem(
-    429,
-    detail,
-    {
-      'RateLimit-Policy': `"${denial.limitId}";q=${denial.limit}${window === undefined ? '' : `;w=${window}`}`,
-      RateLimit: `"${denial.limitId}";r=${denial.free}${seconds === undefined ? '' : `;t=${seconds}`}`,
-      // Where no window ends, only a settlement or an expiry makes room, which may be soon.
-      'Retry-After': String(denial.measure === 'concurrency' ? 1 : (seconds ?? 60)),
-    },
-    more,
-  )
+  return problem(429, `${limitId}: ${requested} of ${measure} wanted, ${free} free of ${limit}`, headers, {
+    limitId,
+    measure,
+    subject,
+    requested: amountJson(requested),
+    limit: amountJson(limit),
+    used: amountJson(used),
+    held: amountJson(held),
+    free: amountJson(free),
+    frees: denial.freesUnixMs === undefined ? null : new Date(denial.freesUnixMs).toISOString(),
+  })
 }
 
 export function unknownPath(path: string): Answer {

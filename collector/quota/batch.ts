@@ -1,7 +1,7 @@
 // The steps of one transaction, one after the other, on the rows that it has locked: each decides by the books, changes them
 // in memory, and notes what is to be written. Nothing here waits or asks, so a batch that fails can simply be run again.
 import assert from 'node:assert/strict'
-import { randomUUID } from 'node:crypto'
+import { randomUUIDv7 } from 'node:crypto'
 import type { TenantId } from '../receive/request.ts'
 import {
   type Account,
@@ -10,6 +10,7 @@ import {
   changeReservation,
   decide,
   fireThresholds,
+  freesUnixMs,
   hold,
   type Line,
   type MatchedAccount,
@@ -19,7 +20,7 @@ import {
   spentOf,
 } from './books.ts'
 import { amountJson, type Limit, type Limits } from './limits.ts'
-import type { Charge, End, Extend, RecordCall, Reserve, Step, StepOutcome } from './step.ts'
+import type { Charge, End, Extend, Rate, RecordCall, Reserve, Step, StepOutcome } from './step.ts'
 
 /** What is booked of a charge or of the record of a call. */
 export type BookedEvent = {
@@ -119,7 +120,7 @@ function reserve(batch: Batch, step: Reserve, matched: readonly MatchedAccount[]
   const before = batch.byCall.get(keyOf(step.tenant, step.callId))
   if (before !== undefined && !step.isDry) {
     return before.bodyHash === step.bodyHash
-      ? { kind: 'done', body: before.answer, isRepeat: true }
+      ? { kind: 'done', body: before.answer, isRepeat: true, rates: ratesOf(batch, matched) }
       : {
           kind: 'conflict',
           detail: 'the call id was reserved before with another body',
@@ -134,7 +135,8 @@ function reserve(batch: Batch, step: Reserve, matched: readonly MatchedAccount[]
   }
   const decision = decide(matched, step.amounts)
   if (decision.kind === 'denied') return { kind: 'denied', denial: decision.denial, nowMs: batch.nowMs }
-  const id = randomUUID()
+  // They ascend, so that those of today stand together in every index.
+  const id = randomUUIDv7()
   const expiresUnixMs = batch.nowMs + step.ttlMs
   const body = {
     ...(step.isDry ? { allowed: true } : { id }),
@@ -143,7 +145,7 @@ function reserve(batch: Batch, step: Reserve, matched: readonly MatchedAccount[]
     warnings: decision.answer.warnings,
     ...(step.isDry ? {} : { expiresAt: new Date(expiresUnixMs).toISOString() }),
   }
-  if (step.isDry) return { kind: 'done', body, isRepeat: false }
+  if (step.isDry) return { kind: 'done', body, isRepeat: false, rates: ratesOf(batch, matched) }
   const reservation: Reservation = {
     id,
     tenant: step.tenant,
@@ -165,7 +167,15 @@ function reserve(batch: Batch, step: Reserve, matched: readonly MatchedAccount[]
   batch.reservations.set(id, reservation)
   batch.byCall.set(keyOf(step.tenant, step.callId), reservation)
   note(batch, step.tenant, 'reserve', hold(batch.accounts, decision.holds), id)
-  return { kind: 'done', body, isRepeat: false }
+  return { kind: 'done', body, isRepeat: false, rates: ratesOf(batch, matched) }
+}
+
+function ratesOf({ nowMs }: Batch, matched: readonly MatchedAccount[]): readonly Rate[] {
+  return matched.map(({ limit, account }) => {
+    const freesMs = freesUnixMs(account, account.free + 1n)
+    const freesInMs = freesMs === undefined ? undefined : freesMs - nowMs
+    return { limitId: limit.id, window: limit.window, granted: account.granted, free: account.free, freesInMs }
+  })
 }
 
 /** A client ends its reservation: once. What its records say counts more, whether they came before or come later. */
@@ -279,6 +289,8 @@ function record(batch: Batch, step: RecordCall, matched: readonly MatchedAccount
     spent = spentOf(reservation.holds, step.amounts, (at) => (isFirst ? (reservation.holds[at]?.amount ?? 0n) : 0n))
     done = bookRecord(batch, reservation, spent, 1)
   }
+  // Also those where nothing changes in sum: what was spent may now be in another bucket of a sliding window.
+  for (const { account } of [...undone, ...done]) batch.touched.add(account)
   const lines = mergeLines([...undone, ...done])
   if (lines.length > 0) note(batch, tenant, 'record', lines, reservation?.id, eventKey)
   putEvent(batch, {

@@ -86,7 +86,6 @@ export type Denial = {
   readonly held: bigint
   readonly free: bigint
   readonly window: Limit['window']
-  /** When the window ends; undefined where only settlements make room. */
   readonly freesUnixMs: number | undefined
 }
 
@@ -168,8 +167,13 @@ function denialOf(limit: Limit, account: Account, requested: bigint): Denial {
     held: account.held,
     free: account.free,
     window: limit.window,
-    freesUnixMs: account.slideMs === undefined ? account.windowEndUnixMs : slidesFree(account, requested),
+    freesUnixMs: freesUnixMs(account, requested),
   }
+}
+
+/** When the window ends or enough has slid out of it; undefined where only settlements make room. */
+export function freesUnixMs(account: Account, requested: bigint): number | undefined {
+  return account.slideMs === undefined ? account.windowEndUnixMs : slidesFree(account, requested)
 }
 
 /** When enough has slid out of the window; undefined when what is held stands in the way. */

@@ -2,7 +2,7 @@
 // answer. Errors are problem details (RFC 9457). An array as the body is a batch: its items are answered one by one, in order.
 import { hash } from 'node:crypto'
 import type { IncomingMessage, ServerResponse } from 'node:http'
-import { z } from 'zod'
+import type { z } from 'zod'
 import type { PricedUsage, PriceOf } from '../genai/price.ts'
 import { type Authenticate, identityOf, isRefusal, type Log } from '../receive/admission.ts'
 import { isForwarded } from '../receive/receiver.ts'
@@ -18,10 +18,13 @@ import {
   unknownPath,
   unknownReservation,
 } from './answers.ts'
+import { charge, check, extension, lease, release, reservation, settlement, type usage } from './bodies.ts'
 import { type Amounts, tokensOf } from './books.ts'
+import type { FailurePolicies, Verdict } from './failure-policy.ts'
 import type { Ledger } from './ledger.ts'
 import type { LimitBook } from './limit-book.ts'
-import { amountSchema, type Subject, storable } from './limits.ts'
+import { amountJson, type Subject } from './limits.ts'
+import type { Reserve } from './step.ts'
 
 export type QuotaHttp = {
   /** Whether the path is ours. */
@@ -34,61 +37,20 @@ export type QuotaHttpOptions = {
   readonly limitBook: LimitBook
   readonly authenticate: Authenticate
   readonly priceOf: PriceOf
+  /** Judges calls while the ledger is away. */
+  readonly failure: Pick<FailurePolicies, 'judge'>
   /** What a call of an unknown price gets where a limit on cost blocks: refused, or held by its tokens alone. */
   readonly unpriced: 'refuse' | 'tokens_only'
   readonly now: () => number
   readonly log: Pick<Log, 'error'>
+  readonly onVerdict: (verdict: Verdict) => void
   readonly onAnswer: (route: string, status: number, seconds: number) => void
 }
 
 const prefix = '/v1/quota/'
 const bodyBytesMax = 1024 * 1024
 const batchMax = 256
-const ttlMsUsual = 60_000
-const ttlMsMax = 3_600_000
-
-const count = z.int().min(0).max(Number.MAX_SAFE_INTEGER)
-const text = storable(1024)
-const usage = z.strictObject({
-  inputTokens: count,
-  outputTokens: count,
-  cacheReadTokens: count.optional(),
-  cacheWriteTokens: count.optional(),
-})
-const who = {
-  user: text.default(''),
-  conversation: text.default(''),
-  model: storable(512).min(1),
-  provider: text.default(''),
-}
-const ttlMs = z.int().min(1_000).max(ttlMsMax)
-const reservation = z.strictObject({
-  callId: storable(512).min(1),
-  ...who,
-  estimate: z.union([
-    z.strictObject({ inputTokens: count, outputTokensMax: count }),
-    z.strictObject({ costNanoUsd: amountSchema }),
-  ]),
-  ttlMs: ttlMs.default(ttlMsUsual),
-})
-const check = reservation.omit({ ttlMs: true, callId: true }).extend({ callId: storable(512).default('') })
-const used = { usage: usage.optional(), costNanoUsd: amountSchema.optional() }
-const hasAmount = (each: { readonly usage?: unknown; readonly costNanoUsd?: unknown }): boolean =>
-  each.usage !== undefined || each.costNanoUsd !== undefined
-const amountNeeded = { message: 'usage or costNanoUsd is needed' }
-const settlement = z
-  .strictObject({ ...used, model: who.model.optional(), provider: text.optional() })
-  .refine(hasAmount, amountNeeded)
-const extension = z.strictObject({ ttlMs: ttlMs.default(ttlMsUsual) })
-const charge = z
-  .strictObject({
-    eventKey: storable(512).min(1),
-    ...who,
-    ...used,
-    endedAt: z.iso.datetime({ offset: true }).optional(),
-  })
-  .refine(hasAmount, amountNeeded)
-const release = z.strictObject({})
+const noTokens = { tokens: undefined }
 
 export function openQuotaHttp(options: QuotaHttpOptions): QuotaHttp {
   const { ledger, limitBook, priceOf, now } = options
@@ -98,6 +60,7 @@ export function openQuotaHttp(options: QuotaHttpOptions): QuotaHttp {
     const path = (request.url ?? '').split('?')[0]?.slice(prefix.length) ?? ''
     answer(request, path, localBoundToLoopback)
       .catch((error: unknown): Answer => {
+        if (error instanceof URIError) return problem(400, 'the path is not well formed')
         options.log.error({ err: error }, 'a quota request failed')
         return problem(503, 'the quota service could not answer', { 'Retry-After': '1' })
       })
@@ -165,6 +128,7 @@ export function openQuotaHttp(options: QuotaHttpOptions): QuotaHttp {
 
   function stepOf(thing: string | undefined, id: string | undefined, verb: string | undefined): StepAnswer | undefined {
     if (thing === 'reservations' && id === undefined) return reserve
+    if (thing === 'leases' && id === undefined) return leaseNow
     if (thing === 'check' && id === undefined) return dryRun
     if (thing === 'charges' && id === undefined) return chargeOnce
     if (thing !== 'reservations' || id === undefined) return undefined
@@ -216,29 +180,56 @@ export function openQuotaHttp(options: QuotaHttpOptions): QuotaHttp {
       if (priced.kind === 'unpriced' && options.unpriced === 'refuse') unpriced = priced.reason
       amounts = { cost: priced.kind === 'priced' ? priced.costNanoUsd : undefined, ...tokensOf(expected) }
     }
-    const outcome = await ledger.run({
-      kind: 'reserve',
-      tenant: identity.tenant,
+    return reserveNow(
+      identity,
       callId,
-      bodyHash: hashOf(body),
-      subject,
-      amounts,
-      ttlMs: parsed.data.ttlMs,
-      unpriced,
-      isDry,
-      isLease: false,
-    })
-    return answerOf(outcome, isDry ? 200 : 201)
+      { subject, amounts, unpriced, ttlMs: parsed.data.ttlMs, isDry, isLease: false },
+      body,
+    )
+  }
+
+  const leaseNow: StepAnswer = async (identity, body) => {
+    const parsed = lease.safeParse(body)
+    if (!parsed.success) return invalid(parsed.error)
+    const { callId, allowance, ttlMs } = parsed.data
+    const { inputTokens, outputTokens } = allowance
+    const tokens =
+      inputTokens === undefined || outputTokens === undefined ? noTokens : tokensOf({ inputTokens, outputTokens })
+    const amounts = { cost: allowance.costNanoUsd, ...tokens, requests: BigInt(allowance.requests) }
+    const subject = subjectOf(identity, parsed.data)
+    return reserveNow(
+      identity,
+      callId,
+      { subject, amounts, unpriced: undefined, ttlMs, isDry: false, isLease: true },
+      body,
+    )
+  }
+
+  async function reserveNow(
+    identity: Identity,
+    callId: string,
+    wanted: Omit<Reserve, 'kind' | 'tenant' | 'callId' | 'bodyHash'>,
+    body: unknown,
+  ): Promise<Answer> {
+    const { tenant } = identity
+    const outcome = await ledger.run({ kind: 'reserve', tenant, callId, bodyHash: hashOf(body), ...wanted })
+    if (outcome.kind !== 'unavailable') return answerOf(outcome, wanted.isDry ? 200 : 201)
+    const verdict = options.failure.judge(tenant, callId, wanted.amounts)
+    options.onVerdict(verdict)
+    const left =
+      verdict.left === undefined ? {} : { left: { ...verdict.left, costNanoUsd: amountJson(verdict.left.costNanoUsd) } }
+    return problem(503, outcome.reason, { 'Retry-After': '1' }, { ...verdict, ...left })
   }
 
   async function settle(identity: Identity, id: string, body: unknown): Promise<Answer> {
     const parsed = settlement.safeParse(body)
     if (!parsed.success) return invalid(parsed.error)
     if (!isUuid(id)) return unknownReservation
-    const { model, provider } = parsed.data
+    const { model, provider, requests } = parsed.data
     const amounts = (subject: Subject): Amounts => {
       const reserved = callOf(subject)
-      return amountsOf(parsed.data, { model: model ?? reserved.model, provider: provider ?? reserved.provider })
+      const spent = amountsOf(parsed.data, { model: model ?? reserved.model, provider: provider ?? reserved.provider })
+      return requests === undefined ? spent : { ...spent, requests: BigInt(requests) }
     }
     return answerOf(
       await ledger.run({ kind: 'settle', tenant: identity.tenant, id, bodyHash: hashOf(body), amountsOf: amounts }),

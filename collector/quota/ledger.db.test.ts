@@ -5,7 +5,7 @@ import { afterAll, beforeAll, expect, test } from 'vitest'
 import { parseTenantId, type TenantId } from '../receive/request.ts'
 import { type Ledger, openLedger } from './ledger.ts'
 import type { Reserve, Step } from './step.ts'
-import { balanceOf, idOf, nobody, openTestLedger, type Rule, reserve, settle, tenant } from './testing.ts'
+import { balanceOf, idOf, nobody, openClock, openTestLedger, type Rule, reserve, settle, tenant } from './testing.ts'
 
 let postgres: TestPostgres
 
@@ -168,4 +168,72 @@ test('quota: a step of another tenant is as unknown as one that never was', asyn
   expect(await ledger.run({ kind: 'settle', tenant: other, id, bodyHash: '', amountsOf: undefined })).toEqual({
     kind: 'unknown',
   })
+})
+
+test('quota: a minute slides: no 60 seconds ever hold more than was granted, and a refusal says when enough is free', async () => {
+  const { ledger, pool } = await open('sliding', [{ id: 'rate', measure: 'requests', amount: 3, window: 'minute' }])
+  // 55 s into a calendar's minute.
+  const clock = await openClock(pool, Date.UTC(2026, 10, 21, 12, 0, 55))
+  for (const callId of ['a', 'b', 'c']) await ledger.run(settle(idOf(await ledger.run(reserve(callId, 0))), 0))
+  await clock.move(10_000)
+  // The calendar's next minute, in which a fixed window would grant three more.
+  expect(await ledger.run(reserve('d', 0))).toMatchObject({
+    kind: 'denied',
+    denial: { used: 3n, freesUnixMs: Date.UTC(2026, 10, 21, 12, 2, 0) },
+  })
+  await clock.move(54_999)
+  expect(await ledger.run(reserve('d', 0))).toMatchObject({ kind: 'denied' })
+  await clock.move(1)
+  expect(await balanceOf(pool, 'rate')).toMatchObject({ spent: 0, free: 3 })
+  expect(await ledger.run(reserve('d', 0))).toMatchObject({ kind: 'done' })
+  expect(await balanceOf(pool, 'rate')).toMatchObject({ held: 1, spent: 0, free: 2 })
+  await expectNoDrift(pool)
+})
+
+test('quota: a clock that is stepped back frees nothing, and a day begins where its time zone says', async () => {
+  const { ledger, pool } = await open('clock', [
+    { id: 'day', measure: 'requests', amount: 1, window: 'day', time_zone: 'Europe/Berlin' },
+  ])
+  const clock = await openClock(pool, Date.UTC(2026, 10, 21, 22, 59, 59))
+  expect(await ledger.run(reserve('a', 0))).toMatchObject({ kind: 'done' })
+  await clock.move(-7_200_000)
+  expect(await ledger.run(reserve('b', 0))).toMatchObject({
+    kind: 'denied',
+    denial: { freesUnixMs: Date.UTC(2026, 10, 21, 23) },
+  })
+  await clock.move(7_201_000)
+  expect(await ledger.run(reserve('b', 0))).toMatchObject({ kind: 'done' })
+})
+
+test('quota: limits on tokens read and written are counted apart', async () => {
+  const { ledger, pool } = await open('kinds', [
+    { id: 'in', measure: 'input_tokens', amount: 100 },
+    { id: 'out', measure: 'output_tokens', amount: 10 },
+  ])
+  const amounts = { cost: 0n, tokens: 48n, inputTokens: 40n, outputTokens: 8n }
+  const id = idOf(await ledger.run(reserve('a', 0, { amounts })))
+  expect(await ledger.run(reserve('b', 0, { amounts }))).toMatchObject({ kind: 'denied', denial: { limitId: 'out' } })
+  const used = { cost: 0n, tokens: 45n, inputTokens: 40n, outputTokens: 5n }
+  await ledger.run({ kind: 'settle', tenant, id, bodyHash: '', amountsOf: () => used })
+  expect(await balanceOf(pool, 'in')).toMatchObject({ held: 0, spent: 40 })
+  expect(await balanceOf(pool, 'out')).toMatchObject({ held: 0, spent: 5 })
+})
+
+test('quota: an amount that no account can hold is refused alone, not with the steps beside it', async () => {
+  const { ledger, pool } = await open('huge', [{ id: 'budget', measure: 'cost', amount: 100, overage: 'allow_debt' }])
+  const ids = await Promise.all(['a', 'b', 'c'].map(async (callId) => idOf(await ledger.run(reserve(callId, 10)))))
+  const huge: Step = {
+    kind: 'settle',
+    tenant,
+    id: ids[1] ?? '',
+    bodyHash: '',
+    amountsOf: () => ({ cost: 2n ** 63n, tokens: undefined }),
+  }
+  const outcomes = await Promise.all([
+    ledger.run(settle(ids[0] ?? '', 1)),
+    ledger.run(huge),
+    ledger.run(settle(ids[2] ?? '', 2)),
+  ])
+  expect(outcomes.map(({ kind }) => kind)).toEqual(['done', 'refused', 'done'])
+  expect(await balanceOf(pool, 'budget')).toMatchObject({ held: 10, spent: 3 })
 })

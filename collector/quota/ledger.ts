@@ -12,13 +12,14 @@ import {
   lockExpired,
   lockReservations,
   moveCursor,
+  type NamedReservations,
   refuseEvent,
   selectRules,
   writeChanges,
 } from '@tallylight/storage/postgres/quota/statements.ts'
 import type pg from 'pg'
 import type { Log } from '../receive/admission.ts'
-import { callIdsOf, expire, openBatch, take } from './batch.ts'
+import { type Batch, callIdsOf, expire, openBatch, take } from './batch.ts'
 import type { MatchedAccount } from './books.ts'
 import { type Match, openLimits } from './limits.ts'
 import { pause } from './pause.ts'
@@ -27,8 +28,9 @@ import type { RecordCall, Step, StepOutcome } from './step.ts'
 
 export type Ledger = {
   run(step: Step): Promise<StepOutcome>
-  /** Books the records of a segment and moves the cursor: once, whoever asks how often. */
-  record(source: RecordSource, records: readonly RecordCall[]): Promise<Recorded>
+  /** Books the records of a segment and moves the cursor: once, whoever asks how often. Without a segment they are what became
+   *  known later of calls whose segments are booked; then their generations alone tell what is new. */
+  record(source: RecordSource | undefined, records: readonly RecordCall[]): Promise<Recorded>
   /** Ends holds whose time is over; how many. */
   sweep(): Promise<number>
   /** Sweeps every second until the signal, and says how many calls were never settled. */
@@ -41,19 +43,40 @@ export type RecordSource = Cursor & { readonly name: string }
 export type Recorded = ({ readonly kind: 'recorded' } & Counts) | { readonly kind: 'unavailable' }
 type Counts = { readonly booked: number; readonly repeated: number; readonly refused: number }
 
+/** Writes that are under way may be left to the commit. */
+type Worked<Result> = { readonly result: Result; readonly writes: readonly Promise<void>[] }
+type Work<Result> = (client: pg.PoolClient) => Promise<Worked<Result>>
 type Waiting = { readonly step: Step; readonly resolve: (outcome: StepOutcome) => void }
 
+const begin = `begin;
+  set local idle_in_transaction_session_timeout = '10s';
+  set local plan_cache_mode = force_generic_plan;
+  set local enable_seqscan = off; set local enable_hashjoin = off; set local enable_mergejoin = off`
 const stepsPerBatchMax = 256
 const sweptPerBatchMax = 500
 const sweepMs = 1_000
 const triesMax = 4
+/** Steps in line, a second's worth; who comes then is told at once. */
+const stepsWaitingMax = 10_000
+/** A connection that was lost while it was idle, with a server that is back, fails at once. */
+const againMsMax = 250
 /** Two collectors met: a serialization failure, a deadlock, the same call id at once. Nothing was written, so it is run again. */
 const collisionCodes: ReadonlySet<string> = new Set(['40001', '40P01', '23505'])
 /** Classes of SQLSTATE that say that a value cannot be taken and never will: data, constraints, limits of Postgres. */
 const valueClasses: ReadonlySet<string> = new Set(['22', '23', '54'])
 
-export function openLedger(options: { readonly database: pg.Pool; readonly log: Pick<Log, 'warn'> }): Ledger {
+export type LedgerOptions = {
+  /** Its own: who reads elsewhere must not keep it waiting. With `pipeline`, so that statements share round trips, and a
+   *  `query_timeout`, after which a step is answered though Postgres is not. */
+  readonly database: pg.Pool
+  readonly log: Pick<Log, 'warn'>
+  /** The first batch was booked after some that could not be. */
+  readonly onRecovered?: () => void
+}
+
+export function openLedger(options: LedgerOptions): Ledger {
   const { database, log } = options
+  let isAway = false
   let limits = openLimits('', [])
   let waiting: Waiting[] = []
   const groups: (() => Promise<void>)[] = []
@@ -63,6 +86,7 @@ export function openLedger(options: { readonly database: pg.Pool; readonly log: 
   let failures = 0
 
   function run(step: Step): Promise<StepOutcome> {
+    if (waiting.length >= stepsWaitingMax) return Promise.resolve(unavailable)
     return new Promise((resolve) => {
       waiting.push({ step, resolve })
       startRunning()
@@ -91,7 +115,10 @@ export function openLedger(options: { readonly database: pg.Pool; readonly log: 
 
   async function runBatch(steps: readonly Step[]): Promise<readonly StepOutcome[]> {
     try {
-      return await tryTransaction(steps.length, (client) => book(client, steps))
+      const outcomes = await tryTransaction(steps.length, (client) => book(client, steps))
+      if (isAway) options.onRecovered?.()
+      isAway = false
+      return outcomes
     } catch (error) {
       if (isOfValue(error)) {
         if (steps.length === 1) return [{ kind: 'refused', reason: 'an amount is more than the books can hold' }]
@@ -100,14 +127,15 @@ export function openLedger(options: { readonly database: pg.Pool; readonly log: 
         return [...(await runBatch(steps.slice(0, middle))), ...(await runBatch(steps.slice(middle)))]
       }
       log.warn({ err: error, steps: steps.length }, 'a batch of quota steps could not be booked')
-      return steps.map(() => ({ kind: 'unavailable', reason: 'the ledger did not answer' }))
+      isAway = true
+      // Those who came meanwhile would wait for the same, each batch as long as this one.
+      for (const { resolve } of waiting.splice(0)) resolve(unavailable)
+      return steps.map(() => unavailable)
     }
   }
 
-  async function tryTransaction<Result>(
-    steps: number,
-    work: (client: pg.PoolClient) => Promise<Result>,
-  ): Promise<Result> {
+  async function tryTransaction<Result>(steps: number, work: Work<Result>): Promise<Result> {
+    const startedMs = performance.now()
     for (let tries = 1; ; tries++) {
       try {
         const result = await inTransaction(work)
@@ -115,19 +143,26 @@ export function openLedger(options: { readonly database: pg.Pool; readonly log: 
         stepsDone += steps
         return result
       } catch (error) {
-        if (collisionCodes.has(codeOf(error)) && tries < triesMax) continue
+        // Every step may be booked twice and counts once, so one of which nobody knows is simply booked again.
+        const isLost = isConnectionLost(error) && performance.now() - startedMs < againMsMax
+        if ((collisionCodes.has(codeOf(error)) || isLost) && tries < triesMax) continue
         failures++
         throw error
       }
     }
   }
 
-  async function inTransaction<Result>(work: (client: pg.PoolClient) => Promise<Result>): Promise<Result> {
+  async function inTransaction<Result>(work: Work<Result>): Promise<Result> {
     return withConnection(database, async (client) => {
-      await client.query('begin')
+      // Sent with the first statement. A server that has lost us must not keep our locks. Every row is found by its key:
+      // a planner that takes a table for small reads all of it for each batch, and planning anew costs as much as the work.
+      const begun = client.query(begin)
+      begun.catch(() => undefined)
       try {
-        const result = await work(client)
-        await client.query('commit')
+        const { result, writes } = await work(client)
+        // One trip for what is written and the commit: behind a write that failed, that is a rollback.
+        for (const done of await Promise.allSettled([begun, ...writes, client.query('commit')]))
+          if (done.status === 'rejected') throw done.reason
         return result
       } catch (error) {
         // A connection that is gone has rolled back; what it was lost for is the error to tell.
@@ -137,7 +172,7 @@ export function openLedger(options: { readonly database: pg.Pool; readonly log: 
     })
   }
 
-  function record(source: RecordSource, records: readonly RecordCall[]): Promise<Recorded> {
+  function record(source: RecordSource | undefined, records: readonly RecordCall[]): Promise<Recorded> {
     return new Promise((resolve) => {
       let sum: Counts = { booked: 0, repeated: 0, refused: 0 }
       const runFrom = async (from: number): Promise<void> => {
@@ -145,7 +180,7 @@ export function openLedger(options: { readonly database: pg.Pool; readonly log: 
         try {
           sum = add(sum, await bookRecords(source, records.slice(from, until), until >= records.length))
         } catch (error) {
-          log.warn({ err: error, segment: source.name }, 'records of calls could not be booked yet')
+          log.warn({ err: error, segment: source?.name }, 'records of calls could not be booked yet')
           return resolve({ kind: 'unavailable' })
         }
         if (until >= records.length) return resolve({ kind: 'recorded', ...sum })
@@ -158,14 +193,22 @@ export function openLedger(options: { readonly database: pg.Pool; readonly log: 
   }
 
   /** Some of a segment's records. The cursor moves with the last of them: those before are known by their keys. */
-  async function bookRecords(source: RecordSource, records: readonly RecordCall[], isLast: boolean): Promise<Counts> {
+  async function bookRecords(
+    source: RecordSource | undefined,
+    records: readonly RecordCall[],
+    isLast: boolean,
+  ): Promise<Counts> {
     try {
       return await tryTransaction(records.length, async (client) => {
-        if (await isBooked(client, source)) return { booked: 0, repeated: records.length, refused: 0 }
-        const outcomes = await book(client, records)
-        if (isLast) await moveCursor(client, source)
+        if (source !== undefined && (await isBooked(client, source))) {
+          return { result: { booked: 0, repeated: records.length, refused: 0 }, writes: [] }
+        }
+        const { result: outcomes, writes } = await book(client, records)
         const repeated = outcomes.filter((outcome) => outcome.kind === 'done' && outcome.isRepeat).length
-        return { booked: records.length - repeated, repeated, refused: 0 }
+        return {
+          result: { booked: records.length - repeated, repeated, refused: 0 },
+          writes: isLast && source !== undefined ? [...writes, moveCursor(client, source)] : writes,
+        }
       })
     } catch (error) {
       const [record, ...more] = records
@@ -177,39 +220,50 @@ export function openLedger(options: { readonly database: pg.Pool; readonly log: 
     return add(first, await bookRecords(source, records.slice(middle), isLast))
   }
 
-  async function refuse(source: RecordSource, record: RecordCall, code: string, isLast: boolean): Promise<Counts> {
+  async function refuse(
+    source: RecordSource | undefined,
+    record: RecordCall,
+    code: string,
+    isLast: boolean,
+  ): Promise<Counts> {
     // By its code alone: what Postgres says of a value quotes it.
     const reason = `SQLSTATE ${code}`
     log.warn({ tenant: record.tenant, event: record.eventKey, reason }, 'the record of a call cannot be booked')
-    await inTransaction(async (client) => {
-      await refuseEvent(client, { ...record, segment: source.name, reason })
-      if (isLast) await moveCursor(client, source)
-    })
-    return { booked: 0, repeated: 0, refused: 1 }
+    return inTransaction(async (client) => ({
+      result: { booked: 0, repeated: 0, refused: 1 },
+      writes: [
+        refuseEvent(client, { ...record, segment: source?.name ?? '', reason }),
+        ...(isLast && source !== undefined ? [moveCursor(client, source)] : []),
+      ],
+    }))
   }
 
-  async function book(client: pg.PoolClient, steps: readonly Step[]): Promise<readonly StepOutcome[]> {
+  async function book(client: pg.PoolClient, steps: readonly Step[]): Promise<Worked<readonly StepOutcome[]>> {
     const ofEvents = steps.filter((step) => step.kind === 'charge' || step.kind === 'record')
     const events = ofEvents.length === 0 ? [] : await lockEvents(client, ofEvents)
+    const numbers = [...new Set(events.flatMap((event) => event.account_ids))]
     const calls = steps.flatMap((step) => callsOf(step).map((callId) => ({ tenant: step.tenant, callId })))
-    const { nowMs, version, rows } = await lockReservations(client, {
+    const reservations = {
       tenants: calls.map((call) => call.tenant),
       callIds: calls.map((call) => call.callId),
       ids: [
         ...steps.flatMap((step) => ('id' in step ? [step.id] : [])),
         ...events.flatMap(({ reservation }) => reservation ?? []),
       ],
-    })
-    if (version !== limits.version) await readLimits(client)
-    const { accounts, matched } = await lockMatched(client, steps, [
-      ...rows.flatMap((row) => row.account_ids),
-      ...events.flatMap((event) => event.account_ids),
-    ])
+    }
+    const locking = lockReservations(client, reservations)
+    // In the same trip, by the rules as they were a moment ago: they hardly ever change.
+    const matching = lockMatched(client, steps, numbers, reservations)
+    matching.catch(() => undefined)
+    const { nowMs, version, rows } = await locking
+    let { accounts, matched } = await matching
+    if (version !== limits.version) {
+      await readLimits(client)
+      ;({ accounts, matched } = await lockMatched(client, steps, numbers, reservations))
+    }
     const batch = openBatch(nowMs, limits, accounts, rows.map(reservationOfRow), events.map(eventOfRow))
-    const outcomes = steps.map((step, at) => take(batch, step, matched[at] ?? []))
-    const changes = changesOf(batch)
-    if (changes !== undefined) await writeChanges(client, changes)
-    return outcomes
+    const result = steps.map((step, at) => take(batch, step, matched[at] ?? []))
+    return { result, writes: writesOf(client, batch) }
   }
 
   async function readLimits(client: Pick<pg.ClientBase, 'query'>): Promise<void> {
@@ -222,6 +276,7 @@ export function openLedger(options: { readonly database: pg.Pool; readonly log: 
     client: pg.PoolClient,
     steps: readonly Step[],
     numbers: readonly string[],
+    reservations: NamedReservations,
   ): Promise<{
     readonly accounts: ReadonlyMap<string, MatchedAccount['account']>
     readonly matched: readonly (readonly MatchedAccount[])[]
@@ -241,8 +296,7 @@ export function openLedger(options: { readonly database: pg.Pool; readonly log: 
         return { ...match, ordinal }
       }),
     )
-    if (wanted.size + numbers.length === 0) return { accounts: new Map(), matched: [] }
-    const rows = await lockAccounts(client, [...wanted.values()], [...new Set(numbers)])
+    const rows = await lockAccounts(client, [...wanted.values()], numbers, reservations)
     const accounts = new Map(rows.map((row) => [row.id, accountOfRow(row)]))
     const byOrdinal = new Map(rows.flatMap((row) => row.wanted.map((ordinal) => [ordinal, row.id] as const)))
     const matched = asked.map((matches) =>
@@ -262,15 +316,13 @@ export function openLedger(options: { readonly database: pg.Pool; readonly log: 
   async function sweep(): Promise<number> {
     return inTransaction(async (client) => {
       const { nowMs, rows } = await lockExpired(client, sweptPerBatchMax)
-      if (rows.length === 0) return 0
+      if (rows.length === 0) return { result: 0, writes: [] }
       if (limits.version === '') await readLimits(client)
-      const numbers = rows.flatMap((row) => row.account_ids)
-      const { accounts } = await lockMatched(client, [], numbers)
+      const numbers = [...new Set(rows.flatMap((row) => row.account_ids))]
+      const { accounts } = await lockMatched(client, [], numbers, noReservations)
       const batch = openBatch(nowMs, limits, accounts, rows.map(reservationOfRow), [])
       for (const reservation of batch.reservations.values()) expire(batch, reservation)
-      const changes = changesOf(batch)
-      if (changes !== undefined) await writeChanges(client, changes)
-      return rows.length
+      return { result: rows.length, writes: writesOf(client, batch) }
     })
   }
 
@@ -294,6 +346,14 @@ export function openLedger(options: { readonly database: pg.Pool; readonly log: 
   }
 }
 
+const noReservations: NamedReservations = { tenants: [], callIds: [], ids: [] }
+const unavailable: StepOutcome = { kind: 'unavailable', reason: 'the ledger did not answer' }
+
+function writesOf(client: pg.PoolClient, batch: Batch): readonly Promise<void>[] {
+  const changes = changesOf(batch)
+  return changes === undefined ? [] : [writeChanges(client, changes)]
+}
+
 function callsOf(step: Step): readonly string[] {
   if (step.kind === 'reserve') return [step.callId]
   return step.kind === 'record' ? callIdsOf(step) : []
@@ -306,6 +366,11 @@ function add(a: Counts, b: Counts): Counts {
 function isOfValue(error: unknown): boolean {
   const code = codeOf(error)
   return valueClasses.has(code.slice(0, 2)) && !collisionCodes.has(code)
+}
+
+/** Not what the server says of a statement, but its end: a network error, or a shutdown (class 57). */
+function isConnectionLost(error: unknown): boolean {
+  return !/^[0-9FHPX][0-9A-Z]{4}$/.test(codeOf(error)) || codeOf(error).startsWith('57')
 }
 
 function codeOf(error: unknown): string {

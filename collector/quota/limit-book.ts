@@ -1,5 +1,6 @@
 // Limits as resources: made, changed and removed through the API or by the configuration file, each change with an audit
 // entry of before and after; and what readers ask: usage now, one reservation.
+import { isDeepStrictEqual } from 'node:util'
 import { withConnection } from '@tallylight/storage/postgres/connection.ts'
 import {
   lockReservations,
@@ -15,6 +16,7 @@ import {
 import type pg from 'pg'
 import { type Identity, parseTenantId, type TenantId } from '../receive/request.ts'
 import { type Answer, invalid, isUuid, notAllowed, type ParsedJson, problem } from './answers.ts'
+import type { Outage } from './failure-policy.ts'
 import { amountJson, type Limit, limitJson, limitOf, limitSchema } from './limits.ts'
 import { limitOfRow } from './rows.ts'
 
@@ -28,14 +30,17 @@ export type LimitBook = {
   ): Promise<Answer>
   usage(identity: Identity, query: URLSearchParams): Promise<Answer>
   reservation(identity: Identity, id: string): Promise<Answer>
-  /** Makes the limits of source `config` those given; what they are no longer is removed, which the result names. */
+  /** Makes the limits of source `config` those given, all or none; what they are no longer is removed. */
   applyConfig(wanted: readonly Limit[]): Promise<ConfigDiff>
+  /** Notes in the audit what was decided while the ledger was away. */
+  noteOutages(outages: readonly Outage[]): Promise<void>
 }
 
+/** Whole limits, as they are shown to whoever changed the file. */
 export type ConfigDiff = {
-  readonly added: readonly string[]
-  readonly changed: readonly string[]
-  readonly removed: readonly string[]
+  readonly added: readonly object[]
+  readonly changed: readonly object[]
+  readonly removed: readonly object[]
 }
 
 type Put =
@@ -62,39 +67,35 @@ export function openLimitBook({ database }: { readonly database: pg.Pool }): Lim
     return rows.map(limitOfRow).filter((limit) => limit.tenant === tenant)
   }
 
-  function put(limit: Limit, actor: string): Promise<Put> {
-    return inTransaction(async (client) => {
-      const known = await selectRule(client, limit.tenant, limit.id)
-      const before = known === undefined ? undefined : limitOfRow(known)
-      // Accounts are counted in the rule's measure and windows: another rule needs another id.
-      if (before !== undefined && shapeOf(before) !== shapeOf(limit)) return { kind: 'other_shape' }
-      const { overspent } = await putRule(client, ruleOf(limit))
-      const isNew = known === undefined || known.is_removed
-      await writeAudit(client, {
-        tenant: limit.tenant,
-        actor,
-        action: isNew ? 'quota.limit.create' : 'quota.limit.update',
-        resource: `limit ${limit.id}`,
-        before: isNew || before === undefined ? null : limitJson(before),
-        after: limitJson(limit),
-      })
-      return { kind: 'put', isNew, overspent }
+  async function put(client: pg.PoolClient, limit: Limit, actor: string): Promise<Put> {
+    const known = await selectRule(client, limit.tenant, limit.id)
+    const before = known === undefined ? undefined : limitOfRow(known)
+    // Accounts are counted in the rule's measure and windows: another rule needs another id.
+    if (before !== undefined && shapeOf(before) !== shapeOf(limit)) return { kind: 'other_shape' }
+    const { overspent } = await putRule(client, ruleOf(limit))
+    const isNew = known === undefined || known.is_removed
+    await writeAudit(client, {
+      tenant: limit.tenant,
+      actor,
+      action: isNew ? 'quota.limit.create' : 'quota.limit.update',
+      resource: `limit ${limit.id}`,
+      before: isNew || before === undefined ? null : limitJson(before),
+      after: limitJson(limit),
     })
+    return { kind: 'put', isNew, overspent }
   }
 
-  function remove(limit: Limit, actor: string): Promise<boolean> {
-    return inTransaction(async (client) => {
-      if (!(await removeRule(client, limit.tenant, limit.id))) return false
-      await writeAudit(client, {
-        tenant: limit.tenant,
-        actor,
-        action: 'quota.limit.delete',
-        resource: `limit ${limit.id}`,
-        before: limitJson(limit),
-        after: null,
-      })
-      return true
+  async function remove(client: pg.PoolClient, limit: Limit, actor: string): Promise<boolean> {
+    if (!(await removeRule(client, limit.tenant, limit.id))) return false
+    await writeAudit(client, {
+      tenant: limit.tenant,
+      actor,
+      action: 'quota.limit.delete',
+      resource: `limit ${limit.id}`,
+      before: limitJson(limit),
+      after: null,
     })
+    return true
   }
 
   async function answer(
@@ -124,7 +125,7 @@ export function openLimitBook({ database }: { readonly database: pg.Pool }): Lim
     }
     const named = id ?? parsed.data.id ?? crypto.randomUUID()
     const limit = limitOf(tenant, named, parsed.data, 'api')
-    const result = await put(limit, actorOf(identity))
+    const result = await inTransaction((client) => put(client, limit, actorOf(identity)))
     if (result.kind === 'other_shape') {
       return problem(
         409,
@@ -144,7 +145,9 @@ export function openLimitBook({ database }: { readonly database: pg.Pool }): Lim
 
   async function removeOne(tenant: TenantId, id: string, identity: Identity): Promise<Answer> {
     const limit = (await limitsOf(tenant)).find((each) => each.id === id)
-    if (limit === undefined || !(await remove(limit, actorOf(identity)))) return problem(404, 'there is no such limit')
+    if (limit === undefined || !(await inTransaction((client) => remove(client, limit, actorOf(identity))))) {
+      return problem(404, 'there is no such limit')
+    }
     return { status: 204, body: undefined }
   }
 
@@ -193,32 +196,59 @@ export function openLimitBook({ database }: { readonly database: pg.Pool }): Lim
     }
   }
 
-  async function applyConfig(wanted: readonly Limit[]): Promise<ConfigDiff> {
-    const { rows } = await withConnection(database, selectRules)
-    const present = rows.map(limitOfRow)
-    const added: string[] = []
-    const changed: string[] = []
-    const removed: string[] = []
-    for (const limit of wanted) {
-      const before = present.find((each) => each.tenant === limit.tenant && each.id === limit.id)
-      if (before !== undefined && JSON.stringify(limitJson(before)) === JSON.stringify(limitJson(limit))) continue
-      const result = await put(limit, 'configuration')
-      if (result.kind === 'other_shape') {
-        throw new Error(
-          `quota.limits: ${limit.id} of ${limit.tenant} has another measure, window, time zone or dimension than before; give it another id`,
-        )
+  function applyConfig(wanted: readonly Limit[]): Promise<ConfigDiff> {
+    return inTransaction(async (client) => {
+      const { rows } = await selectRules(client)
+      const present = new Map(rows.map(limitOfRow).map((limit) => [nameOf(limit), limit]))
+      const diff = { added: [] as object[], changed: [] as object[], removed: [] as object[] }
+      for (const limit of wanted) {
+        const before = present.get(nameOf(limit))
+        if (isDeepStrictEqual(before, limit)) continue
+        const result = await put(client, limit, 'configuration')
+        if (result.kind === 'other_shape') {
+          throw new Error(
+            `quota.limits: ${limit.id} of ${limit.tenant} has another measure, window, time zone or dimension than before; give it another id`,
+          )
+        }
+        if (before === undefined) diff.added.push(shown(limit))
+        else diff.changed.push({ before: shown(before), after: shown(limit) })
       }
-      ;(before === undefined ? added : changed).push(nameOf(limit))
-    }
-    for (const limit of present) {
-      const isWanted = wanted.some((each) => each.tenant === limit.tenant && each.id === limit.id)
-      if (limit.source !== 'config' || isWanted) continue
-      if (await remove(limit, 'configuration')) removed.push(nameOf(limit))
-    }
-    return { added, changed, removed }
+      const names = new Set(wanted.map(nameOf))
+      for (const [name, limit] of present) {
+        if (limit.source !== 'config' || names.has(name)) continue
+        if (await remove(client, limit, 'configuration')) diff.removed.push(shown(limit))
+      }
+      return diff
+    })
   }
 
-  return { answer, usage, reservation, applyConfig }
+  async function noteOutages(outages: readonly Outage[]): Promise<void> {
+    await withConnection(database, async (client) => {
+      for (const { tenant, policy, sinceUnixMs, allowed, denied, allowedNanoUsd } of outages) {
+        const after = {
+          policy,
+          since: new Date(sinceUnixMs).toISOString(),
+          allowed,
+          denied,
+          allowedNanoUsd: amountJson(allowedNanoUsd),
+        }
+        await writeAudit(client, {
+          tenant,
+          actor: 'quota',
+          action: 'quota.outage',
+          resource: 'ledger',
+          before: null,
+          after,
+        })
+      }
+    })
+  }
+
+  return { answer, usage, reservation, applyConfig, noteOutages }
+}
+
+function shown(limit: Limit): object {
+  return { tenant: limit.tenant, ...limitJson(limit) }
 }
 
 function nameOf(limit: Limit): string {

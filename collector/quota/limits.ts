@@ -55,10 +55,7 @@ export function storable(textMax: number): z.ZodString {
   return z
     .string()
     .max(textMax)
-    .refine(
-      (text) => !text.includes('\0') && text.isWellFormed(),
-      'no NUL, and no half of a surrogate pair',
-    ) as z.ZodString
+    .refine((text) => !text.includes('\0') && text.isWellFormed(), 'no NUL, and no half of a surrogate pair')
 }
 
 const name = storable(512).min(1)

@@ -1,7 +1,7 @@
 // What the ledger is asked to do, and what comes of it.
 import type { TenantId } from '../receive/request.ts'
 import type { Amounts, Denial } from './books.ts'
-import type { Subject } from './limits.ts'
+import type { Limit, Subject } from './limits.ts'
 
 export type Reserve = {
   readonly kind: 'reserve'
@@ -54,9 +54,19 @@ export type RecordCall = {
 }
 export type Step = Reserve | End | Extend | Charge | RecordCall
 
+/** How a limit stands for whoever asked. */
+export type Rate = {
+  readonly limitId: string
+  readonly window: Limit['window']
+  readonly granted: bigint
+  readonly free: bigint
+  /** When more is free; undefined where that is not known. */
+  readonly freesInMs: number | undefined
+}
+
 export type StepOutcome =
   /** `body` is what is told, also to whoever asks the same again. */
-  | { readonly kind: 'done'; readonly body: object; readonly isRepeat: boolean }
+  | { readonly kind: 'done'; readonly body: object; readonly isRepeat: boolean; readonly rates?: readonly Rate[] }
   | { readonly kind: 'denied'; readonly denial: Denial; readonly nowMs: number }
   | { readonly kind: 'unpriced'; readonly reason: string }
   | { readonly kind: 'unknown' }

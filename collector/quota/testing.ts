@@ -16,6 +16,7 @@ export type Rule = { readonly id: string; readonly measure: string; readonly amo
   readonly action: string
   readonly overage: string
   readonly window: string
+  readonly time_zone: string
   readonly thresholds: readonly number[]
 }>
 
@@ -24,8 +25,10 @@ export async function openTestLedger(
   postgres: TestPostgres,
   schema: string,
   rules: readonly Rule[],
+  isDurable = true,
 ): Promise<{ readonly ledger: Ledger; readonly pool: pg.Pool }> {
-  const pool = await postgres.open(schema)
+  const options = `-c search_path=${schema} -c synchronous_commit=${isDurable ? 'on' : 'off'}`
+  const pool = await postgres.open(schema, { pipeline: true, options, application_name: schema })
   const client = await pool.connect()
   await migratePostgres(client)
   for (const rule of rules) {
@@ -91,4 +94,18 @@ export async function balanceOf(
     [limitId, subject],
   )
   return rows[0]
+}
+
+/** Gives the ledger of this schema a clock of its own, which stands at `startMs` until it is moved, forward or back. */
+export async function openClock(pool: pg.Pool, startMs: number): Promise<{ move(ms: number): Promise<void> }> {
+  await pool.query(`create table clock (at timestamptz not null)`)
+  await pool.query('insert into clock values (to_timestamp($1::float8 / 1000))', [startMs])
+  await pool.query(
+    "create or replace function quota_now() returns timestamptz language sql stable as 'select at from clock'",
+  )
+  return {
+    move: async (ms) => {
+      await pool.query("update clock set at = at + $1::float8 * interval '1 ms'", [ms])
+    },
+  }
 }

@@ -12,15 +12,13 @@
 import { type AnyBlock, isBlockOf } from '@tallylight/storage/clickhouse/block.ts'
 import type { ClickHouse, InsertOutcome } from '@tallylight/storage/clickhouse/client.ts'
 import type { TargetTable } from '@tallylight/storage/clickhouse/schema.ts'
-import { countTexts, textsOf } from '@tallylight/storage/clickhouse/slice.ts'
+import { countTexts } from '@tallylight/storage/clickhouse/slice.ts'
 import { contentsTable, factsTable, quarantineTable, tracesTable } from '@tallylight/storage/clickhouse/tables.ts'
 import { traceTimesOf } from '@tallylight/storage/clickhouse/trace-times.ts'
-import { decodeFact } from '../genai/fact.ts'
 import { type BySignal, noneBySignal } from '../journal/frame.ts'
 import type { Journal, LoadedSegment, SealedSegment } from '../journal/journal.ts'
 import { signalOfTable } from '../journal/recover.ts'
-import type { TenantId } from '../receive/request.ts'
-import type { StoredFact } from './known-facts.ts'
+import { factsIn, type StoredFact } from './known-facts.ts'
 import { bringPart, type Part } from './part.ts'
 import type { RemoveSegment } from './removal.ts'
 
@@ -30,8 +28,9 @@ export type SinkOptions = {
   readonly clickhouse: ClickHouse
   /** The tables as they are, once ClickHouse is there and its schema fits. Undefined until then. */
   readonly targets: () => ReadonlyMap<string, TargetTable> | undefined
-  /** Writes what follows from the facts of a segment; throws when it has to be tried again. Undefined: nothing does. */
-  readonly derive: ((facts: readonly StoredFact[]) => Promise<void>) | undefined
+  /** Told of the facts of each segment, none too, when they are in ClickHouse: writes what follows from them. Throws when it
+   *  has to be tried again. Undefined: nothing follows. */
+  readonly derive: ((segment: SealedSegment, facts: readonly StoredFact[]) => Promise<void>) | undefined
   readonly now: () => number
   readonly bounds: SinkBounds
   readonly onProblem: (problem: SinkProblem) => void
@@ -60,7 +59,7 @@ export type InsertReport = {
 export type ClickHouseSink = {
   /** The sink takes the segment from here; in order. */
   enqueue(segment: SealedSegment): void
-  status(): { readonly waiting: number; readonly failingTables: readonly string[] }
+  status(): { readonly waiting: number; readonly failingTables: readonly string[]; readonly isAway: boolean }
   /** Runs until the signal, then returns when the insert under way has its answer or `abandonMs` have passed. */
   run(signal: AbortSignal): Promise<void>
 }
@@ -75,6 +74,7 @@ type Waiting = {
   isAllDoubtful: boolean
   /** Tables that are still to be written, known once the segment was loaded. */
   tables: Set<string> | undefined
+  isDeriving: boolean
   /** When the journal may forget it, once all of it is stored: at once where the tables sync. */
   forgetMs: number | undefined
 }
@@ -95,6 +95,7 @@ export function openClickHouseSink(options: SinkOptions): ClickHouseSink {
       booked: new Set(segment.done),
       isAllDoubtful: !segment.isFresh,
       tables: undefined,
+      isDeriving: false,
       forgetMs: undefined,
     })
     wake?.()
@@ -109,14 +110,17 @@ export function openClickHouseSink(options: SinkOptions): ClickHouseSink {
       else await bring(next, targets)
       if (targets !== undefined && !isPaused(everything)) await forgetStored(targets)
     }
+    await deriving
   }
 
   /** The oldest segment with a table that is not paused; those in doubt before the others. */
   function nextWaiting(): Waiting | undefined {
     if (isPaused(everything)) return undefined
     const ready = waiting.filter(
-      ({ forgetMs, tables }) =>
-        forgetMs === undefined && (tables === undefined || [...tables].some((table) => !isPaused(table))),
+      ({ forgetMs, tables, isDeriving }) =>
+        forgetMs === undefined &&
+        !isDeriving &&
+        (tables === undefined || [...tables].some((table) => !isPaused(table))),
     )
     return ready.find((each) => each.isAllDoubtful || each.doubtful.size > 0) ?? ready[0]
   }
@@ -203,14 +207,18 @@ export function openClickHouseSink(options: SinkOptions): ClickHouseSink {
     try {
       const parts = partsOf(loaded).filter((part) => !each.done.has(part.key))
       each.tables = new Set(parts.map((part) => part.name))
-      const facts = loaded.parts.filter(({ block }) => isBlockOf(block, factsTable) && block.rows > 0)
-      if (facts.length > 0 && options.derive !== undefined && !each.done.has(derivedKey)) each.tables.add(derived)
+      if (options.derive !== undefined && !each.done.has(derived)) each.tables.add(derived)
       await Promise.all(groupByTable(parts).map((group) => bringTable(each, group, loaded, targets)))
-      await derive(each, facts)
+      await derive(each, loaded.parts)
     } finally {
       loaded.release()
     }
-    if (each.tables.size > 0) return
+    noteStored(each)
+  }
+
+  function noteStored(each: Waiting): void {
+    const targets = options.targets()
+    if (targets === undefined || each.tables === undefined || each.tables.size > 0) return
     each.isAllDoubtful = false
     each.forgetMs = isDurable(targets) ? now() : now() + bounds.graceMs
   }
@@ -246,22 +254,31 @@ export function openClickHouseSink(options: SinkOptions): ClickHouseSink {
     each.tables?.delete(parts[0]?.name ?? '')
   }
 
-  async function derive(each: Waiting, facts: LoadedSegment['parts']): Promise<void> {
+  /** One at a time and beside the next segment's inserts: what is derived may wait for Postgres. */
+  let deriving: Promise<void> = Promise.resolve()
+  async function derive(each: Waiting, parts: LoadedSegment['parts']): Promise<void> {
     const { tables } = each
-    if (options.derive === undefined || tables?.has(derived) !== true || isPaused(derived)) return
+    if (tables?.has(derived) !== true || isPaused(derived)) return
     if (tables.has(factsTable.name) || tables.has(contentsTable.name)) return
+    const facts = factsIn(parts)
+    await deriving
+    each.isDeriving = true
+    deriving = deriveNow(each, facts)
+  }
+
+  async function deriveNow(each: Waiting, facts: readonly StoredFact[]): Promise<void> {
     try {
-      await options.derive(facts.flatMap(({ block }) => factsIn(block)))
+      await options.derive?.(each.segment, facts)
+      pauses.delete(derived)
+      each.tables?.delete(derived)
+      each.done.set(derived, now())
+      noteStored(each)
     } catch (error) {
       pauseFor(derived)
       options.onProblem({ table: derived, kind: 'not_derived', message: String(error) })
-      return
     }
-    pauses.delete(derived)
-    tables.delete(derived)
-    each.done.set(derivedKey, now())
-    if (!each.booked.has(derivedKey)) options.journal().settle(each.segment, derivedKey, noneBySignal(), noneBySignal())
-    each.booked.add(derivedKey)
+    each.isDeriving = false
+    wake?.()
   }
 
   function settle(segment: SealedSegment, part: Part, refusedRows: number): void {
@@ -282,6 +299,7 @@ export function openClickHouseSink(options: SinkOptions): ClickHouseSink {
     status: () => ({
       waiting: waiting.filter((each) => each.forgetMs === undefined).length,
       failingTables: [...pauses.keys()].filter((table) => isPaused(table)),
+      isAway: options.targets() === undefined || isPaused(everything),
     }),
   }
 }
@@ -290,20 +308,8 @@ export function openClickHouseSink(options: SinkOptions): ClickHouseSink {
 const everything = '*'
 /** The number of trace times in the books: no table of the journal has it. */
 const traceTimesNumber = 1000
-/** What follows from a segment's facts, as one more table and part of it. */
+/** What follows from a segment's facts, as one more table and part of it. Not in the books: after a restart it is said again. */
 const derived = 'genai rows'
-const derivedKey = '1001:0'
-
-function factsIn(block: AnyBlock): readonly StoredFact[] {
-  const tenants = textsOf(block, 'TenantId')
-  const traces = textsOf(block, 'TraceId')
-  return textsOf(block, 'Fact').map((text, row) => ({
-    tenantId: tenants[row] as TenantId,
-    traceId: traces[row] as string,
-    text,
-    fact: decodeFact(text),
-  }))
-}
 
 /** Infinity while nothing is done. */
 function oldestDoneMs({ done }: Waiting): number {

@@ -1,7 +1,9 @@
 // What ClickHouse already knows of some traces: their facts, the spans between them that speak of nothing, and the keys under
 // which rows stand. The truth behind the resolver's memory, after a restart and where several collectors see one trace.
+import { type AnyBlock, isBlockOf } from '@tallylight/storage/clickhouse/block.ts'
 import type { ClickHouse } from '@tallylight/storage/clickhouse/client.ts'
 import { quoteText, type TargetTable } from '@tallylight/storage/clickhouse/schema.ts'
+import { textsOf } from '@tallylight/storage/clickhouse/slice.ts'
 import { factsTable, tracesTable } from '@tallylight/storage/clickhouse/tables.ts'
 import { decodeFact, type Fact } from '../genai/fact.ts'
 import { keyOf, type RowTable } from '../genai/row-lines.ts'
@@ -11,6 +13,22 @@ export type TraceKey = { readonly tenantId: TenantId; readonly traceId: string }
 export type TraceTimes = TraceKey & { readonly fromUnixNano: bigint; readonly toUnixNano: bigint }
 export type StoredFact = TraceKey & { readonly text: string; readonly fact: Fact }
 export type KnownKey = TraceKey & { readonly rowTable: RowTable; readonly key: string; readonly generation: number }
+
+/** The facts of a segment. */
+export function factsIn(parts: readonly { readonly block: AnyBlock }[]): readonly StoredFact[] {
+  return parts.flatMap(({ block }) => {
+    if (!isBlockOf(block, factsTable)) return []
+    const tenants = textsOf(block, 'TenantId')
+    const traces = textsOf(block, 'TraceId')
+    return textsOf(block, 'Fact').map((text, row) => ({
+      tenantId: tenants[row] as TenantId,
+      traceId: traces[row] as string,
+      text,
+      fact: decodeFact(text),
+    }))
+  })
+}
+
 /** A span with its parent; times are digits. */
 export type SpanLink = TraceKey & {
   readonly spanId: string

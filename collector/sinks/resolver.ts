@@ -4,14 +4,15 @@
 //
 // The memory of recent traces is the fast path. What is not in it is read back from `genai_facts`. Another collector may have
 // stored other parts of a trace; so a trace that was touched is counted once more when it has been quiet for a while, and
-// whoever looks last sees everything.
+// whoever looks last sees everything. What this collector has written itself is compared with what is to be written; of what
+// others wrote only the keys are known, and their rows are superseded.
 import type { ClickHouse } from '@tallylight/storage/clickhouse/client.ts'
 import type { TargetTable } from '@tallylight/storage/clickhouse/schema.ts'
 import type { RetentionClass } from '../config.ts'
 import type { Fact } from '../genai/fact.ts'
 import type { PriceOf } from '../genai/price.ts'
 import { resolve, revisionsMax } from '../genai/resolve/resolve.ts'
-import { deletionOf, linesOf, rowTables } from '../genai/row-lines.ts'
+import { deletionOf, linesOf, type RowTable, rowTables } from '../genai/row-lines.ts'
 import type { EmbeddingRow, LlmCallRow, Resolved } from '../genai/rows.ts'
 import { after } from '../receive/receiver.ts'
 import type { TenantId } from '../receive/request.ts'
@@ -31,8 +32,8 @@ export type ResolverOptions = {
   readonly retentionDaysOf: (tenant: TenantId, retention: RetentionClass) => number
   readonly now: () => number
   readonly bounds: ResolverBounds
-  /** What was resolved and written, for those who count and charge. Called again when a write has to be repeated. */
-  readonly onResolved: (resolved: readonly Resolved[]) => Promise<void>
+  /** Told of traces that were found to have more facts, from another collector, or a price. */
+  readonly onMore: (resolved: readonly ResolvedTrace[]) => Promise<void>
   /** Calls that are new and whose price is not known. */
   readonly onUnpriced: (calls: number) => void
   readonly onProblem: (message: string) => void
@@ -46,9 +47,14 @@ export type ResolverBounds = {
   readonly checkMs: number
 }
 
+export type ResolvedTrace = { readonly tenantId: TenantId; readonly traceId: string; readonly resolved: Resolved }
+
 export type Resolver = {
-  /** Throws when ClickHouse cannot be asked or told; then nothing is lost by asking again. */
-  resolve(facts: readonly StoredFact[]): Promise<void>
+  /** Resolves the traces of these facts and writes what that changed. Throws when ClickHouse cannot be asked or told; then
+   *  nothing is lost by asking again. */
+  resolve(facts: readonly StoredFact[]): Promise<readonly ResolvedTrace[]>
+  /** What can be said of these facts without asking ClickHouse: from them and from what is remembered. */
+  preview(facts: readonly StoredFact[]): readonly ResolvedTrace[]
   /** Looks again at traces that have gone quiet, until the signal. */
   run(signal: AbortSignal): Promise<void>
   /** What was taken out of the tables is not written again from memory: all of it is read back when it is needed. */
@@ -69,8 +75,10 @@ type Trace = {
   readonly facts: Map<string, Fact>
   /** The spans between its facts, from `otel_traces`. */
   links: readonly Fact[]
-  /** Per table the keys that are written, with the digest of what stands there; '' is not known. */
-  readonly written: Map<string, Map<string, string>>
+  /** Keys that an earlier run or another collector has written, per table; what stands there is not known. */
+  readonly foreignKeys: Map<string, Set<string>>
+  /** What is written. */
+  written: Resolved | undefined
   /** How often the same facts were priced again, as far as the rows say. */
   revision: number
   bytes: number
@@ -79,31 +87,31 @@ type Trace = {
 }
 
 export function openResolver(options: ResolverOptions): Resolver {
-  const { now, bounds } = options
+  const { now, bounds, priceOf } = options
   const known: KnownFacts = openKnownFacts(options.clickhouse, options.targetOf)
   /** The least recently touched first. */
   const traces = new Map<string, Trace>()
   let bytes = 0
 
-  function touch(key: string, trace: Trace): void {
-    traces.delete(key)
+  function remember(key: string, trace: Trace): void {
+    if (traces.delete(key)) bytes -= trace.bytes
+    trace.bytes = 0
+    for (const text of trace.facts.keys()) trace.bytes += text.length
+    bytes += trace.bytes
     traces.set(key, trace)
     trace.touchedMs = now()
     trace.isChecked = false
   }
 
-  function add(trace: Trace, { text, fact }: StoredFact): void {
-    if (trace.facts.has(text)) return
-    trace.facts.set(text, fact)
-    trace.bytes += text.length
-    bytes += text.length
+  function forget(key: string): void {
+    const trace = traces.get(key)
+    if (trace !== undefined && traces.delete(key)) bytes -= trace.bytes
   }
 
   function forgetOldest(): void {
-    for (const [key, trace] of traces) {
+    for (const key of traces.keys()) {
       if (bytes <= bounds.rememberedBytesMax) return
-      traces.delete(key)
-      bytes -= trace.bytes
+      forget(key)
     }
   }
 
@@ -114,33 +122,31 @@ export function openResolver(options: ResolverOptions): Resolver {
   ): Promise<void> {
     const byKey = new Map(strangers.map((trace) => [keyOfTrace(trace), trace]))
     const before = new Map(strangers.map((trace) => [trace, trace.facts.size]))
-    for (const stored of await known.factsOf(times.filter(({ traceId }) => traceId !== ''))) {
-      const trace = byKey.get(keyOfTrace(stored))
-      if (trace !== undefined) add(trace, stored)
-    }
-    const older = strangers.filter((trace) => trace.traceId !== '' && trace.facts.size > (before.get(trace) ?? 0))
+    for (const stored of await known.factsOf(times)) byKey.get(keyOfTrace(stored))?.facts.set(stored.text, stored.fact)
+    const older = strangers.filter((trace) => trace.facts.size > (before.get(trace) ?? 0))
     for (const rowTable of older.length === 0 ? [] : rowTables) {
       for (const found of await known.keysOf(rowTable, older.map(timesOf))) {
         const trace = byKey.get(keyOfTrace(found))
         if (trace === undefined) continue
-        writtenIn(trace, rowTable.table.name).set(found.key, '')
+        foreignKeysOf(trace, rowTable.table.name).add(found.key)
         trace.revision = Math.max(trace.revision, found.generation % revisionsMax)
       }
     }
   }
 
-  async function resolveTraces(touched: readonly Trace[]): Promise<void> {
-    let resolved = touched.map((trace) => resolveTrace(trace))
-    const incomplete = touched.filter(
-      (trace, at) => trace.traceId !== '' && (resolved[at]?.missingParents.length ?? 0) > 0,
-    )
-    if (incomplete.length > 0 && (await findLinks(incomplete))) resolved = touched.map((trace) => resolveTrace(trace))
-    await write(touched, resolved)
-    await options.onResolved(resolved)
+  async function resolveTraces(touched: readonly Trace[]): Promise<readonly ResolvedTrace[]> {
+    const first = touched.map(resolveTrace)
+    const incomplete = first.filter(({ trace, resolved }) => trace.traceId !== '' && resolved.missingParents.length > 0)
+    const all =
+      incomplete.length > 0 && (await findLinks(incomplete.map(({ trace }) => trace)))
+        ? first.map((each) => (each.trace.links.length > 0 ? resolveTrace(each.trace) : each))
+        : first
+    await write(all)
+    return all.map(({ trace: { tenantId, traceId }, resolved }) => ({ tenantId, traceId, resolved }))
   }
 
-  function resolveTrace(trace: Trace): Resolved {
-    return resolve([...trace.facts.values(), ...trace.links], options.priceOf, trace.revision)
+  function resolveTrace(trace: Trace): { readonly trace: Trace; readonly resolved: Resolved } {
+    return { trace, resolved: resolve([...trace.facts.values(), ...trace.links], priceOf, trace.revision) }
   }
 
   /** Whether there are spans between the facts that say how they hang together. */
@@ -153,36 +159,57 @@ export function openResolver(options: ResolverOptions): Resolver {
     return incomplete.some((trace) => trace.links.length > 0)
   }
 
-  async function write(touched: readonly Trace[], resolved: readonly Resolved[]): Promise<void> {
+  async function write(all: readonly { readonly trace: Trace; readonly resolved: Resolved }[]): Promise<void> {
     await Promise.all(
       rowTables.map(async (rowTable) => {
-        const { name } = rowTable.table
+        const { name, columns } = rowTable.table
         const lines: string[] = []
         let unpriced = 0
-        const changes: (readonly [Trace, Map<string, string>])[] = []
-        for (const [at, trace] of touched.entries()) {
-          const rows = resolved[at] as Resolved
-          const before = writtenIn(trace, name)
-          const after = new Map<string, string>()
-          for (const { key, digest, line, isUnpriced } of linesOf(rowTable, rows, options.retentionDaysOf)) {
-            after.set(key, digest)
-            if (isUnpriced && !before.has(key)) unpriced++
-            if (before.get(key) !== digest) lines.push(line)
-          }
-          const retentionDays = options.retentionDaysOf(trace.tenantId, rowTable.retention)
-          for (const key of before.keys())
-            if (!after.has(key)) lines.push(deletionOf(key, rows.generation, retentionDays))
-          changes.push([trace, after])
+        for (const { trace, resolved } of all) {
+          const changed = changedLines(rowTable, trace, resolved)
+          for (const line of changed.lines) lines.push(line)
+          unpriced += changed.unpriced
         }
         await insert(
           name,
-          rowTable.table.columns.map(([column]) => column),
+          columns.map(([column]) => column),
           lines,
         )
         if (unpriced > 0) options.onUnpriced(unpriced)
-        for (const [trace, after] of changes) trace.written.set(name, after)
       }),
     )
+    for (const { trace, resolved } of all) {
+      trace.written = resolved
+      trace.foreignKeys.clear()
+    }
+  }
+
+  /** What is to be written, and how many of it are calls that were not there and have no price. */
+  function changedLines(
+    rowTable: RowTable,
+    trace: Trace,
+    resolved: Resolved,
+  ): { readonly lines: readonly string[]; readonly unpriced: number } {
+    const { written, tenantId } = trace
+    const foreign = trace.foreignKeys.get(rowTable.table.name)
+    const now = linesOf(rowTable, resolved, options.retentionDaysOf)
+    if (written === undefined && foreign === undefined)
+      return { lines: now.map((line) => line.text()), unpriced: now.filter((line) => line.isUnpriced).length }
+    const before = new Map<string, string | undefined>()
+    for (const key of foreign ?? []) before.set(key, undefined)
+    if (written !== undefined)
+      for (const line of linesOf(rowTable, written, options.retentionDaysOf)) before.set(line.key(), line.said())
+    const lines: string[] = []
+    let unpriced = 0
+    for (const line of now) {
+      const key = line.key()
+      if (line.isUnpriced && !before.has(key)) unpriced++
+      if (!before.has(key) || before.get(key) !== line.said()) lines.push(line.text())
+      before.delete(key)
+    }
+    const retentionDays = options.retentionDaysOf(tenantId, rowTable.retention)
+    for (const key of before.keys()) lines.push(deletionOf(key, resolved.generation, retentionDays))
+    return { lines, unpriced }
   }
 
   async function insert(table: string, columns: readonly string[], lines: readonly string[]): Promise<void> {
@@ -193,9 +220,77 @@ export function openResolver(options: ResolverOptions): Resolver {
     if (outcome.kind !== 'inserted') throw new Error(`${table}: ${outcome.kind}: ${outcome.message}`)
   }
 
+  async function resolveFacts(facts: readonly StoredFact[]): Promise<readonly ResolvedTrace[]> {
+    const touched = new Map<string, Trace>()
+    const strangers: Trace[] = []
+    for (const stored of facts) {
+      const key = keyOfTrace(stored)
+      let trace = touched.get(key) ?? traces.get(key)
+      if (trace === undefined) {
+        trace = openTrace(stored)
+        if (stored.traceId !== '') strangers.push(trace)
+      }
+      touched.set(key, trace)
+      trace.facts.set(stored.text, stored.fact)
+    }
+    let resolved: readonly ResolvedTrace[]
+    try {
+      await recall(strangers)
+      resolved = await resolveTraces([...touched.values()])
+    } catch (error) {
+      // What is written is not known now: read back next time.
+      for (const key of touched.keys()) forget(key)
+      throw error
+    }
+    for (const [key, trace] of touched) remember(key, trace)
+    forgetOldest()
+    return resolved
+  }
+
+  /** What is stored of these traces; what was remembered of them is forgotten. */
+  async function readBack(times: readonly TraceTimes[]): Promise<readonly Trace[]> {
+    for (const each of times) forget(keyOfTrace(each))
+    const found = times.map((each) => openTrace(each))
+    await recall(found, times)
+    return found.filter((trace) => trace.facts.size > 0)
+  }
+
+  async function priceAgain(stored: readonly Trace[], unpriced: (row: PricedRow) => boolean): Promise<number> {
+    let priced = 0
+    const changed: Trace[] = []
+    for (const trace of stored.filter(({ revision }) => revision + 1 < revisionsMax)) {
+      const { llmCalls, embeddings } = resolveTrace(trace).resolved
+      const rows = [...llmCalls, ...embeddings].filter((row) => row.CostNanoUsd !== null && unpriced(row))
+      if (rows.length === 0) continue
+      priced += rows.length
+      trace.revision++
+      changed.push(trace)
+    }
+    if (changed.length > 0) await options.onMore(await resolveTraces(changed))
+    return priced
+  }
+
+  async function checkQuiet(): Promise<void> {
+    const quiet = [...traces.entries()].filter(
+      ([, { isChecked, touchedMs, traceId }]) => !isChecked && traceId !== '' && touchedMs <= now() - bounds.quietMs,
+    )
+    if (quiet.length === 0) return
+    const counts = await known.countsOf(quiet.map(([, trace]) => timesOf(trace)))
+    const countOf = new Map(counts.map((found) => [keyOfTrace(found), found.facts]))
+    const changed = quiet.filter(([key, trace]) => (countOf.get(key) ?? 0) > trace.facts.size)
+    if (changed.length > 0) {
+      const found = changed.map(([, trace]) => trace)
+      await recall(found)
+      await options.onMore(await resolveTraces(found))
+      for (const [key, trace] of changed) remember(key, trace)
+      forgetOldest()
+    }
+    for (const [, trace] of quiet) trace.isChecked = true
+  }
+
   /** One at a time: both change what is remembered of a trace. */
-  let turn: Promise<void> = Promise.resolve()
-  function inTurn(work: () => Promise<void>): Promise<void> {
+  let turn: Promise<unknown> = Promise.resolve()
+  function inTurn<Result>(work: () => Promise<Result>): Promise<Result> {
     const mine = turn.then(work)
     turn = mine.catch(() => undefined)
     return mine
@@ -203,20 +298,24 @@ export function openResolver(options: ResolverOptions): Resolver {
 
   return {
     resolve: (facts) => inTurn(() => resolveFacts(facts)),
-    forget: () => inTurn(async () => forgetAll()),
+    forget: () =>
+      inTurn(async () => {
+        for (const key of [...traces.keys()]) forget(key)
+      }),
     resolveAgain: (times) =>
       inTurn(async () => {
         const stored = await readBack(times)
         if (stored.length > 0) await resolveTraces(stored)
       }),
-    reprice: async (times, unpriced) => {
-      let priced = 0
-      await inTurn(async () => {
-        const stored = await readBack(times)
-        if (stored.length > 0) priced = await priceAgain(stored, unpriced)
-      })
-      return priced
-    },
+    reprice: (times, unpriced) => inTurn(async () => priceAgain(await readBack(times), unpriced)),
+    preview: (facts) =>
+      [...Map.groupBy(facts, keyOfTrace)].map(([key, added]) => {
+        const { tenantId, traceId } = added[0] as StoredFact
+        const all = new Map(traces.get(key)?.facts)
+        for (const { text, fact } of added) all.set(text, fact)
+        const links = traces.get(key)?.links ?? []
+        return { tenantId, traceId, resolved: resolve([...all.values(), ...links], priceOf) }
+      }),
     run: async (signal) => {
       const stopped = new Promise<void>((done) => signal.addEventListener('abort', () => done(), { once: true }))
       for (;;) {
@@ -226,81 +325,6 @@ export function openResolver(options: ResolverOptions): Resolver {
       }
     },
   }
-
-  async function resolveFacts(facts: readonly StoredFact[]): Promise<void> {
-    const touched = new Map<string, Trace>()
-    const strangers: Trace[] = []
-    for (const stored of facts) {
-      const key = keyOfTrace(stored)
-      let trace = touched.get(key) ?? traces.get(key)
-      if (trace === undefined) {
-        trace = openTrace(stored)
-        strangers.push(trace)
-      }
-      touched.set(key, trace)
-      add(trace, stored)
-    }
-    try {
-      await recall(strangers)
-      await resolveTraces([...touched.values()])
-    } catch (error) {
-      // What is written is not known now: read back next time.
-      for (const [key, trace] of touched) if (traces.delete(key) || strangers.includes(trace)) bytes -= trace.bytes
-      throw error
-    }
-    for (const [key, trace] of touched) touch(key, trace)
-    forgetOldest()
-  }
-
-  function forgetAll(): void {
-    traces.clear()
-    bytes = 0
-  }
-
-  /** What is stored of these traces; what was remembered of them is forgotten. */
-  async function readBack(times: readonly TraceTimes[]): Promise<readonly Trace[]> {
-    for (const each of times) {
-      const key = keyOfTrace(each)
-      bytes -= traces.get(key)?.bytes ?? 0
-      traces.delete(key)
-    }
-    const found = times.map((each) => openTrace(each))
-    const before = bytes
-    await recall(found, times)
-    // They are not kept.
-    bytes = before
-    return found.filter((trace) => trace.facts.size > 0)
-  }
-
-  async function priceAgain(stored: readonly Trace[], unpriced: (row: PricedRow) => boolean): Promise<number> {
-    let priced = 0
-    const changed: Trace[] = []
-    for (const trace of stored.filter(({ revision }) => revision + 1 < revisionsMax)) {
-      const { llmCalls, embeddings } = resolveTrace(trace)
-      const rows = [...llmCalls, ...embeddings].filter((row) => row.CostNanoUsd !== null && unpriced(row))
-      if (rows.length === 0) continue
-      priced += rows.length
-      trace.revision++
-      changed.push(trace)
-    }
-    if (changed.length > 0) await resolveTraces(changed)
-    return priced
-  }
-
-  async function checkQuiet(): Promise<void> {
-    const quiet = [...traces.values()].filter(
-      ({ isChecked, touchedMs, traceId }) => !isChecked && traceId !== '' && touchedMs <= now() - bounds.quietMs,
-    )
-    if (quiet.length === 0) return
-    const counts = new Map((await known.countsOf(quiet.map(timesOf))).map((found) => [keyOfTrace(found), found.facts]))
-    const changed = quiet.filter(
-      (trace) => (counts.get(keyOfTrace(trace)) ?? 0) > trace.facts.size || trace.links.length > 0,
-    )
-    await recall(changed)
-    if (changed.length > 0) await resolveTraces(changed)
-    for (const trace of quiet) trace.isChecked = true
-    forgetOldest()
-  }
 }
 
 function openTrace({ tenantId, traceId }: TraceKey): Trace {
@@ -309,7 +333,8 @@ function openTrace({ tenantId, traceId }: TraceKey): Trace {
     traceId,
     facts: new Map(),
     links: [],
-    written: new Map(),
+    foreignKeys: new Map(),
+    written: undefined,
     revision: 0,
     bytes: 0,
     touchedMs: 0,
@@ -322,13 +347,10 @@ function keyOfTrace(of: { readonly tenantId: string; readonly traceId: string; r
   return of.traceId === '' ? `${of.tenantId}\0\0${of.fact?.id ?? ''}` : `${of.tenantId}\0${of.traceId}`
 }
 
-function writtenIn(trace: Trace, table: string): Map<string, string> {
-  let written = trace.written.get(table)
-  if (written === undefined) {
-    written = new Map()
-    trace.written.set(table, written)
-  }
-  return written
+function foreignKeysOf(trace: Trace, table: string): Set<string> {
+  const keys = trace.foreignKeys.get(table) ?? new Set<string>()
+  trace.foreignKeys.set(table, keys)
+  return keys
 }
 
 function timesOf({ tenantId, traceId, facts }: Trace): TraceTimes {

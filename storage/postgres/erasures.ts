@@ -156,7 +156,7 @@ export async function replaceName(
     ],
     [
       'quota_reservation_rows',
-      `update quota_reservation_rows set subject = jsonb_set(subject, array[$2], to_jsonb($4::text))
+      `update quota_reservation_rows set subject = jsonb_set(subject::jsonb, array[$2], to_jsonb($4::text))::json
        where tenant = $1 and subject ->> $2 = $3`,
       [tenant, kind, name, pseudonym],
     ],

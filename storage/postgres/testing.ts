@@ -14,7 +14,7 @@ export type TestPostgres = {
   readonly engine: EmbeddedPostgres
   readonly directory: string
   /** Connections that see a schema of this name first; it is made. */
-  open(schema: string): Promise<pg.Pool>
+  open(schema: string, more?: pg.PoolConfig): Promise<pg.Pool>
   [Symbol.asyncDispose](): Promise<void>
 }
 
@@ -30,9 +30,9 @@ export async function startTestPostgres(): Promise<TestPostgres> {
   return {
     engine,
     directory,
-    open: async (schema) => {
+    open: async (schema, more = {}) => {
       // A server that was killed ends idle connections; what asks next hears of it.
-      const config = { connectionString: engine.url, max: 6, options: `-c search_path=${schema}` }
+      const config = { connectionString: engine.url, max: 6, options: `-c search_path=${schema}`, ...more }
       const pool = openPool(config, () => undefined)
       pools.push(pool)
       await pool.query(`create schema ${schema}`)

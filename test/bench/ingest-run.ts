@@ -7,7 +7,8 @@ import { join } from 'node:path'
 import { setTimeout } from 'node:timers/promises'
 import { type ClickHouse, openClickHouse } from '@tallylight/storage/clickhouse/client.ts'
 import { startEmbeddedClickHouse } from '@tallylight/storage/clickhouse/embedded.ts'
-import { migrateClickHouse, readMigrations, statementsOf } from '@tallylight/storage/clickhouse/migrate.ts'
+import { resolvedTables } from '@tallylight/storage/clickhouse/genai-tables.ts'
+import { migrateClickHouse } from '@tallylight/storage/clickhouse/migrate.ts'
 import { journalTables, traceTimesTable } from '@tallylight/storage/clickhouse/tables.ts'
 import { type CollectorProcess, startCollector } from '../collector-process.ts'
 import type { Signal } from '../fuzz/otlp-proto.ts'
@@ -122,17 +123,13 @@ export async function openBench(tables: 'null' | 'real'): Promise<Bench> {
 }
 
 /** The tables of the migrations with the engine Null: what they cost is ClickHouse's and not ours. */
+/** The schema, and then Null in the place of every table: migrations that are applied are not made again. */
 export async function makeNullTables(clickhouse: ClickHouse): Promise<void> {
-  await clickhouse.command('CREATE DATABASE IF NOT EXISTS tallylight')
-  for (const migration of await readMigrations()) {
-    for (const statement of statementsOf(migration.sql, 'tallylight', 'Null')) {
-      await clickhouse.command(
-        statement
-          .replace(/\n *INDEX [^\n]*/g, '')
-          .replace(/,(\s*)\)\nENGINE/, '$1)\nENGINE')
-          .replace(/PARTITION BY[\s\S]*$/, ''),
-      )
-    }
+  await migrateClickHouse(clickhouse)
+  for (const { name, columns } of [...journalTables, traceTimesTable, ...resolvedTables]) {
+    const list = columns.map(([column, type]) => `\`${column}\` ${type}`).join(', ')
+    await clickhouse.command(`DROP TABLE tallylight.${name} SYNC SETTINGS check_table_dependencies = 0`)
+    await clickhouse.command(`CREATE TABLE tallylight.${name} (${list}) ENGINE = Null`)
   }
 }
 

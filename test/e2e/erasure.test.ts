@@ -241,7 +241,7 @@ async function seen(tenant: string, user: string): Promise<readonly string[]> {
   const rows = await Promise.all(
     views.map((view) =>
       collector.query<Json>(
-        `SELECT '${view}' AS View, * EXCEPT (Generation) FROM tallylight.${view} WHERE TenantId = '${tenant}' AND UserId = '${user}'
+        `SELECT '${view}' AS View, * EXCEPT (Generation, RetentionDays) FROM tallylight.${view} WHERE TenantId = '${tenant}' AND UserId = '${user}'
          AND NOT ('${view}' = 'turns' AND TraceId = '${idOf(16, `both${tenant}`)}')`,
       ),
     ),

@@ -2,6 +2,10 @@
 // collector and the answer, and however often the span comes.
 import { readFile } from 'node:fs/promises'
 import { join } from 'node:path'
+import { openReconciler } from '@tallylight/collector/quota/reconcile.ts'
+import { recordedCallsOf } from '@tallylight/collector/sinks/usage-of-calls.ts'
+import { openClickHouse } from '@tallylight/storage/clickhouse/client.ts'
+import { openPool } from '@tallylight/storage/postgres/connection.ts'
 import pg from 'pg'
 import { afterAll, beforeAll, expect, test } from 'vitest'
 import { type CollectorProcess, startCollector } from '../collector-process.ts'
@@ -55,8 +59,8 @@ function callSpan(user: string, more: Partial<TestSpan> & { readonly callId?: st
       'gen_ai.operation.name': 'chat',
       'gen_ai.provider.name': 'openai',
       'gen_ai.request.model': 'gpt-4o',
-      'gen_ai.usage.input_tokens': '1000',
-      'gen_ai.usage.output_tokens': '100',
+      'gen_ai.usage.input_tokens': 1000,
+      'gen_ai.usage.output_tokens': 100,
       'user.id': user,
       ...(callId === undefined ? {} : { 'tallylight.call.id': callId }),
     },
@@ -153,4 +157,62 @@ test('quota: a reservation of which nothing comes is an orphan, until its record
   await collector.drained()
   expect(await usageOf('orphan')).toMatchObject({ held: 0, spent: costNanoUsd })
   expect(await ask(orphans)).toEqual([])
+})
+
+test('quota: calls under a lease are booked to it by their records, and its end frees what is left', async () => {
+  await limit('leased')
+  const allowance = { costNanoUsd: 20_000_000, requests: 10 }
+  const lease = await quota('POST', 'leases', { callId: 'lease', user: 'leased', allowance, ttlMs: 60_000 })
+  expect(lease).toMatchObject({ holds: [{ limitId: 'leased', measure: 'cost', amount: 20_000_000 }] })
+  await send(callSpan('leased', { callId: 'lease/1' }), callSpan('leased', { callId: 'lease/2' }))
+  await collector.drained()
+  expect(await usageOf('leased')).toMatchObject({ held: 20_000_000 - 2 * costNanoUsd, spent: 2 * costNanoUsd })
+  const unspent = "select measure, unspent::int from quota_open_leases where call_id = 'lease'"
+  expect(await ask(unspent)).toEqual([{ measure: 'cost', unspent: 20_000_000 - 2 * costNanoUsd }])
+  await quota('POST', `reservations/${lease.id}/settle`, { costNanoUsd: 3 * costNanoUsd, requests: 3 })
+  expect(await usageOf('leased')).toMatchObject({ held: 0, spent: 3 * costNanoUsd })
+  expect(await ask(unspent)).toEqual([])
+})
+
+test('quota: the reconciler finds settled cost equal to recorded cost, and lists a call of which it is not', async () => {
+  await using clickhouse = openClickHouse({
+    url: `http://127.0.0.1:${collector.ports().clickhouse}`,
+    user: 'tallylight',
+    password: collector.adminKey,
+    database: 'tallylight',
+  })
+  const password = (await readFile(join(collector.directory, 'postgres', 'owner.key'), 'utf8')).trim()
+  await using pools = new AsyncDisposableStack()
+  const connectionString = `postgres://tallylight:${password}@127.0.0.1:${collector.ports().postgres}/tallylight`
+  const database = openPool({ connectionString, max: 1 }, () => undefined)
+  pools.defer(() => database.end())
+  const hourMs = 3_600_000
+  const thisHour = Math.floor(Date.now() / hourMs) * hourMs
+  const reconciler = openReconciler({
+    database,
+    recordedCalls: (from, until) => recordedCallsOf(clickhouse, (table) => `tallylight.${table}`, from, until),
+    // The hour and what ends in a moment are over.
+    now: () => thisHour + 2 * hourMs,
+    bounds: { checkMs: 0, reconcileMs: 0, settlingMs: 0, confirmMs: 0, eventsKeptMs: 0, differencesMax: 100 },
+    log: { warn: () => undefined },
+  })
+  const reconcileAll = async (): Promise<unknown> => {
+    // The tests before may have begun an hour ago.
+    for (const ago of [1, 0, -1]) await reconciler.reconcile(thisHour - ago * hourMs, AbortSignal.timeout(10_000))
+    return reconciler.status()
+  }
+  expect(await reconcileAll()).toMatchObject({ differences: 0, driftNanoUsd: 0 })
+  const sums =
+    'select sum(recorded_calls)::int as recorded, sum(settled_calls)::int as settled, sum(drift_nano_usd)::int as drift from quota_reconciliation'
+  expect(await ask(sums)).toEqual([{ recorded: 16, settled: 16, drift: 0 }])
+  await database.query("update quota_events set cost_nano_usd = cost_nano_usd + 5 where event_key like '%0000000001'")
+  expect(await reconcileAll()).toMatchObject({ differences: 1, driftNanoUsd: 5 })
+  expect(await ask('select tenant, recorded_nano_usd::int, settled_nano_usd::int from quota_differences')).toEqual([
+    { tenant: 'default', recorded_nano_usd: costNanoUsd, settled_nano_usd: costNanoUsd + 5 },
+  ])
+  expect((await database.query('select wrong::int from quota_check()')).rows).toEqual([{ wrong: 0 }])
+  await database.query("update quota_accounts set spent = spent + 1, free = free - 1 where limit_id = 'dead'")
+  await send(callSpan('dead'))
+  await collector.drained()
+  expect((await database.query('select wrong::int from quota_check()')).rows).toEqual([{ wrong: 1 }])
 })

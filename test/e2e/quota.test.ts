@@ -1,6 +1,6 @@
 // The quota service as its clients see it: fetch and nothing else, against a collector with its Postgres, killed in between.
 import { createHmac } from 'node:crypto'
-import { readFile, writeFile } from 'node:fs/promises'
+import { readFile, rm, writeFile } from 'node:fs/promises'
 import { createServer } from 'node:http'
 import type { AddressInfo } from 'node:net'
 import { join } from 'node:path'
@@ -92,6 +92,11 @@ describe('one collector', () => {
     expect(replies.filter(({ status }) => status === 201)).toHaveLength(6)
     const denied = replies.filter(({ status }) => status === 429)
     expect(denied).toHaveLength(14)
+    const granted = replies.filter(({ status }) => status === 201)
+    expect(granted.map(({ headers }) => headers.get('ratelimit')?.replace(/;t=\d+$/, '')).sort()).toEqual(
+      [50, 125, 200, 275, 350, 425].map((free) => `"parallel";r=${free}`).sort(),
+    )
+    expect(granted[0]?.headers.get('ratelimit-policy')).toBe('"parallel";q=500;w=86400')
     expect(denied[0]?.body).toMatchObject({
       status: 429,
       title: 'Quota exceeded',
@@ -198,6 +203,13 @@ describe('one collector', () => {
       'estimate',
     ],
     ['no JSON', 'reservations', '{', 'not JSON'],
+    [
+      'a user with a NUL',
+      'reservations',
+      { callId: 'a', user: 'a\0', model: 'm', estimate: { costNanoUsd: 1 } },
+      'user',
+    ],
+    ['half a character', 'reservations', { callId: '\ud800', model: 'm', estimate: { costNanoUsd: 1 } }, 'callId'],
   ]
   for (const [what, path, body, field] of bad) {
     test(`quota: ${what} is 400 and names the field`, async () => {
@@ -279,29 +291,33 @@ test('quota: each threshold is told to the webhook, signed, also when it did not
   }
 })
 
-test('quota: limits of the configuration file are applied at start, changed and removed with it', async () => {
+test('quota: limits of the configuration file are applied at start and when it changes; a file that is wrong or gone changes nothing', async () => {
   const path = join(collector.directory, 'limits.json')
   const limit = { id: 'not an id', measure: 'requests', amount: 1, window: 'ever', action: 'block' }
-  const start = async (limits: readonly object[]): Promise<CollectorProcess> => {
-    await writeFile(path, JSON.stringify({ quota: { limits } }))
-    return startCollector({ TALLYLIGHT_CONFIG: path })
-  }
-  await expect(start([limit])).rejects.toThrow(/quota\.limits\.0\.id/)
-  await using own = await start([{ ...limit, id: 'from-file' }])
+  const write = (limits: readonly object[]): Promise<void> => writeFile(path, JSON.stringify({ quota: { limits } }))
+  await write([limit])
+  await expect(startCollector({ TALLYLIGHT_CONFIG: path })).rejects.toThrow(/quota\.limits\.0\.id/)
+  await write([{ ...limit, id: 'from-file', subject: { user: 'ada', model: 'm' } }])
+  await using own = await startCollector({ TALLYLIGHT_CONFIG: path })
   const limitsNow = async (): Promise<unknown> => {
     const response = await fetch(`http://127.0.0.1:${own.ports().api}/v1/quota/limits`)
-    return (
-      (await response.json()) as { readonly limits: readonly { readonly id: string; readonly amount: number }[] }
-    ).limits.map(({ id, amount }) => ({ id, amount }))
+    const { limits } = (await response.json()) as { readonly limits: readonly Record<string, unknown>[] }
+    return limits.map(({ id, amount }) => ({ id, amount }))
   }
   expect(await limitsNow()).toEqual([{ id: 'from-file', amount: 1 }])
-  await own.kill('SIGTERM')
-  await writeFile(path, JSON.stringify({ quota: { limits: [{ ...limit, id: 'from-file', amount: 2 }] } }))
-  await own.start()
+  const said = (text: string): Promise<void> =>
+    expect.poll(own.log, { timeout: 10_000 }).toContain(text) as Promise<void>
+  await write([{ ...limit, id: 'from-file', subject: { model: 'm', user: 'ada' }, amount: 2 }])
+  await said('"changed":[{"before":')
+  expect(await limitsNow()).toEqual([{ id: 'from-file', amount: 2 }])
+  await writeFile(path, '{')
+  await said('cannot be used; the limits stay')
+  await rm(path)
+  await said('limits.json cannot be read')
   expect(await limitsNow()).toEqual([{ id: 'from-file', amount: 2 }])
   await own.kill('SIGTERM')
   await writeFile(path, JSON.stringify({}))
   await own.start()
   expect(await limitsNow()).toEqual([])
-  expect(own.log()).toContain('"removed":["default/from-file"]')
+  expect(own.log()).toContain('"removed":[{"tenant":"default","id":"from-file"')
 })

@@ -45,8 +45,8 @@ function readSpan(reading: Reading, span: LiftedSpan): Read {
       ? { arguments: contentIn(reading, 'gen_ai.prompt'), result: contentIn(reading, 'gen_ai.completion') }
       : {}),
   })
-  const streams = read.says.kind === 'call' && isTrue(attributes.get('langsmith.request.streaming'))
-  return streams ? { ...read, says: { ...read.says, isStreaming: true } as Read['says'] } : read
+  if (read.says.kind !== 'call' || !isTrue(attributes.get('langsmith.request.streaming'))) return read
+  return { ...read, says: { ...read.says, isStreaming: true } }
 }
 
 function usageOf(span: LiftedSpan, provider: string): UsageRead {

@@ -1,6 +1,6 @@
 // OpenLLMetry (Traceloop): OpenTelemetry's names, older ones with the messages in indexed attributes, workflows and tools in
 // `traceloop.*`. Its instrumentation of MCP knows only the latter.
-import { firstText, firstValue, isObject, isTrue, type Json, jsonOf } from '../attributes.ts'
+import { firstText, isObject, type Json, jsonOf } from '../attributes.ts'
 import type { Failure, Says } from '../fact.ts'
 import { failureOf, statusOf } from '../failure.ts'
 import { contentOfJson, type Reading } from '../reading.ts'
@@ -28,8 +28,10 @@ function readSpan(reading: Reading, span: LiftedSpan): Read | undefined {
       return wrapperOf(span, 'agent')
     case 'workflow':
     case 'task':
-    case 'session':
       return wrapperOf(span, 'wrapper')
+    // Of an MCP client: it may be open for as long as its process, and is nobody's turn.
+    case 'session':
+      return { says: link, failure: failureOf(span) }
     default:
       return readOperation(reading, span)
   }
@@ -48,15 +50,10 @@ function readOperation(reading: Reading, span: LiftedSpan): Read {
   const kind = kindOf(operationOf(span))
   const reason = firstText(span.attributes, 'gen_ai.completion.0.finish_reason')
   const quirks: Quirks = { kind, ...(reason === '' ? {} : { finishReason: reason }) }
-  return readOtel(reading, span, isGuessed(span) ? { ...quirks, source: 'estimated' } : quirks)
-}
-
-/** Streams of OpenAI's are counted with a tokenizer, and nothing marks them but what a stream of theirs lacks: the reply's id,
- *  which this instrumentation writes since it writes messages as JSON, for all calls that are no streams. */
-function isGuessed({ scope, attributes }: LiftedSpan): boolean {
-  if (scope.name !== '@traceloop/instrumentation-openai') return false
-  if (isTrue(firstValue(attributes, 'llm.is_streaming', 'gen_ai.is_streaming', 'gen_ai.request.stream'))) return true
-  return attributes.has('gen_ai.output.messages') && !attributes.has('gen_ai.response.id')
+  const read = readOtel(reading, span, quirks)
+  if (read.says.kind !== 'call' || span.scope.name !== '@traceloop/instrumentation-openai') return read
+  // Its streams are counted with a tokenizer, and nothing on the span tells them from calls that are none.
+  return { ...read, says: { ...read.says, isDoubtful: true } }
 }
 
 /** `initialize.mcp` alone tells the name of the server. */

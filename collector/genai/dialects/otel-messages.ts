@@ -149,7 +149,10 @@ function saidInEvent(reading: Reading, event: LiftedEvent): (Said & { readonly i
 /** `content` and `message` hold parts as JSON, or a text; Azure puts the whole message into `gen_ai.event.content`. */
 function messageOfEvent({ attributes }: LiftedEvent, role: string): Json {
   const whole = jsonOf(attributes.get('gen_ai.event.content'))
-  if (isObject(whole)) return isObject(whole.message) || whole.role !== undefined ? whole : { role, ...whole }
+  if (isObject(whole)) {
+    if (isObject(whole.message)) return whole
+    return { role, ...whole, ...(role === 'tool' && whole.id !== undefined ? { tool_call_id: whole.id } : {}) }
+  }
   const text = textOfValue(
     attributes.get('message') ?? attributes.get('content') ?? attributes.get('gen_ai.event.content'),
   )

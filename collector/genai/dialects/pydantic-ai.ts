@@ -14,10 +14,14 @@ export const pydanticAi: Dialect = {
   name: 'pydantic-ai',
   knows: (span) =>
     span.scope.name === 'pydantic-ai' ||
-    span.scope.name.startsWith('logfire') ||
-    span.attributes.has('logfire.span_type') ||
-    span.attributes.has('pydantic_ai.all_messages'),
+    span.attributes.has('pydantic_ai.all_messages') ||
+    (isOfLogfire(span) && (span.attributes.has('request_data') || operationOf(span) !== '')),
   readSpan,
+}
+
+/** It marks every span of a service, of the web too. */
+function isOfLogfire(span: LiftedSpan): boolean {
+  return span.scope.name.startsWith('logfire') || span.attributes.has('logfire.span_type')
 }
 
 function readSpan(reading: Reading, span: LiftedSpan): Read | undefined {

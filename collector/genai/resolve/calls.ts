@@ -2,7 +2,7 @@
 // between (the innermost meters), or when provider and response id are equal and their times overlap. What a call's records
 // know beside the numbers is put together.
 import { isConsistent, isEmpty, type Usage, type UsageSource } from '@tallylight/instrumentation/usage/usage.ts'
-import type { CallSays, Failure, MessageFact } from '../fact.ts'
+import type { CallSays, Estimate, Failure, MessageFact } from '../fact.ts'
 import type { NanoUsd, PriceOf } from '../price.ts'
 import { byStart, compare, type Node, richest, startOf, type Trace } from './trace.ts'
 
@@ -22,10 +22,12 @@ export type Call = {
   readonly isStreaming: boolean
   readonly usage: Usage
   readonly usageSource: UsageSource
+  /** The collector has counted its texts already. */
+  readonly isCounted: boolean
   readonly failure: Failure | undefined
   readonly input: readonly MessageFact[]
   readonly output: readonly MessageFact[]
-  /** As long as any list of messages that an earlier generation may have taken for the call's. */
+  /** The length of the longest list of messages that an earlier generation may have taken for the call's. */
   readonly longestInput: number
   readonly longestOutput: number
 }
@@ -128,9 +130,10 @@ function callOf(group: readonly Node[], leavesInside: ReadonlyMap<Node, number>)
   const says = saysOf(node)
   const first = (pick: (says: CallSays) => string) =>
     own.map((one) => pick(saysOf(one))).find((text) => text !== '') ?? ''
-  const lists = [...new Set([...own, ...around])].map(messagesOfNode)
-  const input = longest(own.map(messagesOfNode).map((one) => one.input))
-  const output = longest(own.map(messagesOfNode).map((one) => one.output))
+  const said = own.map(messagesOfNode)
+  const lists = [...said, ...around.filter((outer) => !own.includes(outer)).map(messagesOfNode)]
+  const input = longest(said.map((one) => one.input))
+  const output = longest(said.map((one) => one.output))
   const { usage, usageSource } = usageOfRecords(own)
   return {
     node,
@@ -147,6 +150,7 @@ function callOf(group: readonly Node[], leavesInside: ReadonlyMap<Node, number>)
     isStreaming: own.some((one) => saysOf(one).isStreaming),
     usage,
     usageSource,
+    isCounted: own.some((one) => one.others.some((fact) => fact.says.kind === 'estimate')),
     failure: node.failure === undefined ? undefined : richest(own.map((one) => one.failure)),
     input,
     output,
@@ -171,10 +175,21 @@ function usageOfRecords(own: readonly Node[]): { readonly usage: Usage; readonly
   const usage = best?.usage ?? {}
   const isCut = best !== undefined && isCutStream(own)
   const isComplete = usage.inputTokens !== undefined && usage.outputTokens !== undefined && !isCut
-  if (counted === undefined || isComplete)
-    return { usage, usageSource: isCut && best.usageSource === 'provider' ? 'partial' : (best?.usageSource ?? 'none') }
+  if (counted === undefined || isComplete) {
+    if (best === undefined) return { usage, usageSource: 'none' }
+    const isGuess = counted !== undefined && best.isDoubtful === true && isCountOfTexts(usage, counted)
+    return {
+      usage,
+      usageSource: isGuess ? 'estimated' : isCut && best.usageSource === 'provider' ? 'partial' : best.usageSource,
+    }
+  }
   const outputTokens = Math.max(usage.outputTokens ?? 0, counted.usage.outputTokens ?? 0)
   return { usage: { ...counted.usage, ...usage, outputTokens }, usageSource: 'estimated' }
+}
+
+/** What a provider bills for a chat is always more than its texts. */
+function isCountOfTexts(usage: Usage, counted: Estimate): boolean {
+  return usage.inputTokens === counted.inputTextTokens && usage.outputTokens === counted.usage.outputTokens
 }
 
 /** What a stream told before it broke is a lower bound. */

@@ -20,7 +20,10 @@ export function errorRows(
   const passed = passedUp(trace)
   const isHealth = (node: Node) => node.span?.says.kind === 'health'
   const own = trace.nodes.filter((node) => node.failure !== undefined && !isHealth(node))
-  const kept = own.filter((node) => failureOfAct.get(node) !== undefined || (!repeated.has(node) && !passed.has(node)))
+  const kept = own.filter((node) => {
+    if (node.isProbe) return false
+    return failureOfAct.get(node) !== undefined || (!repeated.has(node) && !passed.has(node))
+  })
   const told: Told[] = kept.map((node) => ({
     node,
     factId: 'span',
@@ -87,31 +90,35 @@ export function healthRows(
       fact?.says.kind === 'health' ? [{ node, fact, says: fact.says }] : [],
     ),
   )
-  const outerOf = new Map(checks.map((check) => [check, outerCheck(check, checks)]))
-  const outermost = checks.filter((check) => outerOf.get(check) === undefined)
+  const checkOf = new Map(checks.map((check) => [keyOf(check.node, check.says.target), check]))
+  const innerOf = Map.groupBy(checks, (check) => outermostCheck(check, checkOf))
   return {
-    rows: outermost.map((check) =>
+    rows: [...innerOf].map(([outer, all]) =>
       healthRow(
-        check,
-        checks.filter((one) => outerOf.get(one) === check),
+        outer,
+        all.filter((check) => check !== outer),
         generation,
       ),
     ),
-    gone: checks
-      .filter((check) => outerOf.get(check) !== undefined)
-      .map((check) => ({ table: 'health_checks' as const, spanId: check.node.spanId })),
+    gone: [...innerOf].flatMap(([outer, all]) =>
+      all
+        .filter((check) => check.node !== outer.node)
+        .map((check) => ({ table: 'health_checks' as const, spanId: check.node.spanId })),
+    ),
   }
+}
+
+function keyOf(node: Node, target: string): string {
+  return `${node.spanId} ${target}`
 }
 
 type HealthSays = Extract<Says, { readonly kind: 'health' }>
 type Check = { readonly node: Node; readonly fact: Fact; readonly says: HealthSays }
 
-function outerCheck(check: Check, checks: readonly Check[]): Check | undefined {
-  let outer: Check | undefined
-  for (let at = check.node.parent; at !== undefined; at = at.parent) {
-    const around = checks.find((one) => one.node === at && one.says.target === check.says.target)
-    if (around !== undefined) outer = around
-  }
+function outermostCheck(check: Check, checkOf: ReadonlyMap<string, Check>): Check {
+  let outer = check
+  for (let at = check.node.parent; at !== undefined; at = at.parent)
+    outer = checkOf.get(keyOf(at, check.says.target)) ?? outer
   return outer
 }
 

@@ -1,12 +1,10 @@
-import { readdirSync } from 'node:fs'
 import { expect, test } from 'vitest'
-import { seededRandom } from '../../../test/random.ts'
 import { estimateFact, type Fact } from '../fact.ts'
 import { factsOf, linkOf } from '../lift.ts'
 import { openPrices } from '../price.ts'
 import type { AnyValue, LiftedRecord } from '../record.ts'
 import type { Gone, Resolved } from '../rows.ts'
-import { fixtures, readJson, recordsOf, type SpanSketch, sketchLog, sketchSpan } from '../testing.ts'
+import { readRecorded, type SpanSketch, seededRandom, sketchLog, sketchSpan } from '../testing.ts'
 import { resolve } from './resolve.ts'
 
 const priceOf = openPrices([])
@@ -90,11 +88,14 @@ test('resolve: a tool between two chats makes them two calls', () => {
 })
 
 test('resolve: a chat around several chats counts nothing, and its content belongs to none of them', () => {
-  const { llmCalls, messages } = rows(
+  const [outer, first, second] = [
     span('1', '', { ...chat, ...used(30, 3), ...asked('hi') }),
     span('2', '1', { ...chat, ...used(10, 1) }, at(0, 1)),
     span('3', '1', { ...chat, ...used(20, 2) }, at(1, 2)),
-  )
+  ]
+  expect(rows(outer, first).messages).toMatchObject([{ SpanId: '2', Index: 0 }])
+  const { llmCalls, messages, gone } = rows(outer, first, second)
+  expect(gone).toContainEqual({ table: 'messages', spanId: '2', direction: 'input', fromIndex: 0, toIndex: 1 })
   expect(llmCalls.map((row) => row.InputTokens)).toEqual([10, 20])
   expect(messages).toEqual([])
 })
@@ -153,7 +154,8 @@ test('resolve: calls of a probe, and under a health check, are in nobody’s usa
     span('2', '1', { ...chat, ...used(10, 1) }),
     span('3', '', { ...agent, 'tallylight.probe': true }),
     span('4', '3', { ...chat, ...used(10, 1) }),
-    span('5', '3', tool),
+    span('5', '3', tool, failed),
+    span('6', '3', agent, failed),
   )
   expect([llmCalls, toolCalls, turns, errors]).toEqual([[], [], [], []])
   expect(healthChecks).toMatchObject([{ Target: '/healthz', Status: 'healthy', EventType: 'http' }])
@@ -329,7 +331,7 @@ test('resolve: tokens that the collector counted fill what a stream did not tell
   expect(before.estimable).toMatchObject([
     { spanId: '1', model: 'gpt-4o-mini', input: [expect.any(String)], output: [expect.any(String)] },
   ])
-  const counted = estimateFact(facts[0] as Fact, { inputTokens: 8, outputTokens: 3 })
+  const counted = estimateFact(facts[0] as Fact, { usage: { inputTokens: 8, outputTokens: 3 }, inputTextTokens: 2 })
   const after = resolve([...facts, counted], priceOf)
   expect(after.llmCalls).toMatchObject([
     { InputTokens: 8, OutputTokens: 3, UsageSource: 'estimated', CostNanoUsd: 3_000n },
@@ -396,10 +398,7 @@ function isGone(key: string, gone: readonly Gone[]): boolean {
   })
 }
 
-const traces = readdirSync(fixtures)
-  .filter((file) => file.endsWith('.json') && !file.includes('metrics'))
-  .flatMap((file) => recordsOf(readJson(new URL(file, fixtures))))
-  .flatMap((record) => factsOf(record).facts)
+const traces = readRecorded().flatMap((record) => factsOf(record).facts)
 
 test('resolve: whatever fewer facts made a row of is a row of all facts, or is named as gone', () => {
   const random = seededRandom(7)

@@ -188,11 +188,13 @@ function goneMessages({ node, input, output, longestInput, longestOutput }: Call
   return [...range('input', input.length, longestInput), ...range('output', output.length, longestOutput)]
 }
 
-/** Only where the record says that it was a stream: a call that is no stream and tells no usage failed before it used any. */
+/** Streams that did not tell all, and calls of a sender that is doubted. A call that is no stream and tells no usage failed
+ *  before it used any. */
 function estimableOf(call: Call): readonly Estimable[] {
-  const { usage, usageSource } = call
+  const { usage, usageSource, says } = call
   const isComplete = usage.inputTokens !== undefined && usage.outputTokens !== undefined && usageSource !== 'partial'
-  if (!call.isStreaming || isComplete || usageSource === 'estimated') return []
+  const isWorthIt = isComplete ? says.isDoubtful === true : call.isStreaming
+  if (call.isCounted || !isWorthIt) return []
   const hashes = (messages: Call['input']) => messages.map(({ content }) => content.hash).filter((hash) => hash !== '')
   const input = hashes(call.input)
   const output = hashes(call.output)

@@ -36,7 +36,8 @@ export function findAroundTurns(trace: Trace): ReadonlySet<Node> {
 export function turnRow(trace: Trace, turnId: string, parts: TurnParts, generation: number): TurnRow {
   const { calls, toolCalls } = parts
   const nodes = parts.nodes.toSorted(byStart)
-  const owner = nodes.find((node) => node.turn === node)
+  const owners = nodes.filter((node) => node.turn === node)
+  const owner = owners.find((node) => node.span?.says.kind === 'turn') ?? owners[0]
   const says = owner?.span?.says as TurnSays | undefined
   const first = owner ?? (nodes[0] as Node)
   const startUnixNano = startOf(first)

@@ -71,7 +71,8 @@ create table quota_reservation_rows (
   -- Of the request's body: the same call id with another body is a conflict.
   body_hash text not null,
   state text not null check (state in ('held', 'settled', 'released', 'expired')),
-  subject jsonb not null,
+  -- Not jsonb: told again as it was told, and hardly ever looked into.
+  subject json not null,
   -- A lease stays held while the records of its calls eat it up.
   is_lease boolean not null,
   account_ids bigint[] not null,
@@ -82,8 +83,8 @@ create table quota_reservation_rows (
   claimed bigint[],
   recorded bigint[] not null,
   records integer not null default 0,
-  answer jsonb not null,
-  outcome jsonb,
+  answer json not null,
+  outcome json,
   created_at timestamptz not null,
   expires_at timestamptz not null,
   ended_at timestamptz,
@@ -129,7 +130,7 @@ create table quota_events (
   generation integer not null,
   -- Of a charge, and what it was told.
   body_hash text,
-  answer jsonb,
+  answer json,
   -- The reservation that it settled, or the accounts that it was booked to; `spent` is per account of either.
   reservation uuid,
   account_ids bigint[] not null,
@@ -167,6 +168,41 @@ create table quota_refused_events (
   primary key (tenant, event_key)
 );
 
+-- What the reconciler found: per tenant and hour what the records of calls cost and what the ledger has settled of them, and
+-- each call of which the two differ. Null is a call that one of them does not have, or has no price for.
+create table quota_reconciled_hours (
+  hour timestamptz not null,
+  tenant text not null,
+  recorded_calls bigint not null,
+  recorded_nano_usd numeric not null,
+  settled_calls bigint not null,
+  settled_nano_usd numeric not null,
+  at timestamptz not null,
+  primary key (hour, tenant)
+);
+create table quota_differences (
+  hour timestamptz not null,
+  tenant text not null,
+  event_key text not null,
+  recorded_nano_usd numeric,
+  settled_nano_usd numeric,
+  at timestamptz not null,
+  primary key (hour, tenant, event_key)
+);
+
+-- Sums of the entries of an account up to a horizon, so that the check adds only what came since.
+create table quota_checked (
+  account bigint primary key references quota_accounts (id),
+  granted numeric not null,
+  held numeric not null,
+  spent numeric not null
+) with (fillfactor = 70);
+create table quota_check_horizon (
+  only_row boolean primary key default true check (only_row),
+  xact bigint not null
+);
+insert into quota_check_horizon (xact) values (0);
+
 -- Told to webhooks, at least once each. Written with what it tells, or not at all.
 create table quota_outbox (
   id uuid primary key default gen_random_uuid(),
@@ -200,8 +236,8 @@ create trigger append_only before update or delete or truncate on quota_audit
   for each statement execute function quota_refuse_change();
 
 -- The window of a limit that holds a moment; `ever`, and those that slide, have one.
-create function quota_window(span text, time_zone text, at timestamptz, out starts timestamptz, out ends timestamptz)
-language sql stable as $$
+create function quota_window(span text, time_zone text, at timestamptz)
+returns table (starts timestamptz, ends timestamptz) language sql stable as $$
   select case when span in ('ever', 'minute', 'hour') then timestamptz '-infinity'
               else date_trunc(span, at at time zone time_zone) at time zone time_zone end,
          case when span in ('ever', 'minute', 'hour') then null
@@ -211,55 +247,40 @@ $$;
 create function quota_slide_ms(span text) returns bigint language sql immutable as
   $$ select case span when 'minute' then 60000 when 'hour' then 3600000 end $$;
 
--- Locks the accounts of some limits and subjects, now, and others by their number, in the order of their numbers: so two
--- transactions never wait for each other. Those that are not there yet are made, with a booking of what they grant.
--- `wanted` tells which of the asked ones an account is; `ats` null is now.
-create function quota_lock_accounts(tenants text[], limit_ids text[], subjects text[], ats timestamptz[], numbers bigint[])
-returns table (id bigint, tenant text, limit_id text, subject text, window_end timestamptz, slide_ms bigint, wanted integer[],
-  granted bigint, held bigint, spent bigint, free bigint, debt bigint, thresholds_fired integer[],
-  bucket_at bigint[], bucket_spent bigint[])
-language plpgsql as $$
-#variable_conflict use_column
+-- Compares the accounts that changed since the last turn with the sum of their entries, and moves the horizon. One snapshot
+-- for all of it: what is complete in it is added to the sums, what is only visible counts for this comparison.
+create function quota_check(out accounts bigint, out wrong bigint) language plpgsql as $$
+declare
+  since bigint;
+  horizon bigint;
 begin
-  with asked as (
-    select distinct w.tenant, w.limit_id, w.subject, rule.amount, span.starts, span.ends
-    from unnest(tenants, limit_ids, subjects, ats) as w (tenant, limit_id, subject, at)
-    join quota_limit_rules rule on rule.tenant = w.tenant and rule.id = w.limit_id
-    cross join lateral quota_window(rule.span, rule.time_zone, coalesce(w.at, quota_now())) span
-    where not exists (
-      select from quota_accounts a
-      where a.tenant = w.tenant and a.limit_id = w.limit_id and a.subject = w.subject and a.window_start = span.starts)
-  ), made as (
-    insert into quota_accounts (tenant, limit_id, subject, window_start, window_end, granted, free)
-    select asked.tenant, asked.limit_id, asked.subject, asked.starts, asked.ends, asked.amount, asked.amount from asked
-    order by asked.tenant, asked.limit_id, asked.subject, asked.starts
-    on conflict do nothing
-    returning id, tenant, granted
+  select h.xact into since from quota_check_horizon h for update;
+  with snapshot as (
+    select pg_snapshot_xmin(pg_current_snapshot())::text::bigint as xmin
+  ), lines as (
+    select line.account, line.granted, line.held, line.spent, b.xact < snapshot.xmin as is_complete
+    from quota_bookings b cross join snapshot
+    cross join lateral unnest(b.account_ids, b.granted, b.held, b.spent) as line (account, granted, held, spent)
+    where b.xact >= since
+  ), sums as (
+    select account, sum(granted) as granted, sum(held) as held, sum(spent) as spent,
+      coalesce(sum(granted) filter (where is_complete), 0) as complete_granted,
+      coalesce(sum(held) filter (where is_complete), 0) as complete_held,
+      coalesce(sum(spent) filter (where is_complete), 0) as complete_spent
+    from lines group by account
+  ), compared as (
+    select a.granted <> s.granted + coalesce(c.granted, 0) or a.held <> s.held + coalesce(c.held, 0)
+        or a.spent <> s.spent + coalesce(c.spent, 0) as is_wrong
+    from sums s join quota_accounts a on a.id = s.account left join quota_checked c on c.account = s.account
+  ), moved as (
+    insert into quota_checked as c (account, granted, held, spent)
+    select account, complete_granted, complete_held, complete_spent from sums order by account
+    on conflict (account) do update set granted = c.granted + excluded.granted, held = c.held + excluded.held,
+      spent = c.spent + excluded.spent
   )
-  insert into quota_bookings (at, tenant, kind, account_ids, granted, held, spent)
-  select quota_now(), made.tenant, 'grant', array[made.id], array[made.granted], array[0], array[0] from made;
-
-  return query
-    with asked as (
-      select a.id, array_agg(w.ordinal::integer) as ordinals
-      from unnest(tenants, limit_ids, subjects, ats) with ordinality as w (tenant, limit_id, subject, at, ordinal)
-      join quota_limit_rules rule on rule.tenant = w.tenant and rule.id = w.limit_id
-      cross join lateral quota_window(rule.span, rule.time_zone, coalesce(w.at, quota_now())) span
-      join quota_accounts a
-        on a.tenant = w.tenant and a.limit_id = w.limit_id and a.subject = w.subject and a.window_start = span.starts
-      group by a.id
-    ), locked as (
-      select a.* from quota_accounts a
-      -- Not an OR of the two: that would read every account there is.
-      where a.id in (select unnest(numbers) union select asked.id from asked)
-      order by a.id
-      for update
-    )
-    select a.id, a.tenant, a.limit_id, a.subject, a.window_end, quota_slide_ms(rule.span), coalesce(asked.ordinals, '{}'),
-           a.granted, a.held, a.spent, a.free, a.debt, a.thresholds_fired, a.bucket_at, a.bucket_spent
-    from locked a
-    join quota_limit_rules rule on rule.tenant = a.tenant and rule.id = a.limit_id
-    left join asked on asked.id = a.id;
+  select (select count(*) from compared), (select count(*) from compared where is_wrong), snapshot.xmin
+  into accounts, wrong, horizon from snapshot;
+  update quota_check_horizon set xact = horizon;
 end $$;
 
 create view quota_limits as
@@ -296,6 +317,25 @@ create view quota_orphans as
          r.subject ->> 'provider' as provider, r.answer -> 'holds' as holds, r.created_at, b.at as expired_at
   from quota_bookings b join quota_reservation_rows r on r.id = b.reservation
   where b.kind = 'expire' and r.state = 'expired' and not r.is_lease;
+-- What leases that are open could still spend: the worst overspend, were all of their records lost.
+create view quota_open_leases as
+  select r.id, r.tenant, r.call_id, a.limit_id, a.subject, line.measure,
+         greatest(line.amount - line.recorded, 0) as unspent, r.expires_at
+  from quota_open_holds h
+  join quota_reservation_rows r on r.id = h.reservation
+  cross join lateral unnest(r.account_ids, r.measures, r.amounts, r.recorded) as line (account, measure, amount, recorded)
+  join quota_accounts a on a.id = line.account
+  where r.is_lease and line.measure <> 'concurrency';
+-- Calls that a client settled and of which no record came: what it said is all that is known of them.
+create view quota_unrecorded as
+  select id, tenant, call_id, subject ->> 'user' as user_id, subject ->> 'model' as model, subject ->> 'provider' as provider,
+         outcome -> 'body' -> 'booked' as booked, ended_at
+  from quota_reservation_rows where state = 'settled' and records = 0;
+create view quota_reconciliation as
+  select tenant, (hour at time zone 'UTC')::date as day, sum(recorded_calls) as recorded_calls,
+         sum(recorded_nano_usd) as recorded_nano_usd, sum(settled_calls) as settled_calls,
+         sum(settled_nano_usd) as settled_nano_usd, sum(settled_nano_usd - recorded_nano_usd) as drift_nano_usd, max(at) as at
+  from quota_reconciled_hours group by 1, 2;
 -- Accounts that are not the sum of their entries: there are none.
 create view quota_drift as
   select a.id, a.tenant, a.limit_id, a.subject, a.granted, a.held, a.spent,

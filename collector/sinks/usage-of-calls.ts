@@ -1,0 +1,121 @@
+// What resolved calls used, as the ledger wants to know it: the calls that count, and the spans that turned out to count no
+// more. And what ClickHouse has of them, for the reconciler.
+import type { ClickHouse } from '@tallylight/storage/clickhouse/client.ts'
+import { embeddingRows, llmCallRows } from '@tallylight/storage/clickhouse/genai-tables.ts'
+import type { NanoUsd, Priced } from '../genai/price.ts'
+import type { EmbeddingRow, LlmCallRow } from '../genai/rows.ts'
+import type { RecordedCall } from '../quota/reconcile.ts'
+import { eventKeyOf, type UsageEvent } from '../quota/usage-event.ts'
+import type { TenantId } from '../receive/request.ts'
+import type { ResolvedTrace } from './resolver.ts'
+
+export function usageEventsOf({ tenantId, traceId, resolved }: ResolvedTrace): readonly UsageEvent[] {
+  return [
+    ...resolved.llmCalls.map((row) => eventOfCall(row)),
+    ...resolved.embeddings.map((row) => eventOfEmbedding(row)),
+    ...resolved.gone.flatMap((gone) =>
+      gone.table === 'llm_calls' || gone.table === 'embeddings'
+        ? [eventOfGone(tenantId, traceId, gone.spanId, resolved.generation)]
+        : [],
+    ),
+  ]
+}
+
+function eventOfCall(row: LlmCallRow): UsageEvent {
+  const isFree = row.UsageSource === 'none' && row.ErrorType !== ''
+  return {
+    ...placeOf(row),
+    callId: row.CallId || undefined,
+    user: row.UserId,
+    conversation: row.ConversationId,
+    // Limits are for the model that was asked for.
+    model: row.RequestModel || row.Model,
+    provider: row.Provider,
+    usage: { inputTokens: row.InputTokens ?? 0, outputTokens: row.OutputTokens ?? 0 },
+    cost: isFree ? free : costOf(row),
+    isMetered: true,
+    endedUnixMs: Number((row.Timestamp + row.DurationNano) / 1_000_000n),
+  }
+}
+
+function eventOfEmbedding(row: EmbeddingRow): UsageEvent {
+  return {
+    ...placeOf(row),
+    callId: undefined,
+    user: row.UserId,
+    conversation: row.ConversationId,
+    model: row.Model,
+    provider: row.Provider,
+    usage: { inputTokens: row.InputTokens ?? 0, outputTokens: 0 },
+    cost: costOf(row),
+    isMetered: true,
+    endedUnixMs: Number(row.Timestamp / 1_000_000n),
+  }
+}
+
+function placeOf(row: Pick<LlmCallRow, 'TenantId' | 'TraceId' | 'SpanId' | 'Generation'>) {
+  return {
+    tenant: row.TenantId,
+    traceId: row.TraceId,
+    spanId: row.SpanId,
+    parentSpanId: '',
+    generation: row.Generation,
+  }
+}
+
+/** A call that failed and tells no usage was not billed. */
+const free: Priced = { kind: 'priced', costNanoUsd: 0n as NanoUsd, priceVersion: '' }
+
+function costOf({ CostNanoUsd, PriceVersion }: Pick<LlmCallRow, 'CostNanoUsd' | 'PriceVersion'>): Priced {
+  return CostNanoUsd === null
+    ? { kind: 'unpriced', reason: 'no price is known' }
+    : { kind: 'priced', costNanoUsd: CostNanoUsd, priceVersion: PriceVersion }
+}
+
+function eventOfGone(tenant: TenantId, traceId: string, spanId: string, generation: number): UsageEvent {
+  return {
+    tenant,
+    traceId,
+    spanId,
+    parentSpanId: '',
+    generation,
+    callId: undefined,
+    user: '',
+    conversation: '',
+    model: '',
+    provider: '',
+    usage: { inputTokens: 0, outputTokens: 0 },
+    cost: free,
+    isMetered: false,
+    endedUnixMs: 0,
+  }
+}
+
+/** The calls that ended in this time, as their rows say. */
+export async function recordedCallsOf(
+  clickhouse: ClickHouse,
+  /** The name of a table, quoted, with its database. */
+  nameOf: (table: string) => string,
+  fromUnixMs: number,
+  untilUnixMs: number,
+): Promise<readonly RecordedCall[]> {
+  const select = (table: string, endedNano: string): string =>
+    `SELECT TenantId AS tenant, TraceId AS traceId, SpanId AS spanId, toString(CostNanoUsd) AS cost,
+       intDiv(${endedNano}, 1000000) AS endedMs
+     FROM ${nameOf(table)} FINAL
+     WHERE Timestamp >= fromUnixTimestamp64Milli({from: Int64} - {longest: Int64}) AND Timestamp < fromUnixTimestamp64Milli({until: Int64})`
+  const rows = await clickhouse.query<{ tenant: TenantId; traceId: string; spanId: string; cost: string | null }>(
+    `SELECT tenant, traceId, spanId, cost FROM (
+       ${select(llmCallRows.name, 'toUnixTimestamp64Nano(Timestamp) + toInt64(DurationNano)')}
+       UNION ALL ${select(embeddingRows.name, 'toUnixTimestamp64Nano(Timestamp)')})
+     WHERE endedMs >= {from: Int64} AND endedMs < {until: Int64}`,
+    { from: fromUnixMs, until: untilUnixMs, longest: longestCallMs },
+  )
+  return rows.map((row) => ({
+    tenant: row.tenant,
+    eventKey: eventKeyOf(row),
+    costNanoUsd: row.cost === null ? undefined : BigInt(row.cost),
+  }))
+}
+
+const longestCallMs = 86_400_000
