@@ -137,6 +137,28 @@ export const limits = {
   estimatedCharsMax: 64 * KiB,
   /** Ancestors looked at for an error that was only passed up. */
   passedErrorDepthMax: 256,
+  /** A mutation of a small table takes 50 ms; one that rewrites a month is not asked for more often than this. */
+  mutationPollMsMin: 25,
+  mutationPollMsMax: 1_000,
+  /** Traces that are read at once to see whose they are. */
+  sharedTracesPerRead: 100,
+  /** How often an erasure looks again when records came while it ran. */
+  erasureRoundsMax: 5,
+  /** How often collectors look for erasures, and how long one that did not look counts as there. */
+  erasurePollMs: 1_000,
+  collectorSilentMs: 30_000,
+  /** Above every retention that can be configured (3,650 days), and so that no time of today ends after 2106, where seconds
+   *  of 32 bits begin anew. */
+  heldRetentionDays: 25_000,
+  /** What arrives under a hold is held when the hold is applied again; no retention is shorter than a day. */
+  holdsApplyMs: 600_000,
+  /** Last uses of keys are written together. */
+  keyUsesFlushMs: 30_000,
+  /** A rotated key goes on for a day unless it is said otherwise, and for a month at most. */
+  keyGraceSecondsUsual: 86_400,
+  keyGraceSecondsMax: 2_678_400,
+  /** Traces that are priced again at once. */
+  repricedTracesPerRead: 200,
   /** The last numbers are worth this much of a stop, and no more. */
   metricExportStopMs: 3_000,
 } as const

@@ -15,6 +15,8 @@ import { migratePostgres } from '@tallylight/storage/postgres/migrate.ts'
 import { ensurePrivateFile } from '@tallylight/storage/private-file.ts'
 import type pg from 'pg'
 import { pino } from 'pino'
+import { openAdministration } from './administration/administration.ts'
+import { administrationRoutes } from './api/administration.ts'
 import { openApi } from './api/server.ts'
 import {
   type Config,
@@ -118,6 +120,7 @@ async function run(): Promise<void> {
     requireKeys: config.requireKeys,
     pollMs: limits.keysPollMs,
     readMsMax: limits.keysReadMsMax,
+    usesFlushMs: limits.keyUsesFlushMs,
     log,
   })
   keyring.onChange(() => clickhouseEngine?.setReaderKeys(keyring.readerKeyHashes()))
@@ -199,6 +202,7 @@ async function run(): Promise<void> {
     contentPolicyOf: (tenant) => contentPolicyOf(file.file, tenant),
     personal: maskingOf(file.file).personal,
     onCorrected: (events) => ledgerSink.correct(events),
+    onUnpriced: (calls) => metrics.add('tallylight_unpriced_calls_total', {}, calls),
     onProblem: (message) => log.warn({ why: message }, 'rows of GenAI records could not be checked'),
   })
   const sink = openClickHouseSink({
@@ -273,6 +277,19 @@ async function run(): Promise<void> {
   }
   for (const segment of sealed) takeSealed(segment)
   const sinkRunning = sink.run(stopping.signal)
+  const administration = openAdministration({
+    clickhouse,
+    targetOf: (table) => targets?.get(table),
+    database,
+    journal,
+    genai,
+    daysOf: (kept, tenant) => retentionDaysOf(file.file, kept, tenant),
+    tenantsWithRetention: Object.keys(file.file.retention?.tenants ?? {}),
+    signal: stopping.signal,
+    onProblem: (message) => log.warn({ why: message }, 'records could not be administered yet'),
+    onErased: (state) => metrics.add('tallylight_erasures_total', { state }, 1),
+  })
+  const administrationRunning = Promise.all([keysPrepared, tablesPrepared]).then(() => administration.run())
   const checksRunning = genai.run(stopping.signal)
   const keysRunning = keysPrepared.then(() => keyring.run(stopping.signal))
   const quotaPrepared = keysPrepared.then(() =>
@@ -308,6 +325,7 @@ async function run(): Promise<void> {
         ledgerSinkRunning,
         keysRunning,
         tablesPrepared,
+        administrationRunning,
         ledgerRunning,
         reconcilerRunning,
         fileWatching,
@@ -399,6 +417,7 @@ async function run(): Promise<void> {
       missing: () => (isReady ? [] : ['the collector is starting or stopping']),
       renderMetrics: () => renderPrometheus(metrics.read()),
       quota,
+      administration: [administrationRoutes(administration)],
       log,
     }),
   )

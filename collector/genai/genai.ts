@@ -8,7 +8,7 @@ import { openPersonalMask, type PersonalOptions } from '../masking/personal.ts'
 import type { Lifting } from '../otlp/lift.ts'
 import type { UsageEvent } from '../quota/usage-event.ts'
 import type { StoredFact } from '../sinks/known-facts.ts'
-import { openResolver } from '../sinks/resolver.ts'
+import { openResolver, type Resolver } from '../sinks/resolver.ts'
 import { usageEventsOf } from '../sinks/usage-of-calls.ts'
 import type { Fact } from './fact.ts'
 import { openKnownTexts } from './known-texts.ts'
@@ -24,6 +24,8 @@ export type GenAiOptions = {
   readonly personal: PersonalOptions
   /** Told of what calls used, where that became known later. */
   readonly onCorrected: (events: readonly UsageEvent[]) => Promise<void>
+  /** Calls that are new and whose price is not known. */
+  readonly onUnpriced: (calls: number) => void
   readonly onProblem: (message: string) => void
 }
 
@@ -34,6 +36,10 @@ export type GenAi = {
   /** Writes the rows that follow from facts that are in ClickHouse, and says what their calls used. */
   derive(facts: readonly StoredFact[]): Promise<readonly UsageEvent[]>
   run(signal: AbortSignal): Promise<void>
+  /** For what is done to records that are there already. */
+  readonly resolver: Pick<Resolver, 'forget' | 'resolveAgain' | 'reprice'>
+  /** Until the function that it answers is called, every text is written again when it comes. */
+  readonly pauseKnownTexts: () => () => void
 }
 
 export function openGenAi(options: GenAiOptions): GenAi {
@@ -51,6 +57,7 @@ export function openGenAi(options: GenAiOptions): GenAi {
       checkMs: limits.quietTraceCheckMs,
     },
     onMore: (resolved) => options.onCorrected(resolved.flatMap(usageEventsOf)),
+    onUnpriced: options.onUnpriced,
     onProblem: options.onProblem,
   })
   return {
@@ -59,6 +66,8 @@ export function openGenAi(options: GenAiOptions): GenAi {
       maskOf: (tenant) => (options.contentPolicyOf(tenant) === 'masked' ? personal.maskBytes : undefined),
       keepsLeftover: (tenant) => options.contentPolicyOf(tenant) !== 'metadata',
       retentionDaysOf: (tenant, fact) => options.retentionDaysOf(classOf(fact), tenant),
+      textRetentionDaysOf: (tenant) =>
+        Math.max(options.retentionDaysOf('chat', tenant), options.retentionDaysOf('tools', tenant)),
       isKnownText: texts.has,
       onTexts: texts.add,
     },
@@ -69,20 +78,20 @@ export function openGenAi(options: GenAiOptions): GenAi {
       return events
     },
     run: resolver.run,
+    resolver,
+    pauseKnownTexts: texts.pause,
   }
 }
 
-/** A fact is kept as long as the rows that are made of it. */
+/** A fact is kept as long as the rows that are made of it: by what it says, '' for all others. */
+export const retentionOfFacts: Readonly<Record<string, RetentionClass>> = {
+  tool: 'tools',
+  'mcp-server': 'tools',
+  audit: 'audit',
+  link: 'errors',
+  '': 'chat',
+}
+
 function classOf({ says }: Fact): RetentionClass {
-  switch (says.kind) {
-    case 'tool':
-    case 'mcp-server':
-      return 'tools'
-    case 'audit':
-      return 'audit'
-    case 'link':
-      return 'errors'
-    default:
-      return 'chat'
-  }
+  return retentionOfFacts[says.kind] ?? 'chat'
 }

@@ -25,8 +25,10 @@ export type Lifting = {
   ) => ((bytes: Buffer, start: number, end: number, counts: MaskedCounts) => void) | undefined
   /** Whether content that is in no row stays in the raw record all the same. */
   readonly keepsLeftover: (tenant: TenantId) => boolean
-  /** Days that a fact of this tenant is kept, and the texts of its record. */
+  /** Days that a fact of this tenant is kept. */
   readonly retentionDaysOf: (tenant: TenantId, fact: Fact) => number
+  /** Days that a text is kept: as long as any row that may show it. */
+  readonly textRetentionDaysOf: (tenant: TenantId) => number
   /** Whether a text was written, and is on the disk, not long ago. A text is named by tenant, user and hash. */
   readonly isKnownText: (text: string) => boolean
   /** Told of texts that are on the disk now. */
@@ -143,7 +145,7 @@ function appendTexts(walk: Walk, lifting: Lifting, { facts, texts }: Lifted): vo
   const [first] = facts
   if (first === undefined) return
   const user = first.scene.userId ?? ''
-  const retentionDays = lifting.retentionDaysOf(first.tenantId, first)
+  const retentionDays = lifting.textRetentionDaysOf(first.tenantId)
   for (const [hash, text] of texts) {
     if (isWholeInPreview(text)) continue
     const name = `${walk.tenantNow}\0${user}\0${hash}`

@@ -155,7 +155,7 @@ export function openLimits(version: string, all: readonly Limit[]): Limits {
 /** An index of Postgres takes 2,704 bytes: of a longer name the beginning and its hash. */
 const nameBytesMax = 1024
 
-function accountName(name: string): string {
+export function accountName(name: string): string {
   if (Buffer.byteLength(name) <= nameBytesMax) return name
   return `${name.slice(0, 100)}… sha256:${hash('sha256', name)}`
 }

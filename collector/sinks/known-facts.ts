@@ -12,7 +12,8 @@ export type TraceKey = { readonly tenantId: TenantId; readonly traceId: string }
 export type TraceTimes = TraceKey & { readonly fromUnixNano: bigint; readonly toUnixNano: bigint }
 /** A fact as `encodeFact` wrote it. */
 export type StoredFact = TraceKey & { readonly text: string }
-export type KnownKey = TraceKey & { readonly rowTable: RowTable; readonly key: string }
+export type KnownKey = TraceKey & { readonly rowTable: RowTable; readonly key: string; readonly generation: number }
+
 /** The facts of a segment. */
 export function factsIn(parts: readonly { readonly block: AnyBlock }[]): readonly StoredFact[] {
   return parts.flatMap(({ block }) => {
@@ -87,8 +88,10 @@ export function openKnownFacts(
         'WHERE {traces} GROUP BY TenantId, TraceId',
       ),
     keysOf: async (rowTable, traces) => {
-      const rows = await ask<Record<string, unknown> & { TenantId: TenantId; TraceId: string; hour: number }>(
-        `TenantId, TraceId, toUnixTimestamp(toStartOfHour(Timestamp)) AS hour, ${rowTable.key.map((name) => `\`${name}\``).join(', ')}`,
+      const rows = await ask<
+        Record<string, unknown> & { TenantId: TenantId; TraceId: string; hour: number; Generation: number }
+      >(
+        `TenantId, TraceId, Generation, toUnixTimestamp(toStartOfHour(Timestamp)) AS hour, ${rowTable.key.map((name) => `\`${name}\``).join(', ')}`,
         rowTable.table.name,
         traces,
         'FINAL WHERE {traces}',
@@ -98,6 +101,7 @@ export function openKnownFacts(
         traceId: row.TraceId,
         rowTable,
         key: keyOf(rowTable, row, BigInt(row.hour) * 1_000_000_000n),
+        generation: row.Generation,
       }))
     },
     linksOf: async (traces) => {

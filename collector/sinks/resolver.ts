@@ -11,12 +11,19 @@ import type { TargetTable } from '@tallylight/storage/clickhouse/schema.ts'
 import type { RetentionClass } from '../config.ts'
 import { decodeFact, type Fact } from '../genai/fact.ts'
 import type { PriceOf } from '../genai/price.ts'
-import { resolve } from '../genai/resolve/resolve.ts'
+import { resolve, revisionsMax } from '../genai/resolve/resolve.ts'
 import { deletionOf, linesOf, type RowTable, rowTables } from '../genai/row-lines.ts'
-import type { Resolved } from '../genai/rows.ts'
+import type { EmbeddingRow, LlmCallRow, Resolved } from '../genai/rows.ts'
 import { after } from '../receive/receiver.ts'
 import type { TenantId } from '../receive/request.ts'
-import { type KnownFacts, openKnownFacts, type SpanLink, type StoredFact, type TraceTimes } from './known-facts.ts'
+import {
+  type KnownFacts,
+  openKnownFacts,
+  type SpanLink,
+  type StoredFact,
+  type TraceKey,
+  type TraceTimes,
+} from './known-facts.ts'
 
 export type ResolverOptions = {
   readonly clickhouse: ClickHouse
@@ -25,8 +32,10 @@ export type ResolverOptions = {
   readonly retentionDaysOf: (tenant: TenantId, retention: RetentionClass) => number
   readonly now: () => number
   readonly bounds: ResolverBounds
-  /** Told of traces that were found to have more facts, from another collector. */
+  /** Told of traces that were found to have more facts, from another collector, or a price. */
   readonly onMore: (resolved: readonly ResolvedTrace[]) => Promise<void>
+  /** Calls that are new and whose price is not known. */
+  readonly onUnpriced: (calls: number) => void
   readonly onProblem: (message: string) => void
 }
 
@@ -48,7 +57,16 @@ export type Resolver = {
   preview(facts: readonly StoredFact[]): readonly ResolvedTrace[]
   /** Looks again at traces that have gone quiet, until the signal. */
   run(signal: AbortSignal): Promise<void>
+  /** What was taken out of the tables is not written again from memory: all of it is read back when it is needed. */
+  forget(): Promise<void>
+  /** Resolves what is stored of these traces, and writes it. */
+  resolveAgain(traces: readonly TraceTimes[]): Promise<void>
+  /** The same with today's prices, and only where that prices one of the `unpriced` rows, as a correction of the same facts.
+   *  Answers how many that were. */
+  reprice(traces: readonly TraceTimes[], unpriced: (row: PricedRow) => boolean): Promise<number>
 }
+
+export type PricedRow = Pick<LlmCallRow | EmbeddingRow, 'TenantId' | 'TraceId' | 'SpanId' | 'CostNanoUsd'>
 
 type Trace = {
   readonly tenantId: TenantId
@@ -61,17 +79,18 @@ type Trace = {
   readonly foreignKeys: Map<string, Set<string>>
   /** What is written. */
   written: Resolved | undefined
+  /** How often the same facts were priced again, as far as the rows say. */
+  revision: number
   bytes: number
   touchedMs: number
   isChecked: boolean
 }
 
-type Lines = Map<RowTable, string[]>
+/** What is to be written, by table. */
+type Changes = { readonly lines: Map<RowTable, string[]>; unpriced: number }
 
-function linesFor(lines: Lines, rowTable: RowTable): string[] {
-  const found = lines.get(rowTable) ?? []
-  lines.set(rowTable, found)
-  return found
+function openChanges(): Changes {
+  return { lines: new Map(), unpriced: 0 }
 }
 
 /** Facts are many times as large as objects as they are as text, so only so many are objects at a time. Whole traces: one
@@ -124,21 +143,28 @@ export function openResolver(options: ResolverOptions): Resolver {
   }
 
   /** Reads back what is stored of traces that are not remembered, with the keys of their rows. */
-  async function recall(strangers: readonly Trace[]): Promise<void> {
+  async function recall(
+    strangers: readonly Trace[],
+    times: readonly TraceTimes[] = strangers.map(timesOf),
+  ): Promise<void> {
     const byKey = new Map(strangers.map((trace) => [keyOfTrace(trace), trace]))
     const before = new Map(strangers.map((trace) => [trace, trace.facts.size]))
-    for (const stored of await known.factsOf(strangers.map(timesOf)))
+    for (const stored of await known.factsOf(times))
       byKey.get(keyOfTrace(stored))?.facts.set(stored.text, decodeFact(stored.text))
     const older = strangers.filter((trace) => trace.facts.size > (before.get(trace) ?? 0))
     for (const rowTable of older.length === 0 ? [] : rowTables) {
-      for (const found of await known.keysOf(rowTable, older.map(timesOf)))
-        foreignKeysOf(byKey.get(keyOfTrace(found)), rowTable.table.name)?.add(found.key)
+      for (const found of await known.keysOf(rowTable, older.map(timesOf))) {
+        const trace = byKey.get(keyOfTrace(found))
+        if (trace === undefined) continue
+        foreignKeysOf(trace, rowTable.table.name).add(found.key)
+        trace.revision = Math.max(trace.revision, found.generation % revisionsMax)
+      }
     }
   }
 
   async function resolveTraces(
     touched: readonly Trace[],
-    lines: Lines,
+    changes: Changes,
     take: (resolved: ResolvedTrace) => void,
   ): Promise<void> {
     const first = touched.map(resolveTrace)
@@ -146,9 +172,7 @@ export function openResolver(options: ResolverOptions): Resolver {
     if (incomplete.length > 0) await findLinks(incomplete.map(({ trace }) => trace))
     for (const each of first) {
       const { trace, resolved } = each.trace.links.length > 0 ? resolveTrace(each.trace) : each
-      for (const rowTable of rowTables) {
-        for (const line of changedLines(rowTable, trace, resolved)) linesFor(lines, rowTable).push(line)
-      }
+      for (const rowTable of rowTables) addChanges(changes, rowTable, trace, resolved)
       trace.written = resolved
       trace.foreignKeys.clear()
       take({ tenantId: trace.tenantId, traceId: trace.traceId, resolved })
@@ -156,7 +180,7 @@ export function openResolver(options: ResolverOptions): Resolver {
   }
 
   function resolveTrace(trace: Trace): { readonly trace: Trace; readonly resolved: Resolved } {
-    return { trace, resolved: resolve([...trace.facts.values(), ...trace.links], priceOf) }
+    return { trace, resolved: resolve([...trace.facts.values(), ...trace.links], priceOf, trace.revision) }
   }
 
   /** Looks for the spans between the facts, which say how they hang together. */
@@ -168,41 +192,55 @@ export function openResolver(options: ResolverOptions): Resolver {
     }
   }
 
-  async function write(lines: Lines): Promise<void> {
+  async function write(changes: Changes): Promise<void> {
     await Promise.all(
-      [...lines].map(async ([{ table }, ofTable]) => {
+      [...changes.lines].map(async ([{ table }, lines]) => {
         const target = options.targetOf(table.name)
         if (target === undefined) throw new Error(`${table.name} is not known to be there`)
         const columns = table.columns.map(([column]) => column)
-        const outcome = await options.clickhouse.insertRows(target.name, columns, ofTable.join(''))
+        const outcome = await options.clickhouse.insertRows(target.name, columns, lines.join(''))
         if (outcome.kind !== 'inserted') throw new Error(`${table.name}: ${outcome.kind}: ${outcome.message}`)
       }),
     )
+    if (changes.unpriced > 0) options.onUnpriced(changes.unpriced)
   }
 
-  function changedLines(rowTable: RowTable, trace: Trace, resolved: Resolved): readonly string[] {
+  async function resolveAndWrite(some: readonly Trace[]): Promise<readonly ResolvedTrace[]> {
+    const resolved: ResolvedTrace[] = []
+    const changes = openChanges()
+    await resolveTraces(some, changes, (each) => resolved.push(each))
+    await write(changes)
+    return resolved
+  }
+
+  /** Adds what is to be written, and counts calls among it that were not there and have no price. */
+  function addChanges(changes: Changes, rowTable: RowTable, trace: Trace, resolved: Resolved): void {
     const { written, tenantId } = trace
     const foreign = trace.foreignKeys.get(rowTable.table.name)
     const now = linesOf(rowTable, resolved, options.retentionDaysOf)
-    if (written === undefined && foreign === undefined) return now.map((line) => line.text())
+    if (now.length === 0 && written === undefined && foreign === undefined) return
+    const lines = changes.lines.get(rowTable) ?? []
     const before = new Map<string, string | undefined>()
     for (const key of foreign ?? []) before.set(key, undefined)
     if (written !== undefined)
       for (const line of linesOf(rowTable, written, options.retentionDaysOf)) before.set(line.key(), line.said())
-    const lines: string[] = []
+    // Most rows are new, and are compared with nothing.
+    const isNew = before.size === 0
     for (const line of now) {
-      const key = line.key()
-      if (!before.has(key) || before.get(key) !== line.said()) lines.push(line.text())
+      const key = isNew ? '' : line.key()
+      const isThere = before.has(key)
+      if (line.isUnpriced && !isThere) changes.unpriced++
+      if (!isThere || before.get(key) !== line.said()) lines.push(line.text())
       before.delete(key)
     }
     const retentionDays = options.retentionDaysOf(tenantId, rowTable.retention)
     for (const key of before.keys()) lines.push(deletionOf(key, resolved.generation, retentionDays))
-    return lines
+    if (lines.length > 0) changes.lines.set(rowTable, lines)
   }
 
   async function resolveFacts(facts: readonly StoredFact[], take: (resolved: ResolvedTrace) => void): Promise<void> {
     const groups = [...Map.groupBy(facts, keyOfTrace)]
-    const lines: Lines = new Map()
+    const changes = openChanges()
     try {
       for (const some of portionsOf(groups)) {
         const strangers: Trace[] = []
@@ -218,18 +256,41 @@ export function openResolver(options: ResolverOptions): Resolver {
         await recall(strangers)
         await resolveTraces(
           open.map(([, trace]) => trace),
-          lines,
+          changes,
           take,
         )
         for (const [key, trace] of open) remember(key, trace)
         forgetOldest()
       }
-      await write(lines)
+      await write(changes)
     } catch (error) {
       // What is written is not known now: read back next time.
       for (const [key] of groups) forget(key)
       throw error
     }
+  }
+
+  /** What is stored of these traces; what was remembered of them is forgotten. */
+  async function readBack(times: readonly TraceTimes[]): Promise<readonly Trace[]> {
+    for (const each of times) forget(keyOfTrace(each))
+    const found = times.map((each) => openTrace(each))
+    await recall(found, times)
+    return found.filter((trace) => trace.facts.size > 0)
+  }
+
+  async function priceAgain(stored: readonly Trace[], unpriced: (row: PricedRow) => boolean): Promise<number> {
+    let priced = 0
+    const changed: Trace[] = []
+    for (const trace of stored.filter(({ revision }) => revision + 1 < revisionsMax)) {
+      const { llmCalls, embeddings } = resolveTrace(trace).resolved
+      const rows = [...llmCalls, ...embeddings].filter((row) => row.CostNanoUsd !== null && unpriced(row))
+      if (rows.length === 0) continue
+      priced += rows.length
+      trace.revision++
+      changed.push(trace)
+    }
+    if (changed.length > 0) await options.onMore(await resolveAndWrite(changed))
+    return priced
   }
 
   async function checkQuiet(): Promise<void> {
@@ -243,13 +304,9 @@ export function openResolver(options: ResolverOptions): Resolver {
     for (const [, trace] of quiet) trace.isChecked = true
     if (changed.length === 0) return
     const found = changed.map(([, trace]) => trace)
-    const resolved: ResolvedTrace[] = []
     try {
       await recall(found)
-      const lines: Lines = new Map()
-      await resolveTraces(found, lines, (each) => resolved.push(each))
-      await write(lines)
-      await options.onMore(resolved)
+      await options.onMore(await resolveAndWrite(found))
     } catch (error) {
       for (const [key] of changed) forget(key)
       throw error
@@ -268,6 +325,15 @@ export function openResolver(options: ResolverOptions): Resolver {
 
   return {
     resolve: (facts, take) => inTurn(() => resolveFacts(facts, take)),
+    forget: () =>
+      inTurn(async () => {
+        for (const key of [...traces.keys()]) forget(key)
+      }),
+    resolveAgain: (times) =>
+      inTurn(async () => {
+        await resolveAndWrite(await readBack(times))
+      }),
+    reprice: (times, unpriced) => inTurn(async () => priceAgain(await readBack(times), unpriced)),
     preview: (facts) =>
       [...Map.groupBy(facts, keyOfTrace)].map(([key, added]) => {
         const { tenantId, traceId } = added[0] as StoredFact
@@ -287,7 +353,7 @@ export function openResolver(options: ResolverOptions): Resolver {
   }
 }
 
-function openTrace({ tenantId, traceId }: StoredFact): Trace {
+function openTrace({ tenantId, traceId }: TraceKey): Trace {
   return {
     tenantId,
     traceId,
@@ -295,6 +361,7 @@ function openTrace({ tenantId, traceId }: StoredFact): Trace {
     links: [],
     foreignKeys: new Map(),
     written: undefined,
+    revision: 0,
     bytes: 0,
     touchedMs: 0,
     isChecked: false,
@@ -306,8 +373,7 @@ function keyOfTrace(of: { readonly tenantId: string; readonly traceId: string; r
   return of.traceId === '' ? `${of.tenantId}\0\0${of.text ?? ''}` : `${of.tenantId}\0${of.traceId}`
 }
 
-function foreignKeysOf(trace: Trace | undefined, table: string): Set<string> | undefined {
-  if (trace === undefined) return undefined
+function foreignKeysOf(trace: Trace, table: string): Set<string> {
   const keys = trace.foreignKeys.get(table) ?? new Set<string>()
   trace.foreignKeys.set(table, keys)
   return keys
