@@ -1,23 +1,104 @@
-// The command `tallylight`: speaks to the API of a running collector, here or elsewhere. An entry point, so it
-// reads the environment: TALLYLIGHT_URL and TALLYLIGHT_KEY, or else the data directory of a collector on this machine.
+// The command `tallylight`: speaks to the API of a running collector, here or elsewhere. An entry point, so it reads the
+// environment: TALLYLIGHT_URL and TALLYLIGHT_KEY, or else the data directory of a collector on this machine. What it was asked
+// for goes to standard output, as JSON a line, and what is said about it to standard error.
 import { readFile } from 'node:fs/promises'
 import { join, resolve } from 'node:path'
+import { setTimeout as delay } from 'node:timers/promises'
 import { parseArgs } from 'node:util'
 import { look, lookUsage } from './look/look.ts'
 import { roles } from './receive/key-rules.ts'
 
 const usage = `usage:
 ${lookUsage}
+  tallylight tenants create NAME
+  tallylight tenants list
   tallylight keys create --tenant NAME --roles ${roles.join(',')} [--name TEXT] [--many-tenants]
   tallylight keys list
+  tallylight keys rotate ID [--grace-seconds N]
   tallylight keys revoke ID
+  tallylight erase --tenant NAME --user ID | --conversation ID [--dry-run]
+  tallylight erase list | show ID
+  tallylight hold place --tenant NAME [--user ID | --conversation ID] --reason TEXT
+  tallylight hold list [--all]
+  tallylight hold release ID
+  tallylight retention apply [--dry-run]
+  tallylight reprice [--from TIME] [--to TIME] [--tenant NAME]
 
 The collector is the one whose data directory is TALLYLIGHT_DATA_DIR (./data), or the one whose API port is at
 TALLYLIGHT_URL, asked with the admin key TALLYLIGHT_KEY.`
 
+const options = {
+  tenant: { type: 'string' },
+  roles: { type: 'string' },
+  name: { type: 'string' },
+  'many-tenants': { type: 'boolean' },
+  'grace-seconds': { type: 'string' },
+  user: { type: 'string' },
+  conversation: { type: 'string' },
+  reason: { type: 'string' },
+  from: { type: 'string' },
+  to: { type: 'string' },
+  all: { type: 'boolean' },
+  'dry-run': { type: 'boolean' },
+  help: { type: 'boolean', short: 'h' },
+} as const
+
 type Api = { readonly url: string; readonly key: string }
+type Json = Readonly<Record<string, unknown>>
+type Asked = {
+  readonly values: ReturnType<typeof readArguments>['values']
+  readonly id: string | undefined
+}
+type Command = (api: Api, asked: Asked) => Promise<number>
+const pollMs = 250
+
 /** The call's words are off: answered with the usage and exit code 2. */
 class Misused extends Error {}
+
+const commands: Readonly<Record<string, Command>> = {
+  'tenants create': async (api, { id }) => {
+    print(await call(api, 'POST', '/tenants', { tenant: needed(id, 'tenants create needs a name') }))
+    return 0
+  },
+  'tenants list': (api) => printList(api, '/tenants', 'tenants'),
+  'keys create': createKey,
+  'keys list': (api) => printList(api, '/keys', 'keys'),
+  'keys rotate': rotateKey,
+  'keys revoke': async (api, { id }) => {
+    await call(api, 'DELETE', `/keys/${encodeURIComponent(needed(id, 'keys revoke needs the id of a key'))}`)
+    return 0
+  },
+  erase,
+  'erase list': (api) => printList(api, '/erasures', 'erasures'),
+  'erase show': async (api, { id }) => {
+    print(
+      await call(api, 'GET', `/erasures/${encodeURIComponent(needed(id, 'erase show needs the id of an erasure'))}`),
+    )
+    return 0
+  },
+  'hold place': async (api, { values }) => {
+    const { tenant, reason } = values
+    if (tenant === undefined || reason === undefined) throw new Misused('hold place needs --tenant and --reason')
+    print(await call(api, 'POST', '/holds', { tenant, reason, ...whose(values) }))
+    return 0
+  },
+  'hold list': (api, { values }) => printList(api, values.all === true ? '/holds?all=1' : '/holds', 'holds'),
+  'hold release': async (api, { id }) => {
+    print(await call(api, 'DELETE', `/holds/${encodeURIComponent(needed(id, 'hold release needs the id of a hold'))}`))
+    return 0
+  },
+  'retention apply': async (api, { values }) => {
+    if (values['dry-run'] !== true) return finish(api, '/retention/apply', {})
+    print(await call(api, 'POST', '/retention/apply', { dryRun: true }))
+    return 0
+  },
+  reprice: (api, { values: { from, to, tenant } }) =>
+    finish(api, '/reprice', {
+      ...(from === undefined ? {} : { from }),
+      ...(to === undefined ? {} : { to }),
+      ...(tenant === undefined ? {} : { tenant }),
+    }),
+}
 
 try {
   process.exitCode = await main(process.argv.slice(2))
@@ -30,56 +111,108 @@ try {
   process.exitCode = isMisused ? 2 : 1
 }
 
+function readArguments(args: readonly string[]) {
+  return parseArgs({ args: [...args], allowPositionals: true, options })
+}
+
 async function main(args: readonly string[]): Promise<number> {
   const looked = await look(args, process.env)
   if (looked !== undefined) return looked
-  const { values, positionals } = parseArgs({
-    args: [...args],
-    allowPositionals: true,
-    options: {
-      tenant: { type: 'string' },
-      roles: { type: 'string' },
-      name: { type: 'string' },
-      'many-tenants': { type: 'boolean' },
-      help: { type: 'boolean', short: 'h' },
-    },
-  })
+  const { values, positionals } = readArguments(args)
   if (values.help === true) {
     console.log(usage)
     return 0
   }
   const [noun, verb, id] = positionals
-  if (noun !== 'keys') throw new Misused(noun === undefined ? 'say what to do' : `there is no command ${noun}`)
-  const api = await findApi()
-  switch (verb) {
-    case 'create': {
-      if (values.tenant === undefined || values.roles === undefined)
-        throw new Misused('keys create needs --tenant and --roles')
-      const wanted = {
-        tenant: values.tenant,
-        roles: values.roles.split(','),
-        name: values.name ?? '',
-        manyTenants: values['many-tenants'] === true,
-      }
-      const made = (await call(api, 'POST', '/keys', wanted)) as { readonly id: string; readonly key: string }
-      console.log(made.key)
-      console.error(`tallylight: key ${made.id} of tenant ${wanted.tenant}; its text is shown only now`)
-      return 0
-    }
-    case 'list': {
-      const { keys } = (await call(api, 'GET', '/keys')) as {
-        readonly keys: readonly Readonly<Record<string, unknown>>[]
-      }
-      for (const key of keys) console.log(JSON.stringify(key))
-      return 0
-    }
-    case 'revoke':
-      if (id === undefined) throw new Misused('keys revoke needs the id of a key')
-      await call(api, 'DELETE', `/keys/${encodeURIComponent(id)}`)
-      return 0
-    default:
-      throw new Misused(verb === undefined ? 'keys what?' : `there is no command keys ${verb}`)
+  if (noun === undefined) throw new Misused('say what to do')
+  const name = verb === undefined ? noun : `${noun} ${verb}`
+  const command = commands[name]
+  if (command === undefined) throw new Misused(`there is no command ${name}`)
+  return command(await findApi(), { values, id })
+}
+
+async function createKey(api: Api, { values }: Asked): Promise<number> {
+  if (values.tenant === undefined || values.roles === undefined)
+    throw new Misused('keys create needs --tenant and --roles')
+  const wanted = {
+    tenant: values.tenant,
+    roles: values.roles.split(','),
+    name: values.name ?? '',
+    manyTenants: values['many-tenants'] === true,
   }
+  const made = (await call(api, 'POST', '/keys', wanted)) as { readonly id: string; readonly key: string }
+  console.log(made.key)
+  console.error(`tallylight: key ${made.id} of tenant ${wanted.tenant}; its text is shown only now`)
+  return 0
+}
+
+async function rotateKey(api: Api, { values, id }: Asked): Promise<number> {
+  const path = `/keys/${encodeURIComponent(needed(id, 'keys rotate needs the id of a key'))}/rotate`
+  const grace = values['grace-seconds']
+  const made = (await call(api, 'POST', path, grace === undefined ? {} : { graceSeconds: Number(grace) })) as {
+    readonly id: string
+    readonly key: string
+    readonly oldKeyExpiresAt: string
+  }
+  console.log(made.key)
+  console.error(`tallylight: key ${made.id} takes the place of ${id}, which is valid until ${made.oldKeyExpiresAt}`)
+  return 0
+}
+
+/** Waits for the end, and prints the proof. */
+async function erase(api: Api, { values }: Asked): Promise<number> {
+  const { tenant } = values
+  if (tenant === undefined) throw new Misused('erase needs --tenant')
+  const wanted = { tenant, ...whose(values) }
+  if (values['dry-run'] === true) {
+    print(await call(api, 'POST', '/erasures', { ...wanted, dryRun: true }))
+    return 0
+  }
+  const { id } = (await call(api, 'POST', '/erasures', wanted)) as { readonly id: string }
+  console.error(
+    `tallylight: erasure ${id} has begun; it goes on when this command is ended (tallylight erase show ${id})`,
+  )
+  for (;;) {
+    const erasure = (await call(api, 'GET', `/erasures/${id}`)) as Json
+    if (erasure.finishedAt !== undefined) {
+      print(erasure)
+      return erasure.state === 'done' ? 0 : 1
+    }
+    await delay(pollMs)
+  }
+}
+
+/** Begins what takes its time, and waits for its end. */
+async function finish(api: Api, path: string, body: Json): Promise<number> {
+  await call(api, 'POST', path, body)
+  for (;;) {
+    const { state, result, reason } = (await call(api, 'GET', path)) as Json
+    if (state === 'failed') throw new Error(`the collector could not finish: ${String(reason)}`)
+    if (state !== 'running') {
+      print(result)
+      return 0
+    }
+    await delay(pollMs)
+  }
+}
+
+function whose({ user, conversation }: Asked['values']): Json {
+  return { ...(user === undefined ? {} : { user }), ...(conversation === undefined ? {} : { conversation }) }
+}
+
+function needed(id: string | undefined, message: string): string {
+  if (id === undefined) throw new Misused(message)
+  return id
+}
+
+async function printList(api: Api, path: string, field: string): Promise<number> {
+  const answer = (await call(api, 'GET', path)) as Readonly<Record<string, readonly unknown[]>>
+  for (const each of answer[field] ?? []) print(each)
+  return 0
+}
+
+function print(value: unknown): void {
+  console.log(JSON.stringify(value))
 }
 
 async function findApi(): Promise<Api> {

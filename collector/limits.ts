@@ -51,6 +51,8 @@ export const limits = {
   zstdFramesMax: 1_024,
   /** 8 MiB, all that RFC 9659 allows in Content-Encoding: a frame may ask for 2 GiB of window before its first byte. */
   zstdWindowLogMax: 23,
+  /** Each is run over every text, at some 50 ns per sign, and is a value of the label `kind`. */
+  ownPatternsMax: 32,
   /** How much of its rate a tenant may save up, in seconds: two batches of an exporter that sends once a second. */
   ingestBurstSeconds: 2,
   /** Tenants whose rate is remembered; the least recently seen is forgotten, and starts again with a full burst. */
@@ -90,13 +92,11 @@ export const limits = {
   /** Exporters send every few seconds; a trace that was quiet for this long is looked at once more, for what others stored. */
   quietTraceMs: 20_000,
   quietTraceCheckMs: 5_000,
-  /** Calls of which is remembered what the ledger was told last, 150 bytes each; told again, it books a difference of 0. */
-  toldCallsMax: 20_000,
   /** Names of texts, 100 bytes each. */
   knownTextsMax: 65_536,
   knownTextsMs: 600_000,
-  /** What calls used, kept for a ledger that is away; beyond, it is read back from the journal. 500 bytes each. */
-  ledgerEventsMax: 50_000,
+  /** What calls used is said when ClickHouse has their facts; with ClickHouse away for this long, without it. */
+  ledgerAwayMs: 5_000,
   /** The ledger's accounts are compared with their entries this often; the entries of a minute are read. */
   quotaCheckMs: 60_000,
   /** Four hours of records are read from ClickHouse each time. */
@@ -120,9 +120,9 @@ export const limits = {
   ledgerConnectionsMax: 3,
   /** What a service waits for the ledger before it is told its tenant's policy; a batch takes milliseconds. */
   ledgerAnswerMsMax: 2_000,
-  /** Tenants, and calls of each, whose verdict is remembered while the ledger is away. */
+  /** Tenants, and calls of all of them, whose verdict is remembered while the ledger is away. 300 bytes each. */
   awayTenantsMax: 10_000,
-  awayCallsMax: 10_000,
+  awayCallsMax: 100_000,
   /** How soon a changed configuration file is seen. */
   configPollMs: 1_000,
   engineRetryMs: 1_000,
@@ -137,6 +137,28 @@ export const limits = {
   estimatedCharsMax: 64 * KiB,
   /** Ancestors looked at for an error that was only passed up. */
   passedErrorDepthMax: 256,
+  /** A mutation of a small table takes 50 ms; one that rewrites a month is not asked for more often than this. */
+  mutationPollMsMin: 25,
+  mutationPollMsMax: 1_000,
+  /** Traces that are read at once to see whose they are. */
+  sharedTracesPerRead: 100,
+  /** How often an erasure looks again when records came while it ran. */
+  erasureRoundsMax: 5,
+  /** How often collectors look for erasures, and how long one that did not look counts as there. */
+  erasurePollMs: 1_000,
+  collectorSilentMs: 30_000,
+  /** Above every retention that can be configured (3,650 days), and so that no time of today ends after 2106, where seconds
+   *  of 32 bits begin anew. */
+  heldRetentionDays: 25_000,
+  /** What arrives under a hold is held when the hold is applied again; no retention is shorter than a day. */
+  holdsApplyMs: 600_000,
+  /** Last uses of keys are written together. */
+  keyUsesFlushMs: 30_000,
+  /** A rotated key goes on for a day unless it is said otherwise, and for a month at most. */
+  keyGraceSecondsUsual: 86_400,
+  keyGraceSecondsMax: 2_678_400,
+  /** Traces that are priced again at once. */
+  repricedTracesPerRead: 200,
   /** The last numbers are worth this much of a stop, and no more. */
   metricExportStopMs: 3_000,
   /** A probe that is not read back within this is missing; below the usual minute between two. */

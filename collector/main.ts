@@ -15,12 +15,16 @@ import { migratePostgres } from '@tallylight/storage/postgres/migrate.ts'
 import { ensurePrivateFile } from '@tallylight/storage/private-file.ts'
 import type pg from 'pg'
 import { pino } from 'pino'
+import { openAdministration } from './administration/administration.ts'
+import { administrationRoutes } from './api/administration.ts'
 import { openApi } from './api/server.ts'
 import { openStatePage } from './api/state.ts'
 import {
   type Config,
   type ConfigFile,
+  contentPolicyOf,
   failurePolicyOf,
+  maskingOf,
   parseConfigFile,
   readConfig,
   retentionDaysOf,
@@ -33,6 +37,7 @@ import { type Journal, openJournal, type SealedSegment } from './journal/journal
 import { lockDirectory } from './journal/lock.ts'
 import { journalSamples } from './journal/samples.ts'
 import { limits } from './limits.ts'
+import { openRequestMask } from './masking/request-mask.ts'
 import { readMetricExport } from './metric-export-settings.ts'
 import { type Metrics, openMetrics, renderPrometheus } from './metrics.ts'
 import type { WalkTally } from './otlp/walk.ts'
@@ -44,7 +49,6 @@ import { type LimitBook, openLimitBook } from './quota/limit-book.ts'
 import { limitOf } from './quota/limits.ts'
 import { openReconciler } from './quota/reconcile.ts'
 import { quotaSamples } from './quota/samples.ts'
-import { recordOf } from './quota/usage-event.ts'
 import { runWebhook } from './quota/webhook.ts'
 import { openAccept } from './receive/accept.ts'
 import type { RefusalCounter } from './receive/admission.ts'
@@ -120,6 +124,7 @@ async function run(): Promise<void> {
     requireKeys: config.requireKeys,
     pollMs: limits.keysPollMs,
     readMsMax: limits.keysReadMsMax,
+    usesFlushMs: limits.keyUsesFlushMs,
     log,
   })
   keyring.onChange(() => clickhouseEngine?.setReaderKeys(keyring.readerKeyHashes()))
@@ -156,7 +161,7 @@ async function run(): Promise<void> {
       blocksPerSegmentMax: limits.blocksPerSegmentMax,
       answeredMs: limits.duplicateWindowMs,
     },
-    onSealed: (segment, parts) => takeSealed(segment, parts),
+    onSealed: (segment) => takeSealed(segment),
     onProblem: (problem) => {
       metrics.add('tallylight_journal_problems_total', { kind: problem.kind }, 1)
       log.error('error' in problem ? { err: problem.error } : { ...problem }, `journal: ${problem.kind}`)
@@ -200,10 +205,10 @@ async function run(): Promise<void> {
     targetOf: (table) => targets?.get(table),
     priceOf,
     retentionDaysOf: (kept, tenant) => retentionDaysOf(file.file, kept, tenant),
-    book: async (events) => {
-      const recorded = await ledger.record(undefined, events.map(recordOf))
-      if (recorded.kind === 'unavailable') throw new Error('the ledger cannot be reached')
-    },
+    contentPolicyOf: (tenant) => contentPolicyOf(file.file, tenant),
+    personal: maskingOf(file.file).personal,
+    onCorrected: (events) => ledgerSink.correct(events),
+    onUnpriced: (calls) => metrics.add('tallylight_unpriced_calls_total', {}, calls),
     onProblem: (message) => log.warn({ why: message }, 'rows of GenAI records could not be checked'),
   })
   const sink = openClickHouseSink({
@@ -211,7 +216,9 @@ async function run(): Promise<void> {
     remove: removalOf('clickhouse'),
     clickhouse,
     targets: () => targets,
-    derive: genai.derive,
+    derive: async (segment, facts) => {
+      await ledgerSink.deliver(segment, facts.length === 0 ? [] : await genai.derive(facts))
+    },
     now: Date.now,
     bounds: {
       retryMsMin: limits.sinkRetryMsMin,
@@ -236,12 +243,13 @@ async function run(): Promise<void> {
     journal: () => journal,
     ledger,
     eventsOf: (parts) => genai.usageOf(factsIn(parts)),
+    isClickHouseAway: () => sink.status().isAway,
     remove: removalOf('ledger'),
     now: Date.now,
     bounds: {
       retryMsMin: limits.sinkRetryMsMin,
       retryMsMax: limits.sinkRetryMsMax,
-      eventsMax: limits.ledgerEventsMax,
+      awayMs: limits.ledgerAwayMs,
     },
     onProblem: (problem) => {
       metrics.add('tallylight_ledger_problems_total', { kind: problem.kind }, 1)
@@ -269,12 +277,25 @@ async function run(): Promise<void> {
     log,
   })
   metrics.onRead(() => quotaSamples(ledgerSink.status(), reconciler.status(), failure.status()))
-  takeSealed = (segment, parts) => {
+  takeSealed = (segment) => {
+    ledgerSink.enqueue(segment)
     sink.enqueue(segment)
-    ledgerSink.enqueue(segment, parts)
   }
-  for (const segment of sealed) takeSealed(segment, undefined)
+  for (const segment of sealed) takeSealed(segment)
   const sinkRunning = sink.run(stopping.signal)
+  const administration = openAdministration({
+    clickhouse,
+    targetOf: (table) => targets?.get(table),
+    database,
+    journal,
+    genai,
+    daysOf: (kept, tenant) => retentionDaysOf(file.file, kept, tenant),
+    tenantsWithRetention: Object.keys(file.file.retention?.tenants ?? {}),
+    signal: stopping.signal,
+    onProblem: (message) => log.warn({ why: message }, 'records could not be administered yet'),
+    onErased: (state) => metrics.add('tallylight_erasures_total', { state }, 1),
+  })
+  const administrationRunning = Promise.all([keysPrepared, tablesPrepared]).then(() => administration.run())
   const checksRunning = genai.run(stopping.signal)
   const keysRunning = keysPrepared.then(() => keyring.run(stopping.signal))
   const quotaPrepared = keysPrepared.then(() =>
@@ -310,6 +331,7 @@ async function run(): Promise<void> {
         ledgerSinkRunning,
         keysRunning,
         tablesPrepared,
+        administrationRunning,
         ledgerRunning,
         reconcilerRunning,
         fileWatching,
@@ -344,8 +366,12 @@ async function run(): Promise<void> {
     duplicates,
     ingestLimits,
     retentionDays: (signal) => (tenant) => retentionDaysOf(file.file, signal, tenant),
+    mask: openRequestMask(maskingOf(file.file)),
     now: Date.now,
     lifting: genai.lifting,
+    onMasked: (counts) => {
+      for (const [kind, found] of counts) metrics.add('tallylight_masked_total', { kind }, found)
+    },
     onWalked: (signal, tally) => {
       for (const [reason, count] of tally.rejected)
         metrics.add('tallylight_rejected_records_total', { signal, reason }, count)
@@ -420,6 +446,7 @@ async function run(): Promise<void> {
       missing,
       renderMetrics: () => renderPrometheus(metrics.read()),
       quota,
+      administration: [administrationRoutes(administration)],
       statePage: openStatePage({ read: metrics.read, version, missing, clickhouse }),
       probe: async () => (await canary.probe(stopping.signal)) ?? { missing: ['the collector is stopping'] },
       log,

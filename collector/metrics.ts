@@ -30,6 +30,7 @@ const counters = {
   tallylight_refused_requests_total: 'Requests that were refused, by reason.',
   tallylight_rejected_records_total:
     'Records that were rejected while the rest of their request was stored, by reason.',
+  tallylight_masked_total: 'Secrets and personal data that were masked, by kind.',
   tallylight_repaired_strings_total: 'Strings that were not UTF-8 and were repaired.',
   tallylight_negative_durations_total: 'Spans that end before they start; stored with duration 0.',
   tallylight_times_replaced_total: 'Records without a time of their own; stored with the observed or the receive time.',
@@ -39,6 +40,8 @@ const counters = {
     'Attributes of content that stay in the raw record, because not all of them was understood.',
   tallylight_malformed_contents_total: 'Contents that should have been JSON and are not; kept as text.',
   tallylight_absurd_usages_total: 'Token counts that cannot be: negative, no number, or above 2^53.',
+  tallylight_erasures_total: 'Erasures that ended, by state.',
+  tallylight_unpriced_calls_total: 'Calls and embeddings whose tokens are known and whose price is not.',
   tallylight_inserts_total: 'Inserts into ClickHouse, by table and outcome.',
   tallylight_inserted_rows_total: 'Rows inserted into ClickHouse, by table.',
   tallylight_quota_expired_total: 'Reservations that were never settled and expired.',

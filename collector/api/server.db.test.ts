@@ -34,7 +34,7 @@ beforeAll(async () => {
   keyring = await openKeys(database)
   for (const name of ['admin', 'ingest', 'query', 'revoked'] as const) {
     const roles: readonly Role[] = name === 'revoked' ? ['admin'] : [name]
-    const made = await keyring.create({ tenant: defaultTenant, roles, manyTenants: false, name })
+    const made = await keyring.create({ tenant: defaultTenant, roles, manyTenants: name === 'admin', name })
     keys[name] = made.key
     if (name === 'revoked') await keyring.revoke(made.id)
   }
@@ -57,7 +57,15 @@ const log = { info: note, warn: note, error: note }
 
 function openKeys(database: pg.Pool): Promise<Keyring> {
   const cachePath = join(directory, 'keys.cache')
-  return openKeyring({ database, cachePath, requireKeys: false, pollMs: 60_000, readMsMax: 5_000, log })
+  return openKeyring({
+    database,
+    cachePath,
+    requireKeys: false,
+    pollMs: 60_000,
+    readMsMax: 5_000,
+    usesFlushMs: 60_000,
+    log,
+  })
 }
 
 function openPort(of: Keyring): Promise<Api> {
@@ -70,6 +78,7 @@ function openPort(of: Keyring): Promise<Api> {
     missing: () => missing,
     renderMetrics,
     quota: { takes: () => false, handle: () => undefined },
+    administration: [],
     statePage: { router: () => express.Router() },
     probe: async () => ({ missing: [] }),
     log,
@@ -167,6 +176,8 @@ test('api: a key is made of a tenant, roles, a name and a mark; its text is answ
     ...body,
     createdAt: expect.stringMatching(/^20.*Z$/),
     revokedAt: null,
+    expiresAt: null,
+    lastUsedAt: null,
   })
   expect(listed.text).not.toContain(key)
   for (let times = 0; times < 2; times++)

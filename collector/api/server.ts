@@ -4,29 +4,17 @@ import { createServer, type RequestListener, type Server } from 'node:http'
 import { createServer as createTlsServer } from 'node:https'
 import type { AddressInfo } from 'node:net'
 import { readRunbook } from '@tallylight/dashboards/runbooks.ts'
-import type { KeyRow } from '@tallylight/storage/postgres/keys.ts'
-import express, { type NextFunction, type Request, type RequestHandler, type Response } from 'express'
-import { z } from 'zod'
+import express, { type NextFunction, type Request, type Response, type Router } from 'express'
 import type { QuotaHttp } from '../quota/http.ts'
 import { identityOf, isRefusal, type Log } from '../receive/admission.ts'
-import { ownTenant, roles } from '../receive/key-rules.ts'
 import type { Keyring } from '../receive/keys.ts'
 import { isForwarded, isLoopback, listen } from '../receive/receiver.ts'
-import { parseTenantId, type TenantId } from '../receive/request.ts'
 import type { TlsFiles } from '../receive/tls.ts'
+import { keyRoutes } from './keys.ts'
+import { notAllowed, problem } from './problem.ts'
 import type { StatePage } from './state.ts'
 
 export type Api = { readonly port: number; readonly [Symbol.asyncDispose]: () => Promise<void> }
-
-const newKey = z.strictObject({
-  tenant: z
-    .string()
-    .refine((text) => parseTenantId(text) !== undefined, 'a tenant is 1–128 letters, digits and ._:@/-')
-    .refine((text) => text !== ownTenant, `the tenant ${ownTenant} is the collector's own`),
-  roles: z.array(z.enum(roles)).min(1),
-  name: z.string().max(200).default(''),
-  manyTenants: z.boolean().default(false),
-})
 
 export async function openApi(options: {
   readonly host: string
@@ -37,6 +25,8 @@ export async function openApi(options: {
   readonly renderMetrics: () => string
   /** Answers before everything else, without Express. */
   readonly quota: QuotaHttp
+  /** Behind the gate that asks for the role admin; they find who asks in `response.locals`. */
+  readonly administration: readonly Router[]
   readonly statePage: StatePage
   /** Sends a probe of the whole road and says what of it was not read back. */
   readonly probe: () => Promise<object>
@@ -93,7 +83,10 @@ export async function openApi(options: {
     const identity = identityOf(identify(request))
     if (isRefusal(identity)) problem(response, identity.reason === 'unauthenticated' ? 401 : 503, identity.message)
     else if (!identity.roles.has('admin')) problem(response, 403, 'the key does not have the role admin')
-    else next()
+    else {
+      response.locals.identity = identity
+      next()
+    }
   })
   admin.use(express.json({ limit: '64kb' }))
   admin
@@ -102,32 +95,7 @@ export async function openApi(options: {
       response.json(await options.probe())
     })
     .all(notAllowed('POST'))
-  admin
-    .route('/keys')
-    .get(async (_request, response) => {
-      const keys = await keyring.list()
-      response.json({ keys: keys.map(shownKey) })
-    })
-    .post(async (request, response) => {
-      const parsed = newKey.safeParse(request.body)
-      if (!parsed.success) {
-        const wrong = parsed.error.issues.map((issue) => `${issue.path.join('.') || 'body'}: ${issue.message}`)
-        problem(response, 400, wrong.join('; '))
-        return
-      }
-      const { tenant, ...rest } = parsed.data
-      const made = await keyring.create({ ...rest, tenant: parseTenantId(tenant) as TenantId })
-      response.status(201).json({ id: made.id, key: made.key, tenant, roles: rest.roles })
-    })
-    .all(notAllowed(`${read}, POST`))
-  admin
-    .route('/keys/:id')
-    .delete(async (request, response) => {
-      // Once more is no mistake: what was asked for is so.
-      if ((await keyring.revoke(request.params.id)) !== 'unknown') response.status(204).end()
-      else problem(response, 404, `there is no key ${request.params.id.slice(0, 20)}`)
-    })
-    .all(notAllowed('DELETE'))
+  for (const router of [keyRoutes(keyring), ...options.administration]) admin.use(router)
   app.use('/api/v1', admin)
   app.use((request, response) => problem(response, 404, `there is nothing at ${request.path.slice(0, 100)}`))
   app.use((error: unknown, _request: Request, response: Response, _next: NextFunction) => {
@@ -157,30 +125,4 @@ export async function openApi(options: {
       await closed
     },
   }
-}
-
-function shownKey(key: KeyRow): object {
-  return {
-    id: key.id,
-    tenant: key.tenant,
-    roles: key.roles,
-    manyTenants: key.many_tenants,
-    name: key.name,
-    createdAt: key.created_at,
-    revokedAt: key.revoked_at,
-  }
-}
-
-function notAllowed(methods: string): RequestHandler {
-  return (request, response) => {
-    response.set('Allow', methods)
-    problem(response, 405, `${request.baseUrl}${request.path.slice(0, 100)} takes ${methods}`)
-  }
-}
-
-/** RFC 9457. */
-function problem(response: Response, status: number, detail: string): void {
-  if (status === 401) response.set('WWW-Authenticate', 'Bearer')
-  if (status === 503) response.set('Retry-After', '1')
-  response.status(status).type('application/problem+json').send(JSON.stringify({ status, detail }))
 }

@@ -2,12 +2,13 @@
 // with, and what its calls used.
 import type { ClickHouse } from '@tallylight/storage/clickhouse/client.ts'
 import type { TargetTable } from '@tallylight/storage/clickhouse/schema.ts'
-import type { RetentionClass } from '../config.ts'
+import type { ContentPolicy, RetentionClass } from '../config.ts'
 import { limits } from '../limits.ts'
+import { openPersonalMask, type PersonalOptions } from '../masking/personal.ts'
 import type { Lifting } from '../otlp/lift.ts'
 import type { UsageEvent } from '../quota/usage-event.ts'
 import type { StoredFact } from '../sinks/known-facts.ts'
-import { openResolver, type ResolvedTrace } from '../sinks/resolver.ts'
+import { openResolver, type Resolver } from '../sinks/resolver.ts'
 import { usageEventsOf } from '../sinks/usage-of-calls.ts'
 import type { Fact } from './fact.ts'
 import { openKnownTexts } from './known-texts.ts'
@@ -19,22 +20,31 @@ export type GenAiOptions = {
   readonly targetOf: (table: string) => TargetTable | undefined
   readonly priceOf: PriceOf
   readonly retentionDaysOf: (kept: RetentionClass, tenant: string) => number
-  /** Books what calls used; throws when it has to be done again. */
-  readonly book: (events: readonly UsageEvent[]) => Promise<void>
+  readonly contentPolicyOf: (tenant: string) => ContentPolicy
+  readonly personal: PersonalOptions
+  /** Told of what calls used, where that became known later. */
+  readonly onCorrected: (events: readonly UsageEvent[]) => Promise<void>
+  /** Calls that are new and whose price is not known. */
+  readonly onUnpriced: (calls: number) => void
   readonly onProblem: (message: string) => void
 }
 
 export type GenAi = {
   readonly lifting: Lifting
-  /** What calls used, as far as it can be said at once: the ledger does not wait for ClickHouse. */
+  /** What calls used, as far as it can be said without ClickHouse. */
   usageOf(facts: readonly StoredFact[]): readonly UsageEvent[]
-  /** Writes the rows that follow from facts that are in ClickHouse, and books what is known better now. */
-  derive(facts: readonly StoredFact[]): Promise<void>
+  /** Writes the rows that follow from facts that are in ClickHouse, and says what their calls used. */
+  derive(facts: readonly StoredFact[]): Promise<readonly UsageEvent[]>
   run(signal: AbortSignal): Promise<void>
+  /** For what is done to records that are there already. */
+  readonly resolver: Pick<Resolver, 'forget' | 'resolveAgain' | 'reprice'>
+  /** Until the function that it answers is called, every text is written again when it comes. */
+  readonly pauseKnownTexts: () => () => void
 }
 
 export function openGenAi(options: GenAiOptions): GenAi {
   const texts = openKnownTexts({ entriesMax: limits.knownTextsMax, windowMs: limits.knownTextsMs }, Date.now)
+  const personal = openPersonalMask(options.personal)
   const resolver = openResolver({
     clickhouse: options.clickhouse,
     targetOf: options.targetOf,
@@ -46,60 +56,42 @@ export function openGenAi(options: GenAiOptions): GenAi {
       quietMs: limits.quietTraceMs,
       checkMs: limits.quietTraceCheckMs,
     },
-    onMore: bookUntold,
+    onMore: (resolved) => options.onCorrected(resolved.flatMap(usageEventsOf)),
+    onUnpriced: options.onUnpriced,
     onProblem: options.onProblem,
   })
-  /** The generation that the ledger was told of a call last: what is said again need not be booked again. */
-  const told = new Map<string, number>()
-
-  function note({ generation, ...event }: UsageEvent): void {
-    const key = nameOf(event)
-    const before = told.get(key) ?? 0
-    told.delete(key)
-    told.set(key, Math.max(before, generation))
-    const [oldest] = told.keys()
-    if (told.size > limits.toldCallsMax && oldest !== undefined) told.delete(oldest)
-  }
-
-  async function bookUntold(resolved: readonly ResolvedTrace[]): Promise<void> {
-    const events = resolved.flatMap(usageEventsOf).filter((event) => (told.get(nameOf(event)) ?? -1) < event.generation)
-    if (events.length > 0) await options.book(events)
-    events.forEach(note)
-  }
-
   return {
     lifting: {
-      read: (record) => factsOf(record),
-      keepsLeftover: () => true,
+      read: (record) => factsOf(record, options.contentPolicyOf(record.tenantId) === 'metadata' ? 'metadata' : 'full'),
+      maskOf: (tenant) => (options.contentPolicyOf(tenant) === 'masked' ? personal.maskBytes : undefined),
+      keepsLeftover: (tenant) => options.contentPolicyOf(tenant) !== 'metadata',
       retentionDaysOf: (tenant, fact) => options.retentionDaysOf(classOf(fact), tenant),
+      textRetentionDaysOf: (tenant) =>
+        Math.max(options.retentionDaysOf('chat', tenant), options.retentionDaysOf('tools', tenant)),
       isKnownText: texts.has,
       onTexts: texts.add,
     },
-    usageOf: (facts) => {
-      const events = resolver.preview(facts).flatMap(usageEventsOf)
-      events.forEach(note)
+    usageOf: (facts) => resolver.preview(facts).flatMap(usageEventsOf),
+    derive: async (facts) => {
+      const events: UsageEvent[] = []
+      await resolver.resolve(facts, (resolved) => events.push(...usageEventsOf(resolved)))
       return events
     },
-    derive: async (facts) => bookUntold(await resolver.resolve(facts)),
     run: resolver.run,
+    resolver,
+    pauseKnownTexts: texts.pause,
   }
 }
 
-function nameOf({ tenant, traceId, spanId }: Pick<UsageEvent, 'tenant' | 'traceId' | 'spanId'>): string {
-  return `${tenant}\0${traceId}\0${spanId}`
+/** A fact is kept as long as the rows that are made of it: by what it says, '' for all others. */
+export const retentionOfFacts: Readonly<Record<string, RetentionClass>> = {
+  tool: 'tools',
+  'mcp-server': 'tools',
+  audit: 'audit',
+  link: 'errors',
+  '': 'chat',
 }
 
-/** A fact is kept as long as the rows that are made of it. */
 function classOf({ says }: Fact): RetentionClass {
-  switch (says.kind) {
-    case 'tool':
-    case 'mcp-server':
-      return 'tools'
-    case 'audit':
-      return 'audit'
-    case 'link':
-      return 'errors'
-    default:
-      return 'chat'
-  }
+  return retentionOfFacts[says.kind] ?? 'chat'
 }

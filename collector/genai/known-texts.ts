@@ -4,6 +4,8 @@
 export type KnownTexts = {
   has(text: string): boolean
   add(texts: ReadonlySet<string>): void
+  /** Nothing is known until the function that it answers is called, and then only what came since. */
+  pause(): () => void
 }
 
 export type KnownTextsBounds = {
@@ -16,6 +18,7 @@ export function openKnownTexts({ entriesMax, windowMs }: KnownTextsBounds, now: 
   let young = new Set<string>()
   let old = new Set<string>()
   let youngSinceMs = now()
+  let pauses = 0
 
   function turn(): void {
     if (young.size < entriesMax / 2 && now() - youngSinceMs < windowMs / 2) return
@@ -28,11 +31,19 @@ export function openKnownTexts({ entriesMax, windowMs }: KnownTextsBounds, now: 
   return {
     has: (text) => {
       turn()
-      return young.has(text) || old.has(text)
+      return pauses === 0 && (young.has(text) || old.has(text))
     },
     add: (texts) => {
       turn()
       for (const text of texts) young.add(text)
+    },
+    pause: () => {
+      pauses++
+      return () => {
+        pauses--
+        young = new Set()
+        old = new Set()
+      }
     },
   }
 }

@@ -57,6 +57,8 @@ export type Line = {
   /** Everything but the generation, which says nothing of the row itself. */
   readonly said: () => string
   readonly text: () => string
+  /** A call of which the tokens are known and the price is not. */
+  readonly isUnpriced: boolean
 }
 
 type AnyRow = Readonly<Record<string, unknown>> & {
@@ -79,8 +81,13 @@ export function linesOf(
       key: () => keyOf(rowTable, row, row.Timestamp - (row.Timestamp % nanosecondsPerHour)),
       said,
       text: () => `${said().slice(0, -1)},"Generation":${resolved.generation}}\n`,
+      isUnpriced: row.PriceVersion === '' && row.CostNanoUsd === null && hasTokens(row),
     }
   })
+}
+
+function hasTokens({ InputTokens = null, OutputTokens = null }: AnyRow): boolean {
+  return InputTokens !== null || OutputTokens !== null
 }
 
 /** The JSON of a row's key, as `key` of its line. `hour` is its beginning. */

@@ -69,6 +69,12 @@ const names: Readonly<Record<Field, readonly string[]>> = {
   userAgent: ['user_agent.original', 'http.user_agent'],
 }
 
+/** Names by which a record may say that it is a user's, or of a conversation. */
+export const attributeNames = {
+  user: names.userId,
+  conversation: [...names.conversationId, ...names.sessionId],
+} as const
+
 const ranks = new Map<string, { readonly field: Field; readonly rank: number }>(
   Object.entries(names).flatMap(([field, keys]) => keys.map((key, rank) => [key, { field: field as Field, rank }])),
 )

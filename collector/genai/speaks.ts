@@ -36,62 +36,6 @@ const eventPrefixes = ['gen_ai.', 'tallylight.', 'strands.telemetry.', 'openinfe
 
 export const recognisedEvents = eventPrefixes
 
-type Known = { readonly bytes: Uint8Array; readonly isPrefix: boolean }
-
-const byFirstByte: (readonly Known[] | undefined)[] = tableOf([
-  ...prefixes.map((text) => ({ bytes: Buffer.from(text), isPrefix: true })),
-  ...keys.map((text) => ({ bytes: Buffer.from(text), isPrefix: false })),
-])
-const eventsByFirstByte = tableOf(eventPrefixes.map((text) => ({ bytes: Buffer.from(text), isPrefix: true })))
-const valuedByFirstByte = tableOf(
-  [...pathKeys, ...userAgentKeys].map((text) => ({ bytes: Buffer.from(text), isPrefix: false })),
-)
-
-function tableOf(known: readonly Known[]): (readonly Known[] | undefined)[] {
-  const table: Known[][] = []
-  for (const one of known) {
-    const first = one.bytes[0] as number
-    table[first] ??= []
-    table[first].push(one)
-  }
-  return Array.from({ length: 256 }, (_, byte) => table[byte])
-}
-
-/** Whether a key of an attribute of a span or log record makes it one of ours. */
-export function isSpeakingKey(bytes: Uint8Array, start: number, end: number): boolean {
-  return isKnown(byFirstByte, bytes, start, end)
-}
-
-/** Whether the value of this key has to be looked at with `isSpeakingValue`. */
-export function isValuedKey(bytes: Uint8Array, start: number, end: number): boolean {
-  return isKnown(valuedByFirstByte, bytes, start, end)
-}
-
-/** Of a path or a user agent. */
-export function isSpeakingValue(bytes: Uint8Array, start: number, end: number): boolean {
-  if (end - start > longestProberBytes) return false
-  const text = Buffer.from(bytes.buffer, bytes.byteOffset + start, end - start).toString('latin1')
-  return isHealthPath(text) || isProber(text)
-}
-
-export function isSpeakingEvent(bytes: Uint8Array, start: number, end: number): boolean {
-  return isKnown(eventsByFirstByte, bytes, start, end)
-}
-
-function isKnown(table: (readonly Known[] | undefined)[], bytes: Uint8Array, start: number, end: number): boolean {
-  const candidates = table[bytes[start] as number]
-  if (candidates === undefined) return false
-  const length = end - start
-  for (const { bytes: known, isPrefix } of candidates)
-    if ((isPrefix ? length >= known.length : length === known.length) && isEqual(known, bytes, start)) return true
-  return false
-}
-
-function isEqual(known: Uint8Array, bytes: Uint8Array, start: number): boolean {
-  for (let at = 1; at < known.length; at++) if (known[at] !== bytes[start + at]) return false
-  return true
-}
-
 const healthPaths = new Set([
   '/health',
   '/healthz',
@@ -117,10 +61,82 @@ export function isHealthPath(path: string): boolean {
 
 /** User agents are short where probers write them. */
 const longestProberBytes = 160
-const probers = /^(kube-probe|ELB-HealthChecker|GoogleHC|Consul Health Check|Envoy\/HC|Amazon-Route53-Health-Check)/
+const probers = [
+  'kube-probe',
+  'ELB-HealthChecker',
+  'GoogleHC',
+  'Consul Health Check',
+  'Envoy/HC',
+  'Amazon-Route53-Health-Check',
+]
 
 export function isProber(userAgent: string): boolean {
-  return probers.test(userAgent)
+  return probers.some((prober) => userAgent.startsWith(prober))
+}
+
+type Known = { readonly bytes: Uint8Array; readonly isPrefix: boolean }
+
+const byFirstByte: (readonly Known[] | undefined)[] = tableOf([
+  ...prefixes.map((text) => ({ bytes: Buffer.from(text), isPrefix: true })),
+  ...keys.map((text) => ({ bytes: Buffer.from(text), isPrefix: false })),
+])
+const eventsByFirstByte = tableOf(eventPrefixes.map((text) => ({ bytes: Buffer.from(text), isPrefix: true })))
+const slash = 0x2f
+const pathsBySecondByte = tableOf(
+  [...healthPaths].map((path) => ({ bytes: Buffer.from(path.slice(1)), isPrefix: true })),
+)
+const probersByFirstByte = tableOf(probers.map((text) => ({ bytes: Buffer.from(text), isPrefix: true })))
+const valuedByFirstByte = tableOf(
+  [...pathKeys, ...userAgentKeys].map((text) => ({ bytes: Buffer.from(text), isPrefix: false })),
+)
+
+function tableOf(known: readonly Known[]): (readonly Known[] | undefined)[] {
+  const table: Known[][] = []
+  for (const one of known) {
+    const first = one.bytes[0] as number
+    table[first] ??= []
+    table[first].push(one)
+  }
+  return Array.from({ length: 256 }, (_, byte) => table[byte])
+}
+
+/** Whether a key of an attribute of a span or log record makes it one of ours. */
+export function isSpeakingKey(bytes: Uint8Array, start: number, end: number): boolean {
+  return isKnown(byFirstByte, bytes, start, end)
+}
+
+/** Whether the value of this key has to be looked at with `isSpeakingValue`. */
+export function isValuedKey(bytes: Uint8Array, start: number, end: number): boolean {
+  return isKnown(valuedByFirstByte, bytes, start, end)
+}
+
+/** Of a path or a user agent. Only what begins as one of ours is read as text: every span of a web service comes by here. */
+export function isSpeakingValue(bytes: Uint8Array, start: number, end: number): boolean {
+  const isPath = bytes[start] === slash
+  const isCandidate = isPath
+    ? isKnown(pathsBySecondByte, bytes, start + 1, end)
+    : isKnown(probersByFirstByte, bytes, start, end)
+  if (!isCandidate || end - start > longestProberBytes) return false
+  const text = Buffer.from(bytes.buffer, bytes.byteOffset + start, end - start).toString('latin1')
+  return isPath ? isHealthPath(text) : isProber(text)
+}
+
+export function isSpeakingEvent(bytes: Uint8Array, start: number, end: number): boolean {
+  return isKnown(eventsByFirstByte, bytes, start, end)
+}
+
+function isKnown(table: (readonly Known[] | undefined)[], bytes: Uint8Array, start: number, end: number): boolean {
+  const candidates = table[bytes[start] as number]
+  if (candidates === undefined) return false
+  const length = end - start
+  for (const { bytes: known, isPrefix } of candidates)
+    if ((isPrefix ? length >= known.length : length === known.length) && isEqual(known, bytes, start)) return true
+  return false
+}
+
+function isEqual(known: Uint8Array, bytes: Uint8Array, start: number): boolean {
+  for (let at = 1; at < known.length; at++) if (known[at] !== bytes[start + at]) return false
+  return true
 }
 
 /** Keys that hold content: what of them is in no row is counted as left over, and a tenant that stores metadata only has

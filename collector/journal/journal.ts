@@ -8,6 +8,7 @@
 // a commit without a record were never answered and are left out after a crash. What arrives while a commit runs goes into
 // the next. A commit that fails is cut out of the blocks and the files, and its requests are told to come again.
 import { randomBytes } from 'node:crypto'
+import { once } from 'node:events'
 import { join } from 'node:path'
 import {
   type AnyBlock,
@@ -49,9 +50,8 @@ export type JournalOptions = {
   readonly now: () => number
   readonly insertSettings: Readonly<Record<string, string | number>>
   readonly bounds: JournalBounds
-  /** Called with each segment that is sealed, in order, and at the start with those that a run before left. `parts` are its
-   *  rows, for as long as the call lasts; of a run before they must be loaded. */
-  readonly onSealed: (segment: SealedSegment, parts: readonly SegmentPart[] | undefined) => void
+  /** Called with each segment that is sealed, in order, and at the start with those that a run before left. */
+  readonly onSealed: (segment: SealedSegment) => void
   readonly onProblem: (problem: JournalProblem) => void
 }
 
@@ -151,6 +151,8 @@ export type Journal = {
   settle(segment: SealedSegment, part: string, stored: BySignal, quarantined: BySignal): void
   /** Removes a segment of which every part is settled and durable. */
   remove(segment: SealedSegment): Promise<void>
+  /** Resolves when all that was appended before is stored and removed, or the signal aborts. */
+  drain(signal: AbortSignal): Promise<void>
   status(): JournalStatus
   /** Syncs and seals what is open, and refuses what comes after. */
   stop(): Promise<void>
@@ -208,6 +210,7 @@ export async function openJournal(options: JournalOptions): Promise<Journal> {
   })
 
   const entries = new Map<number, Entry>()
+  const removed = new EventTarget()
   const lanes: Record<Lane, OpenSegment | undefined> = { live: undefined, late: undefined }
   const closing: OpenSegment[] = []
   const spare = new Map<string, AnyBlock[]>()
@@ -524,14 +527,14 @@ export async function openJournal(options: JournalOptions): Promise<Journal> {
     const blocksBytes = segmentBytes(segment)
     const held = [...entries.values()].reduce((sum, entry) => sum + entry.blocksBytes, 0)
     const isKept = held + blocksBytes <= bounds.sealedBytesMax
+    if (!isKept) for (const { block } of segment.blocks.values()) giveBack(block)
     entries.set(sealed.sequence, {
       segment: sealed,
       requests: segment.requests,
       blocks: isKept ? blocks : undefined,
       blocksBytes: isKept ? blocksBytes : 0,
     })
-    options.onSealed(sealed, blocks.map(partOf))
-    if (!isKept) for (const { block } of segment.blocks.values()) giveBack(block)
+    options.onSealed(sealed)
   }
 
   async function refreshSpace(): Promise<void> {
@@ -631,6 +634,7 @@ export async function openJournal(options: JournalOptions): Promise<Journal> {
     await saveBooks()
     await files.remove(join(directory, segmentFileName(segment.sequence)))
     entries.delete(segment.sequence)
+    removed.dispatchEvent(new Event('removed'))
     delete books.done[segment.sequence]
     bytes -= segment.bytes
     if (fullReason !== undefined) await refreshSpace()
@@ -656,6 +660,14 @@ export async function openJournal(options: JournalOptions): Promise<Journal> {
     // One at a time, each with what the books say when its turn comes.
     booksWriting = booksWriting.catch(() => undefined).then(() => writeBooks(files, directory, books))
     await booksWriting
+  }
+
+  async function drain(signal: AbortSignal): Promise<void> {
+    for (const segment of [...openOnes()]) close(segment)
+    await committing
+    const last = sequence
+    while (!signal.aborted && [...entries.keys()].some((number) => number <= last))
+      await once(removed, 'removed', { signal }).catch(() => undefined)
   }
 
   function status(): JournalStatus {
@@ -686,7 +698,7 @@ export async function openJournal(options: JournalOptions): Promise<Journal> {
     await saveBooks()
   }
 
-  for (const entry of [...entries.values()]) options.onSealed(entry.segment, undefined)
+  for (const entry of [...entries.values()]) options.onSealed(entry.segment)
 
   return {
     id,
@@ -698,6 +710,7 @@ export async function openJournal(options: JournalOptions): Promise<Journal> {
     load,
     settle,
     remove,
+    drain,
     status,
     stop,
     [Symbol.asyncDispose]: stop,

@@ -1,7 +1,7 @@
 // The steps of one transaction, one after the other, on the rows that it has locked: each decides by the books, changes them
 // in memory, and notes what is to be written. Nothing here waits or asks, so a batch that fails can simply be run again.
 import assert from 'node:assert/strict'
-import { randomUUID } from 'node:crypto'
+import { randomUUIDv7 } from 'node:crypto'
 import type { TenantId } from '../receive/request.ts'
 import {
   type Account,
@@ -135,7 +135,8 @@ function reserve(batch: Batch, step: Reserve, matched: readonly MatchedAccount[]
   }
   const decision = decide(matched, step.amounts)
   if (decision.kind === 'denied') return { kind: 'denied', denial: decision.denial, nowMs: batch.nowMs }
-  const id = randomUUID()
+  // They ascend, so that those of today stand together in every index.
+  const id = randomUUIDv7()
   const expiresUnixMs = batch.nowMs + step.ttlMs
   const body = {
     ...(step.isDry ? { allowed: true } : { id }),
@@ -288,6 +289,8 @@ function record(batch: Batch, step: RecordCall, matched: readonly MatchedAccount
     spent = spentOf(reservation.holds, step.amounts, (at) => (isFirst ? (reservation.holds[at]?.amount ?? 0n) : 0n))
     done = bookRecord(batch, reservation, spent, 1)
   }
+  // Also those where nothing changes in sum: what was spent may now be in another bucket of a sliding window.
+  for (const { account } of [...undone, ...done]) batch.touched.add(account)
   const lines = mergeLines([...undone, ...done])
   if (lines.length > 0) note(batch, tenant, 'record', lines, reservation?.id, eventKey)
   putEvent(batch, {

@@ -42,12 +42,13 @@ export type FailurePolicyOptions = {
   readonly now: () => number
   /** Tenants that are remembered during one outage; of others nothing is allowed that has a bound. */
   readonly tenantsMax: number
-  /** Call ids that are remembered per tenant; beyond, one that comes again counts again. */
+  /** Call ids that are remembered, of all tenants; beyond, one that comes again counts again. */
   readonly callsMax: number
 }
 
 export function openFailurePolicies(options: FailurePolicyOptions): FailurePolicies {
   const outages = new Map<TenantId, Outage & { readonly verdicts: Map<string, Verdict> }>()
+  let calls = 0
 
   function judge(tenant: TenantId, callId: string, amounts: Amounts): Verdict {
     const policy = options.policyOf(tenant)
@@ -67,7 +68,9 @@ export function openFailurePolicies(options: FailurePolicyOptions): FailurePolic
       outage.allowed++
       outage.allowedNanoUsd += amounts.cost ?? 0n
     } else outage.denied++
-    if (callId !== '' && outage.verdicts.size < options.callsMax) outage.verdicts.set(callId, verdict)
+    if (callId === '' || calls >= options.callsMax) return verdict
+    calls++
+    outage.verdicts.set(callId, verdict)
     return verdict
   }
 
@@ -76,6 +79,7 @@ export function openFailurePolicies(options: FailurePolicyOptions): FailurePolic
     takeOutages: () => {
       const taken = [...outages.values()].map(({ verdicts: _verdicts, ...outage }) => outage)
       outages.clear()
+      calls = 0
       return taken
     },
     status: () => ({

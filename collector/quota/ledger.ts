@@ -12,6 +12,7 @@ import {
   lockExpired,
   lockReservations,
   moveCursor,
+  type NamedReservations,
   refuseEvent,
   selectRules,
   writeChanges,
@@ -47,6 +48,10 @@ type Worked<Result> = { readonly result: Result; readonly writes: readonly Promi
 type Work<Result> = (client: pg.PoolClient) => Promise<Worked<Result>>
 type Waiting = { readonly step: Step; readonly resolve: (outcome: StepOutcome) => void }
 
+const begin = `begin;
+  set local idle_in_transaction_session_timeout = '10s';
+  set local plan_cache_mode = force_generic_plan;
+  set local enable_seqscan = off; set local enable_hashjoin = off; set local enable_mergejoin = off`
 const stepsPerBatchMax = 256
 const sweptPerBatchMax = 500
 const sweepMs = 1_000
@@ -149,8 +154,9 @@ export function openLedger(options: LedgerOptions): Ledger {
 
   async function inTransaction<Result>(work: Work<Result>): Promise<Result> {
     return withConnection(database, async (client) => {
-      // Sent with the first statement. A server that has lost us must not keep our locks.
-      const begun = client.query("begin; set local idle_in_transaction_session_timeout = '10s'")
+      // Sent with the first statement. A server that has lost us must not keep our locks. Every row is found by its key:
+      // a planner that takes a table for small reads all of it for each batch, and planning anew costs as much as the work.
+      const begun = client.query(begin)
       begun.catch(() => undefined)
       try {
         const { result, writes } = await work(client)
@@ -235,20 +241,26 @@ export function openLedger(options: LedgerOptions): Ledger {
   async function book(client: pg.PoolClient, steps: readonly Step[]): Promise<Worked<readonly StepOutcome[]>> {
     const ofEvents = steps.filter((step) => step.kind === 'charge' || step.kind === 'record')
     const events = ofEvents.length === 0 ? [] : await lockEvents(client, ofEvents)
+    const numbers = [...new Set(events.flatMap((event) => event.account_ids))]
     const calls = steps.flatMap((step) => callsOf(step).map((callId) => ({ tenant: step.tenant, callId })))
-    const { nowMs, version, rows } = await lockReservations(client, {
+    const reservations = {
       tenants: calls.map((call) => call.tenant),
       callIds: calls.map((call) => call.callId),
       ids: [
         ...steps.flatMap((step) => ('id' in step ? [step.id] : [])),
         ...events.flatMap(({ reservation }) => reservation ?? []),
       ],
-    })
-    if (version !== limits.version) await readLimits(client)
-    const { accounts, matched } = await lockMatched(client, steps, [
-      ...rows.flatMap((row) => row.account_ids),
-      ...events.flatMap((event) => event.account_ids),
-    ])
+    }
+    const locking = lockReservations(client, reservations)
+    // In the same trip, by the rules as they were a moment ago: they hardly ever change.
+    const matching = lockMatched(client, steps, numbers, reservations)
+    matching.catch(() => undefined)
+    const { nowMs, version, rows } = await locking
+    let { accounts, matched } = await matching
+    if (version !== limits.version) {
+      await readLimits(client)
+      ;({ accounts, matched } = await lockMatched(client, steps, numbers, reservations))
+    }
     const batch = openBatch(nowMs, limits, accounts, rows.map(reservationOfRow), events.map(eventOfRow))
     const result = steps.map((step, at) => take(batch, step, matched[at] ?? []))
     return { result, writes: writesOf(client, batch) }
@@ -264,6 +276,7 @@ export function openLedger(options: LedgerOptions): Ledger {
     client: pg.PoolClient,
     steps: readonly Step[],
     numbers: readonly string[],
+    reservations: NamedReservations,
   ): Promise<{
     readonly accounts: ReadonlyMap<string, MatchedAccount['account']>
     readonly matched: readonly (readonly MatchedAccount[])[]
@@ -283,8 +296,7 @@ export function openLedger(options: LedgerOptions): Ledger {
         return { ...match, ordinal }
       }),
     )
-    if (wanted.size + numbers.length === 0) return { accounts: new Map(), matched: [] }
-    const rows = await lockAccounts(client, [...wanted.values()], [...new Set(numbers)])
+    const rows = await lockAccounts(client, [...wanted.values()], numbers, reservations)
     const accounts = new Map(rows.map((row) => [row.id, accountOfRow(row)]))
     const byOrdinal = new Map(rows.flatMap((row) => row.wanted.map((ordinal) => [ordinal, row.id] as const)))
     const matched = asked.map((matches) =>
@@ -306,8 +318,8 @@ export function openLedger(options: LedgerOptions): Ledger {
       const { nowMs, rows } = await lockExpired(client, sweptPerBatchMax)
       if (rows.length === 0) return { result: 0, writes: [] }
       if (limits.version === '') await readLimits(client)
-      const numbers = rows.flatMap((row) => row.account_ids)
-      const { accounts } = await lockMatched(client, [], numbers)
+      const numbers = [...new Set(rows.flatMap((row) => row.account_ids))]
+      const { accounts } = await lockMatched(client, [], numbers, noReservations)
       const batch = openBatch(nowMs, limits, accounts, rows.map(reservationOfRow), [])
       for (const reservation of batch.reservations.values()) expire(batch, reservation)
       return { result: rows.length, writes: writesOf(client, batch) }
@@ -334,6 +346,7 @@ export function openLedger(options: LedgerOptions): Ledger {
   }
 }
 
+const noReservations: NamedReservations = { tenants: [], callIds: [], ids: [] }
 const unavailable: StepOutcome = { kind: 'unavailable', reason: 'the ledger did not answer' }
 
 function writesOf(client: pg.PoolClient, batch: Batch): readonly Promise<void>[] {

@@ -55,10 +55,7 @@ export function storable(textMax: number): z.ZodString {
   return z
     .string()
     .max(textMax)
-    .refine(
-      (text) => !text.includes('\0') && text.isWellFormed(),
-      'no NUL, and no half of a surrogate pair',
-    ) as z.ZodString
+    .refine((text) => !text.includes('\0') && text.isWellFormed(), 'no NUL, and no half of a surrogate pair')
 }
 
 const name = storable(512).min(1)
@@ -158,7 +155,7 @@ export function openLimits(version: string, all: readonly Limit[]): Limits {
 /** An index of Postgres takes 2,704 bytes: of a longer name the beginning and its hash. */
 const nameBytesMax = 1024
 
-function accountName(name: string): string {
+export function accountName(name: string): string {
   if (Buffer.byteLength(name) <= nameBytesMax) return name
   return `${name.slice(0, 100)}… sha256:${hash('sha256', name)}`
 }

@@ -97,22 +97,22 @@ export function changesOf(batch: Batch): Changes | undefined {
       call_id: reservation.callId,
       body_hash: reservation.bodyHash,
       state: reservation.state,
-      subject: reservation.subject,
-      account_ids: reservation.holds.map((each) => each.accountId),
-      amounts: reservation.holds.map((each) => String(each.amount)),
-      measures: reservation.holds.map((each) => each.measure),
-      answer: reservation.answer,
+      subject: JSON.stringify(reservation.subject),
+      account_ids: arrayText(reservation.holds.map((each) => each.accountId)),
+      amounts: arrayText(reservation.holds.map((each) => each.amount)),
+      measures: arrayText(reservation.holds.map((each) => each.measure)),
+      answer: JSON.stringify(reservation.answer),
       is_lease: reservation.isLease,
-      recorded: reservation.recorded.map(String),
+      recorded: arrayText(reservation.recorded),
       created_ms: reservation.heldUnixMs,
       expires_ms: reservation.expiresUnixMs,
     })),
     ended: [...changed].map((reservation) => ({
       id: reservation.id,
       state: reservation.state,
-      outcome: reservation.outcome ?? null,
-      claimed: reservation.claimed?.map(String) ?? null,
-      recorded: reservation.recorded.map(String),
+      outcome: reservation.outcome === undefined ? null : JSON.stringify(reservation.outcome),
+      claimed: reservation.claimed === undefined ? null : arrayText(reservation.claimed),
+      recorded: arrayText(reservation.recorded),
       records: reservation.records,
       expires_ms: reservation.expiresUnixMs,
     })),
@@ -130,6 +130,11 @@ export function changesOf(batch: Batch): Changes | undefined {
   }
 }
 
+/** As Postgres spells an array of numbers or plain words: a piece of text is read faster than an array of JSON. */
+function arrayText(values: readonly (string | number | bigint)[]): string {
+  return `{${values.join(',')}}`
+}
+
 function accountChange(account: Account): Changes['accounts'][number] {
   return {
     id: account.id,
@@ -137,9 +142,9 @@ function accountChange(account: Account): Changes['accounts'][number] {
     spent: String(account.spent),
     free: String(account.free),
     debt: String(account.debt),
-    fired: account.thresholdsFired,
-    bucket_at: [...account.buckets.keys()],
-    bucket_spent: [...account.buckets.values()].map(String),
+    fired: arrayText(account.thresholdsFired),
+    bucket_at: arrayText([...account.buckets.keys()]),
+    bucket_spent: arrayText([...account.buckets.values()]),
   }
 }
 
@@ -150,10 +155,10 @@ function eventChange(event: BookedEvent, isNew: boolean): Changes['events'][numb
     event_key: event.eventKey,
     generation: event.generation,
     body_hash: event.bodyHash ?? null,
-    answer: event.answer ?? null,
+    answer: event.answer === undefined ? null : JSON.stringify(event.answer),
     reservation: event.reservation ?? null,
-    account_ids: event.accountIds,
-    spent: event.spent.map(String),
+    account_ids: arrayText(event.accountIds),
+    spent: arrayText(event.spent),
     cost_nano_usd: event.costNanoUsd === undefined ? null : String(event.costNanoUsd),
     is_metered: event.isMetered,
     ended_ms: event.endedUnixMs,
@@ -166,8 +171,8 @@ function bookingChange({ tenant, kind, reservation, eventKey, lines }: Booking):
     kind,
     reservation: reservation ?? null,
     event_key: eventKey ?? null,
-    account_ids: lines.map(({ account }) => account.id),
-    held: lines.map(({ held }) => String(held)),
-    spent: lines.map(({ spent }) => String(spent)),
+    account_ids: arrayText(lines.map(({ account }) => account.id)),
+    held: arrayText(lines.map(({ held }) => held)),
+    spent: arrayText(lines.map(({ spent }) => spent)),
   }
 }

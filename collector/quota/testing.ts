@@ -25,8 +25,10 @@ export async function openTestLedger(
   postgres: TestPostgres,
   schema: string,
   rules: readonly Rule[],
+  isDurable = true,
 ): Promise<{ readonly ledger: Ledger; readonly pool: pg.Pool }> {
-  const pool = await postgres.open(schema, { pipeline: true })
+  const options = `-c search_path=${schema} -c synchronous_commit=${isDurable ? 'on' : 'off'}`
+  const pool = await postgres.open(schema, { pipeline: true, options, application_name: schema })
   const client = await pool.connect()
   await migratePostgres(client)
   for (const rule of rules) {

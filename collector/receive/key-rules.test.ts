@@ -11,7 +11,16 @@ function makeKnown(id: string, more: Partial<KnownKey> = {}): { readonly text: s
   const roles: readonly Role[] = ['ingest']
   return {
     text,
-    key: { id, hash: hash('sha256', text), tenant: acme, roles, manyTenants: false, isRevoked: false, ...more },
+    key: {
+      id,
+      hash: hash('sha256', text),
+      tenant: acme,
+      roles,
+      manyTenants: false,
+      isRevoked: false,
+      expiresAtMs: null,
+      ...more,
+    },
   }
 }
 
@@ -28,7 +37,7 @@ const local: Credentials = {
 
 function check(credentials: Partial<Credentials>, options: { tenants?: number; requireKeys?: boolean } = {}): string {
   const { tenants = 1, requireKeys = false } = options
-  const authenticate = openKeyRules({ known: { ...known, tenants }, requireKeys, isCurrent: () => true })
+  const authenticate = openKeyRules({ known: { ...known, tenants }, requireKeys, isCurrent: () => true, now: () => 0 })
   return say(authenticate({ ...local, ...credentials }))
 }
 
@@ -89,9 +98,22 @@ for (const [what, authorization, expected] of [
     )
   })
 
+test('keys: a rotated key is good until its time of grace is over, also when it was judged before', () => {
+  let nowMs = 0
+  const old = makeKnown('00000003', { expiresAtMs: 1_000 })
+  const rules = { known: { keys: [old.key], tenants: 1 }, requireKeys: true, isCurrent: () => true, now: () => nowMs }
+  const ask = openKeyRules(rules)
+  const credentials = { ...local, authorization: `Bearer ${old.text}` }
+  expect(ask(credentials).kind).toBe('identified')
+  nowMs = 999
+  expect(ask(credentials).kind).toBe('identified')
+  nowMs = 1_000
+  expect(ask(credentials).kind).toBe('revoked')
+})
+
 test('keys: while the list cannot be read, a key that is not in it may be new, and one that is, or is none, is judged', () => {
   let isCurrent = false
-  const authenticate = openKeyRules({ known, requireKeys: true, isCurrent: () => isCurrent })
+  const authenticate = openKeyRules({ known, requireKeys: true, isCurrent: () => isCurrent, now: () => 0 })
   const ask = (authorization: string): string => say(authenticate({ ...local, authorization }))
   const strange = `Bearer ${makeKnown('0000000f').text}`
   expect(ask(strange)).toBe('unavailable')

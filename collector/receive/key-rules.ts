@@ -12,6 +12,8 @@ export type KnownKey = {
   readonly roles: readonly Role[]
   readonly manyTenants: boolean
   readonly isRevoked: boolean
+  /** Unix milliseconds: it was rotated, and another takes its place. Null: it does not end by itself. */
+  readonly expiresAtMs: number | null
 }
 
 export type KnownKeys = {
@@ -22,7 +24,7 @@ export type KnownKeys = {
 export const roles: readonly Role[] = ['ingest', 'query', 'quota', 'admin']
 export const defaultTenant = parseTenantId('default') as TenantId
 /** Whose rows are the collector's own: its numbers and its probes. No key is made for it. */
-export const ownTenant = parseTenantId('tallylight') as TenantId
+export const reservedTenant = parseTenantId('tallylight') as TenantId
 
 const keyPattern = /^tl_([a-z0-9]{8})_[0-9a-f]{64}$/
 const authorizationsMax = 10_000
@@ -37,6 +39,7 @@ export function openKeyRules(options: {
   readonly known: KnownKeys
   readonly requireKeys: boolean
   readonly isCurrent: () => boolean
+  readonly now: () => number
 }): Authenticate {
   const { known } = options
   const keysById = new Map(known.keys.map((key) => [key.id, key]))
@@ -49,10 +52,15 @@ export function openKeyRules(options: {
     const before = judged.get(authorization)
     if (before !== undefined) return before
     const answer = judge(authorization)
-    if (answer.kind === 'unavailable') return answer
+    if (answer.kind === 'unavailable' || endsByItself(answer)) return answer
     if (judged.size >= authorizationsMax) judged.clear()
     judged.set(authorization, answer)
     return answer
+  }
+
+  /** Good now, and not for ever: what was judged before says nothing. */
+  function endsByItself(answer: Authentication): boolean {
+    return answer.kind === 'identified' && keysById.get(answer.identity.keyId)?.expiresAtMs !== null
   }
 
   function isAdmittedWithoutKey({ peerAddress, hostHeader, localBoundToLoopback }: Credentials): boolean {
@@ -70,9 +78,14 @@ export function openKeyRules(options: {
     const found = keysById.get(id)
     if (found === undefined) return options.isCurrent() ? { kind: 'unknown' } : { kind: 'unavailable' }
     if (!timingSafeEqual(Buffer.from(found.hash, 'hex'), hash('sha256', key, 'buffer'))) return { kind: 'unknown' }
-    if (found.isRevoked) return { kind: 'revoked' }
+    if (isOver(found, options.now())) return { kind: 'revoked' }
     return { kind: 'identified', identity: identityOf(found) }
   }
+}
+
+/** Revoked, or rotated and its time of grace is over. */
+export function isOver({ isRevoked, expiresAtMs }: KnownKey, nowMs: number): boolean {
+  return isRevoked || (expiresAtMs !== null && expiresAtMs <= nowMs)
 }
 
 function identityOf({ id, tenant, roles, manyTenants }: KnownKey): Identity {

@@ -39,13 +39,17 @@ beforeEach(async () => {
 })
 afterEach(async () => {
   for (const stop of running) await stop()
+  aheadMs = 0
   await rm(directory, { recursive: true, force: true })
 })
 
+/** How far the collector's clock is ahead. */
+let aheadMs = 0
 function open(pollMs = never, path = cachePath, pool = database): Promise<Keyring> {
   const note = (_fields: object, message: string): void => void said.push(message)
   const log = { info: note, warn: note, error: note }
-  return openKeyring({ database: pool, cachePath: path, requireKeys: false, pollMs, readMsMax: 5_000, log })
+  const times = { pollMs, readMsMax: 5_000, usesFlushMs: 20, now: () => Date.now() + aheadMs }
+  return openKeyring({ database: pool, cachePath: path, requireKeys: false, ...times, log })
 }
 
 /** Lets it follow the changes, and waits until it has read them once. */
@@ -111,10 +115,10 @@ test('keys: the text of a key is nowhere at rest: not in the database’s files,
   expect((await stat(cachePath)).mode & 0o777).toBe(0o600)
 })
 
-test('keys: readers of every tenant are admin keys, and query keys of many tenants, until they are revoked', async () => {
+test('keys: readers of every tenant are admin and query keys that are marked for many, until they are revoked', async () => {
   const keyring = await open()
-  const admin = await keyring.create(wanted(acme, ['admin']))
-  await keyring.create(wanted(acme, ['query']))
+  const admin = await keyring.create(wanted(acme, ['admin'], true))
+  await keyring.create(wanted(acme, ['admin', 'query']))
   await keyring.create(wanted(acme, ['ingest', 'quota'], true))
   const reader = await keyring.create(wanted(acme, ['query'], true))
   const hashOf = async (id: string) => (await keyring.list()).find((key) => key.id === id)?.hash
@@ -124,6 +128,75 @@ test('keys: readers of every tenant are admin keys, and query keys of many tenan
   await keyring.revoke(admin.id)
   expect(changes).toBe(1)
   expect(keyring.readerKeyHashes()).toEqual([await hashOf(reader.id)])
+})
+
+test('keys: a rotated key has one in its place with the same rights at once, and is good for its time of grace', async () => {
+  const keyring = await open()
+  const old = await keyring.create(wanted(acme, ['ingest', 'query'], true))
+  const next = await keyring.rotate(old.id, 60)
+  if (next === undefined) throw new Error('the key was not rotated')
+  const rights = { tenant: 'acme', roles: new Set(['ingest', 'query']), manyTenants: true }
+  expect(ask(keyring, old.key)).toMatchObject({ identity: { ...rights, keyId: old.id } })
+  expect(ask(keyring, next.key)).toMatchObject({ identity: { ...rights, keyId: next.id } })
+  expect(keyring.readerKeyHashes()).toHaveLength(2)
+  expect(await keyring.rotate(old.id, 60)).toBeUndefined()
+  expect(await keyring.rotate('ffffffff', 60)).toBeUndefined()
+  expect(await keyring.rotate(next.id, 60, 'somebody', acme)).toBeUndefined()
+  const restarted = await open(never, cachePath, new pg.Pool({ host: '127.0.0.1', port: 1 }))
+  aheadMs = 60_000
+  for (const each of [keyring, restarted]) {
+    expect(ask(each, old.key)).toEqual({ kind: 'revoked' })
+    expect(ask(each, next.key).kind).toBe('identified')
+    expect(each.readerKeyHashes()).toHaveLength(1)
+  }
+})
+
+test('keys: those who keep the readers’ keys are told when a time of grace is over', async () => {
+  const keyring = await openAfterFirstKey(20)
+  const old = await keyring.create(wanted(acme, ['query'], true))
+  await keyring.rotate(old.id, 60)
+  await follow(keyring)
+  let told = 0
+  keyring.onChange(() => told++)
+  aheadMs = 60_000
+  await vi.waitUntil(() => told > 0, 5_000)
+  expect(keyring.readerKeyHashes()).toHaveLength(1)
+})
+
+test('keys: when a key was last used is written by and by, and no collector reads its keys again for it', async () => {
+  const here = await open()
+  const used = await here.create(wanted())
+  const idle = await here.create(wanted())
+  const before = await versionOf()
+  const keyring = await follow(await open(never, join(directory, 'there.cache')))
+  expect(ask(keyring, used.key).kind).toBe('identified')
+  const lastUsed = async (id: string) => (await keyring.list()).find((key) => key.id === id)?.last_used_at
+  await vi.waitUntil(async () => (await lastUsed(used.id)) !== null, 5_000)
+  expect(await lastUsed(idle.id)).toBeNull()
+  const first = (await lastUsed(used.id)) as Date
+  aheadMs = 1_000
+  ask(keyring, used.key)
+  await vi.waitUntil(async () => Number(await lastUsed(used.id)) > Number(first), 5_000)
+  expect(await versionOf()).toBe(before)
+})
+
+test('keys: who made, rotated and revoked a key, and made a tenant, is in the audit', async () => {
+  const keyring = await open()
+  expect(await keyring.createTenant(acme, 'admin key')).toBe('added')
+  expect(await keyring.createTenant(acme, 'admin key')).toBe('present')
+  const { id } = await keyring.create(wanted(), 'admin key')
+  const next = await keyring.rotate(id, 0, 'other key')
+  await keyring.revoke(String(next?.id), 'third key')
+  const { rows } = await database.query<{ line: string }>(
+    "select concat_ws(' ', tenant, actor, action, resource) as line from quota_audit order by id",
+  )
+  expect(rows.map(({ line }) => line)).toEqual([
+    'acme admin key tenant.create tenant acme',
+    `acme admin key key.create key ${id}`,
+    `acme other key key.rotate key ${id}`,
+    `acme third key key.revoke key ${next?.id}`,
+  ])
+  expect((await keyring.listTenants()).map(({ id: tenant, keys }) => [tenant, keys])).toEqual([['acme', 1]])
 })
 
 test('keys: another collector hears of a new and of a revoked key by notification, long before it would look', async () => {

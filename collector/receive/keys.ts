@@ -4,24 +4,31 @@
 // A change is told by a notification, and looked for every few seconds in case that was lost: one number is asked for, and
 // the keys are read only when it is another.
 import { hash, randomBytes } from 'node:crypto'
-import { withConnection } from '@tallylight/storage/postgres/connection.ts'
+import { inTransaction, withConnection } from '@tallylight/storage/postgres/connection.ts'
 import {
   ensureKey,
   insertKey,
+  insertTenant,
   type KeyRow,
   keysChannel,
   listKeys,
+  listTenants,
+  noteKeyUses,
   type Queryable,
   type Revoked,
   revokeKey,
+  rotateKey,
   selectKeySnapshot,
   selectKeysVersion,
+  type TenantRow,
 } from '@tallylight/storage/postgres/keys.ts'
+import { writeAudit } from '@tallylight/storage/postgres/quota/statements.ts'
 import { readIfPresent, writePrivateFile } from '@tallylight/storage/private-file.ts'
 import type pg from 'pg'
 import { z } from 'zod'
 import type { Authenticate, Log } from './admission.ts'
-import { type KnownKey, type KnownKeys, openKeyRules, parseKeyId, roles } from './key-rules.ts'
+import { isOver, type KnownKey, type KnownKeys, openKeyRules, parseKeyId, roles } from './key-rules.ts'
+import { after } from './receiver.ts'
 import { parseTenantId, type Role, type TenantId } from './request.ts'
 
 export type NewKey = {
@@ -33,11 +40,16 @@ export type NewKey = {
 
 export type Keyring = {
   readonly authenticate: Authenticate
-  /** The only time that the key's text is known. */
-  create(key: NewKey): Promise<{ readonly id: string; readonly key: string }>
+  /** The only time that the key's text is known. `by` is who asked, for the audit. */
+  create(key: NewKey, by?: string): Promise<{ readonly id: string; readonly key: string }>
   list(): Promise<readonly KeyRow[]>
-  revoke(id: string): Promise<Revoked>
-  /** SHA-256 of the keys that may read every tenant's rows: admin, or query with many tenants. */
+  /** With `tenant` a key of another one, or one for many, is unknown. */
+  revoke(id: string, by?: string, tenant?: TenantId): Promise<Revoked>
+  /** Another key in its place; the old one is good until `expiresAt`. Undefined when there is none to rotate. */
+  rotate(id: string, graceSeconds: number, by?: string, tenant?: TenantId): Promise<Rotated | undefined>
+  createTenant(id: TenantId, by?: string): Promise<'added' | 'present'>
+  listTenants(): Promise<readonly TenantRow[]>
+  /** SHA-256 of the keys that may read every tenant's rows: admin or query, marked for many tenants. */
   readerKeyHashes(): readonly string[]
   onChange(listener: () => void): void
   /** Reads the keys now; throws when Postgres is away. */
@@ -45,6 +57,8 @@ export type Keyring = {
   /** Follows the changes until the signal. */
   run(signal: AbortSignal): Promise<void>
 }
+
+export type Rotated = { readonly id: string; readonly key: string; readonly expiresAt: Date }
 
 const cacheSchema = z.object({
   keys: z.array(
@@ -59,6 +73,7 @@ const cacheSchema = z.object({
       roles: z.array(z.enum(roles)),
       manyTenants: z.boolean(),
       isRevoked: z.boolean(),
+      expiresAtMs: z.number().nullable().default(null),
     }),
   ),
   tenants: z.int(),
@@ -70,9 +85,11 @@ export async function openKeyring(options: {
   readonly requireKeys: boolean
   readonly pollMs: number
   readonly readMsMax: number
+  readonly usesFlushMs: number
+  readonly now?: () => number
   readonly log: Log
 }): Promise<Keyring> {
-  const { database, cachePath, log } = options
+  const { database, cachePath, log, now = Date.now } = options
   let known = await readCache(cachePath, log)
   /** Of the keys in memory; undefined when they are from the file, or may be those of another server. */
   let version: number | undefined
@@ -81,7 +98,7 @@ export async function openKeyring(options: {
   let isAway = false
   const listeners: (() => void)[] = []
   const openRules = (): Authenticate =>
-    openKeyRules({ known, requireKeys: options.requireKeys, isCurrent: () => isCurrent })
+    openKeyRules({ known, requireKeys: options.requireKeys, isCurrent: () => isCurrent, now })
   let rules = openRules()
 
   async function refresh(from: Queryable): Promise<void> {
@@ -117,7 +134,43 @@ export async function openKeyring(options: {
     wake()
   }
 
-  async function run(signal: AbortSignal): Promise<void> {
+  /** When keys were last used, of those that were since this was last written. */
+  let uses = new Map<string, number>()
+
+  async function flushUses(): Promise<void> {
+    if (uses.size === 0) return
+    const written = uses
+    uses = new Map()
+    try {
+      await inTime(noteKeyUses(database, written))
+    } catch (error) {
+      // Said by those who read the keys. What was used meanwhile is later than what could not be written.
+      uses = new Map([...written, ...uses])
+      throw error
+    }
+  }
+
+  async function flush(signal: AbortSignal): Promise<void> {
+    const stopped = new Promise<void>((done) => signal.addEventListener('abort', () => done(), { once: true }))
+    while (!signal.aborted) {
+      await Promise.race([after(options.usesFlushMs), stopped])
+      await flushUses().catch((error: unknown) => log.warn({ err: error }, 'when keys were used is written later'))
+    }
+  }
+
+  /** A key whose time of grace is over may no longer read either, and nobody tells that. */
+  let readersTold = ''
+  function tellExpired(): void {
+    const readers = readerKeyHashes().join()
+    if (readers !== readersTold) for (const listener of listeners) listener()
+    readersTold = readers
+  }
+
+  function readerKeyHashes(): readonly string[] {
+    return known.keys.filter((key) => readsAllTenants(key, now())).map((key) => key.hash)
+  }
+
+  async function runFollowing(signal: AbortSignal): Promise<void> {
     while (!signal.aborted) {
       try {
         await withConnection(database, (client) => follow(client, signal))
@@ -126,6 +179,7 @@ export async function openKeyring(options: {
         isAway = true
         isCurrent = false
         isTold = false
+        tellExpired()
         await pause(signal)
       }
     }
@@ -142,6 +196,7 @@ export async function openKeyring(options: {
       await inTime(refresh(client))
       if (isAway) log.info({}, 'the keys are read again')
       isAway = false
+      tellExpired()
       await pause(signal)
     }
     client.off('notification', onTold)
@@ -176,10 +231,17 @@ export async function openKeyring(options: {
   }
 
   return {
-    authenticate: (credentials) => rules(credentials),
-    create: async (wanted) => {
+    authenticate: (credentials) => {
+      const answer = rules(credentials)
+      if (answer.kind === 'identified' && answer.identity.keyId !== '') uses.set(answer.identity.keyId, now())
+      return answer
+    },
+    create: async (wanted, by = nobodyElse) => {
       const made = makeKey()
-      await insertKey(database, { id: made.id, hash: hash('sha256', made.key), ...keyFields(wanted) })
+      await inTransaction(database, async (client) => {
+        await insertKey(client, { id: made.id, hash: hash('sha256', made.key), ...keyFields(wanted) })
+        await writeAudit(client, auditOf(wanted.tenant, by, 'key.create', made.id, { roles: wanted.roles }))
+      })
       // The key is there and its text is known only here: an answer that it failed would be wrong.
       await refresh(database).catch((error: unknown) =>
         log.warn({ err: error }, 'a key was made and could not be read back yet'),
@@ -187,17 +249,49 @@ export async function openKeyring(options: {
       return made
     },
     list: () => listKeys(database),
-    revoke: async (id) => {
-      const outcome = await revokeKey(database, id)
+    revoke: async (id, by = nobodyElse, tenant) => {
+      const ofTenant = known.keys.find((key) => key.id === id)?.tenant ?? tenant
+      const outcome = await inTransaction(database, async (client) => {
+        const revoked = await revokeKey(client, id, tenant)
+        if (revoked === 'revoked') await writeAudit(client, auditOf(ofTenant, by, 'key.revoke', id, null))
+        return revoked
+      })
       await refresh(database)
       return outcome
     },
-    readerKeyHashes: () => known.keys.filter(readsAllTenants).map((key) => key.hash),
+    rotate: async (id, graceSeconds, by = nobodyElse, tenant) => {
+      const made = makeKey()
+      const next = { id: made.id, hash: hash('sha256', made.key) }
+      const old = await inTransaction(database, async (client) => {
+        const rotated = await rotateKey(client, id, next, graceSeconds, tenant)
+        if (rotated !== undefined)
+          await writeAudit(client, auditOf(rotated.tenant, by, 'key.rotate', id, { next: made.id, graceSeconds }))
+        return rotated
+      })
+      if (old?.expires_at === undefined || old.expires_at === null) return undefined
+      await refresh(database).catch((error: unknown) =>
+        log.warn({ err: error }, 'a key was rotated and could not be read back yet'),
+      )
+      return { ...made, expiresAt: old.expires_at }
+    },
+    createTenant: async (id, by = nobodyElse) => {
+      const outcome = await inTransaction(database, async (client) => {
+        const inserted = await insertTenant(client, id)
+        if (inserted === 'added') await writeAudit(client, auditOf(id, by, 'tenant.create', id, null))
+        return inserted
+      })
+      await refresh(database)
+      return outcome
+    },
+    listTenants: () => listTenants(database),
+    readerKeyHashes,
     onChange: (listener) => {
       listeners.push(listener)
     },
     refresh: () => refresh(database),
-    run,
+    run: async (signal) => {
+      await Promise.all([runFollowing(signal), flush(signal)])
+    },
   }
 }
 
@@ -219,8 +313,23 @@ function keyFields({ tenant, roles, manyTenants, name }: NewKey): Omit<Parameter
   return { tenant, roles, many_tenants: manyTenants, name }
 }
 
-function readsAllTenants({ isRevoked, roles, manyTenants }: KnownKey): boolean {
-  return !isRevoked && (roles.includes('admin') || (roles.includes('query') && manyTenants))
+/** The port of ClickHouse knows no tenants, so it is for keys that may see all. */
+function readsAllTenants(key: KnownKey, nowMs: number): boolean {
+  return !isOver(key, nowMs) && key.manyTenants && (key.roles.includes('admin') || key.roles.includes('query'))
+}
+
+/** Who asked where nobody is named: the collector itself. */
+const nobodyElse = 'collector'
+
+function auditOf(
+  tenant: string | undefined,
+  actor: string,
+  action: string,
+  id: string,
+  after: object | null,
+): Parameters<typeof writeAudit>[1] {
+  const [thing] = action.split('.')
+  return { tenant: tenant ?? '', actor, action, resource: `${thing} ${id}`, before: null, after }
 }
 
 function knownKey(row: KeyRow, log: Log): readonly KnownKey[] {
@@ -231,7 +340,8 @@ function knownKey(row: KeyRow, log: Log): readonly KnownKey[] {
   }
   const known = roles.filter((role) => row.roles.includes(role))
   const isRevoked = row.revoked_at !== null
-  return [{ id: row.id, hash: row.hash, tenant, roles: known, manyTenants: row.many_tenants, isRevoked }]
+  const expiresAtMs = row.expires_at?.getTime() ?? null
+  return [{ id: row.id, hash: row.hash, tenant, roles: known, manyTenants: row.many_tenants, isRevoked, expiresAtMs }]
 }
 
 async function readCache(path: string, log: Log): Promise<KnownKeys> {

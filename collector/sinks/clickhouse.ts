@@ -28,8 +28,9 @@ export type SinkOptions = {
   readonly clickhouse: ClickHouse
   /** The tables as they are, once ClickHouse is there and its schema fits. Undefined until then. */
   readonly targets: () => ReadonlyMap<string, TargetTable> | undefined
-  /** Writes what follows from the facts of a segment; throws when it has to be tried again. Undefined: nothing does. */
-  readonly derive: ((facts: readonly StoredFact[]) => Promise<void>) | undefined
+  /** Told of the facts of each segment, none too, when they are in ClickHouse: writes what follows from them. Throws when it
+   *  has to be tried again. Undefined: nothing follows. */
+  readonly derive: ((segment: SealedSegment, facts: readonly StoredFact[]) => Promise<void>) | undefined
   readonly now: () => number
   readonly bounds: SinkBounds
   readonly onProblem: (problem: SinkProblem) => void
@@ -58,7 +59,7 @@ export type InsertReport = {
 export type ClickHouseSink = {
   /** The sink takes the segment from here; in order. */
   enqueue(segment: SealedSegment): void
-  status(): { readonly waiting: number; readonly failingTables: readonly string[] }
+  status(): { readonly waiting: number; readonly failingTables: readonly string[]; readonly isAway: boolean }
   /** Runs until the signal, then returns when the insert under way has its answer or `abandonMs` have passed. */
   run(signal: AbortSignal): Promise<void>
 }
@@ -206,8 +207,7 @@ export function openClickHouseSink(options: SinkOptions): ClickHouseSink {
     try {
       const parts = partsOf(loaded).filter((part) => !each.done.has(part.key))
       each.tables = new Set(parts.map((part) => part.name))
-      const hasFacts = loaded.parts.some(({ block }) => isBlockOf(block, factsTable) && block.rows > 0)
-      if (hasFacts && options.derive !== undefined && !each.done.has(derivedKey)) each.tables.add(derived)
+      if (options.derive !== undefined && !each.done.has(derived)) each.tables.add(derived)
       await Promise.all(groupByTable(parts).map((group) => bringTable(each, group, loaded, targets)))
       await derive(each, loaded.parts)
     } finally {
@@ -268,13 +268,10 @@ export function openClickHouseSink(options: SinkOptions): ClickHouseSink {
 
   async function deriveNow(each: Waiting, facts: readonly StoredFact[]): Promise<void> {
     try {
-      await options.derive?.(facts)
+      await options.derive?.(each.segment, facts)
       pauses.delete(derived)
       each.tables?.delete(derived)
-      each.done.set(derivedKey, now())
-      if (!each.booked.has(derivedKey))
-        options.journal().settle(each.segment, derivedKey, noneBySignal(), noneBySignal())
-      each.booked.add(derivedKey)
+      each.done.set(derived, now())
       noteStored(each)
     } catch (error) {
       pauseFor(derived)
@@ -302,6 +299,7 @@ export function openClickHouseSink(options: SinkOptions): ClickHouseSink {
     status: () => ({
       waiting: waiting.filter((each) => each.forgetMs === undefined).length,
       failingTables: [...pauses.keys()].filter((table) => isPaused(table)),
+      isAway: options.targets() === undefined || isPaused(everything),
     }),
   }
 }
@@ -310,9 +308,8 @@ export function openClickHouseSink(options: SinkOptions): ClickHouseSink {
 const everything = '*'
 /** The number of trace times in the books: no table of the journal has it. */
 const traceTimesNumber = 1000
-/** What follows from a segment's facts, as one more table and part of it. */
+/** What follows from a segment's facts, as one more table and part of it. Not in the books: after a restart it is said again. */
 const derived = 'genai rows'
-const derivedKey = '1001:0'
 
 /** Infinity while nothing is done. */
 function oldestDoneMs({ done }: Waiting): number {

@@ -5,14 +5,15 @@ import type { ClickHouse } from '@tallylight/storage/clickhouse/client.ts'
 import { quoteText, type TargetTable } from '@tallylight/storage/clickhouse/schema.ts'
 import { textsOf } from '@tallylight/storage/clickhouse/slice.ts'
 import { factsTable, tracesTable } from '@tallylight/storage/clickhouse/tables.ts'
-import { decodeFact, type Fact } from '../genai/fact.ts'
 import { keyOf, type RowTable } from '../genai/row-lines.ts'
 import type { TenantId } from '../receive/request.ts'
 
 export type TraceKey = { readonly tenantId: TenantId; readonly traceId: string }
 export type TraceTimes = TraceKey & { readonly fromUnixNano: bigint; readonly toUnixNano: bigint }
-export type StoredFact = TraceKey & { readonly text: string; readonly fact: Fact }
-export type KnownKey = TraceKey & { readonly rowTable: RowTable; readonly key: string }
+/** A fact as `encodeFact` wrote it. */
+export type StoredFact = TraceKey & { readonly text: string }
+export type KnownKey = TraceKey & { readonly rowTable: RowTable; readonly key: string; readonly generation: number }
+
 /** The facts of a segment. */
 export function factsIn(parts: readonly { readonly block: AnyBlock }[]): readonly StoredFact[] {
   return parts.flatMap(({ block }) => {
@@ -23,7 +24,6 @@ export function factsIn(parts: readonly { readonly block: AnyBlock }[]): readonl
       tenantId: tenants[row] as TenantId,
       traceId: traces[row] as string,
       text,
-      fact: decodeFact(text),
     }))
   })
 }
@@ -78,15 +78,8 @@ export function openKnownFacts(
   }
 
   return {
-    factsOf: async (traces) => {
-      const rows = await ask<{ tenantId: TenantId; traceId: string; text: string }>(
-        'TenantId AS tenantId, TraceId AS traceId, Fact AS text',
-        factsTable.name,
-        traces,
-        'WHERE {traces}',
-      )
-      return rows.map((row) => ({ ...row, fact: decodeFact(row.text) }))
-    },
+    factsOf: (traces) =>
+      ask('TenantId AS tenantId, TraceId AS traceId, Fact AS text', factsTable.name, traces, 'WHERE {traces}'),
     countsOf: (traces) =>
       ask(
         'TenantId AS tenantId, TraceId AS traceId, toUInt32(uniqExact(Fact)) AS facts',
@@ -95,8 +88,10 @@ export function openKnownFacts(
         'WHERE {traces} GROUP BY TenantId, TraceId',
       ),
     keysOf: async (rowTable, traces) => {
-      const rows = await ask<Record<string, unknown> & { TenantId: TenantId; TraceId: string; hour: number }>(
-        `TenantId, TraceId, toUnixTimestamp(toStartOfHour(Timestamp)) AS hour, ${rowTable.key.map((name) => `\`${name}\``).join(', ')}`,
+      const rows = await ask<
+        Record<string, unknown> & { TenantId: TenantId; TraceId: string; hour: number; Generation: number }
+      >(
+        `TenantId, TraceId, Generation, toUnixTimestamp(toStartOfHour(Timestamp)) AS hour, ${rowTable.key.map((name) => `\`${name}\``).join(', ')}`,
         rowTable.table.name,
         traces,
         'FINAL WHERE {traces}',
@@ -106,6 +101,7 @@ export function openKnownFacts(
         traceId: row.TraceId,
         rowTable,
         key: keyOf(rowTable, row, BigInt(row.hour) * 1_000_000_000n),
+        generation: row.Generation,
       }))
     },
     linksOf: async (traces) => {

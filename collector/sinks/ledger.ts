@@ -1,52 +1,76 @@
-// The ledger sink: brings what calls used from sealed segments into the ledger, and lets a segment go when it is booked.
+// The ledger sink: brings what calls used into the ledger, and lets a segment go when that is booked.
 //
-// Events are taken out of a segment while its rows are in memory, when it is sealed; those of a run before this one, and of
-// a backlog that is too long to keep, are read back from the file. Exactly once rests on the ledger: the key of an event,
-// and the journal's cursor, which it moves in the transaction that books. A segment without events asks nobody.
+// What a segment's calls used is said by the resolver, once the segment's facts are in ClickHouse. While ClickHouse is away,
+// it is read from the segment itself and from what is remembered of its traces; what is known better later is booked as a
+// difference. Exactly once rests on the ledger: the key and generation of an event, and the journal's cursor, which it moves
+// in the transaction that books. A segment without events asks nobody.
 import { setTimeout as delay } from 'node:timers/promises'
 import type { Journal, SealedSegment, SegmentPart } from '../journal/journal.ts'
 import type { Ledger, Recorded } from '../quota/ledger.ts'
 import { recordOf, type UsageEvent } from '../quota/usage-event.ts'
+import { after } from '../receive/receiver.ts'
 import type { RemoveSegment } from './removal.ts'
 
 export type LedgerSinkOptions = {
   readonly journal: () => Pick<Journal, 'id' | 'load'>
   readonly ledger: Pick<Ledger, 'record'>
+  /** What can be said of a segment without ClickHouse. */
   readonly eventsOf: (parts: readonly SegmentPart[]) => readonly UsageEvent[]
+  /** Whether ClickHouse is away, so that nobody says it better soon. */
+  readonly isClickHouseAway: () => boolean
   readonly remove: RemoveSegment
   readonly now: () => number
   readonly bounds: {
     readonly retryMsMin: number
     readonly retryMsMax: number
-    /** Events kept in memory for segments that wait. */
-    readonly eventsMax: number
+    /** How long ClickHouse may be away before a segment is not waited for. */
+    readonly awayMs: number
   }
   readonly onProblem: (problem: { readonly kind: string; readonly message: string }) => void
   readonly onBooked: (booked: Extract<Recorded, { kind: 'recorded' }> & { readonly unpriced: number }) => void
 }
 
 export type LedgerSink = {
-  /** The sink takes the segment from here, with its rows while they are in memory; in order. */
-  enqueue(segment: SealedSegment, parts: readonly SegmentPart[] | undefined): void
+  /** The sink takes the segment from here; in order. */
+  enqueue(segment: SealedSegment): void
+  /** Says what the calls of a segment used. Resolves when it is booked or will be; throws when it has to be said again. */
+  deliver(segment: SealedSegment, events: readonly UsageEvent[]): Promise<void>
+  /** Books what became known later of calls whose segments are gone. */
+  correct(events: readonly UsageEvent[]): Promise<void>
   status(): { readonly waiting: number; readonly lagSeconds: number }
   /** Runs until the signal. */
   run(signal: AbortSignal): Promise<void>
 }
 
-type Waiting = { readonly segment: SealedSegment; readonly events: readonly UsageEvent[] | undefined }
+type Waiting = {
+  readonly segment: SealedSegment
+  readonly sinceMs: number
+  /** Undefined until it is said. */
+  events: readonly UsageEvent[] | undefined
+}
 
 export function openLedgerSink(options: LedgerSinkOptions): LedgerSink {
   const { bounds, now } = options
   const waiting: Waiting[] = []
-  let eventsHeld = 0
   let wake = Promise.withResolvers<void>()
 
-  function enqueue(segment: SealedSegment, parts: readonly SegmentPart[] | undefined): void {
-    const events = parts === undefined ? undefined : options.eventsOf(parts)
-    const isKept = events !== undefined && eventsHeld + events.length <= bounds.eventsMax
-    if (isKept) eventsHeld += events.length
-    waiting.push({ segment, events: isKept ? events : undefined })
+  function enqueue(segment: SealedSegment): void {
+    waiting.push({ segment, sinceMs: now(), events: undefined })
     wake.resolve()
+  }
+
+  async function deliver(segment: SealedSegment, events: readonly UsageEvent[]): Promise<void> {
+    const entry = waiting.find((each) => each.segment.sequence === segment.sequence)
+    if (entry === undefined) return correct(events)
+    entry.events ??= events
+    wake.resolve()
+  }
+
+  async function correct(events: readonly UsageEvent[]): Promise<void> {
+    if (events.length === 0) return
+    const recorded = await options.ledger.record(undefined, events.map(recordOf))
+    if (recorded.kind === 'unavailable') throw new Error('the ledger cannot be reached')
+    count(recorded, events)
   }
 
   async function run(signal: AbortSignal): Promise<void> {
@@ -55,14 +79,13 @@ export function openLedgerSink(options: LedgerSinkOptions): LedgerSink {
     while (!signal.aborted) {
       // What needs nothing of the ledger does not wait for it.
       const next = waiting.find(({ events }) => events?.length === 0) ?? waiting[0]
-      if (next === undefined) {
+      if (next === undefined || (next.events === undefined && !isLeftAlone(next))) {
         wake = Promise.withResolvers()
-        await Promise.race([wake.promise, aborted])
+        await Promise.race([wake.promise, aborted, ...(next === undefined ? [] : [after(bounds.retryMsMax)])])
         continue
       }
       if (await bring(next)) {
         waiting.splice(waiting.indexOf(next), 1)
-        eventsHeld -= next.events?.length ?? 0
         pauseMs = bounds.retryMsMin
         continue
       }
@@ -71,10 +94,15 @@ export function openLedgerSink(options: LedgerSinkOptions): LedgerSink {
     }
   }
 
-  async function bring({ segment, events }: Waiting): Promise<boolean> {
+  function isLeftAlone({ sinceMs }: Waiting): boolean {
+    return options.isClickHouseAway() && now() - sinceMs >= bounds.awayMs
+  }
+
+  async function bring(next: Waiting): Promise<boolean> {
+    const { segment } = next
     try {
-      const found = events ?? (await readEvents(segment))
-      if (found.length > 0 && !(await book(segment, found))) return false
+      next.events ??= await readEvents(segment)
+      if (next.events.length > 0 && !(await book(segment, next.events))) return false
       await options.remove(segment)
       return true
     } catch (error) {
@@ -97,13 +125,19 @@ export function openLedgerSink(options: LedgerSinkOptions): LedgerSink {
     const source = { journal: options.journal().id, lane, segment: sequence, createdUnixMs, name }
     const recorded = await options.ledger.record(source, events.map(recordOf))
     if (recorded.kind === 'unavailable') return false
+    count(recorded, events)
+    return true
+  }
+
+  function count(recorded: Extract<Recorded, { kind: 'recorded' }>, events: readonly UsageEvent[]): void {
     const unpriced = events.filter((event) => event.isMetered && event.cost.kind === 'unpriced').length
     options.onBooked({ ...recorded, unpriced })
-    return true
   }
 
   return {
     enqueue,
+    deliver,
+    correct,
     run,
     status: () => {
       const [oldest] = waiting

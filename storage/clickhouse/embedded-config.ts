@@ -44,7 +44,10 @@ export function engineConfig(memoryBytesMax: number, usersPath: string): string 
       // Merges are looked for at once after an insert; these are for tables where nothing happens.
       merge_selecting_sleep_ms: 5_000,
       max_merge_selecting_sleep_ms: 60_000,
-      cleanup_delay_period: 60,
+      // Parts that were merged or mutated away are looked for this often, and stay no longer: an erasure waits for it.
+      cleanup_delay_period: 5,
+      cleanup_delay_period_random_add: 1,
+      max_cleanup_delay_period: 10,
     },
   })
 }

@@ -14,7 +14,7 @@ afterAll(() => engine[Symbol.asyncDispose]())
 
 const written = [...journalTables, traceTimesTable, ...resolvedTables]
 const views = 'genai_texts llm_calls tool_calls turns messages embeddings health_checks errors audit_events'.split(' ')
-const ours = [...written.map((table) => table.name), ...views].toSorted()
+const ours = [...written.map((table) => table.name), ...views, 'record_selections'].toSorted()
 
 async function tablesOf(client: ClickHouse): Promise<readonly string[]> {
   const rows = await client.query<{ name: string }>(
@@ -100,8 +100,8 @@ test('migrate: a user’s own tables stay as they are, now and in every later mi
   const alter = ['otel_traces', 'otel_logs', 'otel_metrics_exp_histogram'].map(
     (table) => `ALTER TABLE {database}.${table} ADD COLUMN IF NOT EXISTS Later String;\n`,
   )
-  const second = await migrateClickHouse(client, 'MergeTree', [...(await readMigrations()), later(3, alter.join(''))])
-  expect(second).toMatchObject({ applied: ['0003_later.sql'], leftAlone: first.leftAlone, created: [] })
+  const second = await migrateClickHouse(client, 'MergeTree', [...(await readMigrations()), later(4, alter.join(''))])
+  expect(second).toMatchObject({ applied: ['0004_later.sql'], leftAlone: first.leftAlone, created: [] })
   const altered = await client.query("SELECT table FROM system.columns WHERE database = 'brought' AND name = 'Later'")
   expect(altered).toEqual([{ table: 'otel_logs' }])
   expect(await client.query('DESCRIBE TABLE brought.otel_traces')).toHaveLength(1)
@@ -120,7 +120,7 @@ test('migrate: a number that this version does not know, and a migration that wa
     later(7, 'ALTER TABLE {database}.otel_logs ADD COLUMN IF NOT EXISTS x String;'),
   ])
   await expect(migrateClickHouse(client)).rejects.toThrow(
-    'the database foreign_versions has migration 7, and this collector knows up to 2',
+    'the database foreign_versions has migration 7, and this collector knows up to 3',
   )
 })
 

@@ -752,6 +752,19 @@ ORDER BY (TenantId, Reason, Time)
 TTL toDateTime(Time) + toIntervalDay(RetentionDays)
 SETTINGS index_granularity = 8192, ttl_only_drop_parts = 0, non_replicated_deduplication_window = 10000, fsync_after_insert = 1, fsync_part_directory = 1, min_rows_to_fsync_after_merge = 1;
 
+CREATE TABLE tallylight.record_selections
+(
+    `Selection` String CODEC(ZSTD(1)),
+    `Kind` LowCardinality(String) CODEC(ZSTD(1)),
+    `Id` String CODEC(ZSTD(1)),
+    `SpanId` String CODEC(ZSTD(1)),
+    `MadeAt` DateTime DEFAULT now() CODEC(Delta(4), ZSTD(1))
+)
+ENGINE = MergeTree
+ORDER BY (Selection, Kind, Id, SpanId)
+TTL MadeAt + toIntervalDay(2)
+SETTINGS index_granularity = 8192;
+
 CREATE TABLE tallylight.schema_migrations
 (
     `number` UInt32,

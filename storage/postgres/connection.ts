@@ -36,3 +36,22 @@ export async function withConnection<Result>(
     client.release(lost)
   }
 }
+
+/** All of the work or nothing of it. */
+export async function inTransaction<Result>(
+  pool: pg.Pool,
+  work: (client: pg.PoolClient) => Promise<Result>,
+): Promise<Result> {
+  return withConnection(pool, async (client) => {
+    await client.query('begin')
+    try {
+      const result = await work(client)
+      await client.query('commit')
+      return result
+    } catch (error) {
+      // What it was lost for is the error to tell.
+      await client.query('rollback').catch(() => undefined)
+      throw error
+    }
+  })
+}

@@ -10,7 +10,12 @@ export type KeyRow = {
   readonly name: string
   readonly created_at: Date
   readonly revoked_at: Date | null
+  /** It was rotated, and is good until then. */
+  readonly expires_at: Date | null
+  readonly last_used_at: Date | null
 }
+
+export type TenantRow = { readonly id: string; readonly created_at: Date; readonly keys: number }
 
 export type NewKeyRow = Pick<KeyRow, 'id' | 'hash' | 'tenant' | 'roles' | 'many_tenants' | 'name'>
 
@@ -53,7 +58,8 @@ export async function ensureKey(database: Queryable, key: NewKeyRow): Promise<'a
 
 export async function listKeys(database: Queryable): Promise<readonly KeyRow[]> {
   const { rows } = await database.query<KeyRow>(
-    'select id, hash, tenant, roles, many_tenants, name, created_at, revoked_at from keys order by created_at, id',
+    `select id, hash, tenant, roles, many_tenants, name, created_at, revoked_at, expires_at, last_used_at
+     from keys left join key_uses on key = id order by created_at, id`,
   )
   return rows
 }
@@ -72,11 +78,67 @@ export async function selectKeySnapshot(database: Queryable): Promise<KeySnapsho
   return { version, tenants: rows[0]?.tenants ?? 0, keys: await listKeys(database) }
 }
 
-export async function revokeKey(database: Queryable, id: string): Promise<Revoked> {
-  const { rowCount } = await database.query('update keys set revoked_at = now() where id = $1 and revoked_at is null', [
-    id,
-  ])
+/** With `tenant` a key of another one, or one for many, is unknown. */
+export async function revokeKey(database: Queryable, id: string, tenant?: string): Promise<Revoked> {
+  const { rowCount } = await database.query(
+    `update keys set revoked_at = now()
+     where id = $1 and revoked_at is null and ($2::text is null or tenant = $2 and not many_tenants)`,
+    [id, tenant ?? null],
+  )
   if (rowCount === 1) return 'revoked'
-  const { rows } = await database.query('select 1 from keys where id = $1', [id])
+  const { rows } = await database.query(
+    'select from keys where id = $1 and revoked_at is not null and ($2::text is null or tenant = $2)',
+    [id, tenant ?? null],
+  )
   return rows.length === 1 ? 'revoked_before' : 'unknown'
+}
+
+/** Adds a key that may do what the old one may, which is good for a time of grace and then over. A key is rotated once:
+ *  undefined for one that was, is revoked, unknown, or with `tenant` another tenant's. */
+export async function rotateKey(
+  database: Queryable,
+  id: string,
+  next: Pick<KeyRow, 'id' | 'hash'>,
+  graceSeconds: number,
+  tenant: string | undefined,
+): Promise<Pick<KeyRow, 'tenant' | 'roles' | 'expires_at'> | undefined> {
+  const { rows } = await database.query<Pick<KeyRow, 'tenant' | 'roles' | 'expires_at'>>(
+    `with old as (
+       update keys set expires_at = now() + $4 * interval '1 second'
+       where id = $1 and revoked_at is null and expires_at is null and ($5::text is null or tenant = $5 and not many_tenants)
+       returning tenant, roles, many_tenants, name, expires_at
+     ), next as (
+       insert into keys (id, hash, tenant, roles, many_tenants, name)
+       select $2, $3, tenant, roles, many_tenants, name from old
+     )
+     select tenant, roles, expires_at from old`,
+    [id, next.id, next.hash, graceSeconds, tenant ?? null],
+  )
+  return rows[0]
+}
+
+/** Keys that were taken out meanwhile are left out. */
+export async function noteKeyUses(database: Queryable, uses: ReadonlyMap<string, number>): Promise<void> {
+  await database.query(
+    `insert into key_uses (key, last_used_at)
+     select use.key, to_timestamp(use.unix_ms / 1000.0) from unnest($1::text[], $2::double precision[]) as use (key, unix_ms)
+     where exists (select from keys where id = use.key)
+     on conflict (key) do update set last_used_at = greatest(key_uses.last_used_at, excluded.last_used_at)`,
+    [[...uses.keys()], [...uses.values()]],
+  )
+}
+
+export async function insertTenant(database: Queryable, id: string): Promise<'added' | 'present'> {
+  const { rowCount } = await database.query('insert into tenants (id) values ($1) on conflict do nothing', [id])
+  return rowCount === 1 ? 'added' : 'present'
+}
+
+/** With how many keys each has that were not revoked. */
+export async function listTenants(database: Queryable): Promise<readonly TenantRow[]> {
+  const { rows } = await database.query<TenantRow>(
+    `select t.id, t.created_at, count(k.id)::integer as keys
+     from tenants t left join keys k on k.tenant = t.id and k.revoked_at is null
+     group by t.id order by t.created_at, t.id`,
+  )
+  return rows
 }

@@ -102,8 +102,9 @@ export async function findHolder(cluster: string): Promise<Holder> {
 // stay: by the shared memory it names, Postgres sees children of its predecessor that still write.
 async function disownPidFile(cluster: string, pid: number): Promise<void> {
   const path = join(cluster, 'postmaster.pid')
-  const text = await readFile(path, 'utf8')
-  if (text.startsWith(`${pid}\n`)) await writeFile(path, text.replace(/^\d+/, String(impossiblePid)))
+  // A server that is just ending has no arguments any more, like a stranger, and takes its file with it.
+  const text = await readIfPresent(path)
+  if (text?.startsWith(`${pid}\n`)) await writeFile(path, text.replace(/^\d+/, String(impossiblePid)))
 }
 
 type Inspected = { readonly parentPid: number; readonly command: string }

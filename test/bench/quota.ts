@@ -1,12 +1,19 @@
 // `npm run bench:quota`: reserve and settle, each durable before it is answered, three limits each, all of one tenant.
 // In process: the ledger on an embedded Postgres. Over HTTP: a collector of its own, and this process as its client. At a
-// rate: reservations leave at their times, and latencies count from then. One JSON line.
+// rate: reservations leave at their times, and latencies count from then; of several runs the median. From a lease: in this
+// process, without the ledger. With `--subjects` and `--entries` the ledger holds so many accounts and entries before it is
+// measured. One JSON line.
+import { readFile } from 'node:fs/promises'
 import { Agent, request } from 'node:http'
 import { loadavg } from 'node:os'
-import { setTimeout } from 'node:timers/promises'
+import { join } from 'node:path'
+import { setImmediate, setTimeout } from 'node:timers/promises'
 import { parseArgs } from 'node:util'
+import { openLeasedAllowance } from '@tallylight/collector/quota/lease.ts'
 import { openTestLedger, type Rule, reserve, settle } from '@tallylight/collector/quota/testing.ts'
+import { openPool } from '@tallylight/storage/postgres/connection.ts'
 import { startTestPostgres } from '@tallylight/storage/postgres/testing.ts'
+import type pg from 'pg'
 import { startCollector } from '../collector-process.ts'
 
 const { values } = parseArgs({
@@ -15,14 +22,26 @@ const { values } = parseArgs({
     parallel: { type: 'string' },
     rate: { type: 'string' },
     seconds: { type: 'string' },
+    runs: { type: 'string' },
+    subjects: { type: 'string' },
+    entries: { type: 'string' },
   },
 })
 const pairs = Number(values.pairs ?? 20_000)
 const parallel = Number(values.parallel ?? 256)
 const rate = Number(values.rate ?? 2_000)
-const seconds = Number(values.seconds ?? 10)
-if (![pairs, parallel, rate, seconds].every((each) => Number.isSafeInteger(each) && each > 0)) {
-  console.error('usage: npm run bench:quota -- [--pairs 20000] [--parallel 256] [--rate 2000] [--seconds 10]')
+const seconds = Number(values.seconds ?? 5)
+const runs = Number(values.runs ?? 5)
+const users = Number(values.subjects ?? 100)
+const entries = Number(values.entries ?? 0)
+if (
+  ![pairs, parallel, rate, seconds, runs, users].every((each) => Number.isSafeInteger(each) && each > 0) ||
+  !Number.isSafeInteger(entries) ||
+  entries < 0
+) {
+  console.error(
+    'usage: npm run bench:quota -- [--pairs 20000] [--parallel 256] [--rate 2000] [--seconds 5] [--runs 5] [--subjects 100] [--entries 0]',
+  )
   process.exit(2)
 }
 
@@ -31,26 +50,32 @@ const rules: readonly Rule[] = [
   { id: 'per-user', measure: 'tokens', amount: 1e12, each: 'user', window: 'day' },
   { id: 'calls', measure: 'requests', amount: 1e12, window: 'hour' },
 ]
-const users = 100
+const leasedCalls = 200_000
 const agent = new Agent({ keepAlive: true, maxSockets: 512 })
 
 const inProcess = await measureInProcess()
 await using collector = await startCollector()
 for (const { id, ...rule } of rules)
   await call('PUT', `limits/${id}`, { window: 'ever', action: 'block', ...rule }, 200)
+await fillCollector()
 const overHttp = await measurePairs(parallel, (at) => pairOverHttp(`http ${at}`, at))
-const latenciesMs = await measureAtRate()
-latenciesMs.sort((a, b) => a - b)
+const atRate: (readonly number[])[] = []
+for (let run = 0; run < runs; run++) atRate.push((await measureAtRate(run)).sort((a, b) => a - b))
+const leasedMs = await measureLeased()
 console.log(
   JSON.stringify({
     pairs,
     parallel,
     limitsPerCall: rules.length,
+    subjects: users,
+    entries,
     pairsPerSecondInProcess: Math.round(inProcess),
     pairsPerSecondOverHttp: Math.round(overHttp),
     ratePerSecond: rate,
-    reserveP50Ms: round(latenciesMs[latenciesMs.length >> 1]),
-    reserveP99Ms: round(latenciesMs[Math.floor(latenciesMs.length * 0.99)]),
+    reserveP50Ms: round(median(atRate.map((run) => shareOf(run, 0.5)))),
+    reserveP99Ms: round(median(atRate.map((run) => shareOf(run, 0.99)))),
+    leasedReserveP50Us: round(shareOf(leasedMs, 0.5) * 1000),
+    leasedReserveP99Us: round(shareOf(leasedMs, 0.99) * 1000),
     loadAverage: round(loadavg()[0]),
   }),
 )
@@ -58,7 +83,8 @@ agent.destroy()
 
 async function measureInProcess(): Promise<number> {
   await using postgres = await startTestPostgres()
-  const { ledger } = await openTestLedger(postgres, 'bench', rules)
+  const { ledger, pool } = await openTestLedger(postgres, 'bench', rules)
+  await fill(pool, 'acme')
   // Awaited here: Postgres is stopped when this function returns.
   return await measurePairs(parallel, async (at) => {
     const subject = { user: `user ${at % users}`, key: '', model: '', provider: '', conversation: '' }
@@ -67,6 +93,72 @@ async function measureInProcess(): Promise<number> {
     const settled = await ledger.run(settle((reserved.body as { readonly id: string }).id, 900))
     if (settled.kind !== 'done') throw new Error(`not settled: ${JSON.stringify(settled)}`)
   })
+}
+
+async function fillCollector(): Promise<void> {
+  const password = (await readFile(join(collector.directory, 'postgres', 'owner.key'), 'utf8')).trim()
+  const connectionString = `postgres://tallylight:${password}@127.0.0.1:${collector.ports().postgres}/tallylight`
+  const pool = openPool({ connectionString, max: 1 }, () => undefined)
+  await fill(pool, 'default')
+  await pool.end()
+}
+
+/** Accounts of all users, and calls that were reserved and settled before: six entries each, of amounts that add up to 0. */
+async function fill(pool: pg.Pool, tenant: string): Promise<void> {
+  if (entries === 0) return
+  await pool.query(
+    `insert into quota_accounts (tenant, limit_id, subject, window_start, window_end, granted, free)
+     select $1, 'per-user', 'user ' || n, date_trunc('day', now()), date_trunc('day', now()) + interval '1 day', 1e12, 1e12
+     from generate_series(0, $2::int - 1) n`,
+    [tenant, users],
+  )
+  await pool.query(
+    `with calls as (
+       select uuidv7(make_interval(secs => (n - $2) / 100.0)) as id, n, a.id as account
+       from generate_series(1, $2::int) n
+       join quota_accounts a on a.tenant = $1 and a.limit_id = 'per-user' and a.subject = 'user ' || n % $3
+     ), made as (
+       insert into quota_reservation_rows (id, tenant, call_id, body_hash, state, subject, is_lease, account_ids, measures,
+         amounts, recorded, answer, outcome, created_at, expires_at, ended_at)
+       select id, $1, 'before ' || n, repeat('0', 64), 'settled', '{}', false, array[account], array['tokens'], array[0], array[0],
+         json_build_object('id', id, 'text', repeat('x', 500)), json_build_object('text', repeat('x', 200)),
+         now(), now(), now()
+       from calls
+     )
+     insert into quota_bookings (at, tenant, kind, reservation, account_ids, granted, held, spent)
+     select now(), $1, kind, id, array[account, account, account], array[0, 0, 0], array[0, 0, 0], array[0, 0, 0]
+     from calls cross join unnest(array['reserve', 'settle']) kind`,
+    [tenant, Math.ceil(entries / 6), users],
+  )
+  // As autovacuum will have, by the time that a ledger is this large.
+  await pool.query('vacuum analyze')
+}
+
+/** What reservations out of a lease take, ascending. */
+async function measureLeased(): Promise<readonly number[]> {
+  const holds = rules.map(({ measure }) => ({ measure, amount: 10n ** 15n }))
+  const allowance = openLeasedAllowance({
+    ask: async () => ({ id: 'lease', callId: 'lease', holds }),
+    end: async () => undefined,
+    ttlMs: 600_000,
+    clockMs: () => performance.now(),
+    onProblem: (error) => {
+      throw error
+    },
+  })
+  const wanted = { costNanoUsd: 1_000n, inputTokens: 800n, outputTokens: 200n }
+  allowance.reserve(wanted)
+  // Until the lease is there.
+  await setImmediate()
+  const times: number[] = []
+  for (let calls = 0; calls < leasedCalls; calls++) {
+    const startedMs = performance.now()
+    const call = allowance.reserve(wanted)
+    times.push(performance.now() - startedMs)
+    if (call === undefined) throw new Error('the lease granted nothing')
+    call.settle({ ...wanted, outputTokens: 150n })
+  }
+  return times.slice(leasedCalls / 10).sort((a, b) => a - b)
 }
 
 /** Pairs per second, after a tenth of them that does not count. */
@@ -85,14 +177,16 @@ async function measurePairs(width: number, pair: (at: number) => Promise<void>):
   return pairs / ((performance.now() - startedMs) / 1000)
 }
 
-async function measureAtRate(): Promise<number[]> {
+async function measureAtRate(run: number): Promise<number[]> {
   const latencies: number[] = []
   const underWay: Promise<void>[] = []
   const startMs = performance.now()
   for (let sent = 0; sent < rate * seconds; ) {
     for (; startMs + (sent / rate) * 1000 <= performance.now() && sent < rate * seconds; sent++) {
       const dueMs = startMs + (sent / rate) * 1000
-      underWay.push(reserveOverHttp(`rate ${sent}`, sent).then(() => void latencies.push(performance.now() - dueMs)))
+      underWay.push(
+        reserveOverHttp(`rate ${run} ${sent}`, sent).then(() => void latencies.push(performance.now() - dueMs)),
+      )
     }
     await setTimeout(1)
   }
@@ -139,6 +233,17 @@ async function call(method: string, path: string, body: object, wanted: number):
     sent.on('error', reject)
     sent.end(bytes)
   })
+}
+
+function shareOf(ascending: readonly number[], share: number): number {
+  return ascending[Math.floor(ascending.length * share)] ?? 0
+}
+
+function median(values: readonly number[]): number {
+  return shareOf(
+    [...values].sort((a, b) => a - b),
+    0.5,
+  )
 }
 
 function round(value = 0): number {

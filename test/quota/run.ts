@@ -1,7 +1,7 @@
 // `npm run test:quota -- --steps N --seed S`: as many random steps as one likes, in rounds of 500 with a seed each.
 import { parseArgs } from 'node:util'
 import { startTestPostgres } from '@tallylight/storage/postgres/testing.ts'
-import { compareWithModel } from './model.ts'
+import { compareRounds } from './model.ts'
 
 const { values } = parseArgs({ options: { steps: { type: 'string' }, seed: { type: 'string' } } })
 const steps = Number(values.steps ?? 50_000)
@@ -11,6 +11,5 @@ if (!Number.isSafeInteger(steps) || steps < 1 || !Number.isSafeInteger(seed)) {
   process.exit(2)
 }
 await using postgres = await startTestPostgres()
-for (let done = 0; done < steps; done += 500)
-  await compareWithModel(postgres, `round_${done}`, seed + done, Math.min(500, steps - done))
+await compareRounds(postgres, seed, steps)
 console.log(JSON.stringify({ steps, seed, differences: 0 }))

@@ -337,7 +337,7 @@ test('resolve: tokens that the collector counted fill what a stream did not tell
     { InputTokens: 8, OutputTokens: 3, UsageSource: 'estimated', CostNanoUsd: 3_000n },
   ])
   expect(after.estimable).toEqual([])
-  expect(after.generation).toBe(2)
+  expect(after.generation).toBeGreaterThan(before.generation)
 })
 
 test('resolve: log records bring the content of their span, one by one or as a list, and an error of its own', () => {

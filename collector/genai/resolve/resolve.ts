@@ -1,5 +1,5 @@
 // From all facts of one trace to its rows. Pure: the same facts give the same rows in whatever order they came, after a restart,
-// and in whichever collector. A row is superseded by the one of a higher generation, the number of facts seen; `gone` names
+// and in whichever collector. A row is superseded by the one of a higher generation (more facts seen, or the same with a newer price); `gone` names
 // rows that a smaller set of facts may have made and this one does not.
 import type { Fact } from '../fact.ts'
 import type { PriceOf } from '../price.ts'
@@ -10,10 +10,14 @@ import { findToolCalls, type ToolCall } from './tools.ts'
 import { byStart, type Node, openTrace, startOf, type Trace, turnIdOf } from './trace.ts'
 import { findAroundTurns, isTurn, possibleTurnIds, type TurnParts, turnRow } from './turns.ts'
 
-/** All facts must be of one tenant and trace. Facts without a trace are resolved one by one. */
-export function resolve(facts: Iterable<Fact>, priceOf: PriceOf): Resolved {
+/** A row with more facts supersedes every revision of one with fewer. 4 M facts of a trace fit into the column. */
+export const revisionsMax = 1_024
+
+/** All facts must be of one tenant and trace. Facts without a trace are resolved one by one. `revision` counts how often
+ *  the same facts were priced again. */
+export function resolve(facts: Iterable<Fact>, priceOf: PriceOf, revision = 0): Resolved {
   const trace = openTrace(facts)
-  const generation = trace.facts.length
+  const generation = trace.facts.length * revisionsMax + revision
   const { calls, embeddings, repeated } = findCalls(trace)
   const { toolCalls, repeated: repeatedTools } = findToolCalls(trace)
   const priced = calls.map((call) => ({ call, row: callRow(trace, call, priceOf, generation) }))

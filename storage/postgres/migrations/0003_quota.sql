@@ -71,7 +71,8 @@ create table quota_reservation_rows (
   -- Of the request's body: the same call id with another body is a conflict.
   body_hash text not null,
   state text not null check (state in ('held', 'settled', 'released', 'expired')),
-  subject jsonb not null,
+  -- Not jsonb: told again as it was told, and hardly ever looked into.
+  subject json not null,
   -- A lease stays held while the records of its calls eat it up.
   is_lease boolean not null,
   account_ids bigint[] not null,
@@ -82,8 +83,8 @@ create table quota_reservation_rows (
   claimed bigint[],
   recorded bigint[] not null,
   records integer not null default 0,
-  answer jsonb not null,
-  outcome jsonb,
+  answer json not null,
+  outcome json,
   created_at timestamptz not null,
   expires_at timestamptz not null,
   ended_at timestamptz,
@@ -129,7 +130,7 @@ create table quota_events (
   generation integer not null,
   -- Of a charge, and what it was told.
   body_hash text,
-  answer jsonb,
+  answer json,
   -- The reservation that it settled, or the accounts that it was booked to; `spent` is per account of either.
   reservation uuid,
   account_ids bigint[] not null,
@@ -235,8 +236,8 @@ create trigger append_only before update or delete or truncate on quota_audit
   for each statement execute function quota_refuse_change();
 
 -- The window of a limit that holds a moment; `ever`, and those that slide, have one.
-create function quota_window(span text, time_zone text, at timestamptz, out starts timestamptz, out ends timestamptz)
-language sql stable as $$
+create function quota_window(span text, time_zone text, at timestamptz)
+returns table (starts timestamptz, ends timestamptz) language sql stable as $$
   select case when span in ('ever', 'minute', 'hour') then timestamptz '-infinity'
               else date_trunc(span, at at time zone time_zone) at time zone time_zone end,
          case when span in ('ever', 'minute', 'hour') then null
@@ -245,57 +246,6 @@ $$;
 -- Milliseconds of a sliding window; null for others.
 create function quota_slide_ms(span text) returns bigint language sql immutable as
   $$ select case span when 'minute' then 60000 when 'hour' then 3600000 end $$;
-
--- Locks the accounts of some limits and subjects, now, and others by their number, in the order of their numbers: so two
--- transactions never wait for each other. Those that are not there yet are made, with a booking of what they grant.
--- `wanted` tells which of the asked ones an account is; `ats` null is now.
-create function quota_lock_accounts(tenants text[], limit_ids text[], subjects text[], ats timestamptz[], numbers bigint[])
-returns table (id bigint, tenant text, limit_id text, subject text, window_end timestamptz, slide_ms bigint, wanted integer[],
-  granted bigint, held bigint, spent bigint, free bigint, debt bigint, thresholds_fired integer[],
-  bucket_at bigint[], bucket_spent bigint[])
-language plpgsql as $$
-#variable_conflict use_column
-begin
-  with asked as (
-    select distinct w.tenant, w.limit_id, w.subject, rule.amount, span.starts, span.ends
-    from unnest(tenants, limit_ids, subjects, ats) as w (tenant, limit_id, subject, at)
-    join quota_limit_rules rule on rule.tenant = w.tenant and rule.id = w.limit_id
-    cross join lateral quota_window(rule.span, rule.time_zone, coalesce(w.at, quota_now())) span
-    where not exists (
-      select from quota_accounts a
-      where a.tenant = w.tenant and a.limit_id = w.limit_id and a.subject = w.subject and a.window_start = span.starts)
-  ), made as (
-    insert into quota_accounts (tenant, limit_id, subject, window_start, window_end, granted, free)
-    select asked.tenant, asked.limit_id, asked.subject, asked.starts, asked.ends, asked.amount, asked.amount from asked
-    order by asked.tenant, asked.limit_id, asked.subject, asked.starts
-    on conflict do nothing
-    returning id, tenant, granted
-  )
-  insert into quota_bookings (at, tenant, kind, account_ids, granted, held, spent)
-  select quota_now(), made.tenant, 'grant', array[made.id], array[made.granted], array[0], array[0] from made;
-
-  return query
-    with asked as (
-      select a.id, array_agg(w.ordinal::integer) as ordinals
-      from unnest(tenants, limit_ids, subjects, ats) with ordinality as w (tenant, limit_id, subject, at, ordinal)
-      join quota_limit_rules rule on rule.tenant = w.tenant and rule.id = w.limit_id
-      cross join lateral quota_window(rule.span, rule.time_zone, coalesce(w.at, quota_now())) span
-      join quota_accounts a
-        on a.tenant = w.tenant and a.limit_id = w.limit_id and a.subject = w.subject and a.window_start = span.starts
-      group by a.id
-    ), locked as (
-      select a.* from quota_accounts a
-      -- Not an OR of the two: that would read every account there is.
-      where a.id in (select unnest(numbers) union select asked.id from asked)
-      order by a.id
-      for update
-    )
-    select a.id, a.tenant, a.limit_id, a.subject, a.window_end, quota_slide_ms(rule.span), coalesce(asked.ordinals, '{}'),
-           a.granted, a.held, a.spent, a.free, a.debt, a.thresholds_fired, a.bucket_at, a.bucket_spent
-    from locked a
-    join quota_limit_rules rule on rule.tenant = a.tenant and rule.id = a.limit_id
-    left join asked on asked.id = a.id;
-end $$;
 
 -- Compares the accounts that changed since the last turn with the sum of their entries, and moves the horizon. One snapshot
 -- for all of it: what is complete in it is added to the sums, what is only visible counts for this comparison.

@@ -80,6 +80,7 @@ export type RuleRow = {
   readonly source: string
 }
 
+/** What a batch writes. Arrays and JSON are text in it, as Postgres and JSON spell them. */
 export type Changes = {
   readonly accounts: readonly {
     readonly id: string
@@ -87,9 +88,9 @@ export type Changes = {
     readonly spent: string
     readonly free: string
     readonly debt: string
-    readonly fired: readonly number[]
-    readonly bucket_at: readonly number[]
-    readonly bucket_spent: readonly string[]
+    readonly fired: string
+    readonly bucket_at: string
+    readonly bucket_spent: string
   }[]
   readonly made: readonly {
     readonly id: string
@@ -97,34 +98,39 @@ export type Changes = {
     readonly call_id: string
     readonly body_hash: string
     readonly state: string
-    readonly subject: object
-    readonly account_ids: readonly string[]
-    readonly amounts: readonly string[]
-    readonly measures: readonly string[]
-    readonly answer: object
+    readonly subject: string
+    readonly account_ids: string
+    readonly amounts: string
+    readonly measures: string
+    readonly answer: string
     readonly is_lease: boolean
-    readonly recorded: readonly string[]
+    readonly recorded: string
     readonly created_ms: number
     readonly expires_ms: number
   }[]
   readonly ended: readonly {
     readonly id: string
     readonly state: string
-    readonly outcome: object | null
-    readonly claimed: readonly string[] | null
-    readonly recorded: readonly string[]
+    readonly outcome: string | null
+    readonly claimed: string | null
+    readonly recorded: string
     readonly records: number
     readonly expires_ms: number
   }[]
-  readonly events: readonly (EventRow & { readonly is_new: boolean })[]
+  readonly events: readonly (Omit<EventRow, 'answer' | 'account_ids' | 'spent'> & {
+    readonly is_new: boolean
+    readonly answer: string | null
+    readonly account_ids: string
+    readonly spent: string
+  })[]
   readonly bookings: readonly {
     readonly tenant: string
     readonly kind: string
     readonly reservation: string | null
     readonly event_key: string | null
-    readonly account_ids: readonly string[]
-    readonly held: readonly string[]
-    readonly spent: readonly string[]
+    readonly account_ids: string
+    readonly held: string
+    readonly spent: string
   }[]
   readonly outbox: readonly { readonly tenant: string; readonly kind: string; readonly body: object }[]
   readonly audit: readonly {
@@ -144,10 +150,17 @@ const reservationColumns = `r.id, r.tenant, r.call_id, r.body_hash, r.state, r.s
   (extract(epoch from r.created_at) * 1000)::float8 as created_ms, (extract(epoch from r.expires_at) * 1000)::float8 as expires_ms`
 const nowMs = 'floor(extract(epoch from quota_now()) * 1000)::float8 as now_ms'
 
+/** Reservations by their calls, of which each has a tenant, and by their ids. */
+export type NamedReservations = {
+  readonly tenants: readonly string[]
+  readonly callIds: readonly string[]
+  readonly ids: readonly string[]
+}
+
 /** The moment of the transaction, the version of the rules, and the reservations, locked in the order of their ids. */
 export async function lockReservations(
   client: Queryable,
-  wanted: { readonly tenants: readonly string[]; readonly callIds: readonly string[]; readonly ids: readonly string[] },
+  wanted: NamedReservations,
 ): Promise<{ readonly nowMs: number; readonly version: string; readonly rows: readonly ReservationRow[] }> {
   const { rows } = await client.query<ReservationRow & { now_ms: number; version: string }>({
     name: 'quota-lock-reservations',
@@ -180,28 +193,38 @@ export async function lockExpired(
   return { nowMs: rows[0]?.now_ms ?? 0, rows: rows.filter((row) => row.state === 'held') }
 }
 
+export type WantedAccount = {
+  readonly tenant: string
+  readonly limitId: string
+  readonly subject: string
+  /** The moment whose window it is; null is now. */
+  readonly at: Date | null
+}
+
+const lockAccountsStatement = readFileSync(new URL('./lock-accounts.sql', import.meta.url), 'utf8')
+const makeAccountsStatement = readFileSync(new URL('./make-accounts.sql', import.meta.url), 'utf8')
+
+/** Locks the accounts of limits and subjects, and others by their numbers or of reservations, all in the order of their
+ *  numbers, so that two transactions hardly ever wait for each other. Wanted ones that are not there yet are made. */
 export async function lockAccounts(
   client: Queryable,
-  wanted: readonly {
-    readonly tenant: string
-    readonly limitId: string
-    readonly subject: string
-    readonly at: Date | null
-  }[],
-  ids: readonly string[],
+  wanted: readonly WantedAccount[],
+  numbers: readonly string[],
+  reservations: NamedReservations,
 ): Promise<readonly AccountRow[]> {
-  const { rows } = await client.query<AccountRow>({
-    name: 'quota-lock-accounts',
-    text: 'select * from quota_lock_accounts($1, $2, $3, $4, $5)',
-    values: [
-      wanted.map((each) => each.tenant),
-      wanted.map((each) => each.limitId),
-      wanted.map((each) => each.subject),
-      wanted.map((each) => each.at),
-      ids,
-    ],
-  })
-  return rows
+  const asked = [
+    wanted.map((each) => each.tenant),
+    wanted.map((each) => each.limitId),
+    wanted.map((each) => each.subject),
+    wanted.map((each) => each.at),
+  ]
+  const { ids, tenants, callIds } = reservations
+  const values = [...asked, numbers, ids, tenants, callIds]
+  const lock = { name: 'quota-lock-accounts', text: lockAccountsStatement, values }
+  const { rows } = await client.query<AccountRow>(lock)
+  if (rows.reduce((sum, row) => sum + row.wanted.length, 0) === wanted.length) return rows
+  await client.query({ name: 'quota-make-accounts', text: makeAccountsStatement, values: asked })
+  return (await client.query<AccountRow>(lock)).rows
 }
 
 /** What is booked of these events already. */

@@ -12,23 +12,22 @@ with accounts as (
   insert into quota_reservation_rows
     (id, tenant, call_id, body_hash, state, subject, account_ids, amounts, measures, answer, is_lease, recorded, created_at,
      expires_at)
-  select m.id, m.tenant, m.call_id, m.body_hash, m.state, m.subject, m.account_ids, m.amounts, m.measures, m.answer,
+  select m.id, m.tenant, m.call_id, m.body_hash, m.state, m.subject::json, m.account_ids, m.amounts, m.measures, m.answer::json,
          m.is_lease, m.recorded, to_timestamp(m.created_ms / 1000), to_timestamp(m.expires_ms / 1000)
   from jsonb_to_recordset($1::jsonb -> 'made')
-    as m (id uuid, tenant text, call_id text, body_hash text, state text, subject jsonb, account_ids bigint[],
-          amounts bigint[], measures text[], answer jsonb, is_lease boolean, recorded bigint[], created_ms double precision,
+    as m (id uuid, tenant text, call_id text, body_hash text, state text, subject text, account_ids bigint[],
+          amounts bigint[], measures text[], answer text, is_lease boolean, recorded bigint[], created_ms double precision,
           expires_ms double precision)
   returning id, expires_at
 ), ended as (
   update quota_reservation_rows r
-  set state = e.state, outcome = e.outcome, claimed = e.claimed, recorded = e.recorded, records = e.records,
+  set state = e.state, outcome = e.outcome::json, claimed = e.claimed, recorded = e.recorded, records = e.records,
       expires_at = to_timestamp(e.expires_ms / 1000),
       ended_at = case when e.state = 'held' then null else coalesce(r.ended_at, quota_now()) end
   from jsonb_to_recordset($1::jsonb -> 'ended')
-    as e (id uuid, state text, outcome jsonb, claimed bigint[], recorded bigint[], records integer,
+    as e (id uuid, state text, outcome text, claimed bigint[], recorded bigint[], records integer,
           expires_ms double precision)
   where r.id = e.id
-  returning r.id, r.expires_at, r.state
 ), closed as (
   -- Read as they were before this statement: where the hold is found.
   delete from quota_open_holds h
@@ -36,19 +35,22 @@ with accounts as (
     join quota_reservation_rows r on r.id = e.id
   where h.expires_at = r.expires_at and h.reservation = r.id
     and (e.state <> 'held' or r.expires_at <> to_timestamp(e.expires_ms / 1000))
-  returning h.reservation
 ), opened as (
   insert into quota_open_holds (expires_at, reservation)
   select expires_at, id from made
-  union all select ended.expires_at, ended.id from ended join closed on closed.reservation = ended.id where ended.state = 'held'
+  union all
+  select to_timestamp(e.expires_ms / 1000), e.id
+  from jsonb_to_recordset($1::jsonb -> 'ended') as e (id uuid, state text, expires_ms double precision)
+  where e.state = 'held'
+  on conflict do nothing
 ), event_rows as (
   select * from jsonb_to_recordset($1::jsonb -> 'events')
-    as v (is_new boolean, tenant text, event_key text, generation integer, body_hash text, answer jsonb, reservation uuid,
+    as v (is_new boolean, tenant text, event_key text, generation integer, body_hash text, answer text, reservation uuid,
           account_ids bigint[], spent bigint[], cost_nano_usd bigint, is_metered boolean, ended_ms double precision)
 ), new_events as (
   insert into quota_events
     (tenant, event_key, generation, body_hash, answer, reservation, account_ids, spent, cost_nano_usd, is_metered, ended_at, at)
-  select v.tenant, v.event_key, v.generation, v.body_hash, v.answer, v.reservation, v.account_ids, v.spent, v.cost_nano_usd,
+  select v.tenant, v.event_key, v.generation, v.body_hash, v.answer::json, v.reservation, v.account_ids, v.spent, v.cost_nano_usd,
          v.is_metered, to_timestamp(v.ended_ms / 1000), quota_now()
   from event_rows v where v.is_new order by v.tenant, v.event_key
 ), next_generations as (

@@ -1,0 +1,252 @@
+// Erasures: asked for, carried out by the collector that was asked, and proved. An erasure is a row in Postgres from its first
+// moment, so it goes on after a restart, and every collector sees it:
+//
+//   draining    every collector stores what it has accepted, so that nothing of it is only in a journal
+//   forgetting  the facts are gone; every collector forgets what it remembers, so that no row is made from memory again
+//   done        the rows are gone from the tables, their parts from the disk, the name from Postgres; looked for once more
+//   refused     a legal hold is on some of it
+//
+// Records that are accepted later are new ones, and stay.
+
+import { inTransaction } from '@tallylight/storage/postgres/connection.ts'
+import {
+  countErased,
+  type ErasureRow,
+  finishErasure,
+  insertErasure,
+  moveErasure,
+  noteCollector,
+  noteErasureStep,
+  replaceName,
+  selectBehind,
+  selectErasure,
+  selectErasures,
+  selectUnfinishedErasures,
+} from '@tallylight/storage/postgres/erasures.ts'
+import { writeAudit } from '@tallylight/storage/postgres/quota/statements.ts'
+import type pg from 'pg'
+import { limits } from '../limits.ts'
+import { accountName } from '../quota/limits.ts'
+import { after } from '../receive/receiver.ts'
+import { parseTenantId, type TenantId } from '../receive/request.ts'
+import type { ErasureOf, RowErasure } from './erase-rows.ts'
+import type { Holds } from './holds.ts'
+import { makeSalt, nameHashOf, type Subject, type SubjectKind } from './subject.ts'
+
+export type Erasures = {
+  /** Begins one. `held`: the hold that forbids it. */
+  begin(subject: Subject, by: string): Promise<{ readonly kind: 'begun'; readonly erasure: ErasureRow } | Held>
+  /** Counts what would go, and changes nothing. */
+  preview(subject: Subject): Promise<{ readonly kind: 'counted'; readonly rows: Counts } | Held>
+  find(id: string, tenant: TenantId | undefined): Promise<ErasureRow | undefined>
+  list(tenant: TenantId | undefined): Promise<readonly ErasureRow[]>
+  run(signal: AbortSignal): Promise<void>
+}
+
+export type Counts = Readonly<Record<string, number>>
+export type Held = { readonly kind: 'held'; readonly reason: string }
+
+export type ErasuresOptions = {
+  readonly database: pg.Pool
+  /** Of this collector. */
+  readonly journal: string
+  readonly rows: RowErasure
+  readonly holds: Pick<Holds, 'onSubject' | 'onSelection'>
+  /** Resolves when everything that was accepted before is stored. */
+  readonly drain: (signal: AbortSignal) => Promise<void>
+  readonly forget: () => Promise<void>
+  readonly pauseKnownTexts: () => () => void
+  readonly onProblem: (message: string) => void
+  readonly onFinished: (state: 'done' | 'refused') => void
+}
+
+export function openErasures(options: ErasuresOptions): Erasures {
+  const { database, journal } = options
+  let wake = Promise.withResolvers<void>()
+  /** Erasures that this collector has seen: their end, and since when it writes every text anew. */
+  const underWay = new Map<
+    string,
+    { readonly resume: () => void; readonly sinceUnixMs: number; readonly steps: Set<string> }
+  >()
+
+  async function begin(subject: Subject, by: string): ReturnType<Erasures['begin']> {
+    const held = await options.holds.onSubject(subject)
+    if (held !== undefined) return { kind: 'held', reason: held }
+    const salt = makeSalt()
+    const erasure = await inTransaction(database, async (client) => {
+      const row = await insertErasure(client, {
+        tenant: subject.tenantId,
+        kind: subject.kind,
+        name: subject.name,
+        salt,
+        name_hash: nameHashOf(salt, subject.name),
+        requested_by: by,
+        journal,
+      })
+      await writeAudit(client, auditOf(row, by, 'erasure.begin', null))
+      return row
+    })
+    wake.resolve()
+    return { kind: 'begun', erasure }
+  }
+
+  async function preview(subject: Subject): ReturnType<Erasures['preview']> {
+    const salt = makeSalt()
+    const selection = `preview:${salt}`
+    const rows = await options.rows.count({ selection, subject, salt, untilUnixMs: Date.now() })
+    const held =
+      (await options.holds.onSubject(subject)) ?? (await options.holds.onSelection(subject.tenantId, selection))
+    if (held !== undefined) return { kind: 'held', reason: held }
+    return { kind: 'counted', rows: { ...rows, ...(await countInLedger(subject)) } }
+  }
+
+  /** Done and taken back, which counts exactly what would be done. */
+  async function countInLedger(subject: Subject): Promise<Counts> {
+    const undone = new Error('only counted')
+    let counts: Counts = {}
+    await inTransaction(database, async (client) => {
+      counts = await replaceName(client, namedIn(subject), 'nobody')
+      throw undone
+    }).catch((error: unknown) => {
+      if (error !== undone) throw error
+    })
+    return counts
+  }
+
+  async function run(signal: AbortSignal): Promise<void> {
+    const stopped = new Promise<void>((done) => signal.addEventListener('abort', () => done(), { once: true }))
+    let notedMs = 0
+    while (!signal.aborted) {
+      wake = Promise.withResolvers()
+      try {
+        if (Date.now() - notedMs >= limits.collectorSilentMs / 3) {
+          await noteCollector(database, journal)
+          notedMs = Date.now()
+        }
+        await follow(await selectUnfinishedErasures(database), signal)
+      } catch (error) {
+        if (!signal.aborted) options.onProblem(String(error))
+      }
+      await Promise.race([wake.promise, after(limits.erasurePollMs), stopped])
+    }
+  }
+
+  async function follow(unfinished: readonly ErasureRow[], signal: AbortSignal): Promise<void> {
+    for (const [id, { resume }] of underWay)
+      if (!unfinished.some((erasure) => erasure.id === id)) {
+        underWay.delete(id)
+        resume()
+      }
+    for (const erasure of unfinished) {
+      await takeStep(erasure, signal)
+      if (erasure.journal === journal) await carryOn(erasure, signal)
+    }
+  }
+
+  /** What every collector does in this state, once. */
+  async function takeStep({ id, state }: ErasureRow, signal: AbortSignal): Promise<void> {
+    let known = underWay.get(id)
+    if (known === undefined) {
+      known = { resume: options.pauseKnownTexts(), sinceUnixMs: Date.now(), steps: new Set() }
+      underWay.set(id, known)
+    }
+    if (known.steps.has(state)) return
+    // Also when it is `forgetting` already: the collector may have been away.
+    if (!known.steps.has('draining')) await options.drain(signal)
+    if (state === 'forgetting') await options.forget()
+    signal.throwIfAborted()
+    await noteErasureStep(database, id, journal, state)
+    known.steps.add('draining').add(state)
+  }
+
+  async function carryOn(erasure: ErasureRow, signal: AbortSignal): Promise<void> {
+    const behind = await selectBehind(database, erasure.id, erasure.state, limits.collectorSilentMs)
+    if (behind.present.length > 0) return
+    const of = ofRow(erasure, underWay.get(erasure.id)?.sinceUnixMs ?? 0)
+    if (erasure.state === 'draining') {
+      const found = await options.rows.count(of)
+      const held =
+        (await options.holds.onSubject(of.subject)) ??
+        (await options.holds.onSelection(of.subject.tenantId, of.selection))
+      if (held !== undefined) {
+        await finish(erasure, { state: 'refused', reason: held, erased: {}, absent: [] })
+        return
+      }
+      await countErased(database, erasure.id, mostOf(erasure.erased, found))
+      await options.rows.eraseFacts(of, signal)
+      await moveErasure(database, erasure.id, 'forgetting')
+      wake.resolve()
+      return
+    }
+    await eraseUntilNothingIsFound(erasure, of, signal)
+    const left = await options.rows.count(of)
+    const isLeft = Object.keys(left).length > 0
+    await options.rows.gone(erasure.erased, signal)
+    await finish(erasure, {
+      state: 'done',
+      reason: isLeft ? `records that came while it ran are left: ${JSON.stringify(left)}` : '',
+      erased: erasure.erased,
+      absent: behind.absent,
+    })
+  }
+
+  /** Once, save that records came in between: another collector's, or of a trace that goes on. */
+  async function eraseUntilNothingIsFound(erasure: ErasureRow, of: ErasureOf, signal: AbortSignal): Promise<void> {
+    await options.rows.eraseRows(of, signal)
+    for (let round = 1; round < limits.erasureRoundsMax; round++) {
+      if (Object.keys(await options.rows.count(of)).length === 0) return
+      await options.rows.eraseFacts(of, signal)
+      await options.forget()
+      await options.rows.eraseRows(of, signal)
+    }
+    options.onProblem(`erasure ${erasure.id} still finds records after ${limits.erasureRoundsMax} rounds`)
+  }
+
+  async function finish(erasure: ErasureRow, end: Parameters<typeof finishErasure>[2]): Promise<void> {
+    await inTransaction(database, async (client) => {
+      let { erased } = end
+      if (end.state === 'done') {
+        const { subject } = ofRow(erasure, 0)
+        erased = { ...erased, ...(await replaceName(client, namedIn(subject), `erased:${erasure.id}`)) }
+      }
+      await finishErasure(client, erasure.id, { ...end, erased })
+      await writeAudit(client, auditOf(erasure, 'collector', `erasure.${end.state}`, { erased, reason: end.reason }))
+    })
+    options.onFinished(end.state)
+    wake.resolve()
+  }
+
+  async function find(id: string, tenant: TenantId | undefined): Promise<ErasureRow | undefined> {
+    const row = await selectErasure(database, id)
+    return tenant === undefined || row?.tenant === tenant ? row : undefined
+  }
+
+  return { begin, preview, find, list: (tenant) => selectErasures(database, tenant), run }
+}
+
+function ofRow({ id, tenant, kind, name, salt }: ErasureRow, untilUnixMs: number): ErasureOf {
+  const tenantId = parseTenantId(tenant)
+  if (tenantId === undefined || name === null) throw new Error(`erasure ${id} has no tenant or name any more`)
+  return { selection: id, subject: { tenantId, kind: kind as SubjectKind, name }, salt, untilUnixMs }
+}
+
+/** After a restart some of it is gone already. */
+function mostOf(before: Counts, found: Counts): Counts {
+  const most: Record<string, number> = { ...before }
+  for (const [table, rows] of Object.entries(found)) most[table] = Math.max(most[table] ?? 0, rows)
+  return most
+}
+
+function namedIn({ tenantId, kind, name }: Subject): Parameters<typeof replaceName>[1] {
+  return { tenant: tenantId, kind, name, account: accountName(name) }
+}
+
+/** The audit says which erasure, never whose. */
+function auditOf(
+  { id, tenant, kind }: ErasureRow,
+  actor: string,
+  action: string,
+  after: object | null,
+): Parameters<typeof writeAudit>[1] {
+  return { tenant, actor, action, resource: `erasure ${id} of a ${kind}`, before: null, after }
+}
