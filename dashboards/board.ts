@@ -16,8 +16,16 @@ import {
 } from '@grafana/grafana-foundation-sdk/dashboard'
 import { ownTenant } from './filters.ts'
 import { type BoardName, uids } from './links.ts'
+import { everyGauge } from './own-metrics.ts'
 import { gridColumns, type PanelPlan } from './panels.ts'
-import { chosenClickhouse, chosenPostgres, clickhouseSource, postgresSource } from './sources.ts'
+import {
+  chosenClickhouse,
+  chosenPostgres,
+  clickhouse,
+  clickhouseSource,
+  postgresSource,
+  type Query,
+} from './sources.ts'
 
 export type Row = { readonly question: string; readonly panels: readonly PanelPlan[] }
 
@@ -149,7 +157,7 @@ function repaired(dashboard: Dashboard): Dashboard {
   const list = (dashboard.templating.list ?? []).map(
     ({ auto, auto_min, auto_count, ...variable }): VariableModel => variable,
   )
-  const whole = { ...dashboard, id: null, templating: { list }, annotations: { list: [builtInAnnotations] } }
+  const whole = { ...dashboard, id: null, templating: { list }, annotations: { list: [builtInAnnotations, starts] } }
   return JSON.parse(JSON.stringify(whole)) as Dashboard
 }
 
@@ -161,4 +169,21 @@ const builtInAnnotations: AnnotationQuery = {
   iconColor: 'rgba(0, 211, 255, 1)',
   name: 'Annotations & Alerts',
   type: 'dashboard',
+}
+
+/** A line where a collector began: what changed there may be why. The plugin wants its query as the target. */
+const starts: Omit<AnnotationQuery, 'target'> & { readonly target: Query } = {
+  datasource: chosenClickhouse,
+  enable: true,
+  hide: false,
+  iconColor: 'blue',
+  name: 'Collector starts',
+  target: clickhouse(
+    'table',
+    `
+    SELECT toDateTime(toUInt32(Value)) AS time, concat('a collector began on ', ResourceAttributes['host.name']) AS text,
+    ResourceAttributes['service.version'] AS tags
+    ${everyGauge('process.start_time')} AND toDateTime(toUInt32(Value)) >= $__fromTime
+    GROUP BY time, text, tags ORDER BY time LIMIT 100`,
+  ),
 }

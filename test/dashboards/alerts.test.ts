@@ -25,7 +25,7 @@ beforeAll(async () => {
   world = await openWorld(worldConfig, {})
   times = timesOf(Date.now())
   await seed(world, times)
-}, 60_000)
+})
 afterAll(() => world?.[Symbol.asyncDispose]())
 
 type Instance = { readonly labels: string; readonly value: number; readonly isFiring: boolean }

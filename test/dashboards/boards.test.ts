@@ -5,7 +5,7 @@ import { buildBoards } from '@tallylight/dashboards/boards.ts'
 import type { Values } from '@tallylight/dashboards/expand.ts'
 import { uids } from '@tallylight/dashboards/links.ts'
 import { afterAll, beforeAll, describe, expect, test } from 'vitest'
-import { allOf, ask, dialectOf, panelsOf, targetsOf, variableQueriesOf, variablesOf } from './queries.ts'
+import { allOf, annotationsOf, ask, dialectOf, panelsOf, targetsOf, variableQueriesOf, variablesOf } from './queries.ts'
 import { quoted, seed, timesOf, worldConfig } from './seed.ts'
 import { idOf } from './traffic.ts'
 import { openWorld, type Table, type World } from './world.ts'
@@ -18,9 +18,10 @@ let range: { readonly fromUnixMs: number; readonly toUnixMs: number }
 let options: ReadonlyMap<string, readonly string[]>
 
 beforeAll(async () => {
-  world = await openWorld(worldConfig, { TALLYLIGHT_SELF_CHECK_MS: '1000' })
+  world = await openWorld(worldConfig, { TALLYLIGHT_SELF_CHECK_MS: '5000' })
   const nowUnixMs = Date.now()
   await seed(world, timesOf(nowUnixMs))
+  await world.probe()
   range = { fromUnixMs: nowUnixMs - 3 * hourMs, toUnixMs: Date.now() + 1_000 }
   const found = new Map<string, readonly string[]>()
   for (const board of boards) {
@@ -33,7 +34,7 @@ beforeAll(async () => {
     }
   }
   options = found
-}, 60_000)
+})
 afterAll(() => world?.[Symbol.asyncDispose]())
 
 /** Every one of a board's variables, and what All of it is in SQL. */
@@ -115,6 +116,18 @@ for (const board of boards) {
     })
   })
 }
+
+test('boards: each says where a collector began', async () => {
+  for (const board of boards) {
+    const queries = annotationsOf(board)
+    expect(queries).toHaveLength(1)
+    for (const query of queries) {
+      const { columns, rows } = await ask(world, query, { range, values: {} })
+      expect(columns.map(({ name }) => name)).toEqual(['time', 'text', 'tags'])
+      expect(rows).toHaveLength(2)
+    }
+  }
+})
 
 test('boards: each variable offers what was sent', () => {
   const of = (name: string) => options.get(`${uids.overview} ${name}`)

@@ -15,6 +15,12 @@ export function targetsOf(panel: Panel): readonly Query[] {
   return (panel.targets ?? []) as unknown as readonly Query[]
 }
 
+export function annotationsOf(board: Dashboard): readonly Query[] {
+  return (board.annotations.list ?? []).flatMap(({ target }) =>
+    target === undefined ? [] : [target as unknown as Query],
+  )
+}
+
 export function variablesOf(board: Dashboard): readonly VariableModel[] {
   return board.templating.list ?? []
 }

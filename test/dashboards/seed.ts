@@ -161,7 +161,10 @@ async function sendReadings(world: World, times: Times): Promise<void> {
   const readings = openReadings(origin, [])
   for (let minute = 170; minute >= 1; minute--) {
     const atUnixMs = times.nowUnixMs - minute * minuteMs
-    const reading = readings.take(pastSamples(170 - minute, atUnixMs > times.calmUnixMs + 20 * minuteMs), atUnixMs)
+    const reading = readings.take(
+      pastSamples(170 - minute, origin.startedUnixMs, atUnixMs > times.calmUnixMs + 20 * minuteMs),
+      atUnixMs,
+    )
     const request = JSON.parse(reading.body.toString()) as {
       readonly resourceMetrics: readonly [{ readonly resource: { readonly attributes: object[] } }]
     }
@@ -174,7 +177,7 @@ async function sendReadings(world: World, times: Times): Promise<void> {
   }
 }
 
-function pastSamples(minute: number, isBad: boolean): readonly Sample[] {
+function pastSamples(minute: number, startedUnixMs: number, isBad: boolean): readonly Sample[] {
   const bad = isBad ? minute - 110 : 0
   const counter = (name: string, value: number, labels = {}): Sample => ({
     name,
@@ -197,6 +200,7 @@ function pastSamples(minute: number, isBad: boolean): readonly Sample[] {
     counter('tallylight_inserts_total', bad, { table: 'otel_traces', outcome: 'refused' }),
     counter('tallylight_quota_answers_total', minute, { route: 'reservations', status: '201' }),
     gauge('tallylight_build_info', 1),
+    gauge('process_start_time_seconds', startedUnixMs / 1000),
     gauge('tallylight_journal_age_seconds', isBad ? 900 : 1),
     gauge('tallylight_journal_bytes', isBad ? 900 : 10),
     gauge('tallylight_journal_bytes_max', 1_000),

@@ -25,6 +25,8 @@ export type World = Sources & {
   /** May do anything to the tables. */
   readonly owner: ClickHouse
   send(signal: 'traces' | 'metrics' | 'logs', body: object | string, key?: string): Promise<Response>
+  /** A turn of the collector's own, read back from both stores. */
+  probe(): Promise<void>
   /** A key of the tenant's own, for quotas. */
   keyOf(tenant: string): Promise<string>
   quota(path: string, body: object, key: string): Promise<Response>
@@ -84,6 +86,14 @@ export async function openWorld(config: object, environment: Readonly<Record<str
         headers: { Authorization: `Bearer ${key}`, 'Content-Type': 'application/json' },
         body: typeof body === 'string' ? body : JSON.stringify(body),
       }),
+    probe: async () => {
+      const answer = await fetch(`http://127.0.0.1:${collector.ports().api}/api/v1/probe`, {
+        method: 'POST',
+        headers: { Authorization: `Bearer ${collector.adminKey}` },
+      })
+      const { missing } = (await answer.json()) as { readonly missing: readonly string[] }
+      if (missing.length > 0) throw new Error(`the probe was not read back: ${missing.join(', ')}`)
+    },
     keyOf: (tenant) => makeKey({ tenant, roles: ['quota'] }),
     quota: (path, body, key) =>
       fetch(`http://127.0.0.1:${collector.ports().api}/v1/quota/${path}`, {
