@@ -168,6 +168,7 @@ assert(
   limits.keysPollMs * 2 + limits.keysReadMsMax <= 10_000,
   'a revocation takes effect within 10 s, one reading lost',
 )
+assert(limits.heldRetentionDays > 3_650, 'no retention that can be configured says that a row is held')
 assert(limits.jsonWireBytesMax < 2 ** 28, 'lengths in converted JSON are written in four bytes of seven bits')
 
 export { GiB, KiB, MiB }
