@@ -15,6 +15,7 @@ const manifests = [
   'package.json',
   'package-lock.json',
   'collector/package.json',
+  'examples/package.json',
   'instrumentation/package.json',
   'storage/package.json',
   'test/package.json',

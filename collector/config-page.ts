@@ -47,7 +47,9 @@ function fieldsOf(schema: FileSchema, path: string): readonly Field[] {
   return [{ path, schema }]
 }
 
-function allowedIn({ type, minimum, maximum }: FileSchema): string {
+function allowedIn({ type, minimum, maximum, enum: values, items }: FileSchema): string {
+  const names = values ?? items?.enum
+  if (names !== undefined) return `${type === 'array' ? 'some of ' : ''}${names.join(', ')}`
   if (type !== 'integer') return type === 'boolean' ? 'true, false' : (type ?? '')
   return maximum === undefined || maximum === Number.MAX_SAFE_INTEGER ? `${minimum} or more` : `${minimum}–${maximum}`
 }

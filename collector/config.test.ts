@@ -1,6 +1,6 @@
 import { readFile } from 'node:fs/promises'
 import { expect, test } from 'vitest'
-import { environmentNames, parseConfigFile, readConfig, retentionDaysOf } from './config.ts'
+import { contentPolicyOf, environmentNames, maskingOf, parseConfigFile, readConfig, retentionDaysOf } from './config.ts'
 import { exampleFile, pagePath, renderPage } from './config-page.ts'
 import { limits } from './limits.ts'
 
@@ -158,4 +158,42 @@ test('config: CONFIG.md is what `npm run config:page` writes, names every settin
   expect(await readFile(pagePath, 'utf8')).toBe(renderPage())
   for (const { name } of environmentNames) expect(renderPage()).toContain(`| \`${name}\``)
   expect(renderPage()).toMatch(new RegExp(`journal\\.bytesMax\` .*\\| ${limits.journalBytesMax} `))
+})
+
+test('config: without a word secrets and personal data in content are masked, elsewhere secrets alone', () => {
+  const masking = maskingOf({})
+  expect(masking).toMatchObject({
+    secrets: true,
+    personal: { kinds: ['email', 'phone', 'card', 'iban', 'national_id'], patterns: [] },
+  })
+  expect(masking.isEverywhere('acme')).toBe(false)
+  expect(contentPolicyOf({}, 'acme')).toBe('masked')
+})
+
+test('config: what is kept of content, and where it is masked, is said for all and for a tenant', () => {
+  const parsed = parseConfigFile(
+    JSON.stringify({
+      masking: { personal: ['email'], everywhere: true, tenants: { quiet: { everywhere: false } } },
+      content: { default: 'full', tenants: { bank: 'metadata' } },
+    }),
+    'f.json',
+  )
+  if (parsed.kind === 'refused') throw new Error(parsed.reasons.join())
+  const { isEverywhere, personal } = maskingOf(parsed.file)
+  expect([isEverywhere('acme'), isEverywhere('quiet'), personal.kinds]).toEqual([true, false, ['email']])
+  expect([contentPolicyOf(parsed.file, 'acme'), contentPolicyOf(parsed.file, 'bank')]).toEqual(['full', 'metadata'])
+})
+
+test('config: a pattern is refused with its name and the reason', () => {
+  const refusals = (name: string, pattern: string) => refusalsOf({ masking: { patterns: [{ name, pattern }] } })
+  expect(refusals('employee', 'E-[0-9]{6}')).toEqual([])
+  expect(refusals('employee', 'E-[0-9')).toEqual([
+    'f.json: masking.patterns.0.pattern: of employee: error parsing regexp: missing closing ]: `[0-9`',
+  ])
+  expect(refusals('employee', '(?=E)')).toEqual([expect.stringContaining('of employee: ')])
+  expect(refusals('employee', 'E*')).toEqual([
+    'f.json: masking.patterns.0.pattern: of employee: it matches the empty text',
+  ])
+  expect(refusals('email', 'E')).toEqual(['f.json: masking.patterns.0.name: the name is that of a built-in kind'])
+  expect(refusals('Employee number', 'E')).toEqual([expect.stringContaining('small letters')])
 })

@@ -4,6 +4,7 @@ import { isIP } from 'node:net'
 import { embeddedLimits } from '@tallylight/storage/clickhouse/embedded-limits.ts'
 import { z } from 'zod'
 import { limits } from './limits.ts'
+import { judgeOwnPattern, type PersonalOptions, personalKinds } from './masking/personal.ts'
 import type { FailurePolicy } from './quota/failure-policy.ts'
 import { amountSchema, limitSchema } from './quota/limits.ts'
 import { isLoopback as isLoopbackAddress } from './receive/receiver.ts'
@@ -91,6 +92,22 @@ const failurePolicy = z.discriminatedUnion('policy', [
 const tenantName = z
   .string()
   .refine((text) => parseTenantId(text) !== undefined, 'a tenant is 1–128 letters, digits and ._:@/-')
+const ownPattern = z
+  .strictObject({
+    name: z
+      .string()
+      .regex(/^[a-z][a-z0-9_]{0,39}$/, 'a name is 1–40 small letters, digits and _, and begins with a letter')
+      .refine((name) => !personalKinds.some((kind) => kind === name), 'the name is that of a built-in kind'),
+    pattern: z.string().min(1),
+  })
+  .superRefine((own, context) => {
+    const reason = judgeOwnPattern(own)
+    if (reason !== undefined)
+      context.addIssue({ code: 'custom', path: ['pattern'], message: `of ${own.name}: ${reason}` })
+  })
+const contentPolicies = z.enum(['full', 'masked', 'metadata'])
+const contentWhy =
+  'prompts, answers, tool arguments and results: as they are, without personal data, or not at all; secrets never'
 const fileSchema = z.strictObject({
   retention: z
     .strictObject({
@@ -105,6 +122,42 @@ const fileSchema = z.strictObject({
     .optional(),
   ingestLimits: z
     .strictObject({ default: rates.optional(), tenants: z.record(tenantName, rates).optional() })
+    .optional(),
+  masking: z
+    .strictObject({
+      secrets: described(
+        z.boolean(),
+        'keys, tokens and private keys are masked in every string of every signal, before the journal',
+        'true',
+      ),
+      personal: described(
+        z.array(z.enum(personalKinds)),
+        'kinds of personal data that are masked, in GenAI content and where `everywhere` says',
+        personalKinds.join(', '),
+      ),
+      patterns: described(
+        z.array(ownPattern).max(limits.ownPatternsMax),
+        'patterns of your own (RE2 syntax) that are masked with them, each `{name, pattern}`',
+        '[]',
+      ),
+      everywhere: described(z.boolean(), 'personal data is masked in every string of every signal', 'false'),
+      tenants: z
+        .record(
+          tenantName,
+          z.strictObject({
+            everywhere: described(z.boolean(), 'the same for the records of this tenant', 'masking.everywhere'),
+          }),
+        )
+        .optional(),
+    })
+    .optional(),
+  content: z
+    .strictObject({
+      default: described(contentPolicies, contentWhy, 'masked'),
+      tenants: z
+        .record(tenantName, contentPolicies.meta({ description: contentWhy, default: 'content.default' }))
+        .optional(),
+    })
     .optional(),
   deduplicateRequests: described(
     z.boolean(),
@@ -313,6 +366,8 @@ export type FileSchema = {
   readonly default?: string
   readonly minimum?: number
   readonly maximum?: number
+  readonly enum?: readonly string[]
+  readonly items?: FileSchema
   readonly properties?: Readonly<Record<string, FileSchema>>
   readonly additionalProperties?: FileSchema | false
 }
@@ -378,4 +433,26 @@ export function retentionDaysOf(file: ConfigFile, kept: RetentionClass, tenant: 
 /** What a tenant's calls are told while the ledger does not answer. */
 export function failurePolicyOf(file: ConfigFile, tenant: string): FailurePolicy {
   return file.quota?.failure?.tenants?.[tenant] ?? file.quota?.failure?.default ?? { policy: 'closed' }
+}
+
+export type Masking = {
+  readonly secrets: boolean
+  readonly personal: PersonalOptions
+  /** Whether personal data of this tenant is masked outside of GenAI content too. */
+  readonly isEverywhere: (tenant: string) => boolean
+}
+
+export function maskingOf({ masking = {} }: ConfigFile): Masking {
+  return {
+    secrets: masking.secrets ?? true,
+    personal: { kinds: masking.personal ?? personalKinds, patterns: masking.patterns ?? [] },
+    isEverywhere: (tenant) => masking.tenants?.[tenant]?.everywhere ?? masking.everywhere ?? false,
+  }
+}
+
+export type ContentPolicy = z.infer<typeof contentPolicies>
+
+/** What is kept of what users and models say. */
+export function contentPolicyOf(file: ConfigFile, tenant: string): ContentPolicy {
+  return file.content?.tenants?.[tenant] ?? file.content?.default ?? 'masked'
 }

@@ -51,6 +51,8 @@ export const limits = {
   zstdFramesMax: 1_024,
   /** 8 MiB, all that RFC 9659 allows in Content-Encoding: a frame may ask for 2 GiB of window before its first byte. */
   zstdWindowLogMax: 23,
+  /** Each is run over every text, at some 50 ns per sign, and is a value of the label `kind`. */
+  ownPatternsMax: 32,
   /** How much of its rate a tenant may save up, in seconds: two batches of an exporter that sends once a second. */
   ingestBurstSeconds: 2,
   /** Tenants whose rate is remembered; the least recently seen is forgotten, and starts again with a full burst. */

@@ -21,7 +21,9 @@ import { openApi } from './api/server.ts'
 import {
   type Config,
   type ConfigFile,
+  contentPolicyOf,
   failurePolicyOf,
+  maskingOf,
   parseConfigFile,
   readConfig,
   retentionDaysOf,
@@ -34,6 +36,7 @@ import { type Journal, openJournal, type SealedSegment } from './journal/journal
 import { lockDirectory } from './journal/lock.ts'
 import { journalSamples } from './journal/samples.ts'
 import { limits } from './limits.ts'
+import { openRequestMask } from './masking/request-mask.ts'
 import { readMetricExport } from './metric-export-settings.ts'
 import { type Metrics, openMetrics, renderPrometheus } from './metrics.ts'
 import type { WalkTally } from './otlp/walk.ts'
@@ -196,6 +199,8 @@ async function run(): Promise<void> {
     targetOf: (table) => targets?.get(table),
     priceOf,
     retentionDaysOf: (kept, tenant) => retentionDaysOf(file.file, kept, tenant),
+    contentPolicyOf: (tenant) => contentPolicyOf(file.file, tenant),
+    personal: maskingOf(file.file).personal,
     onCorrected: (events) => ledgerSink.correct(events),
     onUnpriced: (calls) => metrics.add('tallylight_unpriced_calls_total', {}, calls),
     onProblem: (message) => log.warn({ why: message }, 'rows of GenAI records could not be checked'),
@@ -355,8 +360,12 @@ async function run(): Promise<void> {
     duplicates,
     ingestLimits,
     retentionDays: (signal) => (tenant) => retentionDaysOf(file.file, signal, tenant),
+    mask: openRequestMask(maskingOf(file.file)),
     now: Date.now,
     lifting: genai.lifting,
+    onMasked: (counts) => {
+      for (const [kind, found] of counts) metrics.add('tallylight_masked_total', { kind }, found)
+    },
     onWalked: (signal, tally) => {
       for (const [reason, count] of tally.rejected)
         metrics.add('tallylight_rejected_records_total', { signal, reason }, count)

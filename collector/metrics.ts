@@ -30,6 +30,7 @@ const counters = {
   tallylight_refused_requests_total: 'Requests that were refused, by reason.',
   tallylight_rejected_records_total:
     'Records that were rejected while the rest of their request was stored, by reason.',
+  tallylight_masked_total: 'Secrets and personal data that were masked, by kind.',
   tallylight_repaired_strings_total: 'Strings that were not UTF-8 and were repaired.',
   tallylight_negative_durations_total: 'Spans that end before they start; stored with duration 0.',
   tallylight_times_replaced_total: 'Records without a time of their own; stored with the observed or the receive time.',

@@ -6,13 +6,13 @@ import { fileURLToPath } from 'node:url'
 import { expect, test } from 'vitest'
 
 const root = fileURLToPath(new URL('..', import.meta.url))
-const folders = ['collector', 'storage', 'test', 'decisions']
+const folders = ['collector', 'storage', 'instrumentation', 'examples', 'test', 'decisions']
 
 function filesIn(folder: string): string[] {
   return readdirSync(join(root, folder), { recursive: true, withFileTypes: true })
     .filter((entry) => entry.isFile())
     .map((entry) => relative(root, join(entry.parentPath, entry.name)))
-    .filter((path) => !path.includes('node_modules'))
+    .filter((path) => !/\b(node_modules|dist)\b/.test(path))
 }
 
 const files = folders.flatMap(filesIn)
@@ -35,7 +35,8 @@ test('tidy: arrows between folders point as ARCHITECTURE says', () => {
     collector: ['collector/', 'storage/', 'instrumentation/providers/', 'instrumentation/usage/'],
     storage: ['storage/'],
     instrumentation: ['instrumentation/'],
-    test: ['collector/', 'storage/', 'instrumentation/', 'test/'],
+    examples: ['examples/', 'instrumentation/'],
+    test: ['collector/', 'storage/', 'instrumentation/', 'examples/', 'test/'],
   }
   const wrong = sources.flatMap((path) => {
     const from = path.split('/')[0] as string
@@ -58,6 +59,11 @@ test('tidy: every source file is imported, run by a script, or a test', () => {
     'storage/clickhouse/embedded.ts',
     'test/e2e/sdk.test.ts',
     'test/collector-process.ts',
+    'instrumentation/package.json',
+    'examples/chat-service/process.ts',
+    'examples/chat-service/tools.ts',
+    'instrumentation/register.test.ts',
+    'instrumentation/mcp/mcp.test.ts',
   ]
     .map(textOf)
     .join('\n')

@@ -2,8 +2,9 @@
 // with, and what its calls used.
 import type { ClickHouse } from '@tallylight/storage/clickhouse/client.ts'
 import type { TargetTable } from '@tallylight/storage/clickhouse/schema.ts'
-import type { RetentionClass } from '../config.ts'
+import type { ContentPolicy, RetentionClass } from '../config.ts'
 import { limits } from '../limits.ts'
+import { openPersonalMask, type PersonalOptions } from '../masking/personal.ts'
 import type { Lifting } from '../otlp/lift.ts'
 import type { UsageEvent } from '../quota/usage-event.ts'
 import type { StoredFact } from '../sinks/known-facts.ts'
@@ -19,6 +20,8 @@ export type GenAiOptions = {
   readonly targetOf: (table: string) => TargetTable | undefined
   readonly priceOf: PriceOf
   readonly retentionDaysOf: (kept: RetentionClass, tenant: string) => number
+  readonly contentPolicyOf: (tenant: string) => ContentPolicy
+  readonly personal: PersonalOptions
   /** Told of what calls used, where that became known later. */
   readonly onCorrected: (events: readonly UsageEvent[]) => Promise<void>
   /** Calls that are new and whose price is not known. */
@@ -41,6 +44,7 @@ export type GenAi = {
 
 export function openGenAi(options: GenAiOptions): GenAi {
   const texts = openKnownTexts({ entriesMax: limits.knownTextsMax, windowMs: limits.knownTextsMs }, Date.now)
+  const personal = openPersonalMask(options.personal)
   const resolver = openResolver({
     clickhouse: options.clickhouse,
     targetOf: options.targetOf,
@@ -58,8 +62,9 @@ export function openGenAi(options: GenAiOptions): GenAi {
   })
   return {
     lifting: {
-      read: (record) => factsOf(record),
-      keepsLeftover: () => true,
+      read: (record) => factsOf(record, options.contentPolicyOf(record.tenantId) === 'metadata' ? 'metadata' : 'full'),
+      maskOf: (tenant) => (options.contentPolicyOf(tenant) === 'masked' ? personal.maskBytes : undefined),
+      keepsLeftover: (tenant) => options.contentPolicyOf(tenant) !== 'metadata',
       retentionDaysOf: (tenant, fact) => options.retentionDaysOf(classOf(fact), tenant),
       textRetentionDaysOf: (tenant) =>
         Math.max(options.retentionDaysOf('chat', tenant), options.retentionDaysOf('tools', tenant)),
@@ -67,7 +72,11 @@ export function openGenAi(options: GenAiOptions): GenAi {
       onTexts: texts.add,
     },
     usageOf: (facts) => resolver.preview(facts).flatMap(usageEventsOf),
-    derive: async (facts) => (await resolver.resolve(facts)).flatMap(usageEventsOf),
+    derive: async (facts) => {
+      const events: UsageEvent[] = []
+      await resolver.resolve(facts, (resolved) => events.push(...usageEventsOf(resolved)))
+      return events
+    },
     run: resolver.run,
     resolver,
     pauseKnownTexts: texts.pause,

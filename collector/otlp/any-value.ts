@@ -261,6 +261,19 @@ function readItems(cursor: Cursor, kind: number, start: number, end: number, tak
   cursor.at = here
 }
 
+/** Calls back with the place of each string in a value. */
+export function visitStrings(
+  cursor: Cursor,
+  kind: number,
+  start: number,
+  end: number,
+  visit: (start: number, end: number) => void,
+): void {
+  if (kind === valueString) visit(start, end)
+  else if (kind === valueArray || kind === valueMap)
+    readItems(cursor, kind, start, end, (place) => visitStrings(cursor, place.kind, place.start, place.end, visit))
+}
+
 /** The value as an object of ours, for records that are lifted out of the bytes. */
 export function valueAt(cursor: Cursor, kind: number, start: number, end: number): AnyValue {
   switch (kind) {

@@ -8,8 +8,10 @@ import { isWholeInPreview } from '../genai/content.ts'
 import { encodeFact, type Fact } from '../genai/fact.ts'
 import type { Lifted } from '../genai/lift.ts'
 import type { AnyValue, Attributes, LiftedRecord, Scope } from '../genai/record.ts'
+import { isContentKey } from '../genai/speaks.ts'
+import type { MaskedCounts } from '../masking/request-mask.ts'
 import type { TenantId } from '../receive/request.ts'
-import { valueAt, valueLiteral } from './any-value.ts'
+import { valueAt, valueLiteral, visitStrings } from './any-value.ts'
 import type { AttributeList } from './attributes.ts'
 import type { Envelope, Range } from './envelope.ts'
 import { chargeRow, internTenant, type Walk } from './walk.ts'
@@ -17,6 +19,10 @@ import { chargeRow, internTenant, type Walk } from './walk.ts'
 /** How records are told apart and read, and what becomes of what they say. */
 export type Lifting = {
   readonly read: (record: LiftedRecord) => Lifted
+  /** Masks personal data in its place where the tenant's content is kept masked; undefined where it is not. */
+  readonly maskOf: (
+    tenant: TenantId,
+  ) => ((bytes: Buffer, start: number, end: number, counts: MaskedCounts) => void) | undefined
   /** Whether content that is in no row stays in the raw record all the same. */
   readonly keepsLeftover: (tenant: TenantId) => boolean
   /** Days that a fact of this tenant is kept. */
@@ -34,6 +40,29 @@ export type LeftOut = {
   readonly attributes: readonly string[]
   readonly events: ReadonlySet<number>
   readonly body: boolean
+}
+
+/** Masks what users and models said, and what errors say of it; ids and names stay what they are. */
+export function maskAttributes(walk: Walk, list: AttributeList, isAllContent: boolean): void {
+  const mask = walk.lifting?.maskOf(walk.tenantNow as TenantId)
+  if (mask === undefined) return
+  const { cursor, masked } = walk
+  for (let at = 0; at < list.count; at++) {
+    const kind = list.kinds[at] as number
+    if (kind === valueLiteral) continue
+    const key = cursor.bytes.toString('utf8', list.keyStarts[at], list.keyEnds[at])
+    if (!isAllContent && !isContentKey(key) && !key.startsWith('exception.')) continue
+    visitStrings(cursor, kind, list.valueStarts[at] as number, list.valueEnds[at] as number, (start, end) =>
+      mask(cursor.bytes, start, end, masked),
+    )
+  }
+}
+
+export function maskValue(walk: Walk, kind: number, { start, end }: Range): void {
+  const mask = walk.lifting?.maskOf(walk.tenantNow as TenantId)
+  if (mask === undefined) return
+  const { cursor, masked } = walk
+  visitStrings(cursor, kind, start, end, (from, to) => mask(cursor.bytes, from, to, masked))
 }
 
 export function attributesOf(walk: Walk, list: AttributeList): Attributes {

@@ -29,7 +29,16 @@ import {
   requestOf,
   walkEnvelopes,
 } from './envelope.ts'
-import { appendLifted, attributesOf, idAt, surroundingsOf, textAt, unixNano } from './lift.ts'
+import {
+  appendLifted,
+  attributesOf,
+  idAt,
+  maskAttributes,
+  maskValue,
+  surroundingsOf,
+  textAt,
+  unixNano,
+} from './lift.ts'
 import {
   appendId,
   appendString,
@@ -232,6 +241,8 @@ function speaksAsLog(walk: Walk, { eventName }: LogPlaces, shape: Shape | undefi
 }
 
 function liftLog(walk: Walk, envelope: Envelope, log: LogPlaces): LiftedLog {
+  maskAttributes(walk, walk.scratch.record, false)
+  maskValue(walk, log.body.kind, log.body)
   return {
     kind: 'log',
     tenantId: walk.tenantNow as TenantId,

@@ -4,7 +4,9 @@ import { appendEnd, appendIndex, type Block, type LowCardinalityColumn } from '@
 import { appendHex, appendUint16, appendUint64 } from '@tallylight/storage/clickhouse/stream.ts'
 import { tracesTable } from '@tallylight/storage/clickhouse/tables.ts'
 import type { LiftedEvent, LiftedSpan } from '../genai/record.ts'
+import { isContentEvent } from '../genai/speaks.ts'
 import type { TenantId } from '../receive/request.ts'
+import { valueString } from './any-value.ts'
 import {
   appendMap,
   appendRepeatedMap,
@@ -26,7 +28,16 @@ import {
   requestOf,
   walkEnvelopes,
 } from './envelope.ts'
-import { appendLifted, attributesOf, idAt, surroundingsOf, textAt, unixNano } from './lift.ts'
+import {
+  appendLifted,
+  attributesOf,
+  idAt,
+  maskAttributes,
+  maskValue,
+  surroundingsOf,
+  textAt,
+  unixNano,
+} from './lift.ts'
 import {
   appendId,
   appendString,
@@ -406,11 +417,15 @@ const kindNames = ['unspecified', 'internal', 'server', 'client', 'producer', 'c
 const statusNames = ['unset', 'ok', 'error'] as const
 
 function liftSpan(walk: Walk, envelope: Envelope, span: SpanPlaces, start: number, end: number): LiftedSpan {
+  maskAttributes(walk, walk.scratch.record, false)
+  maskValue(walk, valueString, span.statusMessage)
   const events: LiftedEvent[] = []
   if (span.events > 0) {
-    readEvents(walk, start, end, ({ name, low, high }) => {
+    readEvents(walk, start, end, ({ name: place, low, high }) => {
+      const name = textAt(walk, place)
+      maskAttributes(walk, walk.scratch.part, isContentEvent(name))
       events.push({
-        name: textAt(walk, name),
+        name,
         timeUnixNano: unixNano(low, high),
         attributes: attributesOf(walk, walk.scratch.part),
       })

@@ -22,6 +22,7 @@ import {
   viewOf,
 } from '@tallylight/storage/clickhouse/stream.ts'
 import { quarantineTable, type TableDefinition } from '@tallylight/storage/clickhouse/tables.ts'
+import type { MaskedCounts } from '../masking/request-mask.ts'
 import { parseTenantId, type Signal } from '../receive/request.ts'
 import { appendValue, repaired, valueString } from './any-value.ts'
 import { type AttributeList, openAttributeList, openShapes, type Shapes } from './attributes.ts'
@@ -52,6 +53,8 @@ export type WalkRequest = {
   readonly rowBytesMax: number
   /** Undefined where nothing is lifted. */
   readonly lifting: Lifting | undefined
+  /** What was masked in the request, by kind; the walk adds to it. */
+  readonly masked: MaskedCounts
 }
 
 export type WalkTally = {

@@ -1,7 +1,8 @@
-// The road from a request's bytes to its answer: seen before? inflate, make wire bytes of JSON, walk into the journal, wait
-// until it is on the disk. Every receiver hands its requests to this one function.
+// The road from a request's bytes to its answer: seen before? inflate, make wire bytes of JSON, mask, walk into the journal,
+// wait until it is on the disk. Every receiver hands its requests to this one function.
 import { hash } from 'node:crypto'
 import type { Appended, Journal } from '../journal/journal.ts'
+import type { MaskedCounts, MaskRequest } from '../masking/request-mask.ts'
 import { wireFromJson } from '../otlp/json.ts'
 import type { Lifting } from '../otlp/lift.ts'
 import { walkLogs } from '../otlp/logs.ts'
@@ -23,9 +24,12 @@ export type AcceptOptions = {
   readonly duplicates: DuplicateWindow | undefined
   readonly ingestLimits: Pick<IngestLimits, 'charge'>
   readonly retentionDays: (signal: Signal) => (tenant: string) => number
+  /** Masks in place. Nothing that is not to be stored may be read out of the bytes before. */
+  readonly mask: MaskRequest
   readonly now: () => number
   /** Undefined where nothing is lifted. */
   readonly lifting: Lifting | undefined
+  readonly onMasked: (counts: MaskedCounts) => void
   readonly onWalked: (signal: Signal, tally: WalkTally) => void
 }
 
@@ -73,6 +77,7 @@ export function openAccept(options: AcceptOptions): Accept {
       if (wire.kind === 'malformed') return wire
       bytes = wire.bytes
     }
+    const masked = options.mask(signal, identity, bytes)
     let tally: WalkTally | undefined
     let texts: ReadonlySet<string> = noTexts
     let appended: Appended | undefined
@@ -89,6 +94,7 @@ export function openAccept(options: AcceptOptions): Accept {
           openBlock,
           rowBytesMax,
           lifting: options.lifting,
+          masked,
         },
         scratch,
       )
@@ -129,6 +135,7 @@ export function openAccept(options: AcceptOptions): Accept {
     options.lifting?.onTexts(texts)
     duplicates?.add(digest, { kept, rejected, message })
     options.ingestLimits.charge(identity.tenant, (tally as WalkTally).records)
+    options.onMasked(masked)
     options.onWalked(signal, tally as WalkTally)
     return { kind: 'accepted', rejected, message }
   }

@@ -5,13 +5,13 @@ import type { ClickHouse } from '@tallylight/storage/clickhouse/client.ts'
 import { quoteText, type TargetTable } from '@tallylight/storage/clickhouse/schema.ts'
 import { textsOf } from '@tallylight/storage/clickhouse/slice.ts'
 import { factsTable, tracesTable } from '@tallylight/storage/clickhouse/tables.ts'
-import { decodeFact, type Fact } from '../genai/fact.ts'
 import { keyOf, type RowTable } from '../genai/row-lines.ts'
 import type { TenantId } from '../receive/request.ts'
 
 export type TraceKey = { readonly tenantId: TenantId; readonly traceId: string }
 export type TraceTimes = TraceKey & { readonly fromUnixNano: bigint; readonly toUnixNano: bigint }
-export type StoredFact = TraceKey & { readonly text: string; readonly fact: Fact }
+/** A fact as `encodeFact` wrote it. */
+export type StoredFact = TraceKey & { readonly text: string }
 export type KnownKey = TraceKey & { readonly rowTable: RowTable; readonly key: string; readonly generation: number }
 
 /** The facts of a segment. */
@@ -24,7 +24,6 @@ export function factsIn(parts: readonly { readonly block: AnyBlock }[]): readonl
       tenantId: tenants[row] as TenantId,
       traceId: traces[row] as string,
       text,
-      fact: decodeFact(text),
     }))
   })
 }
@@ -79,15 +78,8 @@ export function openKnownFacts(
   }
 
   return {
-    factsOf: async (traces) => {
-      const rows = await ask<{ tenantId: TenantId; traceId: string; text: string }>(
-        'TenantId AS tenantId, TraceId AS traceId, Fact AS text',
-        factsTable.name,
-        traces,
-        'WHERE {traces}',
-      )
-      return rows.map((row) => ({ ...row, fact: decodeFact(row.text) }))
-    },
+    factsOf: (traces) =>
+      ask('TenantId AS tenantId, TraceId AS traceId, Fact AS text', factsTable.name, traces, 'WHERE {traces}'),
     countsOf: (traces) =>
       ask(
         'TenantId AS tenantId, TraceId AS traceId, toUInt32(uniqExact(Fact)) AS facts',

@@ -9,7 +9,7 @@
 import type { ClickHouse } from '@tallylight/storage/clickhouse/client.ts'
 import type { TargetTable } from '@tallylight/storage/clickhouse/schema.ts'
 import type { RetentionClass } from '../config.ts'
-import type { Fact } from '../genai/fact.ts'
+import { decodeFact, type Fact } from '../genai/fact.ts'
 import type { PriceOf } from '../genai/price.ts'
 import { resolve, revisionsMax } from '../genai/resolve/resolve.ts'
 import { deletionOf, linesOf, type RowTable, rowTables } from '../genai/row-lines.ts'
@@ -50,9 +50,9 @@ export type ResolverBounds = {
 export type ResolvedTrace = { readonly tenantId: TenantId; readonly traceId: string; readonly resolved: Resolved }
 
 export type Resolver = {
-  /** Resolves the traces of these facts and writes what that changed. Throws when ClickHouse cannot be asked or told; then
-   *  nothing is lost by asking again. */
-  resolve(facts: readonly StoredFact[]): Promise<readonly ResolvedTrace[]>
+  /** Resolves the traces of these facts, says each, and writes what that changed. Throws when ClickHouse cannot be asked or
+   *  told; then nothing is lost by asking again. */
+  resolve(facts: readonly StoredFact[], take: (resolved: ResolvedTrace) => void): Promise<void>
   /** What can be said of these facts without asking ClickHouse: from them and from what is remembered. */
   preview(facts: readonly StoredFact[]): readonly ResolvedTrace[]
   /** Looks again at traces that have gone quiet, until the signal. */
@@ -84,6 +84,33 @@ type Trace = {
   bytes: number
   touchedMs: number
   isChecked: boolean
+}
+
+/** What is to be written, by table. */
+type Changes = { readonly lines: Map<RowTable, string[]>; unpriced: number }
+
+function openChanges(): Changes {
+  return { lines: new Map(), unpriced: 0 }
+}
+
+/** Facts are many times as large as objects as they are as text, so only so many are objects at a time. Whole traces: one
+ *  that was forgotten between two portions would not know what the first is about to write. */
+const factsAtOnce = 500
+
+function* portionsOf<Group extends readonly [string, readonly StoredFact[]]>(
+  groups: readonly Group[],
+): Generator<readonly Group[]> {
+  let portion: Group[] = []
+  let facts = 0
+  for (const group of groups) {
+    portion.push(group)
+    facts += group[1].length
+    if (facts < factsAtOnce) continue
+    yield portion
+    portion = []
+    facts = 0
+  }
+  if (portion.length > 0) yield portion
 }
 
 export function openResolver(options: ResolverOptions): Resolver {
@@ -122,7 +149,8 @@ export function openResolver(options: ResolverOptions): Resolver {
   ): Promise<void> {
     const byKey = new Map(strangers.map((trace) => [keyOfTrace(trace), trace]))
     const before = new Map(strangers.map((trace) => [trace, trace.facts.size]))
-    for (const stored of await known.factsOf(times)) byKey.get(keyOfTrace(stored))?.facts.set(stored.text, stored.fact)
+    for (const stored of await known.factsOf(times))
+      byKey.get(keyOfTrace(stored))?.facts.set(stored.text, decodeFact(stored.text))
     const older = strangers.filter((trace) => trace.facts.size > (before.get(trace) ?? 0))
     for (const rowTable of older.length === 0 ? [] : rowTables) {
       for (const found of await known.keysOf(rowTable, older.map(timesOf))) {
@@ -134,117 +162,112 @@ export function openResolver(options: ResolverOptions): Resolver {
     }
   }
 
-  async function resolveTraces(touched: readonly Trace[]): Promise<readonly ResolvedTrace[]> {
+  async function resolveTraces(
+    touched: readonly Trace[],
+    changes: Changes,
+    take: (resolved: ResolvedTrace) => void,
+  ): Promise<void> {
     const first = touched.map(resolveTrace)
     const incomplete = first.filter(({ trace, resolved }) => trace.traceId !== '' && resolved.missingParents.length > 0)
-    const all =
-      incomplete.length > 0 && (await findLinks(incomplete.map(({ trace }) => trace)))
-        ? first.map((each) => (each.trace.links.length > 0 ? resolveTrace(each.trace) : each))
-        : first
-    await write(all)
-    return all.map(({ trace: { tenantId, traceId }, resolved }) => ({ tenantId, traceId, resolved }))
+    if (incomplete.length > 0) await findLinks(incomplete.map(({ trace }) => trace))
+    for (const each of first) {
+      const { trace, resolved } = each.trace.links.length > 0 ? resolveTrace(each.trace) : each
+      for (const rowTable of rowTables) addChanges(changes, rowTable, trace, resolved)
+      trace.written = resolved
+      trace.foreignKeys.clear()
+      take({ tenantId: trace.tenantId, traceId: trace.traceId, resolved })
+    }
   }
 
   function resolveTrace(trace: Trace): { readonly trace: Trace; readonly resolved: Resolved } {
     return { trace, resolved: resolve([...trace.facts.values(), ...trace.links], priceOf, trace.revision) }
   }
 
-  /** Whether there are spans between the facts that say how they hang together. */
-  async function findLinks(incomplete: readonly Trace[]): Promise<boolean> {
+  /** Looks for the spans between the facts, which say how they hang together. */
+  async function findLinks(incomplete: readonly Trace[]): Promise<void> {
     const links = Map.groupBy(await known.linksOf(incomplete.map(timesOf)), keyOfTrace)
     for (const trace of incomplete) {
       const spansOfFacts = new Set([...trace.facts.values()].map(({ spanId }) => spanId))
       trace.links = (links.get(keyOfTrace(trace)) ?? []).filter(({ spanId }) => !spansOfFacts.has(spanId)).map(linkFact)
     }
-    return incomplete.some((trace) => trace.links.length > 0)
   }
 
-  async function write(all: readonly { readonly trace: Trace; readonly resolved: Resolved }[]): Promise<void> {
+  async function write(changes: Changes): Promise<void> {
     await Promise.all(
-      rowTables.map(async (rowTable) => {
-        const { name, columns } = rowTable.table
-        const lines: string[] = []
-        let unpriced = 0
-        for (const { trace, resolved } of all) {
-          const changed = changedLines(rowTable, trace, resolved)
-          for (const line of changed.lines) lines.push(line)
-          unpriced += changed.unpriced
-        }
-        await insert(
-          name,
-          columns.map(([column]) => column),
-          lines,
-        )
-        if (unpriced > 0) options.onUnpriced(unpriced)
+      [...changes.lines].map(async ([{ table }, lines]) => {
+        const target = options.targetOf(table.name)
+        if (target === undefined) throw new Error(`${table.name} is not known to be there`)
+        const columns = table.columns.map(([column]) => column)
+        const outcome = await options.clickhouse.insertRows(target.name, columns, lines.join(''))
+        if (outcome.kind !== 'inserted') throw new Error(`${table.name}: ${outcome.kind}: ${outcome.message}`)
       }),
     )
-    for (const { trace, resolved } of all) {
-      trace.written = resolved
-      trace.foreignKeys.clear()
-    }
+    if (changes.unpriced > 0) options.onUnpriced(changes.unpriced)
   }
 
-  /** What is to be written, and how many of it are calls that were not there and have no price. */
-  function changedLines(
-    rowTable: RowTable,
-    trace: Trace,
-    resolved: Resolved,
-  ): { readonly lines: readonly string[]; readonly unpriced: number } {
+  async function resolveAndWrite(some: readonly Trace[]): Promise<readonly ResolvedTrace[]> {
+    const resolved: ResolvedTrace[] = []
+    const changes = openChanges()
+    await resolveTraces(some, changes, (each) => resolved.push(each))
+    await write(changes)
+    return resolved
+  }
+
+  /** Adds what is to be written, and counts calls among it that were not there and have no price. */
+  function addChanges(changes: Changes, rowTable: RowTable, trace: Trace, resolved: Resolved): void {
     const { written, tenantId } = trace
     const foreign = trace.foreignKeys.get(rowTable.table.name)
     const now = linesOf(rowTable, resolved, options.retentionDaysOf)
-    if (written === undefined && foreign === undefined)
-      return { lines: now.map((line) => line.text()), unpriced: now.filter((line) => line.isUnpriced).length }
+    if (now.length === 0 && written === undefined && foreign === undefined) return
+    const lines = changes.lines.get(rowTable) ?? []
     const before = new Map<string, string | undefined>()
     for (const key of foreign ?? []) before.set(key, undefined)
     if (written !== undefined)
       for (const line of linesOf(rowTable, written, options.retentionDaysOf)) before.set(line.key(), line.said())
-    const lines: string[] = []
-    let unpriced = 0
+    // Most rows are new, and are compared with nothing.
+    const isNew = before.size === 0
     for (const line of now) {
-      const key = line.key()
-      if (line.isUnpriced && !before.has(key)) unpriced++
-      if (!before.has(key) || before.get(key) !== line.said()) lines.push(line.text())
+      const key = isNew ? '' : line.key()
+      const isThere = before.has(key)
+      if (line.isUnpriced && !isThere) changes.unpriced++
+      if (!isThere || before.get(key) !== line.said()) lines.push(line.text())
       before.delete(key)
     }
     const retentionDays = options.retentionDaysOf(tenantId, rowTable.retention)
     for (const key of before.keys()) lines.push(deletionOf(key, resolved.generation, retentionDays))
-    return { lines, unpriced }
+    if (lines.length > 0) changes.lines.set(rowTable, lines)
   }
 
-  async function insert(table: string, columns: readonly string[], lines: readonly string[]): Promise<void> {
-    if (lines.length === 0) return
-    const target = options.targetOf(table)
-    if (target === undefined) throw new Error(`${table} is not known to be there`)
-    const outcome = await options.clickhouse.insertRows(target.name, columns, lines.join(''))
-    if (outcome.kind !== 'inserted') throw new Error(`${table}: ${outcome.kind}: ${outcome.message}`)
-  }
-
-  async function resolveFacts(facts: readonly StoredFact[]): Promise<readonly ResolvedTrace[]> {
-    const touched = new Map<string, Trace>()
-    const strangers: Trace[] = []
-    for (const stored of facts) {
-      const key = keyOfTrace(stored)
-      let trace = touched.get(key) ?? traces.get(key)
-      if (trace === undefined) {
-        trace = openTrace(stored)
-        if (stored.traceId !== '') strangers.push(trace)
-      }
-      touched.set(key, trace)
-      trace.facts.set(stored.text, stored.fact)
-    }
-    let resolved: readonly ResolvedTrace[]
+  async function resolveFacts(facts: readonly StoredFact[], take: (resolved: ResolvedTrace) => void): Promise<void> {
+    const groups = [...Map.groupBy(facts, keyOfTrace)]
+    const changes = openChanges()
     try {
-      await recall(strangers)
-      resolved = await resolveTraces([...touched.values()])
+      for (const some of portionsOf(groups)) {
+        const strangers: Trace[] = []
+        const open = some.map(([key, added]) => {
+          let trace = traces.get(key)
+          if (trace === undefined) {
+            trace = openTrace(added[0] as StoredFact)
+            if (trace.traceId !== '') strangers.push(trace)
+          }
+          for (const { text } of added) if (!trace.facts.has(text)) trace.facts.set(text, decodeFact(text))
+          return [key, trace] as const
+        })
+        await recall(strangers)
+        await resolveTraces(
+          open.map(([, trace]) => trace),
+          changes,
+          take,
+        )
+        for (const [key, trace] of open) remember(key, trace)
+        forgetOldest()
+      }
+      await write(changes)
     } catch (error) {
       // What is written is not known now: read back next time.
-      for (const key of touched.keys()) forget(key)
+      for (const [key] of groups) forget(key)
       throw error
     }
-    for (const [key, trace] of touched) remember(key, trace)
-    forgetOldest()
-    return resolved
   }
 
   /** What is stored of these traces; what was remembered of them is forgotten. */
@@ -266,7 +289,7 @@ export function openResolver(options: ResolverOptions): Resolver {
       trace.revision++
       changed.push(trace)
     }
-    if (changed.length > 0) await options.onMore(await resolveTraces(changed))
+    if (changed.length > 0) await options.onMore(await resolveAndWrite(changed))
     return priced
   }
 
@@ -278,14 +301,18 @@ export function openResolver(options: ResolverOptions): Resolver {
     const counts = await known.countsOf(quiet.map(([, trace]) => timesOf(trace)))
     const countOf = new Map(counts.map((found) => [keyOfTrace(found), found.facts]))
     const changed = quiet.filter(([key, trace]) => (countOf.get(key) ?? 0) > trace.facts.size)
-    if (changed.length > 0) {
-      const found = changed.map(([, trace]) => trace)
-      await recall(found)
-      await options.onMore(await resolveTraces(found))
-      for (const [key, trace] of changed) remember(key, trace)
-      forgetOldest()
-    }
     for (const [, trace] of quiet) trace.isChecked = true
+    if (changed.length === 0) return
+    const found = changed.map(([, trace]) => trace)
+    try {
+      await recall(found)
+      await options.onMore(await resolveAndWrite(found))
+    } catch (error) {
+      for (const [key] of changed) forget(key)
+      throw error
+    }
+    for (const [key, trace] of changed) remember(key, trace)
+    forgetOldest()
   }
 
   /** One at a time: both change what is remembered of a trace. */
@@ -297,22 +324,21 @@ export function openResolver(options: ResolverOptions): Resolver {
   }
 
   return {
-    resolve: (facts) => inTurn(() => resolveFacts(facts)),
+    resolve: (facts, take) => inTurn(() => resolveFacts(facts, take)),
     forget: () =>
       inTurn(async () => {
         for (const key of [...traces.keys()]) forget(key)
       }),
     resolveAgain: (times) =>
       inTurn(async () => {
-        const stored = await readBack(times)
-        if (stored.length > 0) await resolveTraces(stored)
+        await resolveAndWrite(await readBack(times))
       }),
     reprice: (times, unpriced) => inTurn(async () => priceAgain(await readBack(times), unpriced)),
     preview: (facts) =>
       [...Map.groupBy(facts, keyOfTrace)].map(([key, added]) => {
         const { tenantId, traceId } = added[0] as StoredFact
         const all = new Map(traces.get(key)?.facts)
-        for (const { text, fact } of added) all.set(text, fact)
+        for (const { text } of added) all.set(text, decodeFact(text))
         const links = traces.get(key)?.links ?? []
         return { tenantId, traceId, resolved: resolve([...all.values(), ...links], priceOf) }
       }),
@@ -343,8 +369,8 @@ function openTrace({ tenantId, traceId }: TraceKey): Trace {
 }
 
 /** A log record of no trace is one of its own. */
-function keyOfTrace(of: { readonly tenantId: string; readonly traceId: string; readonly fact?: Fact }): string {
-  return of.traceId === '' ? `${of.tenantId}\0\0${of.fact?.id ?? ''}` : `${of.tenantId}\0${of.traceId}`
+function keyOfTrace(of: { readonly tenantId: string; readonly traceId: string; readonly text?: string }): string {
+  return of.traceId === '' ? `${of.tenantId}\0\0${of.text ?? ''}` : `${of.tenantId}\0${of.traceId}`
 }
 
 function foreignKeysOf(trace: Trace, table: string): Set<string> {

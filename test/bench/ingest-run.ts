@@ -44,7 +44,7 @@ export type Bench = {
 /** A corpus is this many bodies, sent round and round. */
 const bodiesMax = 300
 
-export async function openBench(tables: 'null' | 'real'): Promise<Bench> {
+export async function openBench(tables: 'null' | 'real', masking: 'on' | 'off' = 'on'): Promise<Bench> {
   await using opening = new AsyncDisposableStack()
   const directory = await mkdtemp(join(tmpdir(), 'tallylight-bench-'))
   opening.defer(() => rm(directory, { recursive: true, force: true }))
@@ -55,7 +55,9 @@ export async function openBench(tables: 'null' | 'real'): Promise<Bench> {
   else await migrateClickHouse(clickhouse)
   const configPath = join(directory, 'bench.json')
   // A corpus is sent round and round: its repeats are work here and no retries.
-  await writeFile(configPath, JSON.stringify({ deduplicateRequests: false }))
+  // A build from before masking refuses its name.
+  const masked = masking === 'on' ? {} : { masking: { secrets: false } }
+  await writeFile(configPath, JSON.stringify({ deduplicateRequests: false, ...masked }))
   const stack = opening.move()
 
   async function measure(job: IngestJob): Promise<IngestResult> {
@@ -99,6 +101,7 @@ export async function openBench(tables: 'null' | 'real'): Promise<Bench> {
       encoding: job.encoding,
       compression: job.compression,
       tables,
+      masking,
       records,
       recordsPerRequest,
       connections: job.connections,

@@ -20,6 +20,7 @@ const { values } = parseArgs({
     tables: { type: 'string', default: 'null' },
     encoding: { type: 'string', default: 'protobuf' },
     compression: { type: 'string', default: 'gzip' },
+    masking: { type: 'string', default: 'on' },
     rate: { type: 'string' },
     against: { type: 'string' },
     pairs: { type: 'string', default: '7' },
@@ -39,7 +40,9 @@ const pairs = wholeNumber('pairs', values.pairs)
 const names = Object.keys(usualRecords) as CorpusName[]
 const corpora = (values.corpus ?? ['web']).map((name) => oneOf('corpus', name, names))
 
-await using bench = await openBench(tables)
+const masking = oneOf('masking', values.masking, ['on', 'off'] as const)
+
+await using bench = await openBench(tables, masking)
 for (const corpus of corpora) {
   if (values.against === undefined) {
     console.log(JSON.stringify(await bench.measure({ ...job, corpus })))
@@ -67,7 +70,8 @@ function wholeNumber(name: string, text: string): number {
 function usage(reason: string): never {
   console.error(`${reason}
 usage: npm run bench:ingest -- [--corpus web]… [--records N] [--connections N] [--batch N] [--tables null|real]
-         [--encoding protobuf|json] [--compression gzip|zstd|identity] [--rate RECORDS_PER_SECOND]
+         [--encoding protobuf|json] [--compression gzip|zstd|identity] [--masking on|off]
+         [--rate RECORDS_PER_SECOND]
          [--against CHECKOUT [--pairs 7]]`)
   process.exit(2)
 }

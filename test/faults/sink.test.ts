@@ -82,8 +82,10 @@ async function run(disk: MemoryDisk, graceMs = 600_000): Promise<Run> {
     duplicates: undefined,
     ingestLimits: { charge: () => undefined },
     retentionDays: () => () => 30,
+    mask: () => new Map(),
     now: Date.now,
     lifting: undefined,
+    onMasked: () => undefined,
     onWalked: () => undefined,
   })
   const tenant = parseTenantId('default')

@@ -76,6 +76,7 @@ function walkBytes(signal: Signal, bytes: Buffer): Walked {
     openBlock: open,
     rowBytesMax: 1024 * 1024 * 1024,
     lifting: undefined,
+    masked: new Map<string, number>(),
   }
   const walk = openWalk(signal, request, scratch)
   try {

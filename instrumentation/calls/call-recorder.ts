@@ -1,0 +1,190 @@
+// The record of one call: a client span by OpenTelemetry's GenAI conventions and its metrics. The span is ended in every
+// case, with what is known and how sure it is.
+import { type Attributes, context, type Span, SpanKind, SpanStatusCode, type Tracer, trace } from '@opentelemetry/api'
+import { attributes } from '../attributes.ts'
+import type { Counters } from '../counters.ts'
+import type { CallEnd, CallRecord, CallStart } from '../hooks/exchange.ts'
+import type { CallReply, CallRequest, Part } from '../providers/call.ts'
+import type { Gate } from '../quota/gate.ts'
+import { quotaExceededIn } from '../quota/quota-exceeded.ts'
+import { activeTurn, sceneAttributes, type TurnProgress } from '../turns/scene.ts'
+import type { Usage } from '../usage/usage.ts'
+import type { CallMetrics } from './call-metrics.ts'
+import type { ContentAttributes } from './content-attributes.ts'
+
+export type CallRecorder = { startCall(start: CallStart): CallRecord }
+
+export type CallRecorderOptions = {
+  readonly tracer: () => Tracer
+  readonly metrics: () => CallMetrics
+  readonly content: ContentAttributes
+  readonly counters: Counters
+  /** Undefined: quota is off. */
+  readonly gate: Pick<Gate, 'admit'> | undefined
+  /** Whether the turn around a call may keep what was said. */
+  readonly keepsContent: boolean
+  readonly nowMs: () => number
+}
+
+export function openCallRecorder(options: CallRecorderOptions): CallRecorder {
+  return {
+    startCall(start) {
+      const { request, endpoint } = start
+      const startedMs = options.nowMs()
+      const described = describedBy(start)
+      const span = options.tracer().startSpan(`${request.operation} ${request.model}`.trimEnd(), {
+        kind: SpanKind.CLIENT,
+        attributes: { ...described, ...requestAttributes(start), ...sceneAttributes() },
+      })
+      const progress = activeTurn()?.progress
+      if (progress !== undefined) progress.calls++
+      options.counters.add('spansMade')
+      if (span.isRecording()) span.setAttributes(options.content.ofRequest(request))
+      if (progress?.question === '' && options.keepsContent) progress.question = lastQuestion(request)
+      const hold = options.gate?.admit(start)
+      if (hold !== undefined) span.setAttribute(attributes.callId, hold.callId)
+      const inSpan = trace.setSpan(context.active(), span)
+      let firstMs: number | undefined
+
+      function finish(end: CallEnd): void {
+        hold?.end(end)
+        try {
+          const exceeded = quotaExceededIn(end.error)
+          if (exceeded !== undefined && progress !== undefined)
+            progress.blockReason = `quota ${exceeded.denial.limitId}`.trimEnd()
+          if (request.isStream && firstMs !== undefined)
+            span.setAttribute(attributes.timeToFirstChunk, (firstMs - startedMs) / 1000)
+          if (end.reply !== undefined && progress !== undefined) tellTurn(progress, end.reply)
+          if (end.reply !== undefined) span.setAttributes(replyAttributes(end.reply))
+          if (end.reply !== undefined && span.isRecording()) span.setAttributes(options.content.ofReply(end.reply))
+          const errorType = endSpanStatus(span, end)
+          const model = end.reply?.model
+          const more = { ...(model ? { [attributes.responseModel]: model } : {}), ...errorAttribute(errorType) }
+          options.metrics().record({ ...described, ...more }, (options.nowMs() - startedMs) / 1000, end.reply?.usage)
+        } finally {
+          span.end()
+        }
+      }
+
+      return {
+        admitted: hold?.admitted,
+        inContext: (work) => context.with(inSpan, work),
+        begun: () => {
+          firstMs = options.nowMs()
+          if (progress !== undefined) progress.firstMs ??= firstMs
+        },
+        finish,
+      }
+
+      function describedBy({ url }: CallStart): Attributes {
+        const port = Number(url.port) || (url.protocol.endsWith('s:') ? 443 : 80)
+        return {
+          [attributes.operation]: request.operation,
+          [attributes.provider]: endpoint.provider,
+          ...(request.model === '' ? {} : { [attributes.requestModel]: request.model }),
+          [attributes.serverAddress]: url.hostname,
+          [attributes.serverPort]: port,
+        }
+      }
+    },
+  }
+}
+
+function lastQuestion(request: CallRequest): string {
+  const asked = request.content().messages.findLast(({ role }) => role === 'user')
+  return textOf(asked?.parts ?? [])
+}
+
+/** The answer of a turn is the last text that a model wrote in it. */
+function tellTurn(progress: TurnProgress, reply: CallReply): void {
+  for (const name of reply.toolNames) progress.tools.add(name)
+  const answer = textOf(reply.messages[0]?.parts ?? [])
+  if (answer !== '') progress.answer = answer
+}
+
+function textOf(parts: readonly Part[]): string {
+  return parts.flatMap((part) => (part.type === 'text' ? [part.content] : [])).join('')
+}
+
+function requestAttributes({ request, attempt }: CallStart): Attributes {
+  const found: Attributes = { [attributes.attempt]: attempt }
+  for (const [name, value] of optional(request)) if (value !== undefined && value !== '') found[name] = value
+  if (request.isStream) found[attributes.isStream] = true
+  if (request.stopSequences.length > 0) found[attributes.stopSequences] = [...request.stopSequences]
+  return found
+}
+
+function optional(request: CallRequest): readonly (readonly [string, string | number | undefined])[] {
+  const isEmbedding = request.operation === 'embeddings'
+  return [
+    [attributes.maxTokens, isEmbedding ? undefined : request.outputTokensMax],
+    [attributes.choiceCount, request.choiceCount === 1 ? undefined : request.choiceCount],
+    [attributes.temperature, request.temperature],
+    [attributes.topP, request.topP],
+    [attributes.topK, request.topK],
+    [attributes.frequencyPenalty, request.frequencyPenalty],
+    [attributes.presencePenalty, request.presencePenalty],
+    [attributes.seed, request.seed],
+    [attributes.reasoningLevel, request.reasoningLevel],
+    [attributes.conversation, request.conversationId],
+    [attributes.previousResponseId, request.previousResponseId],
+    [attributes.embeddingDimensions, request.embeddingDimensions],
+  ]
+}
+
+function replyAttributes(reply: CallReply): Attributes {
+  const found: Attributes = { ...usageAttributes(reply.usage), [attributes.usageSource]: reply.usageSource }
+  if (reply.id !== '') found[attributes.responseId] = reply.id
+  if (reply.model !== '') found[attributes.responseModel] = reply.model
+  if (reply.finishReasons.length > 0) found[attributes.finishReasons] = [...reply.finishReasons]
+  return found
+}
+
+const usageNames = [
+  'inputTokens',
+  'outputTokens',
+  'cacheReadTokens',
+  'cacheWriteTokens',
+  'reasoningTokens',
+  'inputAudioTokens',
+  'cacheReadAudioTokens',
+  'outputAudioTokens',
+] as const
+
+export function usageAttributes(usage: Usage | undefined): Attributes {
+  const found: Attributes = {}
+  for (const name of usageNames) {
+    const count = usage?.[name]
+    if (count !== undefined) found[attributes[name]] = count
+  }
+  return found
+}
+
+/** A caller that left or said stop has no error; a connection, a clock, a provider or a limit that ended the call is one. */
+function endSpanStatus(span: Span, { ending, reply, error }: CallEnd): string {
+  if (ending !== 'complete') span.setAttribute(attributes.ending, ending)
+  const failure = reply?.failure
+  const isEndedByCaller = ending === 'left' || ending === 'unread' || (ending === 'aborted' && !isTimeout(error))
+  const type = failure?.type ?? (ending === 'complete' || isEndedByCaller ? '' : errorTypeOf(error, ending))
+  if (type === '') return ''
+  span.setAttribute(attributes.errorType, type)
+  span.setStatus({ code: SpanStatusCode.ERROR })
+  return type
+}
+
+function isTimeout(error: unknown): boolean {
+  return error instanceof Error && error.name === 'TimeoutError'
+}
+
+/** Names and codes only: a message may hold what a user said. */
+function errorTypeOf(error: unknown, ending: string): string {
+  for (let each = error, depth = 0; each instanceof Error && depth < 4; each = each.cause, depth++) {
+    const { code } = each as { readonly code?: unknown }
+    if (typeof code === 'string' && code !== '') return code
+  }
+  return error instanceof Error && error.name !== 'Error' && error.name !== 'TypeError' ? error.name : ending
+}
+
+function errorAttribute(type: string): Attributes {
+  return type === '' ? {} : { [attributes.errorType]: type }
+}

@@ -1,0 +1,285 @@
+import { once } from 'node:events'
+import { readFileSync } from 'node:fs'
+import { setTimeout as delay } from 'node:timers/promises'
+import { setFlagsFromString } from 'node:v8'
+import { runInNewContext } from 'node:vm'
+import { afterEach, describe, expect, test } from 'vitest'
+import { hookFetch } from './fetch.ts'
+import { type Answer, type Provider, startProvider } from './fixtures/provider.ts'
+import { openRecorder, type Recorder } from './fixtures/recorder.ts'
+import { hookUndici } from './undici.ts'
+
+const recorded = readFileSync(new URL('../providers/fixtures/openai-chat.sse', import.meta.url))
+const usage = { inputTokens: 1200, outputTokens: 300 }
+const sse = { 'content-type': 'text/event-stream' }
+const unhooked = globalThis.fetch
+const asking = '{"model":"gpt-4o","stream":true,"stream_options":{"include_usage":true}}'
+
+let stack = new AsyncDisposableStack()
+afterEach(async () => {
+  await stack.disposeAsync()
+  stack = new AsyncDisposableStack()
+})
+
+/** Both hooks, as `register` sets them: what passes one passes the other. */
+async function setUp(
+  answer: Answer | ((body: string) => Answer),
+  options: Parameters<typeof openRecorder>[1] = {},
+): Promise<{ readonly provider: Provider; readonly recorder: Recorder; readonly url: string }> {
+  const provider = stack.use(await startProvider(answer))
+  const recorder = openRecorder(provider.url, options)
+  stack.defer(hookFetch(recorder.watch))
+  stack.defer(hookUndici(recorder.watch))
+  return { provider, recorder, url: `${provider.url}/v1/chat/completions` }
+}
+
+const post = (url: string, body: string, init: RequestInit = {}): Promise<Response> =>
+  fetch(url, { method: 'POST', body, ...init })
+
+function sizedPieces(bytes: Uint8Array, size: number): readonly Uint8Array[] {
+  return Array.from({ length: Math.ceil(bytes.length / size) }, (_, at) => bytes.subarray(at * size, (at + 1) * size))
+}
+
+describe('fetch', () => {
+  test('a stream reaches the caller byte by byte as it was sent, is one call, and ends with its usage', async () => {
+    const { recorder, url } = await setUp({ headers: sse, pieces: sizedPieces(recorded, 100) })
+    const response = await post(url, asking, { headers: { 'X-Stainless-Retry-Count': '2' } })
+    expect(await response.bytes()).toEqual(new Uint8Array(recorded))
+    const [end] = await recorder.ended()
+    expect(end).toMatchObject({ ending: 'complete', status: 200, reply: { usage, usageSource: 'provider' } })
+    expect(recorder.calls).toHaveLength(1)
+    expect(recorder.calls[0]).toMatchObject({
+      start: { attempt: 3, transport: 'fetch', request: { model: 'gpt-4o', isStream: true } },
+      begun: 1,
+      ends: 1,
+    })
+    expect(recorder.failures).toEqual([])
+  })
+
+  test('usage is asked for where the caller did not, and it reads the stream without it', async () => {
+    const { provider, recorder, url } = await setUp({ headers: sse, pieces: sizedPieces(recorded, 7) })
+    const text = await (await post(url, '{"stream":true,"model":"m"}', { headers: { 'content-length': '27' } })).text()
+    expect(provider.bodies).toEqual(['{"stream_options":{"include_usage":true},"stream":true,"model":"m"}'])
+    expect(text).not.toContain('"choices":[]')
+    expect(text.length).toBeGreaterThan(2_000)
+    expect(text.endsWith('data: [DONE]\n\n')).toBe(true)
+    expect(await recorder.ended()).toMatchObject([{ ending: 'complete', reply: { usage } }])
+  })
+
+  test('a host that refuses the option gets the request as the caller wrote it, and is not asked again', async () => {
+    const { provider, recorder, url } = await setUp((body) =>
+      body.includes('stream_options')
+        ? { status: 400, pieces: ['{"error":{"message":"extra inputs are not permitted"}}'] }
+        : { headers: sse, pieces: [recorded] },
+    )
+    const body = '{"stream":true,"model":"m"}'
+    for (let call = 0; call < 2; call++) expect(await (await post(url, body)).text()).toBe(recorded.toString())
+    expect(provider.bodies).toEqual([`{"stream_options":{"include_usage":true},${body.slice(1)}`, body, body])
+    expect(await recorder.ended(2)).toMatchObject([
+      { ending: 'complete', status: 200 },
+      { ending: 'complete', status: 200 },
+    ])
+    expect(recorder.calls).toHaveLength(2)
+  })
+
+  test('a Response is what it was: url, redirected, type, clone, status, headers, byte readers', async () => {
+    const body = '{"choices":[],"usage":{"prompt_tokens":5,"completion_tokens":1}}'
+    const { recorder, url } = await setUp({
+      status: 201,
+      headers: { 'content-type': 'application/json', 'x-request-id': 'r1', 'set-cookie': 'a=b' },
+      pieces: [body],
+    })
+    const own = await unhooked(url, { method: 'POST', body: '{}' })
+    await own.text()
+    const response = await post(`${url}?q=1`, '{}')
+    expect(response).toBeInstanceOf(Response)
+    expect(response).toMatchObject({ url: `${url}?q=1`, redirected: false, type: own.type, status: 201, ok: true })
+    expect(response.statusText).toBe(own.statusText)
+    expect([...response.headers.keys()]).toEqual([...own.headers.keys()])
+    const clone = response.clone().clone()
+    expect(clone.url).toBe(`${url}?q=1`)
+    expect(await clone.json()).toEqual(JSON.parse(body))
+    const reader = response.body?.getReader({ mode: 'byob' })
+    const first = await reader?.read(new Uint8Array(1024))
+    expect(Buffer.from(first?.value ?? []).toString()).toBe(body)
+    expect((await reader?.read(new Uint8Array(16)))?.done).toBe(true)
+    expect(await recorder.ended(1, 'fetch')).toMatchObject([
+      { ending: 'complete', reply: { usage: { inputTokens: 5 } } },
+    ])
+  })
+
+  test('bodies as text, bytes, Blob and Request are read; a stream of the caller is left alone', async () => {
+    const { provider, recorder, url } = await setUp({ pieces: ['{}'] })
+    const body = '{"model":"gpt-4o"}'
+    const bodies: readonly RequestInit[] = [
+      { body },
+      { body: Buffer.from(body) },
+      { body: new TextEncoder().encode(body).buffer },
+      { body: new Blob([body]) },
+      { body: new Blob([body]).stream(), duplex: 'half' },
+    ]
+    for (const init of bodies) await (await fetch(url, { method: 'POST', ...init })).text()
+    await (await fetch(new Request(url, { method: 'POST', body }))).text()
+    await (await fetch(new URL(url), { method: 'post', body })).text()
+    expect(provider.bodies).toEqual(Array(7).fill(body))
+    const models = recorder.calls.map(({ start }) => start.request.model)
+    expect(models).toEqual(['gpt-4o', 'gpt-4o', 'gpt-4o', 'gpt-4o', '', 'gpt-4o', 'gpt-4o'])
+  })
+
+  test('what is no call of a model passes untouched', async () => {
+    const { recorder, provider } = await setUp({ pieces: ['{}'] })
+    await (await fetch(`${provider.url}/v1/models`)).text()
+    await (await post(`${provider.url}/v1/files`, '{}')).text()
+    await expect(fetch('no url')).rejects.toThrow(TypeError)
+    await expect(post('http://', '{}')).rejects.toThrow(TypeError)
+    expect(recorder.calls).toEqual([])
+    expect(recorder.unmetered).toEqual(['api 127.0.0.1'])
+    expect(recorder.failures).toEqual([])
+  })
+})
+
+describe('fetch: a stream that is not read to its end', () => {
+  test('is left: the call ends, and the connection with it', async () => {
+    const { provider, recorder, url } = await setUp({
+      headers: sse,
+      pieces: [recorded.subarray(0, 600)],
+      after: 'wait',
+    })
+    const response = await post(url, asking)
+    for await (const _ of response.body ?? []) break
+    expect(await recorder.ended()).toMatchObject([{ ending: 'left', reply: { usageSource: 'none' } }])
+    await provider.closed()
+  })
+
+  test('is left behind its end mark: nothing is missing', async () => {
+    const { recorder, url } = await setUp({ headers: sse, pieces: [recorded], after: 'wait' })
+    const response = await post(url, asking)
+    for await (const _ of response.body ?? []) break
+    expect(await recorder.ended()).toMatchObject([{ ending: 'complete', reply: { usage } }])
+  })
+
+  test.each(['signal', 'time-out'])('is aborted by %s, before its head, between reads, and in a read', async (by) => {
+    const { recorder, url } = await setUp({ headers: sse, pieces: [recorded.subarray(0, 900)], after: 'wait' })
+    for (const at of ['between', 'read']) {
+      const abort = new AbortController()
+      const signal = by === 'signal' ? abort.signal : AbortSignal.timeout(400)
+      const response = await post(url, asking, { signal })
+      const reader = response.body?.getReader()
+      await reader?.read()
+      const reading = at === 'read' ? reader?.read() : undefined
+      abort.abort()
+      if (!signal.aborted) await once(signal, 'abort')
+      const name = by === 'signal' ? 'AbortError' : 'TimeoutError'
+      await expect(reading ?? reader?.read()).rejects.toThrow(expect.objectContaining({ name }))
+    }
+    expect(await recorder.ended(2)).toMatchObject([{ ending: 'aborted' }, { ending: 'aborted' }])
+    await expect(post(url, asking, { signal: AbortSignal.abort() })).rejects.toThrow(
+      expect.objectContaining({ name: 'AbortError' }),
+    )
+    expect(await recorder.ended(3)).toMatchObject([{}, {}, { ending: 'aborted', status: 0 }])
+  })
+
+  test('is cut after any number of bytes: the caller gets the same bytes and the same error', async () => {
+    const cuts = [0, 1, 300, 1_000, 2_000, recorded.length - 15, recorded.length]
+    for (const cut of cuts) {
+      const { recorder, url } = await setUp({ headers: sse, pieces: [recorded.subarray(0, cut)], after: 'cut' })
+      const outcomes: unknown[] = []
+      for (const each of [unhooked, fetch]) {
+        const read: Uint8Array[] = []
+        try {
+          const response = await each(url, { method: 'POST', body: asking })
+          for await (const piece of response.body ?? []) read.push(piece)
+          outcomes.push('end')
+        } catch (error) {
+          outcomes.push([(error as Error).name, (error as Error).message, Buffer.concat(read).length])
+        }
+      }
+      expect(outcomes[0]).not.toBe('end')
+      expect(outcomes[1]).toEqual(outcomes[0])
+      // The platform's fetch, kept from before us, is seen one layer below.
+      for (const transport of ['fetch', 'undici'] as const) {
+        const [end] = await recorder.ended(1, transport)
+        expect(end?.ending).toBe('cut')
+        expect(end?.reply?.usageSource).toBe(cut >= recorded.length - 15 ? 'provider' : 'none')
+      }
+    }
+  })
+
+  test('is never read: the call ends when nobody can read it any more, and the connection is given back', async () => {
+    setFlagsFromString('--expose-gc')
+    const gc = runInNewContext('gc') as () => void
+    const { provider, recorder, url } = await setUp({
+      headers: sse,
+      pieces: [recorded.subarray(0, 900)],
+      after: 'wait',
+    })
+    const status = await post(url, asking).then((response) => response.status)
+    expect(status).toBe(200)
+    const ended = recorder.ended()
+    const isEnded = ended.then(() => true)
+    while (!(await Promise.race([isEnded, delay(10, false)]))) gc()
+    expect(await ended).toMatchObject([{ ending: 'unread' }])
+    await provider.closed()
+  })
+
+  test('is not fetched ahead: a slow reader holds the provider back as it did', async () => {
+    const piece = Buffer.alloc(64 * 1024, 'a')
+    const { provider, url } = await setUp({ headers: sse, pieces: Array<Buffer>(1_000).fill(piece), after: 'wait' })
+    const writtenBy = async (each: typeof fetch): Promise<number> => {
+      const before = provider.written()
+      const abort = new AbortController()
+      const response = await each(url, { method: 'POST', body: asking, signal: abort.signal })
+      const reader = response.body?.getReader()
+      await reader?.read()
+      let last = -1
+      for (let now = provider.written(); now !== last; now = provider.written()) {
+        last = now
+        await delay(100)
+      }
+      abort.abort()
+      return provider.written() - before
+    }
+    const plain = await writtenBy(unhooked)
+    const hooked = await writtenBy(fetch)
+    expect(hooked).toBeLessThan(32 * 1024 * 1024)
+    expect(Math.abs(hooked - plain)).toBeLessThan(4 * 1024 * 1024)
+  })
+})
+
+describe('fetch: the gate and our own failures', () => {
+  test('a denied call is refused before a byte is sent, with the error of the gate', async () => {
+    const refusal = new Error('no more')
+    const { provider, recorder, url } = await setUp({ pieces: [] }, { admitted: () => Promise.reject(refusal) })
+    await expect(post(url, asking)).rejects.toBe(refusal)
+    expect(provider.bodies).toEqual([])
+    expect(await recorder.ended()).toMatchObject([{ ending: 'denied', error: refusal }])
+  })
+
+  test('a caller that aborts does not wait for the gate', async () => {
+    const { provider, recorder, url } = await setUp({ pieces: [] }, { admitted: () => new Promise(() => undefined) })
+    await expect(post(url, asking, { signal: AbortSignal.timeout(20) })).rejects.toThrow(
+      expect.objectContaining({ name: 'TimeoutError' }),
+    )
+    expect(provider.bodies).toEqual([])
+    expect(await recorder.ended()).toMatchObject([{ ending: 'aborted' }])
+  })
+
+  test('when whatever of ours throws, the caller sees what it would have seen', async () => {
+    const { provider, recorder } = await setUp({ headers: sse, pieces: [recorded] })
+    const broken = (): never => {
+      throw new Error('ours')
+    }
+    const record = { admitted: undefined, inContext: <T>(work: () => T): T => work(), begun: broken, finish: broken }
+    for (const watch of [
+      { ...recorder.watch, endpointOf: broken },
+      { ...recorder.watch, startCall: broken },
+      { ...recorder.watch, startCall: () => record },
+    ]) {
+      const undo = hookFetch(watch)
+      const text = await (await post(`${provider.url}/v1/chat/completions`, asking)).text()
+      undo()
+      expect(text).toBe(recorded.toString())
+    }
+    expect(recorder.failures.length).toBeGreaterThanOrEqual(3)
+  })
+})

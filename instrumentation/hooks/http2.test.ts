@@ -1,0 +1,98 @@
+import { once } from 'node:events'
+import http2 from 'node:http2'
+import type { AddressInfo } from 'node:net'
+import { buffer } from 'node:stream/consumers'
+import { afterEach, expect, test } from 'vitest'
+import { encodeEvent } from '../providers/fixtures/encode-event.ts'
+import { openRecorder, type Recorder } from './fixtures/recorder.ts'
+import { hookHttp2 } from './http2.ts'
+
+const events = Buffer.concat([
+  encodeEvent('messageStart', { role: 'assistant' }),
+  encodeEvent('contentBlockDelta', { contentBlockIndex: 0, delta: { text: 'Grüß dich' } }),
+  encodeEvent('messageStop', { stopReason: 'end_turn' }),
+  encodeEvent('metadata', { usage: { inputTokens: 7, outputTokens: 3, totalTokens: 10 } }),
+])
+const body = '{"inferenceConfig":{"maxTokens":50},"messages":[]}'
+const path = '/model/amazon.nova-lite-v1%3A0/converse-stream'
+
+let stack = new AsyncDisposableStack()
+afterEach(async () => {
+  await stack.disposeAsync()
+  stack = new AsyncDisposableStack()
+})
+
+type Bedrock = { readonly session: http2.ClientHttp2Session; readonly recorder: Recorder; readonly bodies: string[] }
+
+async function setUp(after: 'end' | 'cut' | 'wait', admitted?: () => Promise<void>): Promise<Bedrock> {
+  const bodies: string[] = []
+  const server = http2.createServer()
+  server.on('stream', async (stream) => {
+    stream.on('error', () => undefined)
+    bodies.push((await buffer(stream)).toString())
+    stream.respond({ ':status': 200, 'content-type': 'application/vnd.amazon.eventstream', 'x-amzn-requestid': 'r1' })
+    for (const byte of events.subarray(0, after === 'end' ? undefined : 200)) stream.write(Uint8Array.of(byte))
+    if (after === 'end') stream.end()
+    if (after === 'cut') stream.session?.destroy()
+  })
+  server.listen(0, '127.0.0.1')
+  await once(server, 'listening')
+  const url = `http://127.0.0.1:${(server.address() as AddressInfo).port}`
+  const recorder = openRecorder(url, admitted === undefined ? {} : { admitted })
+  stack.defer(hookHttp2(recorder.watch))
+  const session = http2.connect(url)
+  session.on('error', () => undefined)
+  stack.defer(async () => {
+    session.destroy()
+    server.close()
+    await once(server, 'close')
+  })
+  return { session, recorder, bodies }
+}
+
+test('http2: a stream of events is one call, with its usage, and the bytes are the provider’s', async () => {
+  const { session, recorder, bodies } = await setUp('end')
+  const stream = session.request({ ':method': 'POST', ':path': path, 'amz-sdk-request': 'attempt=2; max=3' })
+  stream.write(body.slice(0, 10))
+  stream.end(body.slice(10))
+  expect(await buffer(stream)).toEqual(events)
+  expect(bodies).toEqual([body])
+  expect(await recorder.ended()).toMatchObject([
+    { ending: 'complete', reply: { id: 'r1', usage: { inputTokens: 7, outputTokens: 3 }, finishReasons: ['stop'] } },
+  ])
+  expect(recorder.calls).toMatchObject([
+    {
+      start: {
+        attempt: 2,
+        transport: 'http2',
+        request: { model: 'amazon.nova-lite-v1:0', isStream: true, outputTokensMax: 50 },
+      },
+      begun: 1,
+      ends: 1,
+    },
+  ])
+  expect(recorder.failures).toEqual([])
+})
+
+test('http2: a stream left, cut, or denied ends its call; a denied body is never sent', async () => {
+  const left = await setUp('wait')
+  const leftStream = left.session.request({ ':method': 'POST', ':path': path }).end(body)
+  await once(leftStream, 'data')
+  leftStream.close()
+  expect(await left.recorder.ended()).toMatchObject([{ ending: 'left' }])
+
+  const cut = await setUp('cut')
+  const cutStream = cut.session.request({ ':method': 'POST', ':path': path }).end(body)
+  await buffer(cutStream)
+  expect(await cut.recorder.ended()).toMatchObject([{ ending: 'cut' }])
+
+  const refusal = new Error('no more')
+  const denied = await setUp('end', () => Promise.reject(refusal))
+  const deniedStream = denied.session.request({ ':method': 'POST', ':path': path })
+  const failed = once(deniedStream, 'close').catch((reason: unknown) => reason)
+  deniedStream.end(body)
+  const error = await failed
+  expect(error).toBe(refusal)
+  expect(await denied.recorder.ended()).toMatchObject([{ ending: 'denied', error: refusal }])
+  expect(denied.bodies).toEqual([])
+})

@@ -1,0 +1,88 @@
+// The hook on `node:http2`, over which Amazon's SDK speaks to Bedrock. The head of a request leaves when the stream is made and
+// names only the model; its body, without which no model runs, is held until the gate has answered.
+import http2 from 'node:http2'
+import { syncBuiltinESMExports } from 'node:module'
+import { type Exchange, endingOf, guarded, isSeen, noteOther, openExchange, type Watch } from './exchange.ts'
+import { holdBody } from './held-body.ts'
+import { tapReply } from './reply-tap.ts'
+
+type Call = { readonly url: URL; readonly endpoint: NonNullable<ReturnType<Watch['endpointOf']>> }
+
+export function hookHttp2(watch: Watch): () => void {
+  const original = http2.connect
+  const hooked = function connect(...args: unknown[]): http2.ClientHttp2Session {
+    const session: http2.ClientHttp2Session = Reflect.apply(original, http2, args)
+    const origin = guarded(watch, () => new URL(String(args[0])).origin, '')
+    const { request } = session
+    session.request = (headers, options) => {
+      const stream = request.call(session, headers, options)
+      guarded(watch, () => lookAt(watch, origin, stream), undefined)
+      return stream
+    }
+    return session
+  } as typeof http2.connect
+  http2.connect = hooked
+  syncBuiltinESMExports()
+  return () => {
+    if (http2.connect === hooked) http2.connect = original
+    syncBuiltinESMExports()
+  }
+}
+
+function lookAt(watch: Watch, origin: string, stream: http2.ClientHttp2Stream): void {
+  const headers = stream.sentHeaders ?? {}
+  if (headers[':method'] !== 'POST' || isSeen()) return
+  const url = URL.parse(String(headers[':path'] ?? ''), origin)
+  const endpoint = url === null ? undefined : watch.endpointOf('POST', url)
+  if (url !== null && endpoint !== undefined) watchStream(watch, stream, { url, endpoint })
+  else noteOther(watch, url)
+}
+
+function watchStream(watch: Watch, stream: http2.ClientHttp2Stream, call: Call): void {
+  let exchange: Exchange | undefined
+  let hasReply = false
+  let isLeft = false
+  const { close } = stream
+  stream.close = (code, callback) => {
+    isLeft = true
+    close.call(stream, code, callback)
+  }
+  const sent = stream.sentHeaders ?? {}
+  holdBody(stream, (body, held) => {
+    exchange = openExchange(watch, {
+      ...call,
+      transport: 'http2',
+      body,
+      header: (name) => String(sent[name] ?? ''),
+      mayAsk: false,
+    })
+    if (exchange?.admitted === undefined) {
+      held.release()
+      return
+    }
+    const asked = exchange
+    exchange.admitted.then(
+      () => held.release(),
+      (refusal: Error) => {
+        asked.end('denied', refusal)
+        stream.destroy(refusal)
+      },
+    )
+  })
+  stream.once('response', (headers) => {
+    if (exchange === undefined) return
+    hasReply = true
+    const reply = {
+      status: headers[':status'] ?? 0,
+      header: (name: string) => String(headers[name] ?? ''),
+      isCutShort: () => stream.closed || stream.destroyed,
+      // A session that ends takes its streams with it, and tells them no reason.
+      error: () => stream.errored ?? (isLeft || stream.rstCode === 0 ? undefined : new Error('the session has ended')),
+    }
+    const watched = exchange
+    guarded(watch, () => tapReply(stream, watched, reply), undefined)
+  })
+  stream.once('close', () => {
+    if (!hasReply) exchange?.end(endingOf(stream.errored, undefined), stream.errored ?? undefined)
+  })
+}

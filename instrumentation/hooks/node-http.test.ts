@@ -1,0 +1,188 @@
+import { once } from 'node:events'
+import { readFileSync } from 'node:fs'
+import http, { request as namedRequest } from 'node:http'
+import { Readable } from 'node:stream'
+import { buffer } from 'node:stream/consumers'
+import { setImmediate as turn } from 'node:timers/promises'
+import zlib from 'node:zlib'
+import { afterEach, describe, expect, test } from 'vitest'
+import { type Answer, type Provider, startProvider } from './fixtures/provider.ts'
+import { openRecorder, type Recorder } from './fixtures/recorder.ts'
+import { hookNodeHttp } from './node-http.ts'
+
+const recorded = readFileSync(new URL('../providers/fixtures/openai-chat.sse', import.meta.url))
+const usage = { inputTokens: 1200, outputTokens: 300 }
+const sse = { 'content-type': 'text/event-stream' }
+const unhooked = http.request
+const asking = '{"model":"gpt-4o","stream":true,"stream_options":{"include_usage":true}}'
+
+let stack = new AsyncDisposableStack()
+afterEach(async () => {
+  await stack.disposeAsync()
+  stack = new AsyncDisposableStack()
+})
+
+async function setUp(
+  answer: Answer,
+  options: Parameters<typeof openRecorder>[1] = {},
+): Promise<{ readonly provider: Provider; readonly recorder: Recorder; readonly url: string }> {
+  const provider = stack.use(await startProvider(answer))
+  const recorder = openRecorder(provider.url, options)
+  stack.defer(hookNodeHttp(recorder.watch))
+  return { provider, recorder, url: `${provider.url}/v1/chat/completions` }
+}
+
+async function responseOf(request: http.ClientRequest): Promise<http.IncomingMessage> {
+  const [response] = (await once(request, 'response')) as [http.IncomingMessage]
+  return response
+}
+
+async function post(url: string, body: string, options: http.RequestOptions = {}): Promise<http.IncomingMessage> {
+  return responseOf(http.request(url, { method: 'POST', ...options }).end(body))
+}
+
+describe('node:http', () => {
+  test('every way to write a body and name an address is one call, and sends what it would have sent', async () => {
+    const { provider, recorder, url } = await setUp({ headers: sse, pieces: [recorded] })
+    const { hostname, port, pathname: path } = new URL(url)
+    const address = { hostname, port, path, method: 'POST' }
+    const ways: readonly (() => http.ClientRequest)[] = [
+      () => http.request(url, { method: 'POST' }).end(asking),
+      () => http.request(new URL(url), { method: 'post' }).end(Buffer.from(asking)),
+      () => namedRequest(address).end(asking, 'utf8'),
+      () => {
+        const request = http.request({ ...address, headers: { 'Content-Length': asking.length } })
+        request.write(asking.slice(0, 20))
+        request.write(Buffer.from(asking.slice(20)))
+        return request.end()
+      },
+      () => Readable.from([asking.slice(0, 5), asking.slice(5)]).pipe(http.request(address)),
+    ]
+    for (const way of ways) expect(await buffer(await responseOf(way()))).toEqual(recorded)
+    expect(provider.bodies).toEqual(Array(5).fill(asking))
+    const ends = await recorder.ended(5)
+    expect(ends).toHaveLength(5)
+    for (const end of ends) expect(end).toMatchObject({ ending: 'complete', status: 200, reply: { usage } })
+    expect(recorder.calls.every(({ begun, ends }) => begun === 1 && ends === 1)).toBe(true)
+    expect(recorder.unmetered).toEqual([])
+    expect(recorder.failures).toEqual([])
+  })
+
+  test('callbacks of writes and of the end are called as they would have been', async () => {
+    const { url } = await setUp({ pieces: ['{}'] })
+    const called: string[] = []
+    const request = http.request(url, { method: 'POST' })
+    request.on('finish', () => called.push('finish'))
+    request.write('{', () => called.push('write'))
+    request.end('}', () => called.push('end'))
+    await buffer(await responseOf(request))
+    expect(called.toSorted()).toEqual(['end', 'finish', 'write'])
+  })
+
+  test('usage is asked for and hidden, with the length that the new body has', async () => {
+    const { provider, recorder, url } = await setUp({ headers: sse, pieces: [recorded] })
+    const body = '{"stream":true,"model":"é"}'
+    const text = (
+      await buffer(await post(url, body, { headers: { 'content-length': Buffer.byteLength(body) } }))
+    ).toString()
+    expect(provider.bodies).toEqual(['{"stream_options":{"include_usage":true},"stream":true,"model":"é"}'])
+    expect(text).not.toContain('"choices":[]')
+    expect(text.endsWith('data: [DONE]\n\n')).toBe(true)
+    expect(await recorder.ended()).toMatchObject([{ reply: { usage } }])
+  })
+
+  test('compressed replies reach the caller compressed, and are read', async () => {
+    const packed: readonly (readonly [string, Buffer])[] = [
+      ['gzip', zlib.gzipSync(recorded)],
+      ['br', zlib.brotliCompressSync(recorded)],
+      ['deflate', zlib.deflateSync(recorded)],
+      ['zstd', zlib.zstdCompressSync(recorded)],
+    ]
+    for (const [encoding, bytes] of packed) {
+      const { recorder, url } = await setUp({ headers: { ...sse, 'content-encoding': encoding }, pieces: [bytes] })
+      const response = await post(url, '{"stream":true}', { headers: { 'accept-encoding': encoding } })
+      expect(await buffer(response)).toEqual(bytes)
+      expect(await recorder.ended()).toMatchObject([{ ending: 'complete', reply: { usage } }])
+    }
+    const { recorder, url } = await setUp({ headers: { ...sse, 'content-encoding': 'gzip' }, pieces: ['no gzip'] })
+    expect((await buffer(await post(url, asking))).toString()).toBe('no gzip')
+    expect(await recorder.ended()).toMatchObject([{ ending: 'complete', reply: { usage: undefined } }])
+  })
+
+  test('a stream left, cut, or aborted ends its call, and the caller gets the error it would have got', async () => {
+    const cut = await setUp({ headers: sse, pieces: [recorded.subarray(0, 900)], after: 'cut' })
+    await expect(buffer(await post(cut.url, asking))).rejects.toThrow('aborted')
+    expect(await cut.recorder.ended()).toMatchObject([{ ending: 'cut' }])
+
+    const waiting = await setUp({ headers: sse, pieces: [recorded.subarray(0, 900)], after: 'wait' })
+    const left = await post(waiting.url, asking)
+    await once(left, 'data')
+    left.destroy()
+    expect(await waiting.recorder.ended()).toMatchObject([{ ending: 'left' }])
+    await waiting.provider.closed()
+
+    const abort = new AbortController()
+    const aborted = await post(waiting.url, asking, { signal: abort.signal })
+    abort.abort()
+    await expect(buffer(aborted)).rejects.toThrow(expect.objectContaining({ message: 'aborted', code: 'ECONNRESET' }))
+    expect(await waiting.recorder.ended(2)).toMatchObject([{ ending: 'left' }, { ending: 'aborted' }])
+  })
+
+  test('a refused connection and a request thrown away end; one without a listener for errors still fails the process', async () => {
+    const { recorder, provider, url } = await setUp({ pieces: [] })
+    await provider[Symbol.asyncDispose]()
+    const request = http.request(url, { method: 'POST' }).end(asking)
+    await expect(once(request, 'response')).rejects.toThrow('ECONNREFUSED')
+    expect(await recorder.ended()).toMatchObject([{ ending: 'cut', status: 0, error: { code: 'ECONNREFUSED' } }])
+    expect(request.listenerCount('error')).toBe(0)
+    expect(request.listenerCount('response')).toBe(0)
+    const thrown = http.request(url, { method: 'POST' })
+    thrown.write('{')
+    const failed = once(thrown, 'error')
+    thrown.destroy()
+    await failed
+    expect(recorder.calls).toHaveLength(1)
+  })
+
+  test('a reply without a reader is thrown away as before, and was a call', async () => {
+    const { recorder, url } = await setUp({ headers: sse, pieces: [recorded] })
+    const request = http.request(url, { method: 'POST' }).end(asking)
+    await once(request, 'close')
+    expect(await recorder.ended()).toMatchObject([{ ending: 'unread' }])
+  })
+
+  test('a denied call sends nothing and fails with the error of the gate; a slow gate is waited for', async () => {
+    const refusal = new Error('no more')
+    const denied = await setUp({ pieces: [] }, { admitted: () => Promise.reject(refusal) })
+    await expect(post(denied.url, asking)).rejects.toBe(refusal)
+    expect(denied.provider.bodies).toEqual([])
+    expect(await denied.recorder.ended()).toMatchObject([{ ending: 'denied' }])
+
+    const gate = Promise.withResolvers<void>()
+    const slow = await setUp({ headers: sse, pieces: [recorded] }, { admitted: () => gate.promise })
+    const reply = post(slow.url, asking)
+    await turn()
+    expect(slow.provider.bodies).toEqual([])
+    gate.resolve()
+    expect(await buffer(await reply)).toEqual(recorded)
+
+    const left = await setUp({ pieces: [] }, { admitted: () => gate.promise.then(() => turn()) })
+    const request = http.request(left.url, { method: 'POST' }).end(asking)
+    request.on('error', () => undefined)
+    request.destroy()
+    await left.recorder.ended()
+    await turn()
+    await turn()
+    expect(left.provider.bodies).toEqual([])
+  })
+
+  test('a request past the hook is told of as unmetered, once per request; others are nobody’s business', async () => {
+    const { recorder, url, provider } = await setUp({ pieces: ['{}'] })
+    await buffer(await responseOf(unhooked(url, { method: 'POST' }).end(asking)))
+    await buffer(await responseOf(unhooked(`${provider.url}/v1/models`).end()))
+    await buffer(await responseOf(http.get(provider.url)))
+    await buffer(await post(`${provider.url}/v1/images/generations`, '{}'))
+    expect(recorder.unmetered).toEqual(['transport 127.0.0.1', 'api 127.0.0.1'])
+    expect(recorder.calls).toEqual([])
+  })
+})

@@ -1,0 +1,142 @@
+// The hook on `node:http` and `node:https`, which axios, got, node-fetch and older SDKs use. What the caller writes is held
+// until it has written all of it, so that the gate can be asked before the first byte.
+import { subscribe, unsubscribe } from 'node:diagnostics_channel'
+import http from 'node:http'
+import https from 'node:https'
+import { syncBuiltinESMExports } from 'node:module'
+import { type Exchange, endingOf, guarded, isSeen, noteOther, openExchange, type Watch } from './exchange.ts'
+import { type HeldBody, holdBody } from './held-body.ts'
+import { tapReply } from './reply-tap.ts'
+
+type Call = { readonly url: URL; readonly endpoint: NonNullable<ReturnType<Watch['endpointOf']>> }
+
+export function hookNodeHttp(watch: Watch): () => void {
+  const watched = new WeakSet<http.ClientRequest>()
+  const undo = [hookModule(watch, watched, http, 'http:'), hookModule(watch, watched, https, 'https:')]
+  // Named imports of a built-in are bindings of their own, and follow only when told.
+  syncBuiltinESMExports()
+  const onStart = (message: unknown): void => guarded(watch, () => lookForUnmetered(watch, watched, message), undefined)
+  subscribe('http.client.request.start', onStart)
+  return () => {
+    for (const each of undo) each()
+    syncBuiltinESMExports()
+    unsubscribe('http.client.request.start', onStart)
+  }
+}
+
+function hookModule(
+  watch: Watch,
+  watched: WeakSet<http.ClientRequest>,
+  module: Pick<typeof http, 'request'>,
+  protocol: string,
+): () => void {
+  const original = module.request
+  const hooked = function request(...args: unknown[]): http.ClientRequest {
+    const made: http.ClientRequest = Reflect.apply(original, module, args)
+    if (made.method !== 'POST' || isSeen()) return made
+    guarded(
+      watch,
+      () => {
+        const call = callOf(watch, protocol, made)
+        if (call === undefined) return
+        watched.add(made)
+        watchRequest(watch, made, call)
+      },
+      undefined,
+    )
+    return made
+  } as typeof http.request
+  module.request = hooked
+  return () => {
+    if (module.request === hooked) module.request = original
+  }
+}
+
+/** From the request as it was made, whose options came in five shapes. */
+function urlOf(protocol: string, request: http.ClientRequest): URL | null {
+  const host = request.getHeader('host')
+  return URL.parse(`${protocol}//${typeof host === 'string' ? host : request.host}${request.path}`)
+}
+
+function callOf(watch: Watch, protocol: string, request: http.ClientRequest): Call | undefined {
+  const url = urlOf(protocol, request)
+  const endpoint = url === null ? undefined : watch.endpointOf('POST', url)
+  return url === null || endpoint === undefined ? undefined : { url, endpoint }
+}
+
+function watchRequest(watch: Watch, request: http.ClientRequest, call: Call): void {
+  let exchange: Exchange | undefined
+  let hasReply = false
+  let error: unknown
+  const emit = request.emit.bind(request)
+  const destroy = request.destroy.bind(request)
+  // The reply of an aborted request only tells that its connection is gone; why is said here.
+  request.destroy = (reason) => {
+    error ??= reason
+    return destroy(reason)
+  }
+  // Not a listener: one for 'response' keeps an unread reply from being thrown away, one for 'error' hides it.
+  request.emit = (event: string | symbol, ...args: unknown[]): boolean => {
+    if (event === 'response' && exchange !== undefined) {
+      hasReply = true
+      // Without a listener the platform throws the bytes away before anybody can see them.
+      if (request.listenerCount('response') === 0) exchange.end('unread')
+      else tap(watch, exchange, args[0] as http.IncomingMessage, () => error)
+    }
+    if (event === 'error') error = args[0]
+    // With a reply, that one's end is the end; this is for a request that never got one.
+    if (event === 'close' && !hasReply) exchange?.end(endingOf(error, undefined), error)
+    return emit(event, ...args)
+  }
+  holdBody(request, (body, held) => {
+    exchange = openExchange(watch, {
+      ...call,
+      transport: 'http',
+      body,
+      header: (name) => String(request.getHeader(name) ?? ''),
+      mayAsk: !request.headersSent && isPlain(request.getHeader('accept-encoding')),
+    })
+    if (exchange === undefined) held.release()
+    else admit(request, exchange, held)
+  })
+}
+
+/** A compressed reply passes as it is, so nothing can be taken out of it. */
+function isPlain(acceptEncoding: unknown): boolean {
+  return acceptEncoding === undefined || acceptEncoding === '' || acceptEncoding === 'identity'
+}
+
+function admit(request: http.ClientRequest, exchange: Exchange, held: HeldBody): void {
+  const send = (): void => {
+    if (exchange.body !== undefined && request.hasHeader('content-length'))
+      request.setHeader('content-length', Buffer.byteLength(exchange.body))
+    held.release(exchange.body)
+  }
+  if (exchange.admitted === undefined) {
+    send()
+    return
+  }
+  exchange.admitted.then(send, (refusal: Error) => {
+    exchange.end('denied', refusal)
+    request.destroy(refusal)
+  })
+}
+
+function tap(watch: Watch, exchange: Exchange, response: http.IncomingMessage, requestError: () => unknown): void {
+  const reply = {
+    status: response.statusCode ?? 0,
+    header: (name: string) => String(response.headers[name] ?? ''),
+    isCutShort: () => !response.complete,
+    error: () => requestError() ?? response.errored ?? undefined,
+  }
+  guarded(watch, () => tapReply(response, exchange, reply), undefined)
+}
+
+/** Who kept `http.request` from before us, or made a ClientRequest itself, reaches providers past the hook. */
+function lookForUnmetered(watch: Watch, watched: WeakSet<http.ClientRequest>, message: unknown): void {
+  const { request } = message as { readonly request: http.ClientRequest }
+  if (watched.has(request) || request.method !== 'POST' || isSeen()) return
+  const url = urlOf(request.protocol, request)
+  if (url !== null && watch.endpointOf('POST', url) !== undefined) watch.unmetered('transport', url.hostname)
+  else noteOther(watch, url)
+}

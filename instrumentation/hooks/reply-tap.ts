@@ -1,0 +1,84 @@
+// Reads a reply of `node:http` or http2 where its bytes enter the stream, decompressed where they are not plain. The stream
+// itself is untouched: no listener for data, no piece earlier or later than without us.
+import type { Readable, Transform } from 'node:stream'
+import zlib from 'node:zlib'
+import { type Ending, type Exchange, endingOf } from './exchange.ts'
+
+export type TappedReply = {
+  readonly status: number
+  readonly header: (name: string) => string
+  /** Asked when no more bytes come: an end that is not the provider's. */
+  readonly isCutShort: () => boolean
+  /** Why the stream was destroyed, undefined where it was without a reason. */
+  readonly error: () => unknown
+}
+
+/** Ends the exchange when the reply ends, whichever way. */
+export function tapReply(stream: Readable, exchange: Exchange, reply: TappedReply): void {
+  exchange.head(reply.status, reply.header)
+  const { push } = stream
+  const encoding = reply.header('content-encoding')
+  const inflated = openInflated(encoding, exchange)
+  let isWhole = false
+
+  stream.push = (chunk: unknown, chunkEncoding?: BufferEncoding): boolean => {
+    if (chunk === null) {
+      for (const piece of exchange.rest()) push.call(stream, piece)
+      isWhole = !reply.isCutShort()
+      if (isWhole) inflated.end()
+      return push.call(stream, null)
+    }
+    if (!(chunk instanceof Uint8Array)) return push.call(stream, chunk, chunkEncoding)
+    let hasRoom = true
+    for (const piece of inflated.write(chunk)) hasRoom = push.call(stream, piece)
+    return hasRoom
+  }
+
+  stream.once('close', () => {
+    if (isWhole) return
+    const error = reply.error()
+    inflated.stop(error === undefined ? 'left' : endingOf(error, undefined), error)
+  })
+}
+
+export type Inflated = {
+  /** Gives what the caller may have of these bytes. */
+  write(bytes: Uint8Array): readonly Uint8Array[]
+  /** All came; the exchange is complete when all has been read. */
+  end(): void
+  stop(ending: Ending, error: unknown): void
+}
+
+const inflaters: Readonly<Record<string, () => Transform>> = {
+  gzip: () => zlib.createGunzip(),
+  'x-gzip': () => zlib.createGunzip(),
+  deflate: () => zlib.createInflate(),
+  br: () => zlib.createBrotliDecompress(),
+  zstd: () => zlib.createZstdDecompress(),
+}
+
+/** Reads bytes as they are on the wire. Compressed ones pass on untouched, and a copy is inflated for us. */
+export function openInflated(encoding: string, exchange: Exchange): Inflated {
+  const inflate = inflaters[encoding.trim().toLowerCase()]?.()
+  if (inflate === undefined) {
+    return { write: exchange.pass, end: () => exchange.end('complete'), stop: exchange.end }
+  }
+  let ending: Ending = 'complete'
+  let error: unknown
+  inflate.on('data', (bytes: Uint8Array) => exchange.pass(bytes))
+  // An error is bytes that are not what their header says, or half of them: what was read before is what is known.
+  inflate.once('error', () => exchange.end(ending, error))
+  inflate.once('end', () => exchange.end(ending, error))
+  return {
+    write(bytes) {
+      inflate.write(bytes)
+      return [bytes]
+    },
+    end: () => inflate.end(),
+    stop(why, reason) {
+      ending = why
+      error = reason
+      inflate.end()
+    },
+  }
+}

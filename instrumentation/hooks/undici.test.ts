@@ -1,0 +1,66 @@
+import { readFileSync } from 'node:fs'
+import zlib from 'node:zlib'
+import { Agent, request, fetch as undiciFetch } from 'undici'
+import { afterEach, expect, test } from 'vitest'
+import { hookFetch } from './fetch.ts'
+import { type Answer, startProvider } from './fixtures/provider.ts'
+import { openRecorder } from './fixtures/recorder.ts'
+import { hookUndici } from './undici.ts'
+
+const recorded = readFileSync(new URL('../providers/fixtures/openai-chat.sse', import.meta.url))
+const usage = { inputTokens: 1200, outputTokens: 300 }
+const sse = { 'content-type': 'text/event-stream' }
+const body = '{"model":"gpt-4o","stream":true}'
+
+let stack = new AsyncDisposableStack()
+afterEach(async () => {
+  await stack.disposeAsync()
+  stack = new AsyncDisposableStack()
+})
+
+async function setUp(answer: Answer) {
+  const provider = stack.use(await startProvider(answer))
+  const recorder = openRecorder(provider.url)
+  stack.defer(hookFetch(recorder.watch))
+  stack.defer(hookUndici(recorder.watch))
+  return { recorder, url: `${provider.url}/v1/chat/completions` }
+}
+
+test('undici: request, fetch, and an agent of one’s own are one call each, plain or compressed', async () => {
+  const agent = new Agent()
+  stack.defer(() => agent.close())
+  for (const encoding of ['identity', 'gzip']) {
+    const bytes = encoding === 'gzip' ? zlib.gzipSync(recorded) : recorded
+    const { recorder, url } = await setUp({ headers: { ...sse, 'content-encoding': encoding }, pieces: [bytes] })
+    const headers = { 'x-stainless-retry-count': '1' }
+    const plain = await request(url, { method: 'POST', body, headers })
+    expect(Buffer.from(await plain.body.arrayBuffer())).toEqual(bytes)
+    const own = await request(url, { method: 'POST', body, headers, dispatcher: agent })
+    expect(Buffer.from(await own.body.arrayBuffer())).toEqual(bytes)
+    expect(await (await undiciFetch(url, { method: 'POST', body, headers })).text()).toBe(recorded.toString())
+    const ends = await recorder.ended(3)
+    expect(ends).toHaveLength(3)
+    for (const end of ends) expect(end).toMatchObject({ ending: 'complete', status: 200, reply: { usage } })
+    expect(recorder.calls.slice(0, 2)).toMatchObject(
+      Array(2).fill({ start: { transport: 'undici', attempt: 2, request: { model: 'gpt-4o' } }, ends: 1, begun: 1 }),
+    )
+    expect(recorder.failures).toEqual([])
+  }
+})
+
+test('undici: a stream left, aborted or cut ends its call', async () => {
+  const { recorder, url } = await setUp({ headers: sse, pieces: [recorded.subarray(0, 900)], after: 'wait' })
+  const left = await request(url, { method: 'POST', body })
+  left.body.on('error', () => undefined)
+  left.body.destroy()
+  await recorder.ended(1)
+  const abort = new AbortController()
+  const aborted = await request(url, { method: 'POST', body, signal: abort.signal })
+  abort.abort()
+  await expect(aborted.body.text()).rejects.toThrow(expect.objectContaining({ name: 'AbortError' }))
+  expect(await recorder.ended(2)).toMatchObject([{}, { ending: 'aborted', reply: { usageSource: 'none' } }])
+  const cut = await setUp({ headers: sse, pieces: [recorded.subarray(0, 900)], after: 'cut' })
+  const reply = await request(cut.url, { method: 'POST', body })
+  await expect(reply.body.text()).rejects.toThrow()
+  expect(await cut.recorder.ended()).toMatchObject([{ ending: 'cut' }])
+})

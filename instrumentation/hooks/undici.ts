@@ -1,0 +1,88 @@
+// npm's undici, by its own diagnostics channels: whichever dispatcher, pool or version sends a request, they tell of its body,
+// its head, its bytes and its end. Requests of global `fetch` pass here as well and are known already. A channel cannot
+// hold a request back, so the gate is not asked here; such a call is charged by its record and counted as not gated.
+import { subscribe, unsubscribe } from 'node:diagnostics_channel'
+import { type Exchange, endingOf, guarded, isSeen, noteOther, openExchange, type Watch } from './exchange.ts'
+import { type Inflated, openInflated } from './reply-tap.ts'
+
+type UndiciRequest = {
+  readonly origin?: unknown
+  readonly path?: unknown
+  readonly method?: unknown
+  readonly body?: unknown
+  readonly headers?: unknown
+}
+type Message = {
+  readonly request: UndiciRequest
+  readonly response?: { readonly statusCode: number; readonly headers: readonly Uint8Array[] }
+  readonly chunk?: Uint8Array
+  readonly error?: unknown
+}
+
+export function hookUndici(watch: Watch): () => void {
+  const exchanges = new WeakMap<UndiciRequest, Exchange>()
+  const replies = new WeakMap<UndiciRequest, Inflated>()
+  const listeners: Readonly<Record<string, (message: Message) => void>> = {
+    'undici:request:create': ({ request }) => create(watch, exchanges, request),
+    'undici:request:headers': ({ request, response }) => {
+      const exchange = exchanges.get(request)
+      if (exchange === undefined || response === undefined) return
+      const header = (name: string): string => headerIn(response.headers, name)
+      exchange.head(response.statusCode, header)
+      replies.set(request, openInflated(header('content-encoding'), exchange))
+    },
+    'undici:request:bodyChunkReceived': ({ request, chunk }) => {
+      // Copied, for what undici hands on may be taken over by the stream it goes into.
+      if (chunk !== undefined) replies.get(request)?.write(chunk.slice())
+    },
+    'undici:request:trailers': ({ request }) => replies.get(request)?.end(),
+    'undici:request:error': ({ request, error }) => {
+      const ending = endingOf(error, undefined)
+      const reply = replies.get(request)
+      if (reply === undefined) exchanges.get(request)?.end(ending, error)
+      else reply.stop(ending, error)
+    },
+  }
+  const guardedListeners = Object.entries(listeners).map(([name, listener]) => {
+    const on = (message: unknown): void => guarded(watch, () => listener(message as Message), undefined)
+    subscribe(name, on)
+    return () => unsubscribe(name, on)
+  })
+  return () => {
+    for (const off of guardedListeners) off()
+  }
+}
+
+function create(watch: Watch, exchanges: WeakMap<UndiciRequest, Exchange>, request: UndiciRequest): void {
+  if (request.method !== 'POST' || isSeen()) return
+  const url = URL.parse(String(request.path), String(request.origin))
+  const endpoint = url === null ? undefined : watch.endpointOf('POST', url)
+  if (url === null || endpoint === undefined) {
+    noteOther(watch, url)
+    return
+  }
+  const { body } = request
+  const { headers } = request
+  const exchange = openExchange(watch, {
+    endpoint,
+    url,
+    transport: 'undici',
+    body: typeof body === 'string' || body instanceof Uint8Array ? body : '',
+    // Names and values by turns; before version 7 the text that goes on the wire.
+    header: (name) => (Array.isArray(headers) ? headerIn(headers, name) : lineIn(String(headers), name)),
+    mayAsk: false,
+  })
+  if (exchange === undefined) return
+  exchanges.set(request, exchange)
+  exchange.admitted?.catch(() => undefined)
+}
+
+function lineIn(headers: string, name: string): string {
+  return new RegExp(`^${name}: *(.*)$`, 'im').exec(headers)?.[1]?.trim() ?? ''
+}
+
+function headerIn(headers: readonly unknown[], name: string): string {
+  for (let at = 0; at + 1 < headers.length; at += 2)
+    if (String(headers[at]).toLowerCase() === name) return String(headers[at + 1])
+  return ''
+}

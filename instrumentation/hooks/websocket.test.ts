@@ -1,0 +1,132 @@
+import { once } from 'node:events'
+import type { AddressInfo } from 'node:net'
+import { afterEach, expect, test } from 'vitest'
+import WebSocketOfWs, { WebSocketServer } from 'ws'
+import { openRecorder, type Recorder } from './fixtures/recorder.ts'
+import { hookWebSocket, watchRealtime } from './websocket.ts'
+
+let stack = new AsyncDisposableStack()
+afterEach(async () => {
+  await stack.disposeAsync()
+  stack = new AsyncDisposableStack()
+})
+
+type Realtime = { readonly url: string; readonly recorder: Recorder; readonly received: string[] }
+
+/** Answers every `response.create`; `instructions: "hang up"` in the middle of a response. */
+async function setUp(admitted?: () => Promise<void>): Promise<Realtime> {
+  const received: string[] = []
+  const server = new WebSocketServer({ port: 0, host: '127.0.0.1' })
+  await once(server, 'listening')
+  let responses = 0
+  server.on('connection', (socket) => {
+    const send = (event: object): void => socket.send(JSON.stringify(event))
+    send({ type: 'session.created', session: { model: 'gpt-realtime', instructions: 'Be kind.' } })
+    socket.on('message', (data) => {
+      const event = JSON.parse(data.toString())
+      received.push(event.type)
+      if (event.type !== 'response.create') return
+      const id = `resp_${++responses}`
+      send({ type: 'response.created', response: { id, status: 'in_progress', usage: null } })
+      send({ type: 'response.output_audio.delta', response_id: id, delta: 'A'.repeat(100_000) })
+      send({ type: 'response.output_audio_transcript.delta', response_id: id, output_index: 0, delta: 'Grüß ' })
+      if (event.response?.instructions === 'hang up') {
+        socket.terminate()
+        return
+      }
+      send({ type: 'response.output_audio_transcript.delta', response_id: id, output_index: 0, delta: 'dich' })
+      const usage = {
+        input_tokens: 120,
+        output_tokens: 40,
+        input_token_details: { cached_tokens: 64, audio_tokens: 100 },
+        output_token_details: { audio_tokens: 30 },
+      }
+      send({
+        type: 'response.done',
+        response: { id, object: 'realtime.response', status: 'completed', usage, output: [] },
+      })
+    })
+  })
+  const url = `http://127.0.0.1:${(server.address() as AddressInfo).port}`
+  const recorder = openRecorder(url, admitted === undefined ? {} : { admitted })
+  stack.defer(hookWebSocket(recorder.watch))
+  stack.defer(async () => {
+    for (const client of server.clients) client.terminate()
+    server.close()
+    await once(server, 'close')
+  })
+  return { url: `${url.replace('http', 'ws')}/v1/realtime?model=gpt-realtime`, recorder, received }
+}
+
+test('realtime: each response is a call with its usage, on the platform’s socket and on one of ws', async () => {
+  const { url, recorder, received } = await setUp()
+  const platform = new WebSocket(url)
+  expect(platform.constructor.name).toBe('WebSocket')
+  await once(platform, 'open')
+  platform.send('{"type":"input_audio_buffer.append","audio":"AAAA"}')
+  platform.send('{"type":"response.create"}')
+  platform.send('{"type":"response.create","response":{"max_output_tokens":50,"instructions":"Sing."}}')
+  const own = new WebSocketOfWs(url)
+  watchRealtime(recorder.watch, own)
+  await once(own, 'open')
+  own.send('{"type":"response.create"}')
+  const ends = await recorder.ended(3)
+  for (const end of ends) {
+    expect(end).toMatchObject({
+      ending: 'complete',
+      reply: {
+        usage: {
+          inputTokens: 120,
+          cacheReadTokens: 64,
+          inputAudioTokens: 100,
+          outputTokens: 40,
+          outputAudioTokens: 30,
+        },
+        usageSource: 'provider',
+        messages: [{ parts: [{ type: 'text', content: 'Grüß dich' }] }],
+      },
+    })
+  }
+  expect(received.toSorted()).toEqual([
+    'input_audio_buffer.append',
+    'response.create',
+    'response.create',
+    'response.create',
+  ])
+  expect(recorder.calls.map(({ start }) => start.request.outputTokensMax)).toContain(50)
+  expect(recorder.failures).toEqual([])
+})
+
+test('realtime: a connection that ends in a response ends its call; one elsewhere is not looked at', async () => {
+  const { url, recorder } = await setUp()
+  const socket = new WebSocket(url)
+  await once(socket, 'open')
+  socket.send('{"type":"response.create","response":{"instructions":"hang up"}}')
+  expect(await recorder.ended()).toMatchObject([{ ending: 'cut', reply: { outputChars: 5, usageSource: 'none' } }])
+  const other = new WebSocket(url.replace('realtime', 'chat'))
+  await once(other, 'open')
+  other.send('{"type":"response.create"}')
+  await once(other, 'message')
+  other.close()
+  expect(recorder.calls).toHaveLength(1)
+})
+
+test('realtime: a denied response is never sent and told of in the API’s way; what came after it is sent, in order', async () => {
+  let asked = 0
+  const { url, recorder, received } = await setUp(() =>
+    ++asked === 1 ? Promise.reject(new Error('no more')) : Promise.resolve(),
+  )
+  const socket = new WebSocket(url)
+  await once(socket, 'open')
+  const refused = Promise.withResolvers<unknown>()
+  socket.addEventListener('message', ({ data }) => {
+    const event = JSON.parse(data)
+    if (event.type === 'error') refused.resolve(event.error)
+  })
+  socket.send('{"type":"response.create"}')
+  socket.send('{"type":"input_audio_buffer.commit"}')
+  socket.send('{"type":"response.create"}')
+  expect(await refused.promise).toEqual({ type: 'quota_exceeded', code: 'quota_exceeded', message: 'no more' })
+  expect(await recorder.ended(2)).toMatchObject([{ ending: 'denied' }, { ending: 'complete' }])
+  expect(received).toEqual(['input_audio_buffer.commit', 'response.create'])
+})

@@ -1,0 +1,138 @@
+// OpenAI's realtime API over a WebSocket: the global one by itself, one of the package `ws` when it is handed to
+// `watchRealtime`. A response is a call, from `response.created` to `response.done`, where its usage is. The gate is asked
+// before `response.create` leaves; what is sent after it waits in order. A response that the server begins by itself, because
+// it heard the user pause, was not asked for and cannot be refused: it is metered.
+import type { Endpoint } from '../providers/call.ts'
+import { isJsonObject, type Json, objectOf, textOf } from '../providers/json-fields.ts'
+import { type Exchange, guarded, openExchange, type Watch } from './exchange.ts'
+
+/** What the platform's WebSocket and that of `ws` have in common. */
+export type RealtimeSocket = {
+  readonly url: string
+  send(...args: never[]): unknown
+  addEventListener(type: 'message' | 'close', listener: (event: object) => void): void
+}
+
+export type RealtimeWatch = Watch & { readonly realtimeEndpointOf: (url: URL) => Endpoint | undefined }
+
+export function hookWebSocket(watch: RealtimeWatch): () => void {
+  const Original = globalThis.WebSocket
+  if (Original === undefined) return () => undefined
+  const Hooked = class WebSocket extends Original {
+    constructor(...args: ConstructorParameters<typeof Original>) {
+      super(...args)
+      guarded(watch, () => watchRealtime(watch, this), undefined)
+    }
+  }
+  globalThis.WebSocket = Hooked
+  return () => {
+    if (globalThis.WebSocket === Hooked) globalThis.WebSocket = Original
+  }
+}
+
+/** Events that are long and say nothing: sound. */
+const sound = /^.{0,80}"type"\s*:\s*"response\.(output_)?audio\.delta"/
+
+/** A refusal reaches the owner of the socket as the API's own errors do, in a message of type `error`. */
+export function watchRealtime(watch: RealtimeWatch, socket: RealtimeSocket): void {
+  const url = URL.parse(socket.url)
+  const endpoint = url === null ? undefined : watch.realtimeEndpointOf(url)
+  if (url === null || endpoint === undefined) return
+  const calls = new Map<string, Exchange>()
+  /** The gate has let it pass, and the server has not begun it yet. */
+  const admitted: Exchange[] = []
+  let session: Json = {}
+  let sending: Promise<void> | undefined
+
+  function open(asked: Json): Exchange | undefined {
+    const { model = session.model, instructions = session.instructions, tools = session.tools } = asked
+    const { max_output_tokens = session.max_output_tokens, input } = asked
+    const max = typeof max_output_tokens === 'number' ? { max_output_tokens } : {}
+    const body = JSON.stringify({ model: textOf(model) || endpoint?.model, instructions, tools, input, ...max })
+    return openExchange(watch, {
+      endpoint: endpoint as Endpoint,
+      url: url as URL,
+      transport: 'websocket',
+      body,
+      header: () => '',
+      mayAsk: false,
+    })
+  }
+
+  function received(text: string): void {
+    const event = parsed(text)
+    const type = textOf(event.type)
+    if (type === 'session.created' || type === 'session.updated') session = objectOf(event.session)
+    const id = textOf(objectOf(event.response).id) || textOf(event.response_id)
+    if (type === 'response.created') {
+      const exchange = admitted.shift() ?? open({})
+      exchange?.head(200, (name) => (name === 'content-type' ? 'text/event-stream' : ''))
+      if (exchange !== undefined) calls.set(id, exchange)
+    }
+    const exchange = calls.get(id)
+    exchange?.pass(new TextEncoder().encode(`data: ${text}\n\n`))
+    if (type !== 'response.done') return
+    calls.delete(id)
+    exchange?.end('complete')
+  }
+
+  const { send } = socket
+  socket.send = (...args: never[]): unknown => {
+    const asked = guarded(watch, () => askedBy(args[0]), undefined)
+    const exchange = asked === undefined ? undefined : open(asked)
+    if (exchange !== undefined && exchange.admitted === undefined) admitted.push(exchange)
+    if (exchange?.admitted === undefined && sending === undefined) return Reflect.apply(send, socket, args)
+    const turn = (sending ?? Promise.resolve()).then(() => sendAdmitted(exchange, args))
+    sending = turn
+    turn.finally(() => {
+      if (sending === turn) sending = undefined
+    })
+    return undefined
+  }
+
+  async function sendAdmitted(exchange: Exchange | undefined, args: never[]): Promise<void> {
+    try {
+      await exchange?.admitted
+    } catch (refusal) {
+      exchange?.end('denied', refusal)
+      guarded(watch, () => refuse(socket, refusal), undefined)
+      return
+    }
+    if (exchange?.admitted !== undefined) admitted.push(exchange)
+    // What it throws of a closed socket would have reached the caller, who is gone on by now.
+    guarded(watch, () => Reflect.apply(send, socket, args), undefined)
+  }
+
+  socket.addEventListener('message', (event) => {
+    const { data } = event as { readonly data?: unknown }
+    if (typeof data === 'string' && !sound.test(data)) guarded(watch, () => received(data), undefined)
+  })
+  socket.addEventListener('close', () => {
+    for (const exchange of [...admitted, ...calls.values()]) exchange.end('cut')
+    calls.clear()
+  })
+}
+
+/** The body of a response that is asked for; undefined: it is another event. */
+function askedBy(data: unknown): Json | undefined {
+  if (typeof data !== 'string' || !data.includes('response.create')) return undefined
+  const event = parsed(data)
+  return event.type === 'response.create' ? objectOf(event.response) : undefined
+}
+
+function parsed(text: string): Json {
+  try {
+    const value: unknown = JSON.parse(text)
+    return isJsonObject(value) ? value : {}
+  } catch {
+    // Whatever is no JSON is between the two ends.
+    return {}
+  }
+}
+
+function refuse(socket: RealtimeSocket, refusal: unknown): void {
+  const message = refusal instanceof Error ? refusal.message : String(refusal)
+  const data = JSON.stringify({ type: 'error', error: { type: 'quota_exceeded', code: 'quota_exceeded', message } })
+  if (socket instanceof EventTarget) socket.dispatchEvent(new MessageEvent('message', { data }))
+  else if ('emit' in socket && typeof socket.emit === 'function') socket.emit('message', Buffer.from(data), false)
+}

@@ -1,0 +1,187 @@
+// Puts the parts together: hooks, records, export. Once per thread, however many copies of this package are loaded and however
+// often it is asked. Nothing here throws into the service, keeps its process alive, or holds up its end for long.
+
+import { type CallMetrics, openCallMetrics } from './calls/call-metrics.ts'
+import { openCallRecorder } from './calls/call-recorder.ts'
+import { openContentAttributes, type Redact } from './calls/content-attributes.ts'
+import { type Counters, openCounters } from './counters.ts'
+import { type Export, openExport } from './export.ts'
+import type { Watch } from './hooks/exchange.ts'
+import { hookFetch } from './hooks/fetch.ts'
+import { hookHttp2 } from './hooks/http2.ts'
+import { hookNodeHttp } from './hooks/node-http.ts'
+import { hookUndici } from './hooks/undici.ts'
+import { hookWebSocket, type RealtimeSocket, type RealtimeWatch, watchRealtime } from './hooks/websocket.ts'
+import { limits } from './limits.ts'
+import { type BaseUrl, endpointOf, hostOf, realtimeEndpointOf } from './providers/endpoint.ts'
+import { type FailurePolicy, type Gate, openGate, type QuotaOverride, runWithQuota } from './quota/gate.ts'
+import { openQuotaClient } from './quota/quota-client.ts'
+import { type Environment, readSettings, type Settings } from './settings.ts'
+
+export type InstrumentOptions = {
+  readonly environment?: Environment
+  /** Servers that speak a provider's API, beside the known ones and those in the environment of the SDKs. */
+  readonly baseUrls?: readonly BaseUrl[]
+  /** Whether `stream_options.include_usage` is asked for where the caller did not, of hosts known to take it. */
+  readonly asksForUsage?: boolean
+  readonly content?: Settings['content']
+  readonly redact?: Redact
+  readonly quota?: Settings['quota']
+  /** What becomes of a call when the quota service is away; it goes, unless told otherwise. */
+  readonly quotaFailure?: FailurePolicy
+  /** Gets the few lines that are said; the usual is stderr. */
+  readonly write?: (line: string) => void
+}
+
+export type Instrumentation = {
+  readonly settings: Settings
+  readonly watch: RealtimeWatch
+  readonly counters: Counters
+  readonly exporter: Export
+  /** Sends what waits, no longer than `limits.flushMs`. */
+  flush(): Promise<void>
+  /** Takes the hooks out and sends what waits. */
+  shutdown(): Promise<void>
+}
+
+const slot = Symbol.for('tallylight.instrumentation')
+type Global = { [slot]?: Instrumentation }
+
+/** What is running in this thread, if anything. */
+export function running(): Instrumentation | undefined {
+  return (globalThis as Global)[slot]
+}
+
+export function instrument(options: InstrumentOptions = {}): Instrumentation {
+  const already = running()
+  if (already !== undefined) return already
+  const environment = options.environment ?? process.env
+  const counters = openCounters(options.write ?? ((line) => process.stderr.write(`${line}\n`)))
+  const read = readSettings(environment)
+  const settings: Settings = {
+    ...read.settings,
+    ...(options.content === undefined ? {} : { content: options.content }),
+    ...(options.quota === undefined ? {} : { quota: options.quota }),
+    baseUrls: [...(options.baseUrls ?? []), ...read.settings.baseUrls],
+    asksForUsage: options.asksForUsage ?? read.settings.asksForUsage,
+  }
+  for (const warning of read.warnings) counters.warnOnce(warning, warning)
+  const exporter = openExport({ settings, environment, counters })
+  const gate = gateOf(settings, options.quotaFailure ?? 'open', counters)
+  const watch = openWatch(settings, exporter, counters, gate, options.redact)
+  const unhook = hookAll(watch)
+
+  const onBeforeExit = (): void => {
+    void flush().then(() => exporter.giveUp())
+  }
+  // Only where the process ends by itself. One that is told to end decides by itself whether it calls `shutdown`.
+  process.once('beforeExit', onBeforeExit)
+
+  function flush(): Promise<void> {
+    const settled = gate?.idle() ?? Promise.resolve()
+    return within(
+      limits.flushMs,
+      settled.then(() => exporter.flush()),
+    )
+  }
+
+  const started: Instrumentation = {
+    settings,
+    watch,
+    counters,
+    exporter,
+    flush,
+    async shutdown() {
+      process.off('beforeExit', onBeforeExit)
+      for (const each of unhook) each()
+      if (running() === started) delete (globalThis as Global)[slot]
+      await flush()
+      await within(limits.flushMs, exporter.shutdown())
+      await gate?.[Symbol.asyncDispose]()
+    },
+  }
+  ;(globalThis as Global)[slot] = started
+  return started
+}
+
+/** A socket of the package `ws`, which no hook sees, to OpenAI's realtime API. */
+export function observeRealtime(socket: RealtimeSocket): void {
+  const instrumentation = running()
+  if (instrumentation !== undefined) watchRealtime(instrumentation.watch, socket)
+}
+
+/** Calls in `work` are asked for as `override` says. */
+export function withQuota<T>(override: QuotaOverride, work: () => T): T {
+  running()?.exporter.start()
+  return runWithQuota(override, work)
+}
+
+function hookAll(watch: RealtimeWatch): readonly (() => void)[] {
+  return [hookFetch(watch), hookUndici(watch), hookNodeHttp(watch), hookHttp2(watch), hookWebSocket(watch)]
+}
+
+function gateOf({ quota, url, key }: Settings, failurePolicy: FailurePolicy, counters: Counters): Gate | undefined {
+  if (quota === 'off') return undefined
+  const client = openQuotaClient({ url, key })
+  return openGate({ mode: quota, failurePolicy, client, counters, nowMs: () => performance.now() })
+}
+
+function openWatch(
+  settings: Settings,
+  exporter: Export,
+  counters: Counters,
+  gate: Gate | undefined,
+  redact: Redact | undefined,
+): RealtimeWatch {
+  let metrics: CallMetrics | undefined
+  const recorder = openCallRecorder({
+    tracer: exporter.tracer,
+    metrics: () => {
+      metrics ??= openCallMetrics(exporter.meter())
+      return metrics
+    },
+    content: openContentAttributes(settings.content, redact, counters),
+    counters,
+    gate,
+    keepsContent: settings.content === 'full',
+    nowMs: () => performance.now(),
+  })
+  const isUnder = (url: URL): boolean => settings.baseUrls.some((base) => url.href.startsWith(base.url))
+  const unmetered: Watch['unmetered'] = (reason, host) => {
+    counters.add('unmetered')
+    const why = reason === 'api' ? 'with an API that is not read' : 'past the hooks'
+    counters.warnOnce(`unmetered ${reason} ${host}`, `a request to ${host} went ${why}, and is not metered`)
+  }
+  return {
+    endpointOf: (method, url) => endpointOf(method, url, settings.baseUrls),
+    realtimeEndpointOf: (url) => realtimeEndpointOf(url, settings.baseUrls),
+    isProvider: (url) => hostOf(url) !== undefined || isUnder(url),
+    startCall: recorder.startCall,
+    asksForUsage: settings.asksForUsage,
+    keepsContent: settings.content === 'full',
+    failed: (error) => {
+      counters.add('failures')
+      counters.warnOnce('failure', `a part of the instrumentation failed: ${placeOf(error)}`)
+    },
+    unmetered,
+  }
+}
+
+/** Where, and not the message: that may quote what somebody wrote. */
+function placeOf(error: unknown): string {
+  if (!(error instanceof Error)) return typeof error
+  const frames = (error.stack ?? '').split('\n').filter((line) => /^ +at /.test(line))
+  return [error.name, ...frames.slice(0, 5)].join('\n')
+}
+
+/** A slow destination is not worth a slow end. */
+async function within(ms: number, work: Promise<void>): Promise<void> {
+  const { promise, resolve } = Promise.withResolvers<void>()
+  const timer = setTimeout(resolve, ms)
+  try {
+    // What could not be sent was counted where it failed.
+    await Promise.race([work.catch(() => undefined), promise])
+  } finally {
+    clearTimeout(timer)
+  }
+}

@@ -1,0 +1,155 @@
+// A client and a server of the official SDK, over HTTP in this process, and over stdio with the server in a process of its own.
+import { once } from 'node:events'
+import { createServer } from 'node:http'
+import type { AddressInfo } from 'node:net'
+import { json } from 'node:stream/consumers'
+import { fileURLToPath } from 'node:url'
+import { createGunzip } from 'node:zlib'
+import { Client } from '@modelcontextprotocol/sdk/client/index.js'
+import { StdioClientTransport } from '@modelcontextprotocol/sdk/client/stdio.js'
+import { StreamableHTTPClientTransport } from '@modelcontextprotocol/sdk/client/streamableHttp.js'
+import { McpServer } from '@modelcontextprotocol/sdk/server/mcp.js'
+import { StreamableHTTPServerTransport } from '@modelcontextprotocol/sdk/server/streamableHttp.js'
+import { context, propagation, SpanKind, trace } from '@opentelemetry/api'
+import { AsyncLocalStorageContextManager } from '@opentelemetry/context-async-hooks'
+import { W3CTraceContextPropagator } from '@opentelemetry/core'
+import { InMemorySpanExporter, type ReadableSpan, SimpleSpanProcessor, TracerProvider } from '@opentelemetry/sdk-trace'
+import { afterAll, afterEach, beforeAll, expect, test } from 'vitest'
+import { instrument, type McpOptions, observeMcp, turn } from '../index.ts'
+import { addTools } from './fixtures/tools.ts'
+
+const exporter = new InMemorySpanExporter()
+const suite = new AsyncDisposableStack()
+let stack = new AsyncDisposableStack()
+
+beforeAll(() => {
+  context.setGlobalContextManager(new AsyncLocalStorageContextManager().enable())
+  propagation.setGlobalPropagator(new W3CTraceContextPropagator())
+  trace.setGlobalTracerProvider(new TracerProvider({ spanProcessors: [new SimpleSpanProcessor({ exporter })] }))
+  const instrumentation = instrument({ environment: {}, content: 'full' })
+  suite.defer(() => instrumentation.shutdown())
+})
+afterAll(() => suite.disposeAsync())
+afterEach(async () => {
+  await stack.disposeAsync()
+  stack = new AsyncDisposableStack()
+  exporter.reset()
+})
+
+type Http = { readonly client: Client; readonly headers: Readonly<Record<string, unknown>>[] }
+
+async function connectHttp(options: McpOptions = {}): Promise<Http> {
+  const headers: Readonly<Record<string, unknown>>[] = []
+  const web = createServer(async (request, response) => {
+    headers.push(request.headers)
+    const server = observeMcp(new McpServer({ name: 'files', version: '1.0.0' }), options)
+    addTools(server)
+    const transport = new StreamableHTTPServerTransport({})
+    response.once('close', () => transport.close())
+    await server.connect(transport)
+    await transport.handleRequest(request, response)
+  })
+  web.listen(0, '127.0.0.1')
+  await once(web, 'listening')
+  const { port } = web.address() as AddressInfo
+  const client = observeMcp(new Client({ name: 'test', version: '1.0.0' }))
+  await client.connect(new StreamableHTTPClientTransport(new URL(`http://127.0.0.1:${port}/mcp`)))
+  stack.defer(async () => {
+    await client.close()
+    web.closeAllConnections()
+    web.close()
+    await once(web, 'close')
+  })
+  return { client, headers }
+}
+
+const spanOf = (kind: SpanKind, name: string): ReadableSpan | undefined =>
+  exporter.getFinishedSpans().find((span) => span.kind === kind && span.name === name)
+
+test('mcp: a tool call over HTTP is a client span around a server span, with the trace in the message and in the headers', async () => {
+  const { client, headers } = await connectHttp()
+  const result = await turn({ conversation: 'c1' }, () => client.callTool({ name: 'add', arguments: { a: 1, b: 2 } }))
+  expect(result.content).toEqual([{ type: 'text', text: '3' }])
+  const called = spanOf(SpanKind.CLIENT, 'tools/call add')
+  const served = spanOf(SpanKind.SERVER, 'tools/call add')
+  expect(called?.attributes).toMatchObject({
+    'mcp.method.name': 'tools/call',
+    'gen_ai.operation.name': 'execute_tool',
+    'gen_ai.tool.name': 'add',
+    'gen_ai.tool.call.arguments': '{"a":1,"b":2}',
+    'gen_ai.tool.call.result': '{"content":[{"type":"text","text":"3"}]}',
+    'gen_ai.conversation.id': 'c1',
+    'mcp.server.name': 'files',
+    'network.transport': 'tcp',
+    'server.address': '127.0.0.1',
+  })
+  expect(called?.attributes['mcp.protocol.version']).toMatch(/^20\d\d-/)
+  expect(served?.parentSpanContext?.spanId).toBe(called?.spanContext().spanId)
+  const inside = exporter.getFinishedSpans().find(({ name }) => name === 'inside')
+  expect(inside?.parentSpanContext?.spanId).toBe(served?.spanContext().spanId)
+  expect(headers.at(-1)?.traceparent).toContain(called?.spanContext().traceId)
+})
+
+test('mcp: an untrusted trace is linked to, and not the parent', async () => {
+  const { client } = await connectHttp({ incoming: 'link' })
+  await client.callTool({ name: 'add', arguments: { a: 1, b: 2 } })
+  const called = spanOf(SpanKind.CLIENT, 'tools/call add')
+  const served = spanOf(SpanKind.SERVER, 'tools/call add')
+  expect(served?.spanContext().traceId).not.toBe(called?.spanContext().traceId)
+  expect(served?.links[0]?.context.spanId).toBe(called?.spanContext().spanId)
+})
+
+test('mcp: a tool that fails, a method that is none, a call that is given up, and a connection that ends', async () => {
+  const { client } = await connectHttp()
+  expect((await client.callTool({ name: 'fail' })).isError).toBe(true)
+  await expect(client.getPrompt({ name: 'none' })).rejects.toThrow()
+  await expect(client.callTool({ name: 'hang' }, undefined, { timeout: 50 })).rejects.toThrow('timed out')
+  const hanging = client.callTool({ name: 'hang' })
+  const failed = expect(hanging).rejects.toThrow()
+  await client.close()
+  await failed
+  const errorOf = (name: string): unknown[] =>
+    exporter
+      .getFinishedSpans()
+      .filter((span) => span.kind === SpanKind.CLIENT && span.name === name)
+      .map(({ attributes }) => attributes['error.type'])
+  expect(errorOf('tools/call fail')).toEqual(['tool_error'])
+  expect(errorOf('prompts/get none')).toEqual(['-32601'])
+  expect(errorOf('tools/call hang')).toEqual(['cancelled', 'connection_closed'])
+})
+
+test('mcp: over stdio the server’s spans are in the trace of its client', async () => {
+  const received: { readonly name: string; readonly traceId: string; readonly kind: number }[] = []
+  const collector = createServer(async (request, response) => {
+    const body = (await json(request.pipe(createGunzip()))) as {
+      readonly resourceSpans?: readonly { readonly scopeSpans: readonly { readonly spans: typeof received }[] }[]
+    }
+    for (const { scopeSpans } of body.resourceSpans ?? []) for (const { spans } of scopeSpans) received.push(...spans)
+    response.setHeader('content-type', 'application/json').end('{}')
+  })
+  collector.listen(0, '127.0.0.1')
+  await once(collector, 'listening')
+  stack.defer(async () => {
+    collector.closeAllConnections()
+    collector.close()
+    await once(collector, 'close')
+  })
+  const register = fileURLToPath(new URL('../register.ts', import.meta.url))
+  const program = fileURLToPath(new URL('fixtures/tool-server.ts', import.meta.url))
+  const client = observeMcp(new Client({ name: 'test', version: '1.0.0' }))
+  const url = `http://127.0.0.1:${(collector.address() as AddressInfo).port}`
+  const transport = new StdioClientTransport({
+    command: process.execPath,
+    args: ['--disable-warning=ExperimentalWarning', '--import', register, program],
+    env: { OTEL_EXPORTER_OTLP_ENDPOINT: url, OTEL_EXPORTER_OTLP_PROTOCOL: 'http/json' },
+    stderr: 'ignore',
+  })
+  await client.connect(transport)
+  await client.callTool({ name: 'add', arguments: { a: 1, b: 2 } })
+  const called = spanOf(SpanKind.CLIENT, 'tools/call add')
+  expect(called?.attributes['network.transport']).toBe('pipe')
+  await client.close()
+  while (!received.some(({ name }) => name === 'tools/call add')) await once(collector, 'request')
+  const served = received.find(({ name }) => name === 'tools/call add')
+  expect(served?.traceId).toBe(called?.spanContext().traceId)
+})

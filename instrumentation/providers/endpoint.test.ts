@@ -1,0 +1,66 @@
+import { describe, expect, test } from 'vitest'
+import type { Endpoint } from './call.ts'
+import { endpointOf } from './endpoint.ts'
+
+const bases = [{ url: 'http://vllm:8000/v1', provider: 'vllm', takesUsageOption: true }]
+const found = (url: string, method = 'POST'): Endpoint | undefined => endpointOf(method, new URL(url), bases)
+
+const known: readonly (readonly [string, Partial<Endpoint>])[] = [
+  ['https://api.openai.com/v1/chat/completions', { api: 'openai.chat', provider: 'openai', takesUsageOption: true }],
+  ['https://api.openai.com/v1/completions', { api: 'openai.completions' }],
+  ['https://api.openai.com/v1/responses?x=1', { api: 'openai.responses' }],
+  ['https://api.openai.com/v1/embeddings', { api: 'openai.embeddings' }],
+  [
+    'https://us.openai.azure.com/openai/deployments/my%20gpt/chat/completions?api-version=2024-10-21',
+    { api: 'openai.chat', provider: 'azure.ai.openai', model: 'my gpt' },
+  ],
+  ['https://x.services.ai.azure.com/openai/v1/responses', { api: 'openai.responses', provider: 'azure.ai.openai' }],
+  ['https://openrouter.ai/api/v1/chat/completions', { provider: 'openrouter' }],
+  ['https://api.mistral.ai/v1/chat/completions', { provider: 'mistral_ai', takesUsageOption: false }],
+  ['https://api.groq.com/openai/v1/chat/completions', { provider: 'groq' }],
+  ['https://api.deepseek.com/chat/completions', { provider: 'deepseek' }],
+  ['http://localhost:11434/v1/chat/completions', { provider: 'ollama' }],
+  ['http://vllm:8000/v1/chat/completions', { provider: 'vllm', api: 'openai.chat', takesUsageOption: true }],
+  ['https://api.anthropic.com/v1/messages?beta=true', { api: 'anthropic.messages', provider: 'anthropic' }],
+  [
+    'https://us-east5-aiplatform.googleapis.com/v1/projects/p/locations/l/publishers/anthropic/models/claude@1:streamRawPredict',
+    { api: 'anthropic.messages', provider: 'gcp.vertex_ai', model: 'claude@1', isStream: true },
+  ],
+  [
+    'https://generativelanguage.googleapis.com/v1beta/models/gemini-2.5-flash:streamGenerateContent?alt=sse',
+    { api: 'gemini.generate', provider: 'gcp.gemini', model: 'gemini-2.5-flash', isStream: true },
+  ],
+  [
+    'https://generativelanguage.googleapis.com/v1beta/openai/chat/completions',
+    { api: 'openai.chat', provider: 'gcp.gemini' },
+  ],
+  ['https://generativelanguage.googleapis.com/v1beta/models/e:batchEmbedContents', { api: 'gemini.embed' }],
+  [
+    'https://bedrock-runtime.eu-west-1.amazonaws.com/model/arn%3Aaws%3Abedrock%2Fp/converse-stream',
+    { api: 'bedrock.converse', provider: 'aws.bedrock', model: 'arn:aws:bedrock/p', isStream: true },
+  ],
+]
+
+describe('endpoint', () => {
+  test.each(known)('%s', (url, expected) => {
+    expect(found(url)).toMatchObject(expected)
+  })
+
+  test('what is no model call is left alone', () => {
+    const others = [
+      'https://api.openai.com/v1/models',
+      'https://api.openai.com/v1/threads/t/messages',
+      'https://api.openai.com/v1/audio/transcriptions',
+      'https://api.anthropic.com/v1/messages/count_tokens',
+      'https://api.anthropic.com/v1/messages/batches',
+      'https://generativelanguage.googleapis.com/v1beta/models/g:countTokens',
+      'https://us-aiplatform.googleapis.com/v1/publishers/mistralai/models/m:rawPredict',
+      'https://bedrock-runtime.eu-west-1.amazonaws.com/model/m/count-tokens',
+      'https://api.openai.com.evil.example/v1/chat/completions',
+      'http://vllm:8000/v10/chat/completions',
+      'http://localhost:3000/v1/chat/completions',
+    ]
+    for (const url of others) expect(found(url), url).toBe(undefined)
+    expect(found('https://api.openai.com/v1/responses', 'GET')).toBe(undefined)
+  })
+})

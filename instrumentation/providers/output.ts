@@ -1,0 +1,117 @@
+// What a model writes, put together from pieces: text, reasoning and tool calls per choice, in the order in which they began.
+// With no content wanted only names and lengths are kept.
+import { limits } from '../limits.ts'
+import { foldFinishReason } from '../usage/names.ts'
+import type { OutputMessage, Part } from './call.ts'
+import { parsedOr } from './json-fields.ts'
+
+type OpenPart =
+  | { readonly type: 'text' | 'reasoning'; content: string }
+  | { readonly type: 'tool_call'; id: string; name: string; arguments: string }
+  | { readonly type: 'whole'; readonly part: Part }
+
+export type Output = {
+  /** `place` tells parts of one choice apart: a delta with a place seen before continues that part. */
+  text(choice: number, place: string, delta: string, type?: 'text' | 'reasoning'): void
+  toolCall(choice: number, place: string, call: { readonly id?: string; readonly name?: string }): void
+  toolArguments(choice: number, place: string, delta: string): void
+  /** A part that is no text: an image, a file, a result of the provider's own tools. */
+  whole(choice: number, part: Part): void
+  finish(choice: number, reason: string): void
+  chars(): number
+  isCut(): boolean
+  toolNames(): readonly string[]
+  finishReasons(): readonly string[]
+  messages(): readonly OutputMessage[]
+}
+
+export function openOutput(keepsContent: boolean): Output {
+  const choices = new Map<number, { readonly parts: Map<string, OpenPart>; reason: string }>()
+  let chars = 0
+  let keptChars = 0
+  let partCount = 0
+  let isCut = false
+
+  function choiceOf(index: number) {
+    let choice = choices.get(index)
+    if (choice === undefined) {
+      choice = { parts: new Map(), reason: '' }
+      if (choices.size < limits.replyPartsMax) choices.set(index, choice)
+    }
+    return choice
+  }
+
+  function partOf(index: number, place: string, make: () => OpenPart): OpenPart {
+    const { parts } = choiceOf(index)
+    let part = parts.get(place)
+    if (part === undefined) {
+      part = make()
+      if (partCount < limits.replyPartsMax) parts.set(place, part)
+      else isCut = true
+      partCount++
+    }
+    return part
+  }
+
+  /** As much of it as there is room for. */
+  function kept(delta: string): string {
+    chars += delta.length
+    if (!keepsContent) return ''
+    const room = limits.replyContentCharsMax - keptChars
+    if (delta.length > room) isCut = true
+    const text = delta.length > room ? delta.slice(0, room) : delta
+    keptChars += text.length
+    return text
+  }
+
+  return {
+    text(index, place, delta, type = 'text') {
+      if (delta === '') return
+      const part = partOf(index, place, () => ({ type, content: '' }))
+      const text = kept(delta)
+      if (part.type === 'text' || part.type === 'reasoning') part.content += text
+    },
+    toolCall(index, place, call) {
+      const part = partOf(index, place, () => ({ type: 'tool_call', id: '', name: '', arguments: '' }))
+      if (part.type !== 'tool_call') return
+      // Some servers repeat id and name with every delta, or send them empty.
+      if (call.id) part.id = call.id
+      if (call.name) part.name = call.name
+    },
+    toolArguments(index, place, delta) {
+      const part = partOf(index, place, () => ({ type: 'tool_call', id: '', name: '', arguments: '' }))
+      const text = kept(delta)
+      if (part.type === 'tool_call') part.arguments += text
+    },
+    whole(index, part) {
+      partOf(index, `whole ${partCount}`, () => ({ type: 'whole', part }))
+    },
+    finish(index, reason) {
+      if (reason !== '') choiceOf(index).reason = foldFinishReason(reason)
+    },
+    chars: () => chars,
+    isCut: () => isCut,
+    toolNames: () =>
+      [...choices.values()].flatMap(({ parts }) =>
+        [...parts.values()].flatMap((part) => (part.type === 'tool_call' && part.name !== '' ? [part.name] : [])),
+      ),
+    finishReasons: () => [...choices.values()].map(({ reason }) => reason).filter((reason) => reason !== ''),
+    messages: () =>
+      keepsContent
+        ? [...choices.entries()]
+            .sort(([a], [b]) => a - b)
+            .map(([, { parts, reason }]) => ({
+              role: 'assistant',
+              parts: [...parts.values()].map(closed),
+              finish_reason: reason,
+            }))
+        : [],
+  }
+}
+
+function closed(part: OpenPart): Part {
+  if (part.type === 'whole') return part.part
+  if (part.type === 'tool_call')
+    return { type: 'tool_call', id: part.id, name: part.name, arguments: parsedOr(part.arguments) }
+  return { type: part.type, content: part.content }
+}

@@ -1,0 +1,113 @@
+// OpenAI's streams carry usage only when it is asked for. We ask where the caller did not, and take the extra chunk out of
+// what the caller reads: the one event without choices and with usage. All other bytes pass as they came and at once; only
+// an event that has begun and not ended is held, which no reader could have used yet.
+import { limits } from '../limits.ts'
+import { isJsonObject } from '../usage/provider-usage.ts'
+
+/** The body with usage asked for, or nothing where it cannot be written so without risk. A body that says nothing of stream
+ *  options keeps its text and gets them in front, so that no number of it is written anew. */
+export function askForUsage(body: string): string | undefined {
+  let value: unknown
+  try {
+    value = JSON.parse(body)
+  } catch {
+    return undefined
+  }
+  if (!isJsonObject(value) || value.stream !== true) return undefined
+  const options = value.stream_options
+  if (options === undefined) return body.replace('{', '{"stream_options":{"include_usage":true},')
+  if (options !== null && !isJsonObject(options)) return undefined
+  return JSON.stringify({ ...value, stream_options: { ...options, include_usage: true } })
+}
+
+export type UsageChunkFilter = {
+  /** What the caller may have of these bytes and of those held. */
+  write(bytes: Uint8Array): readonly Uint8Array[]
+  /** What was still held, when the stream ended or was cut. */
+  end(): readonly Uint8Array[]
+}
+
+const lineFeed = 0x0a
+const carriageReturn = 0x0d
+
+export function openUsageChunkFilter(): UsageChunkFilter {
+  let held: Uint8Array[] = []
+  let heldBytes = 0
+  /** The event under way is too long to be the chunk: it passes until it ends. */
+  let isPassing = false
+  /** How much of an empty line has been seen: 0 inside a line, 1 after its end. */
+  let lineBytes = 0
+  let isAfterReturn = false
+  /** The line feed of the CRLF that ended a chunk we took out, still to come. */
+  let isFeedOurs = false
+
+  function hold(bytes: Uint8Array): void {
+    if (bytes.length === 0) return
+    held.push(bytes)
+    heldBytes += bytes.length
+  }
+
+  function release(): readonly Uint8Array[] {
+    const pieces = held
+    held = []
+    heldBytes = 0
+    return pieces
+  }
+
+  function write(bytes: Uint8Array): readonly Uint8Array[] {
+    const out: Uint8Array[] = []
+    let from = 0
+    for (let at = 0; at < bytes.length; at++) {
+      const byte = bytes[at]
+      const isEnd = byte === carriageReturn || (byte === lineFeed && !isAfterReturn)
+      const isSecondHalf = byte === lineFeed && isAfterReturn
+      isAfterReturn = byte === carriageReturn
+      if (isSecondHalf && isFeedOurs && at === from) from++
+      isFeedOurs = false
+      if (isSecondHalf) continue
+      if (!isEnd) {
+        lineBytes++
+        continue
+      }
+      if (lineBytes === 0) {
+        // The line feed of a CRLF that is still to come belongs to this event, but an empty line it cannot become.
+        const end = byte === carriageReturn && bytes[at + 1] === lineFeed ? at + 2 : at + 1
+        hold(bytes.subarray(from, end))
+        from = end
+        const event = release()
+        if (isPassing || !isUsageChunk(event)) out.push(...event)
+        else isFeedOurs = isAfterReturn && end === at + 1
+        isPassing = false
+      }
+      lineBytes = 0
+    }
+    hold(bytes.subarray(from))
+    if (isPassing || heldBytes > limits.usageEventBytesMax) {
+      isPassing = heldBytes > 0 || isPassing
+      out.push(...release())
+    }
+    return out
+  }
+
+  return { write, end: release }
+}
+
+function isUsageChunk(event: readonly Uint8Array[]): boolean {
+  const text = new TextDecoder()
+  const data = event
+    .map((piece) => text.decode(piece, { stream: true }))
+    .join('')
+    .split(/\r\n|\r|\n/)
+    .flatMap((line) => (line.startsWith('data:') ? [line.slice('data:'.length)] : []))
+    .join('\n')
+  // Cheap for the thousands that are not: only this one has no choices.
+  if (!/"choices"\s*:\s*\[\s*\]/.test(data)) return false
+  try {
+    const value: unknown = JSON.parse(data)
+    return (
+      isJsonObject(value) && Array.isArray(value.choices) && value.choices.length === 0 && isJsonObject(value.usage)
+    )
+  } catch {
+    return false
+  }
+}

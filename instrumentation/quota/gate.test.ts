@@ -1,0 +1,57 @@
+// The clock of the gate, with a quota service that only remembers; what it decides is tested against the real one in test/e2e.
+import { afterEach, expect, test, vi } from 'vitest'
+import { openCounters } from '../counters.ts'
+import { limits } from '../limits.ts'
+import type { Endpoint } from '../providers/call.ts'
+import { readRequest } from '../providers/request.ts'
+import { openGate } from './gate.ts'
+import type { QuotaClient } from './quota-client.ts'
+
+afterEach(() => {
+  vi.useRealTimers()
+})
+
+test('gate: an open call extends its hold in time, no longer than a stream may last, and a settled one never', async () => {
+  vi.useFakeTimers()
+  const extended: number[] = []
+  const startedMs = Date.now()
+  let reserved = 0
+  const client: QuotaClient = {
+    reserve: async () => ({ kind: 'granted', id: `r${++reserved}`, expiresAtMs: Date.now() + limits.quotaHoldMs }),
+    settle: async () => ({ kind: 'done' }),
+    release: async () => ({ kind: 'done' }),
+    extend: async (ids) => {
+      expect(ids).toEqual(['r1'])
+      extended.push(Date.now() - startedMs)
+      return { kind: 'done' }
+    },
+  }
+  const counters = openCounters(() => undefined)
+  await using gate = openGate({ mode: 'enforce', failurePolicy: 'open', client, counters, nowMs: () => Date.now() })
+  const endpoint: Endpoint = {
+    api: 'openai.chat',
+    provider: 'openai',
+    model: 'm',
+    isStream: true,
+    takesUsageOption: false,
+  }
+  const { request } = readRequest(endpoint, '{}')
+  const start = {
+    endpoint,
+    request,
+    url: new URL('http://x'),
+    requestBytes: 2,
+    attempt: 1,
+    transport: 'fetch',
+  } as const
+  const open = gate.admit(start)
+  const settled = gate.admit(start)
+  await open?.admitted
+  settled?.end({ ending: 'complete', status: 200, reply: undefined, error: undefined })
+  await gate.idle()
+  await vi.advanceTimersByTimeAsync(2 * limits.quotaHoldMsMax)
+  const gaps = extended.map((at, index) => at - (extended[index - 1] ?? 0))
+  expect(Math.max(...gaps)).toBeLessThan(limits.quotaHoldMs)
+  expect(extended.at(-1)).toBeLessThanOrEqual(limits.quotaHoldMsMax)
+  expect(extended.at(-1)).toBeGreaterThan(limits.quotaHoldMsMax - limits.quotaHoldMs)
+})

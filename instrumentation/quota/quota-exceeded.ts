@@ -1,0 +1,39 @@
+// The one error that the instrumentation throws into a service, on purpose: a limit does not let the call through.
+
+export type Denial = {
+  /** '' where not a limit but a missing price is the reason. */
+  readonly limitId: string
+  readonly measure: string
+  /** Nano-dollars, tokens or calls, by the measure: what the call may need, what the limit grants, and what of it is left. */
+  readonly requested: bigint
+  readonly limit: bigint
+  readonly used: bigint
+  readonly held: bigint
+  readonly free: bigint
+  /** When the window ends; undefined where only settlements make room. */
+  readonly resetsAt: Date | undefined
+  readonly retryAfterMs: number | undefined
+}
+
+export class QuotaExceededError extends Error {
+  override readonly name = 'QuotaExceededError'
+  readonly denial: Denial
+
+  constructor(message: string, denial: Denial) {
+    super(message)
+    this.denial = denial
+  }
+}
+
+const causesMax = 8
+
+/** SDKs wrap what `fetch` throws in errors of their own: this finds it in whatever reached the service. */
+export function quotaExceededIn(error: unknown): QuotaExceededError | undefined {
+  let each = error
+  for (let depth = 0; depth < causesMax && each instanceof Error; depth++) {
+    // By its name, since two copies of this package have two classes.
+    if (each.name === 'QuotaExceededError' && 'denial' in each) return each as QuotaExceededError
+    each = each.cause
+  }
+  return undefined
+}

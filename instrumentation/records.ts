@@ -1,0 +1,188 @@
+// What a service tells by itself, where no hook can see it: tool calls, usage, errors, changes worth an audit, health. Each is
+// part of the turn it happens in. Without instrumentation they do nothing, and none of them throws.
+import { type Attributes, context, type Span, SpanKind, SpanStatusCode, trace } from '@opentelemetry/api'
+import { attributes } from './attributes.ts'
+import { usageAttributes } from './calls/call-recorder.ts'
+import { type Instrumentation, running } from './instrument.ts'
+import { limits } from './limits.ts'
+import type { Operation } from './providers/call.ts'
+import { activeTurn, sceneAttributes } from './turns/scene.ts'
+import type { Usage } from './usage/usage.ts'
+
+export type ToolCall = {
+  readonly name: string
+  /** The id by which the model asked for it. */
+  readonly id?: string
+  readonly type?: 'function' | 'extension' | 'datastore'
+  readonly arguments?: unknown
+}
+
+/** Runs a tool as a span of its own. What it gives and throws is passed on. */
+export function recordToolCall<T>(tool: ToolCall, work: () => T): T {
+  const instrumentation = running()
+  if (instrumentation === undefined) return work()
+  const span = startSpan(instrumentation, `execute_tool ${tool.name}`, {
+    [attributes.operation]: 'execute_tool',
+    [attributes.toolName]: tool.name,
+    [attributes.toolType]: tool.type ?? 'function',
+    ...(tool.id === undefined ? {} : { [attributes.toolCallId]: tool.id }),
+  })
+  activeTurn()?.progress.tools.add(tool.name)
+  addContent(instrumentation, span, attributes.toolArguments, tool.arguments)
+  const ended = (result: unknown): void => {
+    addContent(instrumentation, span, attributes.toolResult, result)
+    span.end()
+  }
+  const failed = (error: unknown): never => {
+    setFailure(span, error)
+    span.end()
+    throw error
+  }
+  let result: T
+  try {
+    result = context.with(trace.setSpan(context.active(), span), work)
+  } catch (error) {
+    return failed(error)
+  }
+  if (!(result instanceof Promise)) {
+    ended(result)
+    return result
+  }
+  return result.then((value: unknown) => {
+    ended(value)
+    return value
+  }, failed) as T
+}
+
+export type RecordedUsage = {
+  readonly provider: string
+  readonly model: string
+  readonly operation?: Operation
+  /** Input with what was read from and written to a cache, output with reasoning. */
+  readonly usage: Usage
+  readonly responseId?: string
+  readonly startedAt?: Date
+}
+
+/** A call that no hook can see: over a transport of one's own, or told of by somebody else. */
+export function recordUsage({
+  provider,
+  model,
+  operation = 'chat',
+  usage,
+  responseId,
+  startedAt,
+}: RecordedUsage): void {
+  const instrumentation = running()
+  if (instrumentation === undefined) return
+  const described = {
+    [attributes.operation]: operation,
+    [attributes.provider]: provider,
+    [attributes.requestModel]: model,
+    ...usageAttributes(usage),
+    [attributes.usageSource]: 'provider',
+    ...(responseId === undefined ? {} : { [attributes.responseId]: responseId }),
+  }
+  startSpan(instrumentation, `${operation} ${model}`, described, SpanKind.CLIENT, startedAt).end()
+}
+
+/** An error that nobody throws further, but that somebody should know of. */
+export function recordError(error: unknown, more: Attributes = {}): void {
+  const instrumentation = running()
+  if (instrumentation === undefined) return
+  const span = startSpan(instrumentation, 'error', more)
+  if (error instanceof Error) span.recordException(error)
+  setFailure(span, error)
+  span.end()
+}
+
+export type Audit = {
+  readonly action: string
+  /** Who did it; without one the user of the turn. */
+  readonly actor?: string
+  readonly resource: { readonly type: string; readonly id: string }
+  /** As they were and are: objects become JSON. */
+  readonly before?: unknown
+  readonly after?: unknown
+}
+
+/** A change that has to be accounted for. */
+export function recordAudit({ action, actor, resource, before, after }: Audit): void {
+  const instrumentation = running()
+  if (instrumentation === undefined) return
+  const span = startSpan(instrumentation, 'audit', {})
+  span.addEvent('tallylight.audit', {
+    'tallylight.audit.action': action,
+    'tallylight.audit.actor': actor ?? activeTurn()?.scene.user ?? '',
+    'tallylight.audit.resource.type': resource.type,
+    'tallylight.audit.resource.id': resource.id,
+    ...(before === undefined ? {} : { 'tallylight.audit.before': textOf(before) }),
+    ...(after === undefined ? {} : { 'tallylight.audit.after': textOf(after) }),
+  })
+  span.end()
+}
+
+export type HealthCheck = {
+  /** What was looked at: `mcp:files`, `http://search/healthz`. */
+  readonly target: string
+  readonly status: 'healthy' | 'unhealthy' | 'timeout'
+  readonly event?: 'startup' | 'interval' | 'shutdown'
+  readonly responseTimeMs?: number
+  readonly error?: unknown
+  readonly metadata?: Readonly<Record<string, string | number | boolean>>
+}
+
+/** Never part of a turn, and never a call. */
+export function recordHealthCheck(check: HealthCheck): void {
+  const instrumentation = running()
+  if (instrumentation === undefined) return
+  const { target, status, event = 'interval', responseTimeMs, metadata = {} } = check
+  const seconds = responseTimeMs === undefined ? {} : { [attributes.healthResponseTime]: responseTimeMs / 1000 }
+  const more = Object.entries(metadata).map(([name, value]) => [`tallylight.health.metadata.${name}`, value])
+  const span = instrumentation.exporter.tracer().startSpan('health check', {
+    root: true,
+    startTime: Date.now() - (responseTimeMs ?? 0),
+    attributes: {
+      [attributes.healthTarget]: target,
+      [attributes.healthStatus]: status,
+      [attributes.healthEvent]: event,
+      [attributes.probe]: true,
+      ...seconds,
+      ...Object.fromEntries(more),
+    },
+  })
+  if (status !== 'healthy') setFailure(span, check.error ?? new Error(status))
+  span.end()
+}
+
+function startSpan(
+  { exporter }: Instrumentation,
+  name: string,
+  more: Attributes,
+  kind: SpanKind = SpanKind.INTERNAL,
+  startTime?: Date,
+): Span {
+  const options = { kind, attributes: { ...sceneAttributes(), ...more } }
+  return exporter.tracer().startSpan(name, startTime === undefined ? options : { ...options, startTime })
+}
+
+function setFailure(span: Span, error: unknown): void {
+  span.setAttribute(attributes.errorType, error instanceof Error ? error.name : typeof error)
+  span.setStatus({ code: SpanStatusCode.ERROR })
+}
+
+function addContent({ settings, counters, watch }: Instrumentation, span: Span, name: string, value: unknown): void {
+  if (settings.content !== 'full' || value === undefined) return
+  try {
+    const text = textOf(value)
+    if (text.length <= limits.contentAttributeCharsMax) span.setAttribute(name, text)
+    else counters.add('contentDropped')
+  } catch (error) {
+    // A value that refers to itself, or whose toJSON throws.
+    watch.failed(error)
+  }
+}
+
+function textOf(value: unknown): string {
+  return typeof value === 'string' ? value : (JSON.stringify(value) ?? '')
+}

@@ -1,0 +1,72 @@
+// The settings of a service, from its environment. Nothing in it is fatal: a value that is not understood is told of once,
+// and the default stands, because a service must start.
+import type { BaseUrl } from './providers/endpoint.ts'
+
+export type ContentPolicy = 'off' | 'metadata' | 'full'
+export type QuotaMode = 'off' | 'observe' | 'enforce'
+
+export type Settings = {
+  /** `off`: numbers and models. `metadata`: also the names of tools. `full`: what was said, too. */
+  readonly content: ContentPolicy
+  readonly quota: QuotaMode
+  /** Of the collector's API; its OTLP port is taken from OpenTelemetry's own settings, else it is the usual one at this host. */
+  readonly url: string
+  readonly key: string
+  readonly baseUrls: readonly BaseUrl[]
+  readonly asksForUsage: boolean
+}
+
+export type Environment = Readonly<Record<string, string | undefined>>
+
+const urlUsual = 'http://localhost:4319'
+
+export function readSettings(environment: Environment): {
+  readonly settings: Settings
+  readonly warnings: readonly string[]
+} {
+  const warnings: string[] = []
+
+  function choice<T extends string>(name: string, choices: readonly T[], usual: T): T {
+    const value = environment[name] ?? ''
+    const found = choices.find((each) => each === value)
+    if (found === undefined && value !== '')
+      warnings.push(
+        `${name} may be ${choices.join(', ')}; it is ${JSON.stringify(value.slice(0, 40))}, so ${usual} is taken`,
+      )
+    return found ?? usual
+  }
+
+  const url = environment.TALLYLIGHT_URL || urlUsual
+  if (!URL.canParse(url)) warnings.push(`TALLYLIGHT_URL is not a URL, so ${urlUsual} is taken`)
+  return {
+    settings: {
+      content: choice('TALLYLIGHT_CONTENT', ['off', 'metadata', 'full'], 'metadata'),
+      quota: choice('TALLYLIGHT_QUOTA', ['off', 'observe', 'enforce'], 'off'),
+      url: URL.canParse(url) ? url : urlUsual,
+      key: environment.TALLYLIGHT_KEY ?? '',
+      baseUrls: baseUrlsOf(environment),
+      asksForUsage: true,
+    },
+    warnings,
+  }
+}
+
+/** Where SDKs are told of another server, it is a provider without our being told of it as well. */
+const sdkNames: readonly (readonly [name: string, provider: string])[] = [
+  ['OPENAI_BASE_URL', 'openai'],
+  ['AZURE_OPENAI_ENDPOINT', 'azure.ai.openai'],
+  ['ANTHROPIC_BASE_URL', 'anthropic'],
+  ['GOOGLE_GEMINI_BASE_URL', 'gcp.gemini'],
+  ['MISTRAL_BASE_URL', 'mistral_ai'],
+  ['OLLAMA_HOST', 'ollama'],
+  ['AWS_ENDPOINT_URL_BEDROCK_RUNTIME', 'aws.bedrock'],
+]
+
+function baseUrlsOf(environment: Environment): readonly BaseUrl[] {
+  return sdkNames.flatMap(([name, provider]) => {
+    const value = environment[name]?.trim() ?? ''
+    // Ollama's own is a host without a scheme.
+    const url = /^https?:/.test(value) ? value : `http://${value}`
+    return value === '' || !URL.canParse(url) ? [] : [{ url: url.replace(/\/+$/, ''), provider }]
+  })
+}

@@ -1,0 +1,109 @@
+// Turns around the routes of Express, Fastify and Hono, for replies at once and for streams alike: the turn ends when the reply
+// has been sent or its reader has gone. Each declares only the little it needs of its framework.
+import { running } from '../instrument.ts'
+import { joinedFrom } from './scene.ts'
+import { openTurn, type Turn, type TurnScene } from './turn.ts'
+
+/** Undefined: this request is no turn. */
+export type SceneOf<Request> = (request: Request) => TurnScene | undefined
+
+export type TurnOptions = {
+  /** Whether requests come from services of one's own, whose turn is joined: then user and tenant in their baggage count. */
+  readonly joinsTurns?: boolean
+}
+
+type Headers = Readonly<Record<string, unknown>>
+type NodeReply = {
+  readonly statusCode: number
+  readonly writableFinished: boolean
+  once(event: 'close', listener: () => void): unknown
+}
+
+/** `app.post('/chat', expressTurn((request) => ({ conversation: request.body.chat, user: request.user.id })), …)` */
+export function expressTurn<Request extends { readonly headers: Headers }>(
+  sceneOf: SceneOf<Request>,
+  options: TurnOptions = {},
+) {
+  return (request: Request, reply: NodeReply, next: () => void): void => {
+    const turn = openedFor(sceneOf(request), request.headers, options)
+    if (turn === undefined) {
+      next()
+      return
+    }
+    endWith(turn, reply)
+    turn.run(next)
+  }
+}
+
+/** `app.addHook('preHandler', fastifyTurn((request) => …))`, or as the `preHandler` of a route. */
+export function fastifyTurn<Request extends { readonly headers: Headers }>(
+  sceneOf: SceneOf<Request>,
+  options: TurnOptions = {},
+) {
+  return (request: Request, reply: { readonly raw: NodeReply }, done: () => void): void => {
+    const turn = openedFor(sceneOf(request), request.headers, options)
+    if (turn === undefined) {
+      done()
+      return
+    }
+    endWith(turn, reply.raw)
+    turn.run(done)
+  }
+}
+
+type HonoContext = { readonly req: { header(): Record<string, string> }; res: Response; readonly error?: unknown }
+
+/** `app.use('/chat/*', honoTurn((context) => …))` */
+export function honoTurn<Context extends HonoContext>(sceneOf: SceneOf<Context>, options: TurnOptions = {}) {
+  return async (context: Context, next: () => Promise<void>): Promise<void> => {
+    const turn = openedFor(sceneOf(context), context.req.header(), options)
+    if (turn === undefined) return next()
+    try {
+      await turn.run(next)
+    } catch (error) {
+      turn.end(undefined, error)
+      throw error
+    }
+    const { body, status } = context.res
+    const isFailed = status >= 500 || context.error !== undefined
+    if (body === null || isFailed) turn.end(isFailed ? 'failure' : undefined, context.error)
+    else context.res = new Response(endedWith(turn, body), context.res)
+  }
+}
+
+/** What the handler says, and has checked, wins over what the headers say. */
+function openedFor(scene: TurnScene | undefined, headers: Headers, options: TurnOptions): Turn | undefined {
+  if (scene === undefined) return undefined
+  running()?.exporter.start()
+  return openTurn(scene, { joined: joinedFrom(headers, options.joinsTurns === true) })
+}
+
+/** Who closes a stream before its end has read enough; only the server's own failures are failures of the turn. */
+function endWith(turn: Turn, reply: NodeReply): void {
+  reply.once('close', () => turn.end(reply.statusCode >= 500 ? 'failure' : undefined))
+}
+
+function endedWith(turn: Turn, body: ReadableStream<Uint8Array>): ReadableStream<Uint8Array> {
+  const reader = body.getReader()
+  return new ReadableStream({
+    type: 'bytes',
+    async pull(controller) {
+      try {
+        const { done, value } = await reader.read()
+        if (!done) {
+          controller.enqueue(value)
+          return
+        }
+        turn.end()
+        controller.close()
+      } catch (error) {
+        turn.end(undefined, error)
+        throw error
+      }
+    },
+    cancel(reason) {
+      turn.end()
+      return reader.cancel(reason)
+    },
+  })
+}

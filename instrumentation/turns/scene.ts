@@ -1,0 +1,99 @@
+// Where a call stands: in which turn, of which conversation, for whom. It travels in OpenTelemetry's context, and in baggage
+// to a service that takes part in the turn.
+import {
+  type Attributes,
+  type BaggageEntry,
+  type Context,
+  context,
+  createContextKey,
+  propagation,
+} from '@opentelemetry/api'
+import { attributes } from '../attributes.ts'
+
+export type Scene = {
+  /** What users call a chat or session. */
+  readonly conversation?: string
+  readonly user?: string
+  readonly tenant?: string
+}
+
+/** What is gathered while a turn goes on. */
+export type TurnProgress = {
+  calls: number
+  readonly tools: Set<string>
+  question: string
+  answer: string
+  firstMs: number | undefined
+  blockReason: string
+}
+
+export type ActiveTurn = { readonly id: string; readonly scene: Scene; readonly progress: TurnProgress }
+
+const key = createContextKey('tallylight.turn')
+
+export function withTurn(parent: Context, turn: ActiveTurn): Context {
+  return parent.setValue(key, turn)
+}
+
+export function activeTurn(from: Context = context.active()): ActiveTurn | undefined {
+  return from.getValue(key) as ActiveTurn | undefined
+}
+
+const probeKey = createContextKey('tallylight.probe')
+
+/** What happens inside is a look at a server's health, and nobody's turn. */
+export function withProbe(parent: Context): Context {
+  return parent.setValue(probeKey, true).deleteValue(key)
+}
+
+/** For a call, a tool call, or whatever else happens in the turn. */
+export function sceneAttributes(): Attributes {
+  const turn = activeTurn()
+  if (context.active().getValue(probeKey) === true) return { [attributes.probe]: true }
+  return turn === undefined ? {} : { ...attributesOf(turn.scene), [attributes.turnId]: turn.id }
+}
+
+export function attributesOf({ conversation, user, tenant }: Scene): Attributes {
+  return {
+    ...(conversation === undefined ? {} : { [attributes.conversation]: conversation }),
+    ...(user === undefined ? {} : { [attributes.user]: user }),
+    ...(tenant === undefined ? {} : { [attributes.tenant]: tenant }),
+  }
+}
+
+/** Headers for a request to a service of one's own that joins the turn. They name the user: not for anybody else. */
+export function downstreamHeaders(): Record<string, string> {
+  const carrier: Record<string, string> = {}
+  const turn = activeTurn()
+  const active = context.active()
+  const entries: Record<string, BaggageEntry> = {}
+  if (turn !== undefined) {
+    entries[attributes.turnId] = { value: turn.id }
+    for (const [name, value] of Object.entries(attributesOf(turn.scene))) entries[name] = { value: String(value) }
+  }
+  propagation.inject(propagation.setBaggage(active, propagation.createBaggage(entries)), carrier)
+  return carrier
+}
+
+export type Joined = { readonly parent: Context; readonly turnId: string | undefined; readonly scene: Scene }
+
+/** The trace that the headers of a request come from, and, where whoever sent them is trusted, the turn. */
+export function joinedFrom(headers: Readonly<Record<string, unknown>>, isTrusted: boolean): Joined {
+  const parent = propagation.extract(context.active(), headers)
+  if (!isTrusted) return { parent: propagation.deleteBaggage(parent), turnId: undefined, scene: {} }
+  const baggage = propagation.getBaggage(parent)
+  const entryOf = (name: string): string | undefined => baggage?.getEntry(name)?.value
+  const conversation = entryOf(attributes.conversation)
+  const user = entryOf(attributes.user)
+  const tenant = entryOf(attributes.tenant)
+  return {
+    // The baggage ends here: what we send on goes to model providers, too.
+    parent: propagation.deleteBaggage(parent),
+    turnId: entryOf(attributes.turnId),
+    scene: {
+      ...(conversation === undefined ? {} : { conversation }),
+      ...(user === undefined ? {} : { user }),
+      ...(tenant === undefined ? {} : { tenant }),
+    },
+  }
+}

@@ -1,0 +1,181 @@
+// A turn: one user message and all that happens until its reply. A span with what was asked, what was answered and how it went;
+// calls and tool calls inside it carry its id. A turn in a turn belongs to the outer one and has no span of its own.
+import {
+  type Attributes,
+  type Context,
+  context,
+  type Link,
+  ROOT_CONTEXT,
+  type Span,
+  SpanStatusCode,
+  trace,
+} from '@opentelemetry/api'
+import { attributes } from '../attributes.ts'
+import { running } from '../instrument.ts'
+import { limits } from '../limits.ts'
+import { type ActiveTurn, activeTurn, attributesOf, type Joined, type Scene, withTurn } from './scene.ts'
+
+export type TurnScene = Scene & {
+  /** How the user's message came: `rest`, `sse`, `websocket`, or a word of one's own. */
+  readonly channel?: string
+  /** The user's message; without it, the last one that a call of the turn sends. Kept where content is. */
+  readonly question?: string
+}
+
+export type TurnStatus = 'success' | 'failure' | 'timeout' | 'blocked'
+
+export type Turn = {
+  readonly id: string
+  /** Runs what belongs to the turn. */
+  run<T>(work: () => T): T
+  /** The reply, where it is not the last text that a model wrote. */
+  answer(text: string): void
+  /** The turn was not let through: a guard, a limit. */
+  block(reason: string): void
+  end(status?: TurnStatus, error?: unknown): void
+}
+
+export type TurnFrom = {
+  /** What an incoming request says of the turn that it is part of. */
+  readonly joined?: Joined
+  /** Begins a trace of its own, linked to this span: a turn on a socket that is open for hours. */
+  readonly connection?: Span
+}
+
+/** Runs `work` as a turn, and gives what it gives. The turn ends with it; its failure is the turn's, and is thrown on. */
+export function turn<T>(scene: TurnScene, work: (turn: Turn) => T): T {
+  return runTurn(openTurn(scene), work)
+}
+
+export function runTurn<T>(opened: Turn, work: (turn: Turn) => T): T {
+  const failed = (error: unknown): never => {
+    opened.end(undefined, error)
+    throw error
+  }
+  let result: T
+  try {
+    result = opened.run(() => work(opened))
+  } catch (error) {
+    return failed(error)
+  }
+  if (!(result instanceof Promise)) {
+    opened.end()
+    return result
+  }
+  return result.then((value: unknown) => {
+    opened.end()
+    return value
+  }, failed) as T
+}
+
+/** For a turn whose end is no function's end. Whoever opens it ends it. */
+export function openTurn(scene: TurnScene, from: TurnFrom = {}): Turn {
+  const instrumentation = running()
+  instrumentation?.exporter.start()
+  const parent = from.joined?.parent ?? context.active()
+  const outer = from.connection === undefined ? activeTurn(parent) : undefined
+  if (instrumentation === undefined) return untold()
+  if (outer !== undefined) return within(outer, parent)
+  const { question = '', channel, ...own } = scene
+  const merged: Scene = { ...from.joined?.scene, ...own }
+  const id = from.joined?.turnId ?? crypto.randomUUID()
+  const progress = { calls: 0, tools: new Set<string>(), question, answer: '', firstMs: undefined, blockReason: '' }
+  const active: ActiveTurn = { id, scene: merged, progress }
+  if (from.joined?.turnId !== undefined) return within(active, parent)
+  const startedMs = performance.now()
+  const links: Link[] = from.connection === undefined ? [] : [{ context: from.connection.spanContext() }]
+  const span = instrumentation.exporter.tracer().startSpan(
+    'turn',
+    {
+      attributes: {
+        ...attributesOf(merged),
+        [attributes.turnId]: id,
+        ...(channel === undefined ? {} : { [attributes.channel]: channel }),
+      },
+      links,
+    },
+    from.connection === undefined ? parent : ROOT_CONTEXT,
+  )
+  const inside = withTurn(trace.setSpan(from.connection === undefined ? parent : ROOT_CONTEXT, span), active)
+  let isOver = false
+
+  return {
+    id,
+    run: (work) => context.with(inside, work),
+    answer: (text) => {
+      progress.answer = text
+    },
+    block: (reason) => {
+      progress.blockReason = reason
+    },
+    end(status, error) {
+      if (isOver) return
+      isOver = true
+      try {
+        if (instrumentation.settings.content === 'full') span.setAttributes(textsOf(active))
+        span.setAttributes(progressAttributes(active, startedMs))
+        setOutcome(span, active, status, error)
+      } catch (failure) {
+        instrumentation.watch.failed(failure)
+      } finally {
+        span.end()
+      }
+    },
+  }
+}
+
+/** Part of another turn, here or upstream: what happens inside is that one's, and its end is not ours to say. */
+function within(outer: ActiveTurn, parent: Context): Turn {
+  const inside = withTurn(parent, outer)
+  return {
+    id: outer.id,
+    run: (work) => context.with(inside, work),
+    answer: (text) => {
+      outer.progress.answer = text
+    },
+    block: (reason) => {
+      outer.progress.blockReason = reason
+    },
+    end: () => undefined,
+  }
+}
+
+/** Without instrumentation the service runs as it is. */
+function untold(): Turn {
+  const nothing = (): void => undefined
+  return { id: '', run: (work) => work(), answer: nothing, block: nothing, end: nothing }
+}
+
+function textsOf({ progress }: ActiveTurn): Attributes {
+  const { question, answer } = progress
+  return {
+    ...(question === '' ? {} : { [attributes.question]: question.slice(0, limits.contentAttributeCharsMax) }),
+    ...(answer === '' ? {} : { [attributes.answer]: answer.slice(0, limits.contentAttributeCharsMax) }),
+  }
+}
+
+function progressAttributes({ progress }: ActiveTurn, startedMs: number): Attributes {
+  return {
+    [attributes.turnCalls]: progress.calls,
+    ...(progress.tools.size === 0 ? {} : { [attributes.turnTools]: [...progress.tools] }),
+    ...(progress.firstMs === undefined ? {} : { [attributes.timeToFirstChunk]: (progress.firstMs - startedMs) / 1000 }),
+  }
+}
+
+function setOutcome(span: Span, { progress }: ActiveTurn, said: TurnStatus | undefined, error: unknown): void {
+  const name = error instanceof Error ? error.name : ''
+  const isBlocked = progress.blockReason !== '' || name === 'QuotaExceededError'
+  const judged = isBlocked
+    ? 'blocked'
+    : error === undefined
+      ? 'success'
+      : name === 'TimeoutError'
+        ? 'timeout'
+        : 'failure'
+  const status = said ?? judged
+  span.setAttribute(attributes.turnStatus, status)
+  if (isBlocked) span.setAttribute(attributes.blockReason, progress.blockReason || 'quota')
+  if (error === undefined && status !== 'failure' && status !== 'timeout') return
+  if (name !== '') span.setAttribute(attributes.errorType, name)
+  if (!isBlocked) span.setStatus({ code: SpanStatusCode.ERROR })
+}

@@ -1,0 +1,373 @@
+// The same turn through every framework and transport, against a provider over real HTTP.
+import { once } from 'node:events'
+import { readFileSync } from 'node:fs'
+import { createServer, type RequestListener } from 'node:http'
+import type { AddressInfo } from 'node:net'
+import { serve } from '@hono/node-server'
+import { context, propagation, trace } from '@opentelemetry/api'
+import { AsyncLocalStorageContextManager } from '@opentelemetry/context-async-hooks'
+import { CompositePropagator, W3CBaggagePropagator, W3CTraceContextPropagator } from '@opentelemetry/core'
+import { InMemorySpanExporter, type ReadableSpan, SimpleSpanProcessor, TracerProvider } from '@opentelemetry/sdk-trace'
+import express from 'express'
+import fastify, { type FastifyRequest } from 'fastify'
+import { Hono } from 'hono'
+import { streamSSE } from 'hono/streaming'
+import { afterAll, afterEach, beforeAll, describe, expect, test } from 'vitest'
+import WebSocketOfWs, { WebSocketServer } from 'ws'
+import { type Provider, startProvider } from '../hooks/fixtures/provider.ts'
+import {
+  downstreamHeaders,
+  expressTurn,
+  fastifyTurn,
+  honoTurn,
+  type Instrumentation,
+  instrument,
+  openTurn,
+  recordAudit,
+  recordError,
+  recordHealthCheck,
+  recordToolCall,
+  recordUsage,
+  socketTurns,
+  turn,
+} from '../index.ts'
+
+const recorded = readFileSync(new URL('../providers/fixtures/openai-chat.sse', import.meta.url))
+const exporter = new InMemorySpanExporter()
+const suite = new AsyncDisposableStack()
+let stack = new AsyncDisposableStack()
+let provider: Provider
+let instrumentation: Instrumentation
+
+beforeAll(async () => {
+  provider = suite.use(await startProvider({ headers: { 'content-type': 'text/event-stream' }, pieces: [recorded] }))
+  const contexts = new AsyncLocalStorageContextManager().enable()
+  context.setGlobalContextManager(contexts)
+  propagation.setGlobalPropagator(
+    new CompositePropagator({ propagators: [new W3CTraceContextPropagator(), new W3CBaggagePropagator()] }),
+  )
+  trace.setGlobalTracerProvider(new TracerProvider({ spanProcessors: [new SimpleSpanProcessor({ exporter })] }))
+  instrumentation = instrument({
+    environment: {},
+    content: 'full',
+    baseUrls: [{ url: provider.url, provider: 'openai', takesUsageOption: true }],
+  })
+  suite.defer(() => instrumentation.shutdown())
+})
+afterAll(() => suite.disposeAsync())
+afterEach(async () => {
+  await stack.disposeAsync()
+  stack = new AsyncDisposableStack()
+  exporter.reset()
+})
+
+/** What every handler does: a model call, read as a stream, and its tool. */
+async function chat(onText: (text: string) => unknown): Promise<void> {
+  const body = JSON.stringify({ model: 'gpt-4o', stream: true, messages: [{ role: 'user', content: 'Wie ist es?' }] })
+  const reply = await fetch(`${provider.url}/v1/chat/completions`, { method: 'POST', body })
+  for await (const piece of reply.body ?? []) await onText(Buffer.from(piece).toString())
+  recordToolCall({ name: 'get_weather', id: 'call_w1', arguments: { city: 'Zürich' } }, () => ({ degrees: 21 }))
+}
+
+async function listening(handler: RequestListener): Promise<string> {
+  const server = createServer(handler)
+  server.listen(0, '127.0.0.1')
+  await once(server, 'listening')
+  stack.defer(async () => {
+    server.closeAllConnections()
+    server.close()
+    await once(server, 'close')
+  })
+  return `http://127.0.0.1:${(server.address() as AddressInfo).port}`
+}
+
+async function spansOnce(count: number): Promise<readonly ReadableSpan[]> {
+  for (let tries = 0; exporter.getFinishedSpans().length < count && tries < 200; tries++)
+    await new Promise((resolve) => setImmediate(resolve).ref())
+  return exporter.getFinishedSpans()
+}
+
+/** One turn with one call and one tool call, whatever it came through. */
+async function expectTurn(channel: string, scene: object = { 'gen_ai.conversation.id': 'c1', 'user.id': 'ada' }) {
+  const spans = await spansOnce(3)
+  const [turnSpan, ...others] = spans.filter(({ name }) => name === 'turn')
+  expect(others).toEqual([])
+  const id = turnSpan?.attributes['tallylight.turn.id']
+  expect(turnSpan?.attributes).toMatchObject({
+    ...scene,
+    'tallylight.turn.channel': channel,
+    'tallylight.turn.status': 'success',
+    'tallylight.turn.calls': 1,
+    'tallylight.turn.tools': ['get_weather', 'get_time'],
+    'tallylight.turn.question': 'Wie ist es?',
+    'tallylight.turn.answer': 'Grüße aus 東京 🗼',
+  })
+  for (const name of ['chat gpt-4o', 'execute_tool get_weather']) {
+    const span = spans.find((each) => each.name === name)
+    expect(span?.parentSpanContext?.spanId).toBe(turnSpan?.spanContext().spanId)
+    expect(span?.attributes).toMatchObject({ ...scene, 'tallylight.turn.id': id })
+    expect(span?.attributes).not.toHaveProperty('tallylight.turn.channel')
+  }
+  const call = spans.find(({ name }) => name === 'chat gpt-4o')
+  expect(call?.attributes).toMatchObject({ 'gen_ai.usage.input_tokens': 1200, 'gen_ai.usage.output_tokens': 300 })
+  return turnSpan
+}
+
+const scene = { conversation: 'c1', user: 'ada' }
+
+describe('the same turn', () => {
+  test.each(['rest', 'sse'])('through Express, %s', async (channel) => {
+    const app = express()
+    app.post(
+      '/chat',
+      expressTurn(() => ({ ...scene, channel })),
+      async (_request, response) => {
+        if (channel === 'sse') await chat((text) => response.write(text))
+        else await chat(() => undefined)
+        response.end('ok')
+      },
+    )
+    const url = await listening(app)
+    await (await fetch(`${url}/chat`, { method: 'POST' })).text()
+    await expectTurn(channel)
+  })
+
+  test.each(['rest', 'sse'])('through Fastify, %s', async (channel) => {
+    const app = fastify()
+    app.post(
+      '/chat',
+      { preHandler: fastifyTurn((_request: FastifyRequest) => ({ ...scene, channel })) },
+      async (_request, reply) => {
+        if (channel === 'rest') {
+          await chat(() => undefined)
+          return { ok: true }
+        }
+        reply.hijack()
+        await chat((text) => reply.raw.write(text))
+        reply.raw.end()
+        return reply
+      },
+    )
+    await app.listen({ port: 0, host: '127.0.0.1' })
+    stack.defer(() => app.close())
+    const { port } = app.server.address() as AddressInfo
+    await (
+      await fetch(`http://127.0.0.1:${port}/chat`, {
+        method: 'POST',
+        body: '{"a":1}',
+        headers: { 'content-type': 'application/json' },
+      })
+    ).text()
+    await expectTurn(channel)
+  })
+
+  test.each(['rest', 'sse'])('through Hono, %s', async (channel) => {
+    const app = new Hono()
+    app.use(
+      '/chat',
+      honoTurn(() => ({ ...scene, channel })),
+    )
+    app.post('/chat', async (context) => {
+      if (channel === 'sse') return streamSSE(context, (stream) => chat((data) => stream.writeSSE({ data })))
+      await chat(() => undefined)
+      return context.text('ok')
+    })
+    const server = serve({ fetch: app.fetch, port: 0, hostname: '127.0.0.1' })
+    await once(server, 'listening')
+    stack.defer(async () => {
+      server.close()
+      await once(server, 'close')
+    })
+    const { port } = server.address() as AddressInfo
+    await (await fetch(`http://127.0.0.1:${port}/chat`, { method: 'POST' })).text()
+    await expectTurn(channel)
+  })
+
+  test('through a WebSocket, one trace per turn, linked to the connection', async () => {
+    const server = new WebSocketServer({ port: 0, host: '127.0.0.1' })
+    await once(server, 'listening')
+    server.on('connection', (socket, request) => {
+      const turns = socketTurns(socket, { user: 'ada' }, request.headers)
+      socket.on('message', () =>
+        turns.turn({ conversation: 'c1' }, async () => {
+          await chat((text) => socket.send(text))
+          socket.send('done')
+        }),
+      )
+    })
+    const client = new WebSocketOfWs(`ws://127.0.0.1:${(server.address() as AddressInfo).port}`)
+    await once(client, 'open')
+    client.send('Wie ist es?')
+    await expectTurn('websocket')
+    const [first] = exporter.getFinishedSpans().filter(({ name }) => name === 'turn')
+    client.send('Und jetzt?')
+    await spansOnce(6)
+    client.close()
+    server.close()
+    await once(server, 'close')
+    const spans = await spansOnce(7)
+    const connection = spans.find(({ name }) => name === 'websocket connection')
+    const turns = spans.filter(({ name }) => name === 'turn')
+    expect(turns).toHaveLength(2)
+    for (const span of turns) expect(span.links[0]?.context.spanId).toBe(connection?.spanContext().spanId)
+    expect(new Set(turns.map((span) => span.spanContext().traceId)).size).toBe(2)
+    expect(first?.spanContext().traceId).not.toBe(connection?.spanContext().traceId)
+  })
+})
+
+describe('turn', () => {
+  test('in a turn belongs to the outer one; what it gives and throws is passed on', async () => {
+    const given = await turn({ ...scene, channel: 'rest' }, async (outer) => {
+      const inner = turn({ user: 'eve' }, (each) => each.id)
+      expect(inner).toBe(outer.id)
+      await chat(() => undefined)
+      return 7
+    })
+    expect(given).toBe(7)
+    await expectTurn('rest')
+    exporter.reset()
+    const late = new DOMException('late', 'TimeoutError')
+    await expect(turn(scene, () => Promise.reject(late))).rejects.toBe(late)
+    expect(() =>
+      turn(scene, () => {
+        throw new RangeError('no')
+      }),
+    ).toThrow('no')
+    const blocked = openTurn(scene)
+    blocked.block('injection')
+    blocked.end()
+    expect(
+      exporter
+        .getFinishedSpans()
+        .map(({ attributes }) => [
+          attributes['tallylight.turn.status'],
+          attributes['error.type'],
+          attributes['tallylight.turn.block_reason'],
+        ]),
+    ).toEqual([
+      ['timeout', 'TimeoutError', undefined],
+      ['failure', 'RangeError', undefined],
+      ['blocked', undefined, 'injection'],
+    ])
+  })
+
+  test('is joined by a service that trusts its caller, and by no other', async () => {
+    for (const joinsTurns of [true, false]) {
+      exporter.reset()
+      const app = express()
+      app.post(
+        '/tool',
+        expressTurn(() => ({}), { joinsTurns }),
+        async (_request, response) => {
+          await chat(() => undefined)
+          response.end()
+        },
+      )
+      const url = await listening(app)
+      const id = await turn(scene, async (outer) => {
+        await (await fetch(`${url}/tool`, { method: 'POST', headers: downstreamHeaders() })).text()
+        return outer.id
+      })
+      const spans = await spansOnce(joinsTurns ? 3 : 4)
+      expect(spans.filter(({ name }) => name === 'turn')).toHaveLength(joinsTurns ? 1 : 2)
+      const call = spans.find(({ name }) => name === 'chat gpt-4o')
+      const outer = spans.find(
+        ({ attributes }) => attributes['tallylight.turn.id'] === id && attributes['user.id'] === 'ada',
+      )
+      expect(call?.spanContext().traceId).toBe(outer?.spanContext().traceId)
+      expect(call?.attributes['user.id']).toBe(joinsTurns ? 'ada' : undefined)
+      expect(call?.attributes['tallylight.turn.id'] === id).toBe(joinsTurns)
+      await stack.disposeAsync()
+      stack = new AsyncDisposableStack()
+    }
+  })
+
+  test('ends when its reader goes away, and is a failure only when the server failed', async () => {
+    const app = express()
+    const held = Promise.withResolvers<void>()
+    app.post(
+      '/left',
+      expressTurn(() => scene),
+      (_request, response) => {
+        response.write('a')
+        held.promise.then(() => response.end())
+      },
+    )
+    app.post(
+      '/failed',
+      expressTurn(() => scene),
+      (_request, response) => {
+        response.status(503).end()
+      },
+    )
+    const url = await listening(app)
+    const abort = new AbortController()
+    const reply = await fetch(`${url}/left`, { method: 'POST', signal: abort.signal })
+    abort.abort()
+    await expect(reply.text()).rejects.toThrow()
+    await spansOnce(1)
+    await (await fetch(`${url}/failed`, { method: 'POST' })).text()
+    const spans = await spansOnce(2)
+    held.resolve()
+    expect(spans.map(({ attributes }) => attributes['tallylight.turn.status'])).toEqual(['success', 'failure'])
+  })
+})
+
+test('records: tools, usage, errors, audits and health checks are spans of their turn, and throw nothing', async () => {
+  await turn(scene, async () => {
+    expect(recordToolCall({ name: 'add', arguments: [1, 2] }, () => 3)).toBe(3)
+    await expect(recordToolCall({ name: 'fail' }, () => Promise.reject(new TypeError('no')))).rejects.toThrow('no')
+    const circular: { self?: unknown } = {}
+    circular.self = circular
+    expect(recordToolCall({ name: 'circle', arguments: circular }, () => 1)).toBe(1)
+    recordUsage({ provider: 'openai', model: 'tts-1', usage: { inputTokens: 5, outputTokens: 0 } })
+    recordError(new RangeError('seen'))
+    recordAudit({ action: 'delete', resource: { type: 'chat', id: '7' }, before: { a: 1 } })
+  })
+  recordHealthCheck({
+    target: 'mcp:files',
+    status: 'timeout',
+    event: 'startup',
+    responseTimeMs: 5_000,
+    metadata: { tools: 3 },
+  })
+  const spans = exporter.getFinishedSpans()
+  const named = (name: string): ReadableSpan | undefined => spans.find((span) => span.name === name)
+  expect(named('execute_tool add')?.attributes).toMatchObject({
+    'gen_ai.operation.name': 'execute_tool',
+    'gen_ai.tool.name': 'add',
+    'gen_ai.tool.call.arguments': '[1,2]',
+    'gen_ai.tool.call.result': '3',
+    'gen_ai.conversation.id': 'c1',
+  })
+  expect(named('execute_tool fail')).toMatchObject({ attributes: { 'error.type': 'TypeError' }, status: { code: 2 } })
+  expect(named('execute_tool circle')?.attributes['gen_ai.tool.call.arguments']).toBe(undefined)
+  expect(named('chat tts-1')?.attributes).toMatchObject({
+    'gen_ai.usage.input_tokens': 5,
+    'gen_ai.usage.output_tokens': 0,
+  })
+  expect(named('error')).toMatchObject({ attributes: { 'error.type': 'RangeError' }, status: { code: 2 } })
+  expect(named('audit')?.events).toMatchObject([
+    {
+      name: 'tallylight.audit',
+      attributes: {
+        'tallylight.audit.action': 'delete',
+        'tallylight.audit.actor': 'ada',
+        'tallylight.audit.resource.id': '7',
+        'tallylight.audit.before': '{"a":1}',
+      },
+    },
+  ])
+  expect(named('health check')).toMatchObject({
+    parentSpanContext: undefined,
+    attributes: {
+      'tallylight.health.target': 'mcp:files',
+      'tallylight.health.status': 'timeout',
+      'tallylight.health.event': 'startup',
+      'tallylight.health.response_time': 5,
+      'tallylight.health.metadata.tools': 3,
+      'tallylight.probe': true,
+    },
+  })
+  expect(instrumentation.counters.read().failures).toBe(1)
+})

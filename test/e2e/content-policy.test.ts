@@ -1,0 +1,131 @@
+// What is kept of what users and models say, by tenant: as it is, without personal data, or not at all. Texts come back byte for
+// byte, are stored once however often they are sent, and what was taken out of the raw span is in the rows.
+import { mkdtemp, rm, writeFile } from 'node:fs/promises'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import { afterAll, beforeAll, expect, test } from 'vitest'
+import { type CollectorProcess, startCollector } from '../collector-process.ts'
+import { spansRequest } from '../spans.ts'
+
+const stack = new AsyncDisposableStack()
+let collector: CollectorProcess
+let key = ''
+let sent = 0
+
+beforeAll(async () => {
+  const directory = await mkdtemp(join(tmpdir(), 'tallylight-content-'))
+  stack.defer(() => rm(directory, { recursive: true }))
+  const path = join(directory, 'tallylight.json')
+  await writeFile(path, JSON.stringify({ content: { tenants: { open: 'full', strict: 'metadata' } } }))
+  collector = stack.use(await startCollector({ TALLYLIGHT_CONFIG: path }))
+  const made = await fetch(`http://127.0.0.1:${collector.ports().api}/api/v1/keys`, {
+    method: 'POST',
+    headers: { Authorization: `Bearer ${collector.adminKey}`, 'Content-Type': 'application/json' },
+    body: JSON.stringify({ tenant: 'default', roles: ['ingest'], manyTenants: true }),
+  })
+  key = ((await made.json()) as { readonly key: string }).key
+}, 60_000)
+afterAll(() => stack.disposeAsync())
+
+type Row = Readonly<Record<string, unknown>>
+
+async function chat(tenant: string, input: readonly string[], output: string): Promise<string> {
+  const messages = (role: string, texts: readonly string[]): string =>
+    JSON.stringify(texts.map((text) => ({ role, parts: [{ type: 'text', content: text }] })))
+  const id = `${++sent}`.padStart(16, '0')
+  const startUnixNano = BigInt(Date.now()) * 1_000_000n
+  const response = await fetch(`http://127.0.0.1:${collector.ports().otlpHttp}/v1/traces`, {
+    method: 'POST',
+    headers: { 'Content-Type': 'application/x-protobuf', Authorization: `Bearer ${key}` },
+    body: new Uint8Array(
+      spansRequest([
+        {
+          id,
+          name: 'chat gpt-4o',
+          startUnixNano,
+          endUnixNano: startUnixNano + 1_000_000_000n,
+          attributes: {
+            'tallylight.tenant.id': tenant,
+            'gen_ai.operation.name': 'chat',
+            'gen_ai.provider.name': 'openai',
+            'gen_ai.request.model': 'gpt-4o',
+            'gen_ai.usage.input_tokens': 10,
+            'gen_ai.usage.output_tokens': 5,
+            'user.id': 'ann@example.com',
+            'gen_ai.input.messages': messages('user', input),
+            'gen_ai.output.messages': messages('assistant', [output]),
+          },
+        },
+      ]),
+    ),
+  })
+  expect(response.status).toBe(200)
+  return id
+}
+
+function rowsOf(table: string, tenant: string, columns: string): Promise<readonly Row[]> {
+  return collector.query<Row>(`SELECT ${columns} FROM tallylight.${table} WHERE TenantId = '${tenant}' ORDER BY SpanId`)
+}
+
+test('content: 2 MiB come back byte for byte, and a history that is sent again is stored once', async () => {
+  const long = `${'ä€𝄞 "quoted" \\ \n'.repeat(110_000)}end`
+  expect(Buffer.byteLength(long)).toBeGreaterThan(2 * 1024 * 1024)
+  await chat('open', [long], 'short')
+  await chat('open', [long, 'mail to bob@example.com'], 'short')
+  await chat('open', [long, 'mail to bob@example.com', 'and?'], 'short')
+  await collector.drained()
+  const found = await collector.query<{ Content: string }>(
+    "SELECT Content FROM tallylight.messages WHERE TenantId = 'open' AND Direction = 'input' AND Index = 0",
+  )
+  expect(found.map(({ Content }) => Content === long)).toEqual([true, true, true])
+  expect(
+    await collector.query("SELECT Content FROM tallylight.messages WHERE TenantId = 'open' AND Index = 1"),
+  ).toEqual([{ Content: 'mail to bob@example.com' }, { Content: 'mail to bob@example.com' }])
+  const [texts] = await collector.query(
+    "SELECT toUInt32(count()) AS texts FROM tallylight.genai_contents WHERE TenantId = 'open'",
+  )
+  expect(texts).toEqual({ texts: 1 })
+  expect(await rowsOf('otel_traces', 'open', "mapContains(SpanAttributes, 'gen_ai.input.messages') AS has")).toEqual([
+    { has: 0 },
+    { has: 0 },
+    { has: 0 },
+  ])
+}, 60_000)
+
+test('content: personal data is masked in what is said, in rows and in the raw span, and a user is still known by name', async () => {
+  await chat('usual', ['call +49 30 901820 or write to bob@example.com'], 'I wrote to bob@example.com')
+  await collector.drained()
+  const said = await collector.query<{ Content: string }>(
+    "SELECT Content FROM tallylight.messages WHERE TenantId = 'usual' ORDER BY Direction",
+  )
+  expect(said[0]?.Content).toBe('call ************* or write to [masked:email]*')
+  expect(said[1]?.Content).toMatch(/^I wrote to \[masked:email\]\**$/)
+  expect(await rowsOf('llm_calls', 'usual', 'UserId, InputTokens')).toEqual([
+    { UserId: 'ann@example.com', InputTokens: 10 },
+  ])
+  const everything =
+    "SELECT toUInt32(count()) AS found FROM tallylight.genai_facts WHERE TenantId = 'usual' AND Fact LIKE '%bob@%'"
+  expect(await collector.query(everything)).toEqual([{ found: 0 }])
+  expect(await collector.metric('tallylight_masked_total', { kind: 'email' })).toBeGreaterThanOrEqual(2)
+}, 60_000)
+
+test('content: metadata only keeps sizes and counts, and no text anywhere', async () => {
+  await chat('strict', ['an unmistakable question '.repeat(50)], 'an unmistakable answer')
+  await collector.drained()
+  expect(await rowsOf('messages', 'strict', 'Content, ContentBytes, ContentHash, ContentPreview')).toEqual([
+    { Content: '', ContentBytes: 1250, ContentHash: '', ContentPreview: '' },
+    { Content: '', ContentBytes: 22, ContentHash: '', ContentPreview: '' },
+  ])
+  expect(await rowsOf('llm_calls', 'strict', 'InputTokens')).toEqual([{ InputTokens: 10 }])
+  for (const [table, column] of [
+    ['otel_traces', 'toString(SpanAttributes)'],
+    ['genai_facts', 'Fact'],
+    ['genai_contents', 'Text'],
+    ['turns', 'concat(QuestionPreview, AnswerPreview)'],
+  ]) {
+    const [row] = await collector.query(
+      `SELECT toUInt32(countIf(${column} LIKE '%unmistakable%')) AS found FROM tallylight.${table}`,
+    )
+    expect(row, table).toEqual({ found: 0 })
+  }
+}, 60_000)

@@ -1,0 +1,192 @@
+// The package as it is published: built, packed, unpacked into a project of its own, typed for both kinds of modules, and run
+// with the SDKs that users have, each over real HTTP.
+import { execFileSync, spawn } from 'node:child_process'
+import { once } from 'node:events'
+import { cpSync, mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, symlinkSync, writeFileSync } from 'node:fs'
+import { createServer } from 'node:http'
+import type { AddressInfo } from 'node:net'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import { json, text } from 'node:stream/consumers'
+import { fileURLToPath } from 'node:url'
+import { createGunzip } from 'node:zlib'
+import { build } from '@tallylight/instrumentation/build.ts'
+import { afterAll, beforeAll, expect, test } from 'vitest'
+import { type StandIn, startStandIn } from './stand-in.ts'
+
+const here = fileURLToPath(new URL('.', import.meta.url))
+const root = join(here, '..', '..')
+const stack = new AsyncDisposableStack()
+let project = ''
+let standIn: StandIn
+let receiver = ''
+let spans: Span[] = []
+
+type Span = {
+  readonly spanId: string
+  readonly parentSpanId?: string
+  readonly name: string
+  readonly scope: string
+  readonly attributes: Readonly<Record<string, unknown>>
+}
+type Otlp = {
+  readonly resourceSpans?: readonly {
+    readonly scopeSpans: readonly {
+      readonly scope: { readonly name: string }
+      readonly spans: readonly {
+        readonly spanId: string
+        readonly parentSpanId?: string
+        readonly name: string
+        readonly attributes: readonly { readonly key: string; readonly value: Readonly<Record<string, unknown>> }[]
+      }[]
+    }[]
+  }[]
+}
+
+beforeAll(async () => {
+  project = mkdtempSync(join(tmpdir(), 'tallylight-packed-'))
+  stack.defer(() => rmSync(project, { recursive: true, force: true }))
+  install()
+  standIn = stack.use(await startStandIn())
+  receiver = await startReceiver()
+}, 120_000)
+afterAll(() => stack.disposeAsync())
+
+/** The tarball in place of the workspace, everything else from the workspace's own modules. */
+function install(): void {
+  const built = join(project, 'built')
+  build(built)
+  const modules = join(project, 'node_modules')
+  mkdirSync(join(modules, '@tallylight'), { recursive: true })
+  for (const name of readdirSync(join(root, 'node_modules')))
+    if (name !== '@tallylight' && !name.startsWith('.'))
+      symlinkSync(join(root, 'node_modules', name), join(modules, name))
+  execFileSync('npm', ['pack', built, '--pack-destination', project, '--loglevel=error'], { stdio: 'pipe' })
+  const [file] = readdirSync(project).filter((name) => name.endsWith('.tgz'))
+  if (file === undefined) throw new Error('npm pack made no file')
+  execFileSync('tar', ['-xzf', join(project, file), '-C', project])
+  cpSync(join(project, 'package'), join(modules, '@tallylight', 'instrumentation'), { recursive: true })
+  for (const name of ['setup.mjs', 'service.mjs', 'service.cjs']) cpSync(join(here, name), join(project, name))
+}
+
+async function startReceiver(): Promise<string> {
+  const server = createServer(async (request, response) => {
+    const body = (await json(request.pipe(createGunzip()))) as Otlp
+    for (const { scopeSpans } of body.resourceSpans ?? [])
+      for (const { scope, spans: sent } of scopeSpans)
+        for (const { attributes, ...span } of sent) {
+          const pairs = attributes.map(({ key, value }) => [key, Object.values(value)[0]])
+          spans.push({ ...span, scope: scope.name, attributes: Object.fromEntries(pairs) })
+        }
+    response.setHeader('content-type', 'application/json').end('{}')
+  })
+  server.listen(0, '127.0.0.1')
+  await once(server, 'listening')
+  stack.defer(async () => {
+    server.closeAllConnections()
+    server.close()
+    await once(server, 'close')
+  })
+  return `http://127.0.0.1:${(server.address() as AddressInfo).port}`
+}
+
+type Ran = { readonly given: unknown; readonly said: readonly string[] }
+
+async function run(args: readonly string[]): Promise<Ran> {
+  spans = []
+  const child = spawn(process.execPath, [...args, standIn.url, standIn.bedrockUrl], {
+    cwd: project,
+    env: {
+      PATH: process.env.PATH ?? '',
+      OPENAI_BASE_URL: `${standIn.url}/v1`,
+      ANTHROPIC_BASE_URL: standIn.url,
+      AWS_ENDPOINT_URL_BEDROCK_RUNTIME: standIn.bedrockUrl,
+      OTEL_EXPORTER_OTLP_ENDPOINT: receiver,
+      OTEL_EXPORTER_OTLP_PROTOCOL: 'http/json',
+    },
+  })
+  const [said, output, [code]] = await Promise.all([text(child.stderr), text(child.stdout), once(child, 'exit')])
+  expect(code, said).toBe(0)
+  return { given: JSON.parse(output), said: said.split('\n').filter((line) => line.startsWith('tallylight:')) }
+}
+
+const streamed = [1200, 300]
+const whole = [9, 2]
+
+test('packed: every SDK gets what its provider sent, and every call is one span with the tokens that were served', async () => {
+  const { given, said } = await run(['--import', './setup.mjs', 'service.mjs'])
+  expect(said).toEqual([])
+  expect(given).toEqual({
+    'openai chat': 'Hi',
+    'openai chat, streamed': [8, false],
+    'openai chat, left': 'chat.completion.chunk',
+    'openai responses': 'Hi',
+    'openai responses, streamed': 13,
+    'openai embeddings': [1, 2],
+    anthropic: 'Hi',
+    'anthropic, streamed': 50,
+    gemini: 'Hi',
+    'gemini, streamed': 4,
+    ai: 'Hi',
+    'ai, streamed': 'Grüße aus 東京 🗼',
+    langchain: 'Hi',
+    'langchain, streamed': 'Grüße aus 東京 🗼',
+    bedrock: 'Hi',
+    'bedrock, streamed': 4,
+  })
+  const ours = spans.filter(({ scope }) => scope === '@tallylight/instrumentation')
+  const tokens = ours.map(({ name, attributes }) => [
+    name,
+    attributes['gen_ai.usage.input_tokens'],
+    attributes['gen_ai.usage.output_tokens'],
+  ])
+  expect(tokens).toEqual([
+    ['chat gpt-4o', ...whole],
+    ['chat gpt-4o', ...streamed],
+    ['chat gpt-4o', expect.anything(), expect.anything()],
+    ['chat gpt-4o', ...whole],
+    ['chat gpt-4o', ...streamed],
+    ['embeddings text-embedding-3-small', 9, undefined],
+    ['chat claude-sonnet-4-5', ...whole],
+    ['chat claude-sonnet-4-5', 2400, 50],
+    ['generate_content gemini-2.5-flash', ...whole],
+    ['generate_content gemini-2.5-flash', ...streamed],
+    ['chat gpt-4o', ...whole],
+    ['chat gpt-4o', ...streamed],
+    ['chat gpt-4o', ...whole],
+    ['chat gpt-4o', ...streamed],
+    ['chat amazon.nova-lite-v1:0', ...whole],
+    ['chat amazon.nova-lite-v1:0', ...whole],
+  ])
+  // Anthropic's SDK has spans of its own as soon as there is a provider: one around each of ours, so that both are one call.
+  const anthropics = spans.filter(({ scope }) => scope.startsWith('com.anthropic'))
+  expect(anthropics).toHaveLength(2)
+  for (const { spanId } of anthropics)
+    expect(ours.filter(({ parentSpanId }) => parentSpanId === spanId)).toHaveLength(1)
+})
+
+test('packed: a CommonJS service, registered by either way, shares one instrumentation with it', async () => {
+  for (const flag of ['--import', '--require']) {
+    const { given, said } = await run([flag, '@tallylight/instrumentation/register', 'service.cjs'])
+    expect(said).toEqual([expect.stringMatching(/^tallylight: watching fetch, undici, node:http, http2 and WebSocket/)])
+    const { version } = JSON.parse(readFileSync(join(project, 'package', 'package.json'), 'utf8'))
+    expect(given).toEqual({ given: ['Hi', 'Hi'], version, failures: 0 })
+    const calls = spans.filter(({ scope, name }) => scope === '@tallylight/instrumentation' && name.startsWith('chat'))
+    expect(calls.map(({ attributes }) => attributes['gen_ai.conversation.id'])).toEqual(['c1', 'c1'])
+    expect(spans.filter(({ name }) => name === 'turn')).toHaveLength(1)
+  }
+})
+
+test('packed: is typed for ES modules and CommonJS, and holds nothing but JavaScript and types', () => {
+  const consumer = readFileSync(join(here, 'consumer.ts.txt'), 'utf8')
+  for (const name of ['consumer.mts', 'consumer.cts']) writeFileSync(join(project, name), consumer)
+  const options = ['--noEmit', '--strict', '--module', 'nodenext', '--target', 'es2023', '--types', 'node']
+  execFileSync(
+    process.execPath,
+    [join(root, 'node_modules', 'typescript', 'bin', 'tsc'), ...options, 'consumer.mts', 'consumer.cts'],
+    { cwd: project, stdio: 'pipe' },
+  )
+  const files = readdirSync(join(project, 'package'), { recursive: true, withFileTypes: true })
+  const others = files.filter((file) => file.isFile() && !/\.(d\.ts|js|json|md)$|^LICENSE$/.test(file.name))
+  expect(others.map(({ name }) => name)).toEqual([])
+})
