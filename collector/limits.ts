@@ -157,8 +157,10 @@ export const limits = {
   /** A rotated key goes on for a day unless it is said otherwise, and for a month at most. */
   keyGraceSecondsUsual: 86_400,
   keyGraceSecondsMax: 2_678_400,
-  /** Traces that are priced again at once. */
-  repricedTracesPerRead: 200,
+  /** Traces that are read back and resolved at once, for a later price or after an erasure: others wait for their turn. */
+  tracesResolvedAgain: 200,
+  /** Traces without a price that are read at once, of one day: some may never get one, and are millions. */
+  unpricedTracesPerRead: 5_000,
   /** The last numbers are worth this much of a stop, and no more. */
   metricExportStopMs: 3_000,
 } as const
