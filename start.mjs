@@ -16,6 +16,7 @@ const manifests = [
   'package-lock.json',
   'collector/package.json',
   'examples/package.json',
+  'dashboards/package.json',
   'instrumentation/package.json',
   'storage/package.json',
   'test/package.json',

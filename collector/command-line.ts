@@ -5,9 +5,11 @@ import { readFile } from 'node:fs/promises'
 import { join, resolve } from 'node:path'
 import { setTimeout as delay } from 'node:timers/promises'
 import { parseArgs } from 'node:util'
+import { look, lookUsage } from './look/look.ts'
 import { roles } from './receive/key-rules.ts'
 
 const usage = `usage:
+${lookUsage}
   tallylight tenants create NAME
   tallylight tenants list
   tallylight keys create --tenant NAME --roles ${roles.join(',')} [--name TEXT] [--many-tenants]
@@ -114,6 +116,8 @@ function readArguments(args: readonly string[]) {
 }
 
 async function main(args: readonly string[]): Promise<number> {
+  const looked = await look(args, process.env)
+  if (looked !== undefined) return looked
   const { values, positionals } = readArguments(args)
   if (values.help === true) {
     console.log(usage)

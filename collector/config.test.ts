@@ -26,6 +26,7 @@ test('config: without a word it is loopback, the usual ports, and everything emb
       clickhouseUrl: undefined,
       postgresUrl: undefined,
       requireKeys: false,
+      selfCheckMs: 60_000,
       tls: undefined,
     },
   })
@@ -48,6 +49,7 @@ test('config: every name of the table is taken, and so are the names of an instr
     TLS_CERT: '/cert',
     TLS_KEY: '/key',
     TLS_CLIENT_CA: '/ca',
+    SELF_CHECK_MS: '0',
     ALLOW_PLAINTEXT: '1',
   }
   expect(Object.keys(values)).toEqual(environmentNames.map(({ name }) => name))
@@ -66,6 +68,7 @@ test('config: every name of the table is taken, and so are the names of an instr
       clickhouseUrl: 'https://u:p@host:8443/books',
       postgresUrl: 'postgresql://u:p@host/books',
       requireKeys: true,
+      selfCheckMs: 0,
       tls: { certPath: '/cert', keyPath: '/key', clientCaPath: '/ca' },
     },
   })

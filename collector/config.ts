@@ -44,6 +44,11 @@ export const environmentNames: readonly EnvironmentName[] = [
   { name: 'TLS_CERT', default: '', why: 'PEM file of the certificate, for every port' },
   { name: 'TLS_KEY', default: '', why: 'PEM file of its key' },
   { name: 'TLS_CLIENT_CA', default: '', why: 'PEM file of the authority whose clients are let in' },
+  {
+    name: 'SELF_CHECK_MS',
+    default: '60000',
+    why: 'how often the collector probes itself and writes its own numbers into its tables, as tenant `tallylight`; 0 is never',
+  },
   { name: 'ALLOW_PLAINTEXT', default: '', why: '1 lets another address than loopback go without TLS' },
 ]
 
@@ -244,6 +249,8 @@ export type Config = {
   readonly clickhouseUrl: string | undefined
   readonly postgresUrl: string | undefined
   readonly requireKeys: boolean
+  /** 0 is never. */
+  readonly selfCheckMs: number
   readonly tls:
     | { readonly certPath: string; readonly keyPath: string; readonly clientCaPath: string | undefined }
     | undefined
@@ -281,6 +288,9 @@ export function readConfig(environment: Readonly<Record<string, string | undefin
       reasons.push(`${prefix}${name} is 1 or 0, not ${JSON.stringify(text)}`)
     return text === '1'
   }
+  const selfCheck = get('SELF_CHECK_MS')
+  if (!/^\d{1,9}$/.test(selfCheck))
+    reasons.push(`${prefix}SELF_CHECK_MS is whole milliseconds, not ${JSON.stringify(selfCheck)}`)
   const ports = {
     otlpGrpc: port('OTLP_GRPC_PORT'),
     otlpHttp: port('OTLP_HTTP_PORT'),
@@ -330,6 +340,7 @@ export function readConfig(environment: Readonly<Record<string, string | undefin
       clickhouseUrl,
       postgresUrl,
       requireKeys,
+      selfCheckMs: Number(selfCheck),
       tls: certPath === '' ? undefined : { certPath, keyPath, clientCaPath: clientCaPath || undefined },
     },
   }

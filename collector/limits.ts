@@ -163,6 +163,11 @@ export const limits = {
   unpricedTracesPerRead: 5_000,
   /** The last numbers are worth this much of a stop, and no more. */
   metricExportStopMs: 3_000,
+  /** A probe that is not read back within this is missing; below the usual minute between two. */
+  canaryWaitMsMax: 30_000,
+  canaryPollMs: 250,
+  /** Turns on the page at `/`. */
+  statePageTurnsMax: 20,
 } as const
 
 assert(limits.bodiesInFlightBytesMax >= limits.requestBytesMax, 'one request of the largest size must fit in flight')

@@ -18,6 +18,7 @@ import { pino } from 'pino'
 import { openAdministration } from './administration/administration.ts'
 import { administrationRoutes } from './api/administration.ts'
 import { openApi } from './api/server.ts'
+import { openStatePage } from './api/state.ts'
 import {
   type Config,
   type ConfigFile,
@@ -62,6 +63,9 @@ import { openOtlpHttp } from './receive/otlp-http.ts'
 import { after, isLoopback } from './receive/receiver.ts'
 import { parseTenantId, type Signal } from './receive/request.ts'
 import { openTlsFiles } from './receive/tls.ts'
+import { openCanary } from './self/canary.ts'
+import { openReadings } from './self/readings.ts'
+import { openOwnSender, openSelfCheck } from './self/self-check.ts'
 import { openClickHouseSink } from './sinks/clickhouse.ts'
 import { factsIn } from './sinks/known-facts.ts'
 import { openLedgerSink } from './sinks/ledger.ts'
@@ -136,6 +140,7 @@ async function run(): Promise<void> {
 
   const sealed: SealedSegment[] = []
   let takeSealed: Parameters<typeof openJournal>[0]['onSealed'] = (segment) => void sealed.push(segment)
+  const journalBytesMax = file.file.journal?.bytesMax ?? limits.journalBytesMax
   const journal: Journal = await openJournal({
     directory: journalDirectory,
     files: diskFiles,
@@ -147,7 +152,7 @@ async function run(): Promise<void> {
       segmentRowsMax: limits.segmentRowsMax,
       liveAgeMsMax: limits.liveSegmentMsMax,
       lateAgeMsMax: limits.lateSegmentMsMax,
-      journalBytesMax: file.file.journal?.bytesMax ?? limits.journalBytesMax,
+      journalBytesMax,
       reserveBytes: (totalBytes) =>
         file.file.journal?.reserveBytes ?? Math.max(limits.volumeReserveBytes, totalBytes * limits.volumeReserveShare),
       spaceCheckMs: limits.spaceCheckMs,
@@ -162,7 +167,7 @@ async function run(): Promise<void> {
     },
   })
   stack.defer(() => journal.stop())
-  metrics.onRead(() => journalSamples(journal.status(), Date.now()))
+  metrics.onRead(() => journalSamples(journal.status(), Date.now(), journalBytesMax))
   metrics.onRead(() => processSamples(version))
 
   const priceOf = openPrices(pricesOf(file.file))
@@ -377,6 +382,28 @@ async function run(): Promise<void> {
       if (tally.lifted > 0) countLifted(metrics, signal, tally)
     },
   })
+  const send = openOwnSender(accept)
+  const canary = openCanary({
+    send,
+    ledger,
+    clickhouse,
+    database,
+    metrics,
+    log,
+    now: Date.now,
+    bounds: { waitMsMax: limits.canaryWaitMsMax, pollMs: limits.canaryPollMs },
+  })
+  metrics.onRead(canary.samples)
+  const origin = { version, instanceId: journal.id, hostName: hostname(), startedUnixMs: performance.timeOrigin }
+  const selfCheck = openSelfCheck({
+    intervalMs: config.selfCheckMs,
+    canary,
+    readings: openReadings(origin, metrics.read()),
+    metrics,
+    send,
+    now: Date.now,
+    log,
+  })
   const count: RefusalCounter = (signal, reason) =>
     metrics.add('tallylight_refused_requests_total', { signal, reason }, 1)
   const tls = config.tls === undefined ? undefined : stack.use(await openTlsFiles({ ...config.tls, log }))
@@ -393,6 +420,7 @@ async function run(): Promise<void> {
   const http = stack.use(await openOtlpHttp({ ...receiverOptions, port: config.ports.otlpHttp }))
   const grpc = stack.use(await openOtlpGrpc({ ...receiverOptions, port: config.ports.otlpGrpc }))
   let isReady = false
+  const missing = (): readonly string[] => (isReady ? [] : ['the collector is starting or stopping'])
   const quota = openQuotaHttp({
     ledger,
     limitBook,
@@ -414,10 +442,12 @@ async function run(): Promise<void> {
       port: config.ports.api,
       tls,
       keyring,
-      missing: () => (isReady ? [] : ['the collector is starting or stopping']),
+      missing,
       renderMetrics: () => renderPrometheus(metrics.read()),
       quota,
       administration: [administrationRoutes(administration)],
+      statePage: openStatePage({ read: metrics.read, version, missing, clickhouse }),
+      probe: async () => (await canary.probe(stopping.signal)) ?? { missing: ['the collector is stopping'] },
       log,
     }),
   )
@@ -449,6 +479,7 @@ async function run(): Promise<void> {
   stack.defer(() => rm(runPath, { force: true }))
   isReady = true
   log.info({ ports, dataDirectory }, 'tallylight is ready')
+  const selfCheckRunning = selfCheck.run(stopping.signal)
 
   const signal = await stopRequested
   log.info({ signal }, 'tallylight is stopping')
@@ -457,8 +488,10 @@ async function run(): Promise<void> {
   await exporting?.[Symbol.asyncDispose]()
   // Answers first, then the journal, so that what was answered is on the disk; the sink goes on after the next start.
   await Promise.all([http.stop(limits.receiverStopMs), grpc.stop(limits.receiverStopMs)])
+  await selfCheck.lastWords()
   await journal.stop()
   await endLoops()
+  await selfCheckRunning
 }
 
 /** The limits of the configuration file, with what that changed in the log. */

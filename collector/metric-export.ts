@@ -14,7 +14,7 @@ import {
 } from '@opentelemetry/sdk-metrics'
 import { limits } from './limits.ts'
 import type { MetricExportSettings } from './metric-export-settings.ts'
-import type { Sample } from './metrics.ts'
+import { readingOf, type Sample } from './metrics.ts'
 import type { Log } from './receive/admission.ts'
 import { after } from './receive/receiver.ts'
 
@@ -89,7 +89,7 @@ export function metricsOf(samples: readonly Sample[], nowMs: number): MetricData
   for (const [name, group] of Map.groupBy(samples, (sample) => sample.name)) {
     const [first] = group
     if (first === undefined) continue
-    const descriptor = { ...nameOf(name), description: first.help, valueType: ValueType.DOUBLE }
+    const descriptor = { ...readingOf(name), description: first.help, valueType: ValueType.DOUBLE }
     const base = { descriptor, aggregationTemporality: AggregationTemporality.CUMULATIVE }
     if (first.type === 'histogram') {
       const dataPoints = group.flatMap((sample) =>
@@ -112,18 +112,9 @@ export function metricsOf(samples: readonly Sample[], nowMs: number): MetricData
   return metrics
 }
 
-const unitOf: Readonly<Record<string, string>> = { seconds: 's', bytes: 'By' }
 const unknownTime: [number, number] = [0, 0]
 /** `ExportResultCode.SUCCESS`, from a package that only the exporters depend on. */
 const exportSucceeded = 0
-
-function nameOf(name: string): { readonly name: string; readonly unit: string } {
-  const [prefix = '', ...words] = name.replace(/_total$/, '').split('_')
-  const last = words.at(-1) ?? ''
-  const unit = unitOf[last]
-  if (unit !== undefined) words.pop()
-  return { name: `${prefix}.${words.join('_')}`, unit: unit ?? (last.endsWith('s') ? `{${last.slice(0, -1)}}` : '') }
-}
 
 function pointOf<Value>(
   sample: Sample,

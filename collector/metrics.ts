@@ -56,6 +56,7 @@ const counters = {
   tallylight_journal_problems_total:
     'Writes that failed, a journal that was full, frames that were torn or corrupt, by kind.',
   tallylight_metric_exports_total: 'Exports of these metrics over OTLP, by outcome.',
+  tallylight_canary_misses_total: 'Steps of the collector’s own probes that were not read back in time.',
 } as const
 
 const histograms = {
@@ -151,4 +152,15 @@ function renderLabels(labels: Labels): string {
     ([name, value]) => `${name}="${value.replaceAll('\\', '\\\\').replaceAll('"', '\\"').replaceAll('\n', '\\n')}"`,
   )
   return pairs.length === 0 ? '' : `{${pairs.join(',')}}`
+}
+
+const unitOf: Readonly<Record<string, string>> = { seconds: 's', bytes: 'By' }
+
+/** Name and unit over OTLP: as OpenTelemetry's translation to Prometheus would read them back, without `_total`. */
+export function readingOf(name: string): { readonly name: string; readonly unit: string } {
+  const [prefix = '', ...words] = name.replace(/_total$/, '').split('_')
+  const last = words.at(-1) ?? ''
+  const unit = unitOf[last]
+  if (unit !== undefined) words.pop()
+  return { name: `${prefix}.${words.join('_')}`, unit: unit ?? (last.endsWith('s') ? `{${last.slice(0, -1)}}` : '') }
 }

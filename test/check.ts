@@ -6,7 +6,11 @@ const root = fileURLToPath(new URL('..', import.meta.url))
 const steps: readonly (readonly [name: string, command: string, args: readonly string[]])[] = [
   ['format', 'node_modules/.bin/biome', ['check', '--error-on-warnings', '.']],
   ['types', 'node_modules/.bin/tsc', ['-p', '.']],
-  ['tests', process.execPath, ['test/run.ts', 'tidy', 'collector', 'instrumentation', 'storage/clickhouse']],
+  [
+    'tests',
+    process.execPath,
+    ['test/run.ts', 'tidy', 'collector', 'dashboards', 'instrumentation', 'storage/clickhouse'],
+  ],
 ]
 
 for (const [name, command, args] of steps) {

@@ -73,6 +73,8 @@ export async function startCollector(
         PATH: process.env.PATH ?? '',
         ...fixed,
         TALLYLIGHT_DATA_DIR: directory,
+        // Tests count what they sent; those of the self check say so.
+        TALLYLIGHT_SELF_CHECK_MS: '0',
         ...(options.faultPlan === undefined ? {} : { FAULT_PLAN: options.faultPlan }),
         ...environment,
       },

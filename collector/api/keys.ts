@@ -3,13 +3,13 @@ import type { KeyRow } from '@tallylight/storage/postgres/keys.ts'
 import express, { type Router } from 'express'
 import { z } from 'zod'
 import { limits } from '../limits.ts'
-import { roles } from '../receive/key-rules.ts'
+import { ownTenant as collectorTenant, roles } from '../receive/key-rules.ts'
 import type { Keyring } from '../receive/keys.ts'
 import { identityOf, isForAllTenants, ownTenant, parse, tenantName } from './asking.ts'
 import { notAllowed, problem } from './problem.ts'
 
 const newKey = z.strictObject({
-  tenant: tenantName,
+  tenant: tenantName.refine((text) => text !== collectorTenant, `the tenant ${collectorTenant} is the collector's own`),
   roles: z.array(z.enum(roles)).min(1),
   name: z.string().max(200).default(''),
   manyTenants: z.boolean().default(false),

@@ -6,6 +6,7 @@ import { join } from 'node:path'
 import { withConnection } from '@tallylight/storage/postgres/connection.ts'
 import { migratePostgres } from '@tallylight/storage/postgres/migrate.ts'
 import { startTestPostgres, type TestPostgres } from '@tallylight/storage/postgres/testing.ts'
+import express from 'express'
 import pg from 'pg'
 import { afterAll, beforeAll, beforeEach, expect, test } from 'vitest'
 import { defaultTenant } from '../receive/key-rules.ts'
@@ -78,6 +79,8 @@ function openPort(of: Keyring): Promise<Api> {
     renderMetrics,
     quota: { takes: () => false, handle: () => undefined },
     administration: [],
+    statePage: { router: () => express.Router() },
+    probe: async () => ({ missing: [] }),
     log,
   })
 }
@@ -221,4 +224,17 @@ test('api: at its end it waits for nobody who only holds a connection', async ()
   const closed = once(idle, 'close')
   await short[Symbol.asyncDispose]()
   await closed
+})
+
+test('api: a runbook is read without a key, and what is none is not found', async () => {
+  expect(await ask('GET', '/runbooks/journal-fill')).toMatchObject({
+    status: 200,
+    text: expect.stringContaining('# The journal fills up'),
+  })
+  expect((await ask('GET', '/runbooks/..%2Fpackage')).status).toBe(404)
+})
+
+test('api: a probe is for admins', async () => {
+  expect((await ask('POST', '/api/v1/probe', 'admin')).text).toBe('{"missing":[]}')
+  expect((await ask('POST', '/api/v1/probe', 'query')).status).toBe(403)
 })

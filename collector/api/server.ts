@@ -3,6 +3,7 @@
 import { createServer, type RequestListener, type Server } from 'node:http'
 import { createServer as createTlsServer } from 'node:https'
 import type { AddressInfo } from 'node:net'
+import { readRunbook } from '@tallylight/dashboards/runbooks.ts'
 import express, { type NextFunction, type Request, type Response, type Router } from 'express'
 import type { QuotaHttp } from '../quota/http.ts'
 import { identityOf, isRefusal, type Log } from '../receive/admission.ts'
@@ -11,6 +12,7 @@ import { isForwarded, isLoopback, listen } from '../receive/receiver.ts'
 import type { TlsFiles } from '../receive/tls.ts'
 import { keyRoutes } from './keys.ts'
 import { notAllowed, problem } from './problem.ts'
+import type { StatePage } from './state.ts'
 
 export type Api = { readonly port: number; readonly [Symbol.asyncDispose]: () => Promise<void> }
 
@@ -25,6 +27,9 @@ export async function openApi(options: {
   readonly quota: QuotaHttp
   /** Behind the gate that asks for the role admin; they find who asks in `response.locals`. */
   readonly administration: readonly Router[]
+  readonly statePage: StatePage
+  /** Sends a probe of the whole road and says what of it was not read back. */
+  readonly probe: () => Promise<object>
   readonly log: Log
 }): Promise<Api> {
   const { keyring } = options
@@ -56,16 +61,26 @@ export async function openApi(options: {
     })
     .all(notAllowed(read))
 
+  const identify = (request: Request): ReturnType<Keyring['authenticate']> =>
+    keyring.authenticate({
+      authorization: request.headers.authorization,
+      peerAddress: request.socket.remoteAddress,
+      hostHeader: request.headers.host,
+      localBoundToLoopback: localBoundToLoopback && !isForwarded(request.headers),
+    })
+  app.use(options.statePage.router(identify))
+  app
+    .route('/runbooks/:name')
+    .get(async (request, response) => {
+      const page = await readRunbook(request.params.name)
+      if (page === undefined) problem(response, 404, `there is no runbook ${request.params.name.slice(0, 64)}`)
+      else response.type('text/plain; charset=utf-8').send(page)
+    })
+    .all(notAllowed(read))
+
   const admin = express.Router()
   admin.use((request, response, next) => {
-    const identity = identityOf(
-      keyring.authenticate({
-        authorization: request.headers.authorization,
-        peerAddress: request.socket.remoteAddress,
-        hostHeader: request.headers.host,
-        localBoundToLoopback: localBoundToLoopback && !isForwarded(request.headers),
-      }),
-    )
+    const identity = identityOf(identify(request))
     if (isRefusal(identity)) problem(response, identity.reason === 'unauthenticated' ? 401 : 503, identity.message)
     else if (!identity.roles.has('admin')) problem(response, 403, 'the key does not have the role admin')
     else {
@@ -74,6 +89,12 @@ export async function openApi(options: {
     }
   })
   admin.use(express.json({ limit: '64kb' }))
+  admin
+    .route('/probe')
+    .post(async (_request, response) => {
+      response.json(await options.probe())
+    })
+    .all(notAllowed('POST'))
   for (const router of [keyRoutes(keyring), ...options.administration]) admin.use(router)
   app.use('/api/v1', admin)
   app.use((request, response) => problem(response, 404, `there is nothing at ${request.path.slice(0, 100)}`))

@@ -11,7 +11,7 @@ const byStates = [
   ['duplicate', 'Records of requests that came again and were not stored again.'],
 ] as const
 
-export function journalSamples(status: JournalStatus, nowMs: number): readonly Sample[] {
+export function journalSamples(status: JournalStatus, nowMs: number, bytesMax: number): readonly Sample[] {
   const samples: Sample[] = []
   for (const [state, help] of byStates) {
     for (const signal of signals) {
@@ -38,6 +38,7 @@ export function journalSamples(status: JournalStatus, nowMs: number): readonly S
     samples.push({ name, type: 'gauge', help, labels: {}, value })
   }
   gauge('tallylight_journal_bytes', 'Size of the journal on the disk.', status.bytes)
+  gauge('tallylight_journal_bytes_max', 'What the journal may grow to before requests are refused.', bytesMax)
   gauge('tallylight_journal_segments', 'Sealed segments in the journal.', status.segments)
   gauge(
     'tallylight_journal_age_seconds',

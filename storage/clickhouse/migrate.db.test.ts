@@ -2,8 +2,9 @@ import { afterAll, beforeAll, expect, test } from 'vitest'
 import type { ClickHouse } from './client.ts'
 import { resolvedTables } from './genai-tables.ts'
 import { type Migration, migrateClickHouse, readMigrations, statementsOf } from './migrate.ts'
+import { dumpSchema, schemaDifferences } from './schema-dump.ts'
 import { journalTables, traceTimesTable } from './tables.ts'
-import { dumpSchema, startTestEngine, type TestEngine } from './testing.ts'
+import { startTestEngine, type TestEngine } from './testing.ts'
 
 let engine: TestEngine
 beforeAll(async () => {
@@ -156,4 +157,19 @@ test('migrate: schema.sql is the schema that the migrations make', async () => {
   const client = await engine.open('dumped', false)
   await migrateClickHouse(client)
   await expect(await dumpSchema(client)).toMatchFileSnapshot('./schema.sql')
+})
+
+test('schema: a column, a TTL or a window that is changed by hand is named, and so is a table that is gone', async () => {
+  const client = await engine.open('changed', false)
+  await migrateClickHouse(client)
+  expect(await schemaDifferences(client)).toEqual([])
+  await client.command('ALTER TABLE changed.otel_logs DROP COLUMN EventName')
+  await client.command('ALTER TABLE changed.otel_logs ADD COLUMN Own String')
+  await client.command('ALTER TABLE changed.turn_rows MODIFY SETTING non_replicated_deduplication_window = 1')
+  await client.command('DROP VIEW changed.turns')
+  const differences = await schemaDifferences(client)
+  expect(differences).toContain('otel_logs lacks: `EventName` String CODEC(ZSTD(1))')
+  expect(differences).toContain('otel_logs has besides: `Own` String')
+  expect(differences).toContain('turns is missing')
+  expect(differences.filter((line) => line.startsWith('turn_rows lacks: SETTINGS'))).toHaveLength(1)
 })

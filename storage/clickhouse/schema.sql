@@ -57,7 +57,8 @@ AS SELECT
     RetentionDays,
     Generation
 FROM tallylight.audit_event_rows
-FINAL;
+FINAL
+SETTINGS do_not_merge_across_partitions_select_final = 1;
 
 CREATE TABLE tallylight.embedding_rows
 (
@@ -115,7 +116,8 @@ AS SELECT
     RetentionDays,
     Generation
 FROM tallylight.embedding_rows
-FINAL;
+FINAL
+SETTINGS do_not_merge_across_partitions_select_final = 1;
 
 CREATE TABLE tallylight.error_rows
 (
@@ -174,7 +176,8 @@ AS SELECT
     RetentionDays,
     Generation
 FROM tallylight.error_rows
-FINAL;
+FINAL
+SETTINGS do_not_merge_across_partitions_select_final = 1;
 
 CREATE TABLE tallylight.genai_contents
 (
@@ -274,7 +277,8 @@ AS SELECT
     RetentionDays,
     Generation
 FROM tallylight.health_check_rows
-FINAL;
+FINAL
+SETTINGS do_not_merge_across_partitions_select_final = 1;
 
 CREATE TABLE tallylight.llm_call_rows
 (
@@ -387,7 +391,8 @@ AS SELECT
     RetentionDays,
     Generation
 FROM tallylight.llm_call_rows
-FINAL;
+FINAL
+SETTINGS do_not_merge_across_partitions_select_final = 1;
 
 CREATE TABLE tallylight.message_rows
 (
@@ -454,7 +459,8 @@ AS SELECT
     RetentionDays,
     Generation
 FROM tallylight.message_rows
-FINAL;
+FINAL
+SETTINGS do_not_merge_across_partitions_select_final = 1;
 
 CREATE TABLE tallylight.otel_logs
 (
@@ -856,7 +862,8 @@ AS SELECT
     RetentionDays,
     Generation
 FROM tallylight.tool_call_rows
-FINAL;
+FINAL
+SETTINGS do_not_merge_across_partitions_select_final = 1;
 
 CREATE TABLE tallylight.turn_rows
 (
@@ -963,4 +970,5 @@ AS SELECT
     RetentionDays,
     Generation
 FROM tallylight.turn_rows
-FINAL;
+FINAL
+SETTINGS do_not_merge_across_partitions_select_final = 1;

@@ -87,13 +87,3 @@ export async function insertSamples(
     [body],
   )
 }
-
-/** The schema as the server has it, for schema.sql: what a reader wants to see, and what CI compares. */
-export async function dumpSchema(client: ClickHouse): Promise<string> {
-  const rows = await client.query<{ text: string }>(
-    `SELECT formatQuery(replaceAll(create_table_query, {prefix:String}, 'tallylight.')) AS text
-     FROM system.tables WHERE database = {database:String} ORDER BY name`,
-    { database: client.database, prefix: `${client.database}.` },
-  )
-  return rows.map(({ text }) => `${text};\n`).join('\n')
-}

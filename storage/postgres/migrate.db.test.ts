@@ -6,6 +6,7 @@ import type pg from 'pg'
 import { afterAll, beforeAll, expect, test } from 'vitest'
 import { withConnection } from './connection.ts'
 import { applyMigrations, migratePostgres } from './migrate.ts'
+import { columnDifferences, dumpColumns } from './schema-dump.ts'
 import { startTestPostgres, type TestPostgres } from './testing.ts'
 
 let postgres: TestPostgres
@@ -139,4 +140,16 @@ test('migrate: readers see the tenants and not the keys', async () => {
     { name: 'schema_migrations', may: true },
     { name: 'keys', may: false },
   ])
+})
+
+test('schema: schema.txt has the columns that the migrations make, and what is changed by hand is named', async () => {
+  const pool = await postgres.open('columns')
+  await withConnection(pool, migratePostgres)
+  await expect(await dumpColumns(pool)).toMatchFileSnapshot('./schema.txt')
+  expect(await columnDifferences(pool)).toEqual([])
+  await pool.query('alter table tenants add column own text')
+  await pool.query('drop view quota_drift')
+  const differences = await columnDifferences(pool)
+  expect(differences).toContain('tenants.own text is not of this version')
+  expect(differences.filter((line) => line.startsWith('quota_drift.'))).not.toHaveLength(0)
 })

@@ -1,0 +1,331 @@
+// `tallylight doctor`: looks at one thing after the other and says what is wrong and how it is mended. It changes nothing but
+// by the one probe that it sends through a running collector. What cannot be looked at because something before is wrong is
+// not judged.
+import { access, constants, readFile, stat, statfs } from 'node:fs/promises'
+import { createServer } from 'node:net'
+import { join } from 'node:path'
+import { checkProvisioning } from '@tallylight/dashboards/provision.ts'
+import type { ClickHouse } from '@tallylight/storage/clickhouse/client.ts'
+import { schemaDifferences } from '@tallylight/storage/clickhouse/schema-dump.ts'
+import { takenPort } from '@tallylight/storage/port-owner.ts'
+import { columnDifferences } from '@tallylight/storage/postgres/schema-dump.ts'
+import pg from 'pg'
+import { parseConfigFile } from '../config.ts'
+import { limits } from '../limits.ts'
+import { type Environment, findPlace, ledgerAddress, openTables, type Place, readText } from './place.ts'
+
+export type Finding = {
+  readonly about: string
+  readonly is: 'good' | 'wrong' | 'unknown'
+  readonly what: string
+  /** The command or setting that mends it. */
+  readonly mend?: string
+}
+
+const nodeMajorMin = 24
+const clockSecondsMax = 2
+const differencesShownMax = 10
+const answerMsMax = 5_000
+
+const good = (about: string, what: string): Finding => ({ about, is: 'good', what })
+const wrong = (about: string, what: string, mend: string): Finding => ({ about, is: 'wrong', what, mend })
+const unknown = (about: string, what: string, mend: string): Finding => ({ about, is: 'unknown', what, mend })
+
+export async function examine(options: {
+  readonly environment: Environment
+  readonly version: string
+  /** A provisioning folder of a Grafana. */
+  readonly grafana: string | undefined
+  readonly now: () => number
+}): Promise<readonly Finding[]> {
+  const findings: Finding[] = [checkNode(process.versions.node)]
+  const place = await findPlace(options.environment)
+  if ('reasons' in place)
+    return [...findings, ...place.reasons.map((reason) => wrong('settings', reason, 'correct the environment'))]
+  findings.push(await checkFile(place), ...(await checkDirectory(place)))
+  findings.push(...(place.run === undefined ? await checkPorts(place) : await checkRunning(place, options)))
+  findings.push(...(await checkTables(place, options.now)), ...(await checkLedger(place, options.now)))
+  if (options.grafana !== undefined) findings.push(...(await checkGrafana(options.grafana, place)))
+  return findings
+}
+
+function checkNode(version: string): Finding {
+  if (Number(version.split('.')[0]) >= nodeMajorMin) return good('node', `version ${version}`)
+  return wrong(
+    'node',
+    `version ${version}; ${nodeMajorMin} or newer is needed`,
+    'run it with npm run --silent tallylight',
+  )
+}
+
+async function checkFile({ config }: Place): Promise<Finding> {
+  const text = await readText(config.configPath)
+  if (text === undefined) {
+    return config.isConfigNamed
+      ? wrong('configuration', `${config.configPath} is not there`, 'make it, or unset TALLYLIGHT_CONFIG')
+      : good('configuration', 'none, so everything is as it is by default')
+  }
+  const parsed = parseConfigFile(text, config.configPath)
+  if (parsed.kind === 'file') return good('configuration', `${config.configPath} is understood`)
+  return wrong(
+    'configuration',
+    parsed.reasons.join('; '),
+    `edit ${config.configPath}; collector/CONFIG.md lists the settings`,
+  )
+}
+
+async function checkDirectory({ directory }: Place): Promise<readonly Finding[]> {
+  const about = 'data directory'
+  try {
+    await access(directory, constants.R_OK | constants.W_OK)
+  } catch (error) {
+    return (error as NodeJS.ErrnoException).code === 'ENOENT'
+      ? [unknown(about, `${directory} is not there yet`, 'npm start makes it, or set TALLYLIGHT_DATA_DIR')]
+      : [wrong(about, `${directory} cannot be written`, `chown -R $(id -u) ${directory}`)]
+  }
+  const findings: Finding[] = []
+  for (const name of ['admin.key', 'postgres.key']) {
+    const found = await stat(join(directory, name)).catch(() => undefined)
+    if (found !== undefined && (found.mode & 0o077) !== 0)
+      findings.push(wrong(about, `${name} can be read by others`, `chmod 600 ${join(directory, name)}`))
+  }
+  const { bavail, bsize, blocks } = await statfs(directory)
+  const [free, reserve] = [
+    bavail * bsize,
+    Math.max(limits.volumeReserveBytes, blocks * bsize * limits.volumeReserveShare),
+  ]
+  findings.push(
+    free > reserve * 2
+      ? good('disk', `${gibibytes(free)} free, ${gibibytes(reserve)} kept in reserve`)
+      : wrong(
+          'disk',
+          `${gibibytes(free)} free, and at ${gibibytes(reserve)} senders are refused`,
+          'make room on the volume, or shorten retention in tallylight.json',
+        ),
+  )
+  return findings
+}
+
+function gibibytes(bytes: number): string {
+  return `${(bytes / 2 ** 30).toFixed(1)} GiB`
+}
+
+/** No collector runs: whether one could. */
+async function checkPorts({ config }: Place): Promise<readonly Finding[]> {
+  const { ports, bind, clickhouseUrl, postgresUrl } = config
+  const wanted = Object.entries(ports).filter(
+    ([name, port]) =>
+      port !== 0 &&
+      name !== 'proxy' &&
+      !(name === 'clickhouse' && clickhouseUrl !== undefined) &&
+      !(name === 'postgres' && postgresUrl !== undefined),
+  )
+  const findings: Finding[] = [unknown('collector', 'does not run here', 'npm start')]
+  for (const [name, port] of wanted) {
+    const host = name === 'clickhouse' || name === 'postgres' ? '127.0.0.1' : bind
+    if (!(await isFree(host, port)))
+      findings.push(
+        wrong(
+          'ports',
+          await takenPort(host, port),
+          `end that process, or set TALLYLIGHT_${environmentName(name)}_PORT`,
+        ),
+      )
+  }
+  return findings
+}
+
+function environmentName(port: string): string {
+  return port.replaceAll(/[A-Z]/g, (letter) => `_${letter}`).toUpperCase()
+}
+
+async function isFree(host: string, port: number): Promise<boolean> {
+  const server = createServer()
+  return new Promise((resolve) => {
+    server.once('error', () => resolve(false))
+    server.listen(port, host, () => server.close(() => resolve(true)))
+  })
+}
+
+async function checkRunning(
+  place: Place,
+  { version, now }: { readonly version: string; readonly now: () => number },
+): Promise<readonly Finding[]> {
+  const api = place.url
+  const findings: Finding[] = []
+  const running = place.run?.versions.tallylight
+  if (running !== version)
+    findings.push(wrong('versions', `the collector runs ${running}, this is ${version}`, 'restart the collector'))
+  let ready: Response
+  try {
+    ready = await fetch(`${api}/readyz`, { signal: AbortSignal.timeout(answerMsMax) })
+  } catch {
+    return [
+      ...findings,
+      wrong(
+        'collector',
+        `process ${place.run?.pid} does not answer at ${api}`,
+        `look at its log; if it is gone: rm ${join(place.directory, 'run.json')} && npm start`,
+      ),
+    ]
+  }
+  const { missing } = (await ready.json()) as { readonly missing: readonly string[] }
+  findings.push(
+    ready.ok
+      ? good('collector', `ready at ${api}`)
+      : wrong('collector', missing.join('; '), 'wait, then look at its log'),
+  )
+  findings.push(checkClock('the collector', Date.parse(ready.headers.get('date') ?? ''), now()))
+  findings.push(...(await checkProbe(place)))
+  return findings
+}
+
+function checkClock(whose: string, unixMs: number, nowUnixMs: number): Finding {
+  const seconds = Math.abs(unixMs - nowUnixMs) / 1000
+  // Seconds are cut off by whoever says the time.
+  return seconds <= clockSecondsMax
+    ? good('clocks', `that of ${whose} is this machine’s`)
+    : wrong(
+        'clocks',
+        `that of ${whose} is off by ${Math.round(seconds)} s`,
+        'let both follow NTP (timedatectl set-ntp true)',
+      )
+}
+
+/** Writes and reads back: the key is tried on the way. */
+async function checkProbe(place: Place): Promise<readonly Finding[]> {
+  const { adminKey } = place
+  if (adminKey === undefined)
+    return [
+      unknown(
+        'keys',
+        `there is no ${join(place.directory, 'admin.key')}`,
+        'set TALLYLIGHT_KEY to a key with the role admin',
+      ),
+    ]
+  const answer = await fetch(`${place.url}/api/v1/probe`, {
+    method: 'POST',
+    headers: { Authorization: `Bearer ${adminKey}` },
+    signal: AbortSignal.timeout(limits.canaryWaitMsMax + answerMsMax),
+  })
+  if (answer.status === 401 || answer.status === 403)
+    return [
+      wrong(
+        'keys',
+        `the admin key is answered ${answer.status}`,
+        'set TALLYLIGHT_KEY to a key with the role admin that is not revoked',
+      ),
+    ]
+  if (!answer.ok)
+    return [wrong('write and read back', `the probe is answered ${answer.status}`, 'look at the log of the collector')]
+  const {
+    missing,
+    reasons = [],
+    seconds,
+  } = (await answer.json()) as {
+    readonly missing: readonly string[]
+    readonly reasons?: readonly string[]
+    readonly seconds?: number
+  }
+  const keys = good('keys', 'the admin key is taken')
+  return missing.length === 0
+    ? [keys, good('write and read back', `a turn came back from both stores in ${seconds?.toFixed(1)} s`)]
+    : [
+        keys,
+        wrong(
+          'write and read back',
+          `not read back: ${missing.join(', ')}${reasons.length > 0 ? ` (${reasons.join('; ')})` : ''}`,
+          'dashboards/runbooks/canary-missing.md',
+        ),
+      ]
+}
+
+async function checkTables(place: Place, now: () => number): Promise<readonly Finding[]> {
+  await using tables = openTables(place)
+  if (tables === undefined)
+    return [unknown('ClickHouse', 'is inside of the collector, which does not run', 'npm start')]
+  try {
+    const [time] = await tables.query<{ unixMs: string }>('SELECT toUnixTimestamp64Milli(now64(3)) AS unixMs')
+    return [checkClock('ClickHouse', Number(time?.unixMs), now()), ...(await checkSchema(tables))]
+  } catch (error) {
+    return [
+      wrong(
+        'ClickHouse',
+        `does not answer: ${shortly(error)}`,
+        'look at the log of the collector, or at TALLYLIGHT_CLICKHOUSE_URL',
+      ),
+    ]
+  }
+}
+
+async function checkSchema(tables: ClickHouse): Promise<readonly Finding[]> {
+  const differences = await schemaDifferences(tables)
+  if (differences.length === 0) return [good('tables', 'all in ClickHouse are as this version makes them')]
+  // A user's own tables are left as they are, on purpose; these differ by design.
+  const [leftAlone] = await tables.query<{ names: readonly string[] }>(
+    'SELECT groupUniqArrayArray(left_alone) AS names FROM schema_migrations WHERE number = 0'.replace(
+      'FROM ',
+      `FROM ${tables.database}.`,
+    ),
+  )
+  const own = new Set(leftAlone?.names ?? [])
+  const foreign = differences.filter((line) => !own.has(line.split(' ')[0] as string))
+  if (foreign.length === 0)
+    return [good('tables', `ours are as this version makes them; ${[...own].join(', ')} are your own`)]
+  return shown(foreign).map((line) =>
+    wrong(
+      'tables',
+      line,
+      'undo the change by hand; a table that is missing is made by a restart after its number is taken out of schema_migrations',
+    ),
+  )
+}
+
+async function checkLedger(place: Place, now: () => number): Promise<readonly Finding[]> {
+  const address = await ledgerAddress(place)
+  if (address === undefined) return [unknown('Postgres', 'is inside of the collector, which does not run', 'npm start')]
+  const client = new pg.Client({ connectionString: address, connectionTimeoutMillis: answerMsMax })
+  try {
+    await client.connect()
+    const { rows } = await client.query<{ ms: string }>('select extract(epoch from now()) * 1000 as ms')
+    const differences = await columnDifferences(client)
+    const clock = checkClock('Postgres', Number(rows[0]?.ms), now())
+    if (differences.length === 0) return [clock, good('ledger', 'all in Postgres is as this version makes it')]
+    return [
+      clock,
+      ...shown(differences).map((line) => wrong('ledger', line, 'undo the change by hand, or restore the database')),
+    ]
+  } catch (error) {
+    return [
+      wrong(
+        'Postgres',
+        `does not answer: ${shortly(error)}`,
+        'look at the log of the collector, or at TALLYLIGHT_POSTGRES_URL',
+      ),
+    ]
+  } finally {
+    await client.end()
+  }
+}
+
+async function checkGrafana(directory: string, place: Place): Promise<readonly Finding[]> {
+  const differences = await checkProvisioning(directory, `${place.url}/runbooks`)
+  if (differences.length === 0) return [good('grafana', `${directory} is what this version writes`)]
+  return shown(differences).map((line) => wrong('grafana', line, `tallylight grafana provision ${directory}`))
+}
+
+function shown(lines: readonly string[]): readonly string[] {
+  const rest = lines.length - differencesShownMax
+  return rest > 0 ? [...lines.slice(0, differencesShownMax), `and ${rest} more`] : lines
+}
+
+/** Without what an address may hold. */
+function shortly(error: unknown): string {
+  const { message, code } = error as { readonly message?: string; readonly code?: string }
+  return (message || code || 'no reason given').slice(0, 200)
+}
+
+export async function versionOf(): Promise<string> {
+  const text = await readFile(new URL('../package.json', import.meta.url), 'utf8')
+  return (JSON.parse(text) as { readonly version: string }).version
+}

@@ -1,0 +1,86 @@
+// Where a collector is and how it is asked: by its data directory on this machine, or by its address and a key. For the
+// commands that look at it.
+import { readFile } from 'node:fs/promises'
+import { join, resolve } from 'node:path'
+import { type ClickHouse, openClickHouse } from '@tallylight/storage/clickhouse/client.ts'
+import { type Config, readConfig } from '../config.ts'
+
+export type Environment = Readonly<Record<string, string | undefined>>
+
+export type Run = {
+  readonly pid: number
+  readonly ports: {
+    readonly otlpHttp: number
+    readonly api: number
+    readonly clickhouse: number | null
+    readonly postgres: number | null
+  }
+  readonly versions: { readonly tallylight: string; readonly node: string; readonly clickhouse: string | null }
+}
+
+export type Place = {
+  readonly config: Config
+  readonly directory: string
+  /** Of its API. */
+  readonly url: string
+  /** Undefined while no collector runs on the directory. */
+  readonly run: Run | undefined
+  readonly adminKey: string | undefined
+}
+
+/** Reads the environment as the collector does. Settings that it would refuse are `reasons`. */
+export async function findPlace(environment: Environment): Promise<Place | { readonly reasons: readonly string[] }> {
+  const read = readConfig(environment)
+  if (read.kind === 'refused') return { reasons: read.reasons }
+  const { config } = read
+  const directory = resolve(config.dataDirectory)
+  const text = await readText(join(directory, 'run.json'))
+  const run = text === undefined ? undefined : (JSON.parse(text) as Run)
+  const here = `http${config.tls === undefined ? '' : 's'}://127.0.0.1:${run?.ports.api ?? config.ports.api}`
+  return {
+    config,
+    directory,
+    url: environment.TALLYLIGHT_URL?.replace(/\/$/, '') || here,
+    run,
+    adminKey: environment.TALLYLIGHT_KEY ?? (await readText(join(directory, 'admin.key')))?.trim(),
+  }
+}
+
+export async function readText(path: string): Promise<string | undefined> {
+  try {
+    return await readFile(path, 'utf8')
+  } catch (error) {
+    if ((error as NodeJS.ErrnoException).code === 'ENOENT') return undefined
+    throw error
+  }
+}
+
+/** The tables, as the embedded engine's reader or with the login of the URL; undefined when there is no way to them. */
+export function openTables({ config, run, adminKey }: Place): ClickHouse | undefined {
+  if (config.clickhouseUrl !== undefined) {
+    const url = new URL(config.clickhouseUrl)
+    return openClickHouse({
+      url: url.origin,
+      user: decodeURIComponent(url.username) || undefined,
+      password: decodeURIComponent(url.password) || undefined,
+      database: decodeURIComponent(url.pathname.slice(1)) || 'tallylight',
+    })
+  }
+  const port = run?.ports.clickhouse
+  if (typeof port !== 'number' || adminKey === undefined) return undefined
+  return openClickHouse({
+    url: `http://127.0.0.1:${port}`,
+    user: 'tallylight',
+    password: adminKey,
+    database: 'tallylight',
+  })
+}
+
+/** How Postgres is reached by a reader; undefined when there is no way to it. */
+export async function ledgerAddress({ config, run, directory }: Place): Promise<string | undefined> {
+  if (config.postgresUrl !== undefined) return config.postgresUrl
+  const password = await readText(join(directory, 'postgres.key'))
+  const port = run?.ports.postgres
+  if (typeof port !== 'number' || password === undefined) return undefined
+  return `postgresql://tallylight_read:${encodeURIComponent(password.trim())}@127.0.0.1:${port}/tallylight`
+}

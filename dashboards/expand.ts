@@ -1,0 +1,122 @@
+// From a query as it is stored to the SQL that the data source sends: variables as Grafana's browser replaces them, macros as
+// the plugins' backends do. For tests and benchmarks, which run every query without a Grafana.
+
+export type Range = { readonly fromUnixMs: number; readonly toUnixMs: number }
+/** A list of values, or All. */
+export type Values = Readonly<Record<string, readonly string[] | '$__all'>>
+
+export type Expansion = {
+  readonly range: Range
+  /** Width of a bucket: of the range by the pixels of the panel, at least the panel's own. */
+  readonly intervalSeconds: number
+  readonly values: Values
+  /** What All stands for where no macro knows it. */
+  readonly options?: Readonly<Record<string, readonly string[]>>
+}
+
+export type Dialect = 'clickhouse' | 'postgres'
+
+export function expand(dialect: Dialect, sql: string, expansion: Expansion): string {
+  const whole = dialect === 'clickhouse' ? replaceConditions(sql, expansion.values) : sql
+  const filled = replaceVariables(whole, expansion)
+  const macros = dialect === 'clickhouse' ? clickhouseMacros(expansion) : postgresMacros(expansion)
+  const done = replaceMacros(filled, macros)
+  const left = /\$\{?\w+/.exec(done)
+  if (left !== null) throw new Error(`${left[0]} is neither a variable of the board nor a macro of the plugin`)
+  return done
+}
+
+/** `$__conditionalAll(condition, $variable)`: everything when all are chosen. Replaced in the browser, before the variables. */
+function replaceConditions(sql: string, values: Values): string {
+  const name = '$__conditionalAll('
+  let text = sql
+  for (let at = text.indexOf(name); at >= 0; at = text.indexOf(name)) {
+    const { inner, end } = argumentsFrom(text, at + name.length)
+    const comma = inner.lastIndexOf(',')
+    const variable = /^\s*\$(\w+)\s*$/.exec(inner.slice(comma + 1))?.[1]
+    if (variable === undefined) throw new Error('the second argument of $__conditionalAll is the bare variable')
+    const chosen = values[variable]
+    const isAll = chosen === undefined || chosen === '$__all' || chosen.length === 0
+    text = text.slice(0, at) + (isAll ? '1=1' : inner.slice(0, comma)) + text.slice(end)
+  }
+  return text
+}
+
+function replaceVariables(sql: string, { values, options = {}, intervalSeconds }: Expansion): string {
+  return sql
+    .replaceAll(/\$\{(\w+)(?::(\w+))?\}/g, (all, name: string, format: string | undefined) => {
+      const value = values[name]
+      if (value === undefined) return all
+      const list = value === '$__all' ? (options[name] ?? []) : value
+      return formatted(list, format)
+    })
+    .replaceAll(/\$__interval\b/g, `${intervalSeconds}s`)
+}
+
+/** Grafana's formats: `singlequote` escapes a quote by a backslash, `sqlstring` doubles it. */
+function formatted(list: readonly string[], format: string | undefined): string {
+  switch (format) {
+    case 'singlequote':
+      return list.map((value) => `'${value.replaceAll("'", "\\'")}'`).join(',')
+    case 'sqlstring':
+      return list.map((value) => `'${value.replaceAll("'", "''")}'`).join(',')
+    default:
+      throw new Error(`a variable in SQL says how it is quoted: singlequote or sqlstring, not ${format ?? 'nothing'}`)
+  }
+}
+
+type Macro = (argument: string) => string
+
+/** grafana-clickhouse-datasource, `pkg/macros`; only those that every 4.x has. */
+function clickhouseMacros({ range, intervalSeconds }: Expansion): Readonly<Record<string, Macro>> {
+  const [from, to] = [Math.floor(range.fromUnixMs / 1000), Math.floor(range.toUnixMs / 1000)]
+  return {
+    timeFilter: (column) => `${column} >= toDateTime(${from}) AND ${column} <= toDateTime(${to})`,
+    timeInterval: (column) =>
+      `toStartOfInterval(toDateTime(${column}), INTERVAL ${Math.max(intervalSeconds, 1)} second)`,
+    fromTime: () => `toDateTime(${from})`,
+    toTime: () => `toDateTime(${to})`,
+    interval_s: () => `${Math.max(intervalSeconds, 1)}`,
+  }
+}
+
+/** Grafana's own Postgres data source. */
+function postgresMacros({ range }: Expansion): Readonly<Record<string, Macro>> {
+  const [from, to] = [range.fromUnixMs, range.toUnixMs].map((unixMs) => new Date(unixMs).toISOString())
+  return {
+    timeFilter: (column) => `${column} BETWEEN '${from}' AND '${to}'`,
+    timeGroupAlias: (argument) => {
+      const [column, width] = argument.split(',').map((part) => part.trim())
+      const seconds = /^(\d+)s$/.exec(width ?? '')?.[1]
+      if (seconds === undefined) throw new Error(`$__timeGroupAlias takes a column and an interval, not ${argument}`)
+      return `floor(extract(epoch from ${column})/${seconds})*${seconds} AS "time"`
+    },
+  }
+}
+
+function replaceMacros(sql: string, macros: Readonly<Record<string, Macro>>): string {
+  let text = sql
+  for (const [name, macro] of Object.entries(macros).toSorted(([a], [b]) => b.length - a.length)) {
+    const mark = new RegExp(`\\$__${name}\\b`)
+    for (let found = mark.exec(text); found !== null; found = mark.exec(text)) {
+      const end = found.index + found[0].length
+      const taken = text[end] === '(' ? argumentsFrom(text, end + 1) : { inner: '', end }
+      text = text.slice(0, found.index) + macro(taken.inner) + text.slice(taken.end)
+    }
+  }
+  return text
+}
+
+/** What stands up to the bracket that closes, quoted brackets aside. */
+function argumentsFrom(text: string, from: number): { readonly inner: string; readonly end: number } {
+  let depth = 1
+  let isQuoted = false
+  for (let at = from; at < text.length; at++) {
+    const letter = text[at]
+    if (letter === "'" && text[at - 1] !== '\\') isQuoted = !isQuoted
+    if (isQuoted) continue
+    if (letter === '(') depth++
+    if (letter === ')' && --depth === 0) return { inner: text.slice(from, at), end: at + 1 }
+  }
+  throw new Error(`a bracket is not closed in ${text.slice(from, from + 60)}`)
+}

@@ -1,0 +1,196 @@
+// What a person sees of a running collector: the page at `/`, `tallylight doctor`, `tail`, and what is written for a Grafana.
+import { type ChildProcess, spawn } from 'node:child_process'
+import { chmod, mkdtemp, readFile, rm, stat, writeFile } from 'node:fs/promises'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import { createInterface } from 'node:readline'
+import { fileURLToPath } from 'node:url'
+import { afterAll, beforeAll, expect, test } from 'vitest'
+import { type CollectorProcess, startCollector } from '../collector-process.ts'
+import { spansOf, tracesRequest } from '../dashboards/traffic.ts'
+
+const commandLine = fileURLToPath(new URL('../../collector/command-line.ts', import.meta.url))
+let collector: CollectorProcess
+let directory: string
+
+beforeAll(async () => {
+  directory = await mkdtemp(join(tmpdir(), 'tallylight-look-'))
+  collector = await startCollector()
+}, 60_000)
+afterAll(async () => {
+  await collector?.[Symbol.asyncDispose]()
+  await rm(directory, { recursive: true, force: true })
+})
+
+function start(args: readonly string[], environment: Readonly<Record<string, string>> = {}): ChildProcess {
+  return spawn(process.execPath, ['--disable-warning=ExperimentalWarning', commandLine, ...args], {
+    env: { PATH: process.env.PATH ?? '', TALLYLIGHT_DATA_DIR: collector.directory, ...environment },
+    stdio: ['ignore', 'pipe', 'pipe'],
+  })
+}
+
+type Ended = { readonly code: number | null; readonly out: string; readonly err: string }
+
+async function run(args: readonly string[], environment: Readonly<Record<string, string>> = {}): Promise<Ended> {
+  const child = start(args, environment)
+  const said = { out: '', err: '' }
+  child.stdout?.setEncoding('utf8').on('data', (text: string) => {
+    said.out += text
+  })
+  child.stderr?.setEncoding('utf8').on('data', (text: string) => {
+    said.err += text
+  })
+  const code = await new Promise<number | null>((resolve) => child.once('close', resolve))
+  return { code, ...said }
+}
+
+async function sendTurn(name: string): Promise<void> {
+  const call = { provider: 'openai', model: 'gpt-4o-mini', durationMs: 120, tokens: { input: 10, output: 5 } }
+  const spans = spansOf({ name, atUnixMs: Date.now(), tenant: 'default', service: 'chat', calls: [call] })
+  const response = await fetch(`http://127.0.0.1:${collector.ports().otlpHttp}/v1/traces`, {
+    method: 'POST',
+    headers: { 'Content-Type': 'application/json' },
+    body: JSON.stringify(tracesRequest(spans)),
+  })
+  expect([response.status, await response.text()]).toEqual([200, '{}'])
+}
+
+test('doctor: of a collector that is well, nothing is wrong: its schemas, its keys, and a turn that is written and read back', async () => {
+  const { code, out } = await run(['doctor'])
+  expect(out).toContain('good     write and read back: a turn came back from both stores')
+  expect(out).toContain('good     tables: all in ClickHouse are as this version makes them')
+  expect(out).toContain('good     ledger: all in Postgres is as this version makes it')
+  expect([code, out.match(/^wrong/m)]).toEqual([0, null])
+})
+
+test('doctor: what is wrong is named with the command that mends it, and the exit code says so', async () => {
+  const key = join(collector.directory, 'admin.key')
+  const text = await readFile(key, 'utf8')
+  await chmod(key, 0o644)
+  await writeFile(key, `tl_aaaaaaaa_${'0'.repeat(64)}\n`)
+  const { code, out } = await run(['doctor', '--grafana', join(directory, 'nothing')])
+  await writeFile(key, text)
+  await chmod(key, 0o600)
+  expect(code).toBe(1)
+  expect(out).toContain(`wrong    data directory: admin.key can be read by others\n           mend: chmod 600 ${key}`)
+  expect(out).toContain('wrong    keys: the admin key is answered 401')
+  expect(out).toContain('mend: tallylight grafana provision')
+})
+
+test('doctor: settings that the collector would refuse are named', async () => {
+  const { code, out } = await run(['doctor'], { TALLYLIGHT_API_PROT: '1' })
+  expect([code, out]).toEqual([
+    1,
+    expect.stringContaining('TALLYLIGHT_API_PROT is not known; did you mean TALLYLIGHT_API_PORT?'),
+  ])
+})
+
+test('tail: a turn and its call are shown as they come, once, and so is a refusal', async () => {
+  const child = start(['tail'])
+  const lines: string[] = []
+  const reader = createInterface({ input: child.stdout as NodeJS.ReadableStream })
+  const seen = new Promise<void>((resolve) => {
+    reader.on('line', (line) => {
+      lines.push(line)
+      if (['turn', 'call', 'refused'].every((word) => lines.some((each) => each.includes(` ${word}`)))) resolve()
+    })
+  })
+  const closed = new Promise<number | null>((resolve) => child.once('close', resolve))
+  // It shows what begins after it did, so turns are sent until one is seen.
+  const done = new AbortController()
+  const sending = (async () => {
+    for (let at = 0; !done.signal.aborted; at++) {
+      await sendTurn(`tailed ${at}`)
+      await fetch(`http://127.0.0.1:${collector.ports().otlpHttp}/v1/traces`, {
+        method: 'POST',
+        body: '{',
+        headers: { 'Content-Type': 'application/json' },
+      })
+      await new Promise((resolve) => setTimeout(resolve, 300))
+    }
+  })()
+  await seen
+  done.abort()
+  await sending
+  child.kill('SIGINT')
+  expect(await closed).toBe(0)
+  expect(
+    lines.filter((line) => /call default chat openai gpt-4o-mini 120 ms 10→5 tokens \$0\.00/.test(line)),
+  ).not.toHaveLength(0)
+  expect(lines.filter((line) => /refused \d+ × malformed \(traces\)/.test(line))).not.toHaveLength(0)
+  const shown = lines.filter((line) => line.includes(' call '))
+  expect(new Set(shown).size).toBe(shown.length)
+})
+
+test('grafana: a folder is written once with a key that may only read, and doctor knows when it is old', async () => {
+  const folder = join(directory, 'grafana')
+  const first = await run(['grafana', 'provision', folder])
+  expect([first.code, first.err]).toEqual([0, expect.stringContaining(`GF_PATHS_PROVISIONING=${folder}`)])
+  expect(first.out).not.toContain('policies')
+  const key = (await readFile(join(folder, 'clickhouse.key'), 'utf8')).trim()
+  const sources = JSON.parse(await readFile(join(folder, 'datasources', 'tallylight.yaml'), 'utf8')) as {
+    readonly datasources: readonly {
+      readonly secureJsonData: { readonly password: string }
+      readonly jsonData: { readonly port?: number }
+    }[]
+  }
+  expect(sources.datasources[0]).toMatchObject({
+    secureJsonData: { password: key },
+    jsonData: { port: collector.ports().clickhouse },
+  })
+  expect((await stat(join(folder, 'datasources', 'tallylight.yaml'))).mode & 0o077).toBe(0)
+  const asked = await fetch(`http://127.0.0.1:${collector.ports().clickhouse}/?database=tallylight`, {
+    method: 'POST',
+    headers: { 'X-ClickHouse-User': 'tallylight', 'X-ClickHouse-Key': key },
+    body: 'SELECT count() FROM turns',
+  })
+  expect(asked.status).toBe(200)
+  await run(['grafana', 'provision', folder])
+  expect((await readFile(join(folder, 'clickhouse.key'), 'utf8')).trim()).toBe(key)
+  expect((await run(['doctor', '--grafana', folder])).out).toContain(
+    `good     grafana: ${folder} is what this version writes`,
+  )
+  await writeFile(join(folder, 'boards', 'tallylight-trace.json'), '{}')
+  const { code, out } = await run(['doctor', '--grafana', folder])
+  expect([code, out]).toEqual([
+    1,
+    expect.stringContaining('boards/tallylight-trace.json is not what this version writes'),
+  ])
+})
+
+test('help: every command is told, and an unknown one is answered with them', async () => {
+  const { code, out } = await run(['--help'])
+  expect(code).toBe(0)
+  for (const word of ['doctor', 'tail', 'grafana provision', 'keys create']) expect(out).toContain(`tallylight ${word}`)
+  expect((await run(['docter'])).code).toBe(2)
+})
+
+test('state: the page’s numbers need no key and have no customer’s data, and the last turns need one', async () => {
+  await sendTurn('on the page')
+  await collector.drained()
+  const api = `http://127.0.0.1:${collector.ports().api}`
+  const state = (await (await fetch(`${api}/state.json`)).json()) as {
+    readonly totals: { readonly accepted: number }
+    readonly missing: readonly string[]
+  }
+  expect(state.missing).toEqual([])
+  expect(state.totals.accepted).toBeGreaterThanOrEqual(2)
+  expect(JSON.stringify(state)).not.toContain('on the page')
+  const turns = await fetch(`${api}/state/turns`, { headers: { Authorization: `Bearer ${collector.adminKey}` } })
+  expect(await turns.text()).toContain('How is on the page?')
+  expect((await fetch(`${api}/state/turns`, { headers: { Authorization: 'Bearer tl_x' } })).status).toBe(401)
+  // Without a key the loopback rule admits for ingest and quota, not for reading.
+  expect((await fetch(`${api}/state/turns`)).status).toBe(403)
+})
+
+test('state: a key of one tenant shows the turns of that tenant alone', async () => {
+  const api = `http://127.0.0.1:${collector.ports().api}`
+  const made = await fetch(`${api}/api/v1/keys`, {
+    method: 'POST',
+    headers: { Authorization: `Bearer ${collector.adminKey}`, 'Content-Type': 'application/json' },
+    body: JSON.stringify({ tenant: 'another', roles: ['query'] }),
+  })
+  const { key } = (await made.json()) as { readonly key: string }
+  const turns = await fetch(`${api}/state/turns`, { headers: { Authorization: `Bearer ${key}` } })
+  expect([turns.status, await turns.json()]).toEqual([200, { turns: [] }])
+})

@@ -1,0 +1,67 @@
+// The page at `/` in a real browser, where Chromium of the distribution is installed; elsewhere what it is made of is looked at.
+import { existsSync } from 'node:fs'
+import { mkdir, readFile } from 'node:fs/promises'
+import { fileURLToPath } from 'node:url'
+import { chromium } from 'playwright-core'
+import { afterAll, beforeAll, expect, test } from 'vitest'
+import { type CollectorProcess, startCollector } from '../collector-process.ts'
+import { spansOf, tracesRequest } from '../dashboards/traffic.ts'
+
+const executablePath = ['/usr/bin/chromium', '/usr/bin/chromium-browser'].find((path) => existsSync(path))
+/** `TALLYLIGHT_TEST_PICTURES=1` writes the pictures of the README again. */
+const pictures = fileURLToPath(new URL('../../docs/pictures/', import.meta.url))
+let collector: CollectorProcess
+
+beforeAll(async () => {
+  collector = await startCollector({ TALLYLIGHT_SELF_CHECK_MS: '1000' })
+  const turns = ['the weather', 'the invoice of May', 'the order'].map((about, at) => ({
+    ...{ name: about, atUnixMs: Date.now() - at * 1_000, tenant: 'default', service: 'chat', user: 'ada' },
+    calls: [{ provider: 'openai', model: 'gpt-4o-mini', durationMs: 840, tokens: { input: 900, output: 120 } }],
+    tools: [{ name: 'search', durationMs: 90 }],
+  }))
+  await fetch(`http://127.0.0.1:${collector.ports().otlpHttp}/v1/traces`, {
+    method: 'POST',
+    headers: { 'Content-Type': 'application/json' },
+    body: JSON.stringify(tracesRequest(turns.flatMap(spansOf))),
+  })
+}, 60_000)
+afterAll(() => collector?.[Symbol.asyncDispose]())
+
+if (executablePath !== undefined) {
+  test('page: in a browser it is alive, its numbers move, and the turns are reached with the keyboard alone', async () => {
+    await using browser = await chromium.launch({ executablePath, args: ['--no-sandbox'] })
+    const page = await browser.newPage({ viewport: { width: 1100, height: 760 }, colorScheme: 'light' })
+    const problems: string[] = []
+    page.on('pageerror', (error) => problems.push(error.message))
+    page.on('console', (message) => message.type() === 'error' && problems.push(message.text()))
+    await page.goto(`http://127.0.0.1:${collector.ports().api}/`)
+    await page.getByText('is recording', { exact: true }).waitFor()
+    await page.locator('#accepted', { hasText: '/s' }).waitFor()
+    await page.locator('#canary', { hasText: 'back in' }).waitFor()
+    await page.keyboard.press('Tab')
+    await page.keyboard.type(collector.adminKey)
+    await page.keyboard.press('Enter')
+    await page.getByText('How is the invoice of May?').waitFor()
+    expect(await page.locator('#turns tbody tr').count()).toBe(3)
+    if (process.env.TALLYLIGHT_TEST_PICTURES === '1') {
+      await mkdir(pictures, { recursive: true })
+      await page.screenshot({ path: `${pictures}state-page.png` })
+    }
+    await collector.kill('SIGTERM')
+    await page.getByText('does not answer').waitFor()
+    // What is asked of a collector that is gone is an error of the network, and the only one there may be.
+    expect(problems.filter((problem) => !problem.includes('ERR_CONNECTION_REFUSED'))).toEqual([])
+    await collector.start()
+  })
+}
+
+test('page: it is served with a policy that lets it load nothing from elsewhere, and names what it fills in', async () => {
+  const answer = await fetch(`http://127.0.0.1:${collector.ports().api}/`)
+  const html = await answer.text()
+  expect(answer.headers.get('content-security-policy')).toContain("default-src 'none'; script-src 'self'")
+  expect(html).not.toMatch(/(src|href)="https?:/)
+  const script = await readFile(new URL('../../collector/api/state-page.js', import.meta.url), 'utf8')
+  const asked = [...script.matchAll(/(?:element|show)\('([\w-]+)'/g)].map(([, id]) => id as string)
+  expect(asked.length).toBeGreaterThan(10)
+  for (const id of asked) expect(html, id).toContain(`id="${id}"`)
+})
