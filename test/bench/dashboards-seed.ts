@@ -282,5 +282,6 @@ export async function seedLedger(ledger: pg.Pool, { calls, tenants }: SeedSize):
      from generate_series(1, $1) n`,
     [Math.ceil(calls / 100), tenants],
   )
+  await ledger.query('select quota_check()')
   await ledger.query('vacuum analyze')
 }
