@@ -135,6 +135,8 @@ export const limits = {
   messagePartsMax: 4_096,
   /** Tokens beyond are extrapolated from what stands before: 64 Ki characters take the tokenizer some 10 ms. */
   estimatedCharsMax: 64 * KiB,
+  /** The worker that counts tokens holds 75 MB. */
+  estimatesIdleMs: 60_000,
   /** Ancestors looked at for an error that was only passed up. */
   passedErrorDepthMax: 256,
   /** A mutation of a small table takes 50 ms; one that rewrites a month is not asked for more often than this. */
@@ -157,8 +159,10 @@ export const limits = {
   /** A rotated key goes on for a day unless it is said otherwise, and for a month at most. */
   keyGraceSecondsUsual: 86_400,
   keyGraceSecondsMax: 2_678_400,
-  /** Traces that are priced again at once. */
-  repricedTracesPerRead: 200,
+  /** Traces that are read back and resolved at once, for a later price or after an erasure: others wait for their turn. */
+  tracesResolvedAgain: 200,
+  /** Traces without a price that are read at once, of one day: some may never get one, and are millions. */
+  unpricedTracesPerRead: 5_000,
   /** The last numbers are worth this much of a stop, and no more. */
   metricExportStopMs: 3_000,
   /** A probe that is not read back within this is missing; below the usual minute between two. */
@@ -175,6 +179,7 @@ assert(
   limits.keysPollMs * 2 + limits.keysReadMsMax <= 10_000,
   'a revocation takes effect within 10 s, one reading lost',
 )
+assert(limits.heldRetentionDays > 3_650, 'no retention that can be configured says that a row is held')
 assert(limits.jsonWireBytesMax < 2 ** 28, 'lengths in converted JSON are written in four bytes of seven bits')
 
 export { GiB, KiB, MiB }

@@ -5,6 +5,7 @@ import type { ClickHouse } from '@tallylight/storage/clickhouse/client.ts'
 import { messageRows, toolCallRows } from '@tallylight/storage/clickhouse/genai-tables.ts'
 import { quoteName, quoteText, type TargetTable } from '@tallylight/storage/clickhouse/schema.ts'
 import { contentsTable } from '@tallylight/storage/clickhouse/tables.ts'
+import { limits } from '../limits.ts'
 import type { TraceTimes } from '../sinks/known-facts.ts'
 import type { Mutations } from './mutations.ts'
 import {
@@ -106,8 +107,9 @@ export function openRowErasure(options: {
     for (const place of [...signalPlaces, quarantinePlace])
       await erasePlace(place, conditionOf(erasure, place, isName), signal)
     const { tenantId } = subject
-    const left = await selections.tracesLeft(selection, subject)
-    await options.resolveAgain(left.map((trace) => ({ tenantId, ...trace })))
+    const left = (await selections.tracesLeft(selection, subject)).map((trace) => ({ tenantId, ...trace }))
+    for (let at = 0; at < left.length; at += limits.tracesResolvedAgain)
+      await options.resolveAgain(left.slice(at, at + limits.tracesResolvedAgain))
     await eraseTexts(erasure, isName, signal)
   }
 

@@ -17,13 +17,16 @@ export type RepriceAsked = {
   readonly toUnixMs: number | undefined
 }
 
+/** Calls and embeddings that have a price now, and those that still have none. */
 export type Repriced = { readonly priced: number; readonly unpriced: number }
 
-type UnpricedRow = {
+/** A trace with calls of one day that have no price. */
+type UnpricedTrace = {
   readonly tenantId: TenantId
   readonly traceId: string
-  readonly spanId: string
-  readonly unixNano: string
+  readonly spanIds: readonly string[]
+  readonly fromUnixNano: string
+  readonly toUnixNano: string
 }
 
 export function openReprice(options: {
@@ -31,8 +34,10 @@ export function openReprice(options: {
   readonly targetOf: (table: string) => TargetTable | undefined
   readonly reprice: Resolver['reprice']
 }): Reprice {
-  async function readUnpriced(asked: RepriceAsked): Promise<readonly UnpricedRow[]> {
-    const { tenantId, fromUnixMs, toUnixMs } = asked
+  const { clickhouse } = options
+
+  /** The rows without a price, as a table in brackets. */
+  function unpricedRows({ tenantId, fromUnixMs, toUnixMs }: RepriceAsked): string {
     const conditions = [
       'CostNanoUsd IS NULL',
       ...(tenantId === undefined ? [] : [`TenantId = ${quoteText(tenantId)}`]),
@@ -42,43 +47,62 @@ export function openReprice(options: {
     const of = (table: string, tokens: string): string => {
       const target = options.targetOf(table)
       if (target === undefined) throw new Error(`${table} is not known to be there`)
-      return `SELECT TenantId AS tenantId, TraceId AS traceId, SpanId AS spanId,
-        toString(toUnixTimestamp64Nano(Timestamp)) AS unixNano
-        FROM ${target.name} FINAL WHERE ${conditions} AND (${tokens})`
+      return `SELECT TenantId, TraceId, SpanId, Timestamp FROM ${target.name} FINAL WHERE ${conditions} AND (${tokens})`
     }
     const calls = of(llmCallRows.name, 'InputTokens IS NOT NULL OR OutputTokens IS NOT NULL')
-    const embeddings = of(embeddingRows.name, 'InputTokens IS NOT NULL')
-    return options.clickhouse.query<UnpricedRow>(
-      `SELECT * FROM (${calls} UNION ALL ${embeddings}) ORDER BY tenantId, traceId, spanId`,
+    return `(${calls} UNION ALL ${of(embeddingRows.name, 'InputTokens IS NOT NULL')})`
+  }
+
+  async function priceDay(rows: string, day: string, signal: AbortSignal): Promise<Repriced> {
+    let priced = 0
+    let found = 0
+    let after = { tenant: '', trace: '' }
+    for (;;) {
+      signal.throwIfAborted()
+      const traces = await clickhouse.query<UnpricedTrace>(
+        `SELECT TenantId AS tenantId, TraceId AS traceId, groupArray(SpanId) AS spanIds,
+           toString(toUnixTimestamp64Nano(min(Timestamp))) AS fromUnixNano,
+           toString(toUnixTimestamp64Nano(max(Timestamp))) AS toUnixNano
+         FROM ${rows} WHERE toDate(Timestamp) = {day:Date} AND (TenantId, TraceId) > ({tenant:String}, {trace:String})
+         GROUP BY TenantId, TraceId ORDER BY TenantId, TraceId LIMIT ${limits.unpricedTracesPerRead}`,
+        { day, ...after },
+      )
+      for (let at = 0; at < traces.length; at += limits.tracesResolvedAgain)
+        priced += await priceTraces(traces.slice(at, at + limits.tracesResolvedAgain))
+      found += traces.reduce((sum, { spanIds }) => sum + spanIds.length, 0)
+      const last = traces.at(-1)
+      if (last === undefined) return { priced, unpriced: found - priced }
+      after = { tenant: last.tenantId, trace: last.traceId }
+    }
+  }
+
+  function priceTraces(traces: readonly UnpricedTrace[]): Promise<number> {
+    const keyOf = (tenantId: string, traceId: string, spanId: string): string => `${tenantId}\0${traceId}\0${spanId}`
+    const unpriced = new Set(
+      traces.flatMap(({ tenantId, traceId, spanIds }) => spanIds.map((spanId) => keyOf(tenantId, traceId, spanId))),
+    )
+    return options.reprice(
+      traces.map(({ tenantId, traceId, fromUnixNano, toUnixNano }) => ({
+        tenantId,
+        traceId,
+        fromUnixNano: BigInt(fromUnixNano),
+        toUnixNano: BigInt(toUnixNano),
+      })),
+      (row) => unpriced.has(keyOf(row.TenantId, row.TraceId, row.SpanId)),
     )
   }
 
   return async (asked, signal) => {
-    const found = await readUnpriced(asked)
-    const unpriced = new Set(found.map(({ tenantId, traceId, spanId }) => keyOf(tenantId, traceId, spanId)))
-    const traces = [...Map.groupBy(found, ({ tenantId, traceId }) => `${tenantId}\0${traceId}`).values()].map(
-      (rows) => {
-        const [first] = rows as [UnpricedRow]
-        const times = rows.map(({ unixNano }) => BigInt(unixNano)).toSorted((a, b) => (a < b ? -1 : 1))
-        return {
-          tenantId: first.tenantId,
-          traceId: first.traceId,
-          fromUnixNano: times[0] as bigint,
-          toUnixNano: times.at(-1) as bigint,
-        }
-      },
+    const rows = unpricedRows(asked)
+    const days = await clickhouse.query<{ day: string }>(
+      `SELECT DISTINCT toString(toDate(Timestamp)) AS day FROM ${rows} ORDER BY day`,
     )
-    let priced = 0
-    for (let at = 0; at < traces.length; at += limits.repricedTracesPerRead) {
-      signal.throwIfAborted()
-      priced += await options.reprice(traces.slice(at, at + limits.repricedTracesPerRead), (row) =>
-        unpriced.has(keyOf(row.TenantId, row.TraceId, row.SpanId)),
-      )
+    let [priced, unpriced] = [0, 0]
+    for (const { day } of days) {
+      const done = await priceDay(rows, day, signal)
+      priced += done.priced
+      unpriced += done.unpriced
     }
-    return { priced, unpriced: found.length - priced }
+    return { priced, unpriced }
   }
-}
-
-function keyOf(tenantId: string, traceId: string, spanId: string): string {
-  return `${tenantId}\0${traceId}\0${spanId}`
 }

@@ -366,3 +366,26 @@ test('journal: the books balance through settling, removal and a restart', async
     digestOf(['a', 'b', 'c']).toString(),
   ])
 })
+
+test('journal: to drain seals what is open at once, and waits for its removal, not for what comes later', async () => {
+  const opened = await open(openMemoryDisk())
+  const { journal, sealed } = opened
+  expect(await append(journal, ['a', 'b'], 1)).toBe(true)
+  let isDrained = false
+  const drained = journal.drain(new AbortController().signal).then(() => {
+    isDrained = true
+  })
+  await expect.poll(() => sealed.length).toBe(2)
+  expect(await append(journal, ['c'])).toBe(true)
+  for (const segment of sealed) {
+    expect(isDrained).toBe(false)
+    await journal.remove(segment)
+  }
+  await drained
+  const stopping = new AbortController()
+  const given = journal.drain(stopping.signal)
+  stopping.abort()
+  await given
+  expect(journal.status().segments).toBe(1)
+  await journal.stop()
+})

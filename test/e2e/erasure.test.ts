@@ -365,7 +365,7 @@ test('erasure: of a conversation takes its calls, and leaves the other conversat
   expect(await rowsWith('sess-st-1', 'globex')).toEqual({})
 }, 60_000)
 
-test('erasure: what is held is not erased, nor is what shares a trace with it; every step is in the audit', async () => {
+test('erasure: what is held is not erased, nor is what shares a trace with it, until the hold is released', async () => {
   const held = await tallylight('hold', 'place', '--tenant', 'acme', '--user', bob, '--reason', 'case 7')
   expect(held).toMatchObject({ code: 0, out: { tenant: 'acme', user: bob, reason: 'case 7' } })
   const before = await seen('acme', bob)

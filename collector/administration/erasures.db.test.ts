@@ -1,0 +1,162 @@
+import type { ClickHouse } from '@tallylight/storage/clickhouse/client.ts'
+import { migrateClickHouse } from '@tallylight/storage/clickhouse/migrate.ts'
+import { type TargetTable, verifySchema } from '@tallylight/storage/clickhouse/schema.ts'
+import { startTestEngine, type TestEngine } from '@tallylight/storage/clickhouse/testing.ts'
+import { withConnection } from '@tallylight/storage/postgres/connection.ts'
+import { migratePostgres } from '@tallylight/storage/postgres/migrate.ts'
+import { startTestPostgres, type TestPostgres } from '@tallylight/storage/postgres/testing.ts'
+import type pg from 'pg'
+import { afterAll, beforeAll, expect, test, vi } from 'vitest'
+import type { TenantId } from '../receive/request.ts'
+import { openRowErasure } from './erase-rows.ts'
+import { type Erasures, openErasures } from './erasures.ts'
+import { openHolds } from './holds.ts'
+import { openMutations } from './mutations.ts'
+import { openSelections } from './selection.ts'
+import type { Subject } from './subject.ts'
+
+let engine: TestEngine
+let postgres: TestPostgres
+beforeAll(async () => {
+  ;[engine, postgres] = await Promise.all([startTestEngine(), startTestPostgres()])
+})
+afterAll(async () => {
+  await engine[Symbol.asyncDispose]()
+  await postgres[Symbol.asyncDispose]()
+})
+
+const ada: Subject = { tenantId: 'acme' as TenantId, kind: 'user', name: 'ada-lovelace' }
+
+type Store = {
+  readonly clickhouse: ClickHouse
+  readonly database: pg.Pool
+  /** What the collectors did, in order: `one drains`, `one forgets`, `one goes on`. */
+  readonly did: string[]
+  readonly problems: string[]
+  /** A collector of this journal, until the signal. `drain` holds it up. */
+  collector(journal: string, signal: AbortSignal, drain?: () => Promise<void>): Erasures
+}
+
+async function openStore(name: string): Promise<Store> {
+  const clickhouse = await engine.open(name, false)
+  await migrateClickHouse(clickhouse)
+  const schema = await verifySchema(clickhouse)
+  if (schema.kind !== 'verified') throw new Error(schema.problems.join('; '))
+  const targetOf = (table: string): TargetTable | undefined => schema.targets.get(table)
+  const database = await postgres.open(name)
+  await withConnection(database, migratePostgres)
+  const did: string[] = []
+  const problems: string[] = []
+  const mutations = openMutations(clickhouse, (message) => problems.push(message))
+  const selections = openSelections(clickhouse, targetOf, mutations)
+  const resolveAgain = async (): Promise<void> => undefined
+  await clickhouse.command(
+    `INSERT INTO ${name}.otel_traces (TenantId, RetentionDays, Timestamp, TraceId, SpanId, SpanAttributes)
+     SELECT 'acme', 30, now(), concat('t', toString(number)), 's', map('user.id', if(number = 0, 'ada-lovelace', 'bob')) FROM numbers(3)`,
+  )
+  return {
+    clickhouse,
+    database,
+    did,
+    problems,
+    collector: (journal, signal, drain) => {
+      const erasures = openErasures({
+        database,
+        journal,
+        rows: openRowErasure({ clickhouse, targetOf, selections, mutations, resolveAgain }),
+        holds: openHolds(database, selections),
+        drain: async () => {
+          await drain?.()
+          did.push(`${journal} drains`)
+        },
+        forget: async () => void did.push(`${journal} forgets`),
+        pauseKnownTexts: () => () => void did.push(`${journal} goes on`),
+        onProblem: (message) => problems.push(message),
+        onFinished: (state) => did.push(state),
+      })
+      void erasures.run(signal)
+      return erasures
+    },
+  }
+}
+
+async function usersIn({ clickhouse }: Store): Promise<readonly string[]> {
+  const rows = await clickhouse.query<{ user: string }>(
+    `SELECT SpanAttributes['user.id'] AS user FROM ${clickhouse.database}.otel_traces ORDER BY user`,
+  )
+  return rows.map(({ user }) => user)
+}
+
+async function begin(erasures: Erasures): Promise<string> {
+  const begun = await erasures.begin(ada, 'somebody')
+  if (begun.kind === 'held') throw new Error(begun.reason)
+  return begun.erasure.id
+}
+
+async function ended(erasures: Erasures, id: string): Promise<Awaited<ReturnType<Erasures['find']>>> {
+  await vi.waitUntil(async () => (await erasures.find(id, undefined))?.finished_at !== null, 30_000)
+  return erasures.find(id, undefined)
+}
+
+test('erasures: nothing goes before every collector has stored what it has, and no row before all have forgotten', async () => {
+  const store = await openStore('together')
+  const stopping = new AbortController()
+  const other = Promise.withResolvers<void>()
+  await store.database.query("insert into collectors values ('gone', now() - interval '1 hour')")
+  const one = store.collector('one', stopping.signal)
+  store.collector('two', stopping.signal, () => other.promise)
+  await vi.waitUntil(async () => (await store.database.query('select from collectors')).rowCount === 3, 10_000)
+  const id = await begin(one)
+  await vi.waitUntil(() => store.did.includes('one drains'), 10_000)
+  expect(await usersIn(store)).toEqual(['ada-lovelace', 'bob', 'bob'])
+  other.resolve()
+  expect(await ended(one, id)).toMatchObject({
+    state: 'done',
+    name: null,
+    reason: '',
+    erased: { otel_traces: 1 },
+    absent: ['gone'],
+  })
+  expect(await usersIn(store)).toEqual(['bob', 'bob'])
+  expect(store.did.slice(0, 2)).toEqual(['one drains', 'two drains'])
+  expect(store.did.slice(2, 4).toSorted()).toEqual(['one forgets', 'two forgets'])
+  await vi.waitUntil(() => store.did.includes('one goes on') && store.did.includes('two goes on'), 10_000)
+  expect(store.problems).toEqual([])
+  stopping.abort()
+})
+
+test('erasures: one that its collector did not finish goes on when that is back, and not before', async () => {
+  const store = await openStore('resumed')
+  const first = new AbortController()
+  const id = await begin(store.collector('one', first.signal, () => new Promise(() => undefined)))
+  await vi.waitUntil(async () => (await store.database.query('select from collectors')).rowCount === 1, 10_000)
+  first.abort()
+  await store.database.query("update collectors set seen_at = now() - interval '1 hour'")
+  const second = new AbortController()
+  const two = store.collector('two', second.signal)
+  await vi.waitUntil(() => store.did.includes('two drains'), 10_000)
+  expect(await usersIn(store)).toEqual(['ada-lovelace', 'bob', 'bob'])
+  const one = store.collector('one', second.signal)
+  expect(await ended(two, id)).toMatchObject({ state: 'done', erased: { otel_traces: 1 }, absent: [] })
+  expect(await one.list('globex' as TenantId)).toEqual([])
+  expect(await usersIn(store)).toEqual(['bob', 'bob'])
+  second.abort()
+})
+
+test('erasures: what the server keeps of its statements, and Postgres of the erasure, does not name the user', async () => {
+  const store = await openStore('unnamed')
+  const stopping = new AbortController()
+  const one = store.collector('one', stopping.signal)
+  await ended(one, await begin(one))
+  stopping.abort()
+  const mutations = await store.clickhouse.query<{ command: string }>(
+    "SELECT command FROM system.mutations WHERE database = 'unnamed'",
+  )
+  expect(mutations.length).toBeGreaterThan(0)
+  expect(JSON.stringify(mutations)).not.toContain('ada-lovelace')
+  const rows = await store.database.query(
+    'select to_jsonb(e) as row from erasures e union all select to_jsonb(a) from quota_audit a',
+  )
+  expect(rows.rowCount).toBeGreaterThan(2)
+  expect(JSON.stringify(rows.rows)).not.toContain('ada-lovelace')
+})
