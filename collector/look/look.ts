@@ -1,7 +1,6 @@
 // The commands that look at a collector: what they take, what they print, and their exit codes.
 import { parseArgs } from 'node:util'
-import { examine, type Finding, versionOf } from './doctor.ts'
-import { provisionGrafana } from './grafana.ts'
+import type { Finding } from './doctor.ts'
 import { type Environment, findPlace, type Place } from './place.ts'
 import { tail } from './tail.ts'
 
@@ -24,6 +23,8 @@ export async function look(args: readonly string[], environment: Environment): P
 }
 
 async function runDoctor(args: readonly string[], environment: Environment): Promise<number> {
+  // Loaded only when it is wanted, as below: it knows every board.
+  const { examine, versionOf } = await import('./doctor.ts')
   const { values } = parseArgs({ args: [...args], options: { grafana: { type: 'string' } } })
   const findings = await examine({ environment, version: await versionOf(), grafana: values.grafana, now: Date.now })
   for (const finding of findings) console.log(lineOf(finding))
@@ -58,6 +59,7 @@ async function runGrafana(args: readonly string[], environment: Environment): Pr
   })
   const [verb, directory] = positionals
   if (verb !== 'provision' || directory === undefined) throw new Error(`grafana takes: provision DIR\n${lookUsage}`)
+  const { provisionGrafana } = await import('./grafana.ts')
   const files = await provisionGrafana(await placeOf(environment), {
     directory,
     pageUrl: values['page-url'],
