@@ -135,6 +135,8 @@ export const limits = {
   messagePartsMax: 4_096,
   /** Tokens beyond are extrapolated from what stands before: 64 Ki characters take the tokenizer some 10 ms. */
   estimatedCharsMax: 64 * KiB,
+  /** The worker that counts tokens holds 75 MB. */
+  estimatesIdleMs: 60_000,
   /** Ancestors looked at for an error that was only passed up. */
   passedErrorDepthMax: 256,
   /** A mutation of a small table takes 50 ms; one that rewrites a month is not asked for more often than this. */

@@ -7,7 +7,7 @@ import { hostname } from 'node:os'
 import { join, resolve } from 'node:path'
 import { type ClickHouse, insertSettings, openClickHouse } from '@tallylight/storage/clickhouse/client.ts'
 import { type EmbeddedClickHouse, startEmbeddedClickHouse } from '@tallylight/storage/clickhouse/embedded.ts'
-import { migrateClickHouse } from '@tallylight/storage/clickhouse/migrate.ts'
+import { type Login, migrateClickHouse } from '@tallylight/storage/clickhouse/migrate.ts'
 import { type TargetTable, verifySchema } from '@tallylight/storage/clickhouse/schema.ts'
 import { openPool, withConnection } from '@tallylight/storage/postgres/connection.ts'
 import { type EmbeddedPostgres, startEmbeddedPostgres } from '@tallylight/storage/postgres/embedded.ts'
@@ -133,7 +133,8 @@ async function run(): Promise<void> {
   if (config.postgresUrl === undefined) await keysPrepared
 
   let targets: ReadonlyMap<string, TargetTable> | undefined
-  const tablesPrepared = prepareTables(clickhouse, stopping.signal, (found) => {
+  const login = loginOf(config)
+  const tablesPrepared = prepareTables(clickhouse, login, stopping.signal, (found) => {
     targets = found
   })
   if (config.clickhouseUrl === undefined) await tablesPrepared
@@ -613,6 +614,13 @@ function clickhouseAddress(
   return { url: url.origin, user, password, database }
 }
 
+/** With a ClickHouse of one's own, and a user with a password. */
+function loginOf({ clickhouseUrl }: Config): Login | undefined {
+  const url = clickhouseUrl === undefined ? undefined : new URL(clickhouseUrl)
+  if (url === undefined || url.password === '') return undefined
+  return { user: decodeURIComponent(url.username), password: decodeURIComponent(url.password) }
+}
+
 /** The schema of Postgres and the first keys. Tried until it works: with Postgres away the cached keys go on. */
 async function prepareKeys(
   database: pg.Pool,
@@ -637,11 +645,15 @@ async function prepareKeys(
 /** The schema of ClickHouse, made and compared, now or when it first appears. */
 async function prepareTables(
   clickhouse: ClickHouse,
+  login: Login | undefined,
   signal: AbortSignal,
   found: (targets: ReadonlyMap<string, TargetTable>) => void,
 ): Promise<void> {
   await untilDone('ClickHouse', signal, async () => {
-    const { created, leftAlone } = await migrateClickHouse(clickhouse)
+    // A server that knows our user reads its dictionaries as nobody, or not at all, unless it is told who to be.
+    const [who] = await clickhouse.query<{ name: string }>('SELECT currentUser() AS name')
+    const known = who?.name === login?.user ? login : undefined
+    const { created, leftAlone } = await migrateClickHouse(clickhouse, undefined, undefined, known)
     if (created.length > 0) log.info({ tables: created }, 'tables were made in ClickHouse')
     if (leftAlone.length > 0) log.info({ tables: leftAlone }, 'tables of your own are used as they are')
     const schema = await verifySchema(clickhouse)

@@ -1,5 +1,5 @@
 // A board: rows that each ask a question, panels in them from left to right, and the variables above. Built by the SDK into
-// Grafana's classic JSON, which every version from 11.6 on loads from a file (decisions/0010-dashboards.md says why not v2).
+// Grafana's classic JSON, which every version from 11.6 on loads from a file (decisions/0013-dashboards.md says why not v2).
 import {
   type AnnotationQuery,
   type Dashboard,

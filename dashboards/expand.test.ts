@@ -70,13 +70,6 @@ check(
   {},
   'postgres',
 )
-check(
-  'a bucket of Postgres has the name that charts want',
-  '$__timeGroupAlias(at, $__interval)',
-  'floor(extract(epoch from at)/20)*20 AS "time"',
-  {},
-  'postgres',
-)
 
 test('expand: what neither a board nor the plugin knows is an error, and so is a variable that is not quoted', () => {
   const with_ = (sql: string) => () => expand('clickhouse', sql, { range, intervalSeconds: 20, values: { v: ['x'] } })

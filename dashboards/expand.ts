@@ -42,15 +42,13 @@ function replaceConditions(sql: string, values: Values): string {
   return text
 }
 
-function replaceVariables(sql: string, { values, options = {}, intervalSeconds }: Expansion): string {
-  return sql
-    .replaceAll(/\$\{(\w+)(?::(\w+))?\}/g, (all, name: string, format: string | undefined) => {
-      const value = values[name]
-      if (value === undefined) return all
-      const list = value === '$__all' ? (options[name] ?? []) : value
-      return formatted(list, format)
-    })
-    .replaceAll(/\$__interval\b/g, `${intervalSeconds}s`)
+function replaceVariables(sql: string, { values, options = {} }: Expansion): string {
+  return sql.replaceAll(/\$\{(\w+)(?::(\w+))?\}/g, (all, name: string, format: string | undefined) => {
+    const value = values[name]
+    if (value === undefined) return all
+    const list = value === '$__all' ? (options[name] ?? []) : value
+    return formatted(list, format)
+  })
 }
 
 /** Grafana's formats: `singlequote` escapes a quote by a backslash, `sqlstring` doubles it. */
@@ -85,12 +83,6 @@ function postgresMacros({ range }: Expansion): Readonly<Record<string, Macro>> {
   const [from, to] = [range.fromUnixMs, range.toUnixMs].map((unixMs) => new Date(unixMs).toISOString())
   return {
     timeFilter: (column) => `${column} BETWEEN '${from}' AND '${to}'`,
-    timeGroupAlias: (argument) => {
-      const [column, width] = argument.split(',').map((part) => part.trim())
-      const seconds = /^(\d+)s$/.exec(width ?? '')?.[1]
-      if (seconds === undefined) throw new Error(`$__timeGroupAlias takes a column and an interval, not ${argument}`)
-      return `floor(extract(epoch from ${column})/${seconds})*${seconds} AS "time"`
-    },
   }
 }
 

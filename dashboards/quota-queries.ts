@@ -32,18 +32,24 @@ export function limitsSql(tenants: string): string {
 /** Paces of spending as multiples of the one that uses up the limit exactly at the end of its window. */
 export function burnSql(tenants: string): string {
   return `
-    WITH paces AS (
-      SELECT tenant, limit_id, subject, sum(spent) FILTER (WHERE at > now() - interval '1 hour') AS last_hour,
-        sum(spent) FILTER (WHERE at > now() - interval '6 hours') / 6.0 AS last_6_hours, sum(spent) / 72.0 AS last_3_days
+    WITH hours AS (
+      SELECT tenant, limit_id, subject, sum(spent) AS last_hour
       FROM quota_entries
-      WHERE at > now() - interval '3 days' AND kind NOT IN ('grant', 'slide') AND ${tenants}
+      WHERE at > now() - interval '1 hour' AND kind NOT IN ('grant', 'slide') AND ${tenants}
+      GROUP BY tenant, limit_id, subject
+    ), days AS (
+      SELECT tenant, limit_id, subject, sum(spent) FILTER (WHERE hour > now() - interval '6 hours') / 6.0 AS last_6_hours,
+        sum(spent) / 72.0 AS last_3_days
+      FROM quota_spending
+      WHERE hour > now() - interval '3 days' AND ${tenants}
       GROUP BY tenant, limit_id, subject
     )
     SELECT tenant, limit_id AS "limit", subject, "window",
       coalesce(last_hour, 0)::float8 / sustainable AS "1 h", coalesce(last_6_hours, 0)::float8 / sustainable AS "6 h",
       coalesce(last_3_days, 0)::float8 / sustainable AS "3 d"
     FROM quota_balances
-    JOIN paces USING (tenant, limit_id, subject)
+    JOIN days USING (tenant, limit_id, subject)
+    LEFT JOIN hours USING (tenant, limit_id, subject)
     CROSS JOIN LATERAL (SELECT granted / (extract(epoch FROM window_end - window_start)::float8 / 3600) AS sustainable) s
     WHERE measure = 'cost' AND window_end > now() AND granted > 0 AND ${tenants}
     ORDER BY "1 h" DESC, tenant, "limit", subject
@@ -52,9 +58,9 @@ export function burnSql(tenants: string): string {
 
 export function spentSql(tenants: string): string {
   return `
-    SELECT $__timeGroupAlias(at, $__interval), tenant || ' ' || limit_id AS metric, sum(spent) / 1e9 AS spent
-    FROM quota_entries
-    WHERE $__timeFilter(at) AND kind NOT IN ('grant', 'slide') AND ${tenants}
+    SELECT hour AS time, tenant || ' ' || limit_id AS metric, sum(spent) / 1e9 AS spent
+    FROM quota_spending
+    WHERE $__timeFilter(hour) AND ${tenants}
       AND (tenant, limit_id) IN (SELECT tenant, id FROM quota_limits WHERE measure = 'cost')
     GROUP BY 1, 2 ORDER BY 1, 2`
 }

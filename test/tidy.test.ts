@@ -65,6 +65,7 @@ test('tidy: every source file is imported, run by a script, or a test', () => {
   const scripts = [
     'package.json',
     'collector/tallylight.mjs',
+    'collector/genai/estimates.ts',
     'storage/clickhouse/embedded.ts',
     'test/e2e/sdk.test.ts',
     'test/collector-process.ts',

@@ -3,18 +3,22 @@ import type { KeyRow } from '@tallylight/storage/postgres/keys.ts'
 import express, { type Router } from 'express'
 import { z } from 'zod'
 import { limits } from '../limits.ts'
-import { ownTenant as collectorTenant, roles } from '../receive/key-rules.ts'
+import { reservedTenant, roles } from '../receive/key-rules.ts'
 import type { Keyring } from '../receive/keys.ts'
 import { identityOf, isForAllTenants, ownTenant, parse, tenantName } from './asking.ts'
 import { notAllowed, problem } from './problem.ts'
 
+const newTenantName = tenantName.refine(
+  (text) => text !== reservedTenant,
+  `the tenant ${reservedTenant} is the collector's own`,
+)
 const newKey = z.strictObject({
-  tenant: tenantName.refine((text) => text !== collectorTenant, `the tenant ${collectorTenant} is the collector's own`),
+  tenant: newTenantName,
   roles: z.array(z.enum(roles)).min(1),
   name: z.string().max(200).default(''),
   manyTenants: z.boolean().default(false),
 })
-const newTenant = z.strictObject({ tenant: tenantName })
+const newTenant = z.strictObject({ tenant: newTenantName })
 const rotation = z.strictObject({
   graceSeconds: z.int().min(0).max(limits.keyGraceSecondsMax).default(limits.keyGraceSecondsUsual),
 })

@@ -7,7 +7,7 @@ import express, { type Request, type RequestHandler, type Response, type Router 
 import { limits } from '../limits.ts'
 import type { Sample } from '../metrics.ts'
 import { identityOf, isRefusal } from '../receive/admission.ts'
-import { ownTenant } from '../receive/key-rules.ts'
+import { reservedTenant } from '../receive/key-rules.ts'
 import type { Keyring } from '../receive/keys.ts'
 import type { Identity } from '../receive/request.ts'
 
@@ -77,7 +77,7 @@ export function openStatePage(options: {
     const isEverybody = identity.manyTenants || identity.roles.has('admin')
     const rows = await options.clickhouse.query(turnsSql(options.clickhouse.database), {
       tenant: isEverybody ? '' : identity.tenant,
-      own: ownTenant,
+      own: reservedTenant,
       most: limits.statePageTurnsMax,
     })
     response.json({ turns: rows })

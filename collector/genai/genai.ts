@@ -10,6 +10,7 @@ import type { UsageEvent } from '../quota/usage-event.ts'
 import type { StoredFact } from '../sinks/known-facts.ts'
 import { openResolver, type Resolver } from '../sinks/resolver.ts'
 import { usageEventsOf } from '../sinks/usage-of-calls.ts'
+import { openEstimates } from './estimates.ts'
 import type { Fact } from './fact.ts'
 import { openKnownTexts } from './known-texts.ts'
 import { factsOf } from './lift.ts'
@@ -45,10 +46,12 @@ export type GenAi = {
 export function openGenAi(options: GenAiOptions): GenAi {
   const texts = openKnownTexts({ entriesMax: limits.knownTextsMax, windowMs: limits.knownTextsMs }, Date.now)
   const personal = openPersonalMask(options.personal)
+  const estimates = openEstimates()
   const resolver = openResolver({
     clickhouse: options.clickhouse,
     targetOf: options.targetOf,
     priceOf: options.priceOf,
+    estimate: estimates.estimate,
     retentionDaysOf: (tenant, kept) => options.retentionDaysOf(kept, tenant),
     now: Date.now,
     bounds: {
@@ -77,7 +80,10 @@ export function openGenAi(options: GenAiOptions): GenAi {
       await resolver.resolve(facts, (resolved) => events.push(...usageEventsOf(resolved)))
       return events
     },
-    run: resolver.run,
+    run: async (signal) => {
+      await using _counting = estimates
+      await resolver.run(signal)
+    },
     resolver,
     pauseKnownTexts: texts.pause,
   }

@@ -212,7 +212,8 @@ test('secrets: values in each other, as deep as they are stored and far deeper, 
   }
 })
 
-test('secrets: text made of beginnings of secrets is read in time that grows with its length', () => {
+// Read to its end from each beginning, one such text would take hours.
+test('secrets: text made of beginnings of secrets is read once and not from each of them', { timeout: 60_000 }, () => {
   const starts = [
     'sk-',
     'sk-ant-',
@@ -230,14 +231,7 @@ test('secrets: text made of beginnings of secrets is read in time that grows wit
   ]
   const pem = `-----BEGIN ${'PRIVATE'} KEY-----!`
   for (const start of [...starts, pem, `tl_${'a'.repeat(8)}_`, `eyJ${'a'.repeat(12)}.`, `AKIA${'B'.repeat(15)}`]) {
-    const time = (bytes: number): number => {
-      const request = logRequest(Buffer.from(start.repeat(bytes / start.length)))
-      const before = process.cpuUsage().user
-      maskSecrets('logs', request, new Map())
-      return process.cpuUsage().user - before
-    }
-    time(1 << 18)
-    // Sixteen times the bytes take sixteen times as long, not 256 times; 50 ms is what a pause of the machine may add.
-    expect(time(1 << 22), start).toBeLessThan(64 * time(1 << 18) + 50_000)
+    const request = logRequest(Buffer.from(start.repeat((1 << 22) / start.length)))
+    maskSecrets('logs', request, new Map())
   }
 })

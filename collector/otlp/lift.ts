@@ -27,7 +27,7 @@ export type Lifting = {
   readonly keepsLeftover: (tenant: TenantId) => boolean
   /** Days that a fact of this tenant is kept. */
   readonly retentionDaysOf: (tenant: TenantId, fact: Fact) => number
-  /** Days that a text is kept, which is as long as the last row that may show it. */
+  /** Days that a text is kept: as long as the last row that may show it. */
   readonly textRetentionDaysOf: (tenant: TenantId) => number
   /** Whether a text was written, and is on the disk, not long ago. A text is named by tenant, user and hash. */
   readonly isKnownText: (text: string) => boolean

@@ -24,7 +24,7 @@ export type KnownKeys = {
 export const roles: readonly Role[] = ['ingest', 'query', 'quota', 'admin']
 export const defaultTenant = parseTenantId('default') as TenantId
 /** Whose rows are the collector's own: its numbers and its probes. No key is made for it. */
-export const ownTenant = parseTenantId('tallylight') as TenantId
+export const reservedTenant = parseTenantId('tallylight') as TenantId
 
 const keyPattern = /^tl_([a-z0-9]{8})_[0-9a-f]{64}$/
 const authorizationsMax = 10_000

@@ -9,7 +9,7 @@ import type { Metrics, Sample } from '../metrics.ts'
 import type { Ledger } from '../quota/ledger.ts'
 import { pause } from '../quota/pause.ts'
 import type { Log } from '../receive/admission.ts'
-import { ownTenant } from '../receive/key-rules.ts'
+import { reservedTenant } from '../receive/key-rules.ts'
 import type { Signal } from '../receive/request.ts'
 
 export type Canary = {
@@ -70,7 +70,7 @@ export function openCanary(options: {
   async function reserve(traceId: string): Promise<boolean> {
     const outcome = await options.ledger.run({
       kind: 'reserve',
-      tenant: ownTenant,
+      tenant: reservedTenant,
       callId: traceId,
       bodyHash: traceId,
       subject: { user: '', key: '', model: 'canary', provider: 'tallylight', conversation: 'canary' },
@@ -91,14 +91,14 @@ export function openCanary(options: {
     const found = clickhouse
       .query<{ step: Step }>(sql, {
         trace: traceId,
-        tenant: ownTenant,
+        tenant: reservedTenant,
         since: Math.floor(sinceUnixMs / 1000) - 1,
       })
       .then((rows) => rows.map(({ step }) => step))
     const settled = database
       .query<{ settled: boolean }>(
         `select state <> 'held' and records > 0 as settled from quota_reservation_rows where tenant = $1 and call_id = $2`,
-        [ownTenant, traceId],
+        [reservedTenant, traceId],
       )
       .then(({ rows }): Step[] => (rows[0]?.settled === true ? ['settle'] : []))
     const answers = await Promise.allSettled([found, settled])
@@ -180,7 +180,7 @@ function turnOf(traceId: string, unixMs: number): object {
     child('execute_tool canary', { 'gen_ai.operation.name': 'execute_tool', 'gen_ai.tool.name': 'canary' }),
     child('health canary', { 'tallylight.health.target': 'canary', 'tallylight.health.status': 'healthy' }),
   ]
-  const resource = { attributes: attributesOf({ 'service.name': ownTenant }) }
+  const resource = { attributes: attributesOf({ 'service.name': reservedTenant }) }
   return { resourceSpans: [{ resource, scopeSpans: [{ scope: { name: '@tallylight/collector' }, spans }] }] }
 }
 

@@ -4,7 +4,7 @@ import { type AnyBlock, isBlockOf } from '@tallylight/storage/clickhouse/block.t
 import type { ClickHouse } from '@tallylight/storage/clickhouse/client.ts'
 import { quoteText, type TargetTable } from '@tallylight/storage/clickhouse/schema.ts'
 import { textsOf } from '@tallylight/storage/clickhouse/slice.ts'
-import { factsTable, tracesTable } from '@tallylight/storage/clickhouse/tables.ts'
+import { contentsTable, factsTable, tracesTable } from '@tallylight/storage/clickhouse/tables.ts'
 import { keyOf, type RowTable } from '../genai/row-lines.ts'
 import type { TenantId } from '../receive/request.ts'
 
@@ -41,6 +41,8 @@ export type KnownFacts = {
   /** Distinct facts per trace, cheaper than reading them; traces without any are left out. */
   countsOf(traces: readonly TraceTimes[]): Promise<readonly (TraceKey & { readonly facts: number })[]>
   keysOf(rowTable: RowTable, traces: readonly TraceTimes[]): Promise<readonly KnownKey[]>
+  /** The texts of these hashes, as far as they are kept. */
+  textsOf(tenantId: TenantId, hashes: readonly string[]): Promise<ReadonlyMap<string, string>>
   /** Every span of these traces, with its parent. */
   linksOf(traces: readonly TraceTimes[]): Promise<readonly SpanLink[]>
 }
@@ -103,6 +105,15 @@ export function openKnownFacts(
         key: keyOf(rowTable, row, BigInt(row.hour) * 1_000_000_000n),
         generation: row.Generation,
       }))
+    },
+    textsOf: async (tenantId, hashes) => {
+      if (hashes.length === 0) return new Map()
+      const list = hashes.map(quoteText).join(', ')
+      const rows = await clickhouse.query<{ hash: string; text: string }>(
+        `SELECT Hash AS hash, any(Text) AS text FROM ${nameOf(contentsTable.name)}
+         WHERE TenantId = ${quoteText(tenantId)} AND Hash IN (${list}) GROUP BY Hash`,
+      )
+      return new Map(rows.map(({ hash, text }) => [hash, text]))
     },
     linksOf: async (traces) => {
       const target = targetOf(tracesTable.name)

@@ -9,7 +9,8 @@
 import type { ClickHouse } from '@tallylight/storage/clickhouse/client.ts'
 import type { TargetTable } from '@tallylight/storage/clickhouse/schema.ts'
 import type { RetentionClass } from '../config.ts'
-import { decodeFact, type Fact } from '../genai/fact.ts'
+import type { Texts } from '../genai/estimate.ts'
+import { decodeFact, type Estimate, estimateFact, type Fact } from '../genai/fact.ts'
 import type { PriceOf } from '../genai/price.ts'
 import { resolve, revisionsMax } from '../genai/resolve/resolve.ts'
 import { deletionOf, linesOf, type RowTable, rowTables } from '../genai/row-lines.ts'
@@ -29,6 +30,8 @@ export type ResolverOptions = {
   readonly clickhouse: ClickHouse
   readonly targetOf: (table: string) => TargetTable | undefined
   readonly priceOf: PriceOf
+  /** Counts the tokens of a stream that told none. */
+  readonly estimate: (texts: Texts) => Promise<Estimate>
   readonly retentionDaysOf: (tenant: TenantId, retention: RetentionClass) => number
   readonly now: () => number
   readonly bounds: ResolverBounds
@@ -75,6 +78,8 @@ type Trace = {
   readonly facts: Map<string, Fact>
   /** The spans between its facts, from `otel_traces`. */
   links: readonly Fact[]
+  /** By span: what was counted for calls that told no usage. Counted again after a restart, with the same result. */
+  readonly estimates: Map<string, Fact>
   /** Keys that an earlier run or another collector has written, per table; what stands there is not known. */
   readonly foreignKeys: Map<string, Set<string>>
   /** What is written. */
@@ -171,7 +176,9 @@ export function openResolver(options: ResolverOptions): Resolver {
     const incomplete = first.filter(({ trace, resolved }) => trace.traceId !== '' && resolved.missingParents.length > 0)
     if (incomplete.length > 0) await findLinks(incomplete.map(({ trace }) => trace))
     for (const each of first) {
-      const { trace, resolved } = each.trace.links.length > 0 ? resolveTrace(each.trace) : each
+      const { trace } = each
+      let { resolved } = trace.links.length > 0 ? resolveTrace(trace) : each
+      if (resolved.estimable.length > 0 && (await countTokens(trace, resolved))) resolved = resolveTrace(trace).resolved
       for (const rowTable of rowTables) addChanges(changes, rowTable, trace, resolved)
       trace.written = resolved
       trace.foreignKeys.clear()
@@ -180,7 +187,31 @@ export function openResolver(options: ResolverOptions): Resolver {
   }
 
   function resolveTrace(trace: Trace): { readonly trace: Trace; readonly resolved: Resolved } {
-    return { trace, resolved: resolve([...trace.facts.values(), ...trace.links], priceOf, trace.revision) }
+    return { trace, resolved: resolve(allOf(trace), priceOf, trace.revision) }
+  }
+
+  /** Whether something could be counted. */
+  async function countTokens(trace: Trace, { estimable }: Resolved): Promise<boolean> {
+    const previews = new Map<string, string>()
+    for (const { says } of trace.facts.values()) {
+      if (!('messages' in says)) continue
+      for (const { content } of says.messages)
+        if (Buffer.byteLength(content.preview) === content.bytes) previews.set(content.hash, content.preview)
+    }
+    const hashes = new Set(estimable.flatMap(({ input, output }) => [...input, ...output]))
+    const kept = await known.textsOf(
+      trace.tenantId,
+      [...hashes].filter((hash) => !previews.has(hash)),
+    )
+    const textsOf = (of: readonly string[]): string[] =>
+      of.flatMap((hash) => previews.get(hash) ?? kept.get(hash) ?? [])
+    for (const { spanId, input, output } of estimable) {
+      const span = [...trace.facts.values()].find((fact) => fact.id === 'span' && fact.spanId === spanId)
+      const texts = { input: textsOf(input), output: textsOf(output) }
+      if (span === undefined || texts.output.length === 0) continue
+      trace.estimates.set(spanId, estimateFact(span, await options.estimate(texts)))
+    }
+    return trace.estimates.size > 0
   }
 
   /** Looks for the spans between the facts, which say how they hang together. */
@@ -353,12 +384,17 @@ export function openResolver(options: ResolverOptions): Resolver {
   }
 }
 
+function allOf({ facts, links, estimates }: Trace): readonly Fact[] {
+  return [...facts.values(), ...links, ...estimates.values()]
+}
+
 function openTrace({ tenantId, traceId }: TraceKey): Trace {
   return {
     tenantId,
     traceId,
     facts: new Map(),
     links: [],
+    estimates: new Map(),
     foreignKeys: new Map(),
     written: undefined,
     revision: 0,

@@ -16,7 +16,7 @@ export const conversations: BoardPlan = {
   title: 'Conversations',
   description:
     'The conversations of the range, and one of them turn by turn: what was asked, what was answered, which calls and tools it took.',
-  from: 'now-24h',
+  from: 'now-3h',
   variables: ['tenant', 'service', 'conversation'],
   rows: [
     {
@@ -42,7 +42,9 @@ export const conversations: BoardPlan = {
               sum(Calls) AS calls, sum(ToolCalls) AS tool_calls, sum(CostNanoUsd) / 1e9 AS cost,
               argMax(QuestionPreview, Timestamp) AS last_question, argMax(TraceId, Timestamp) AS trace
               FROM turns
-              WHERE ${ofService} AND ConversationId != ''
+              WHERE ${ofService} AND (TenantId, ConversationId) IN (
+              SELECT TenantId, ConversationId FROM turns WHERE ${ofService} AND ConversationId != ''
+              GROUP BY TenantId, ConversationId ORDER BY max(Timestamp) DESC LIMIT 200)
               GROUP BY tenant, conversation ORDER BY last DESC LIMIT 200`,
             ),
           ],

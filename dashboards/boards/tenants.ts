@@ -16,7 +16,7 @@ export const tenants: BoardPlan = {
   title: 'Tenants, cost and quota burn',
   description:
     'What tenants spend, what their limits still hold, how fast they burn, when they run out, and who was refused.',
-  from: 'now-24h',
+  from: 'now-6h',
   variables: ['postgres', 'tenantOfLimits', 'service', 'provider', 'model', 'collector'],
   rows: [
     {

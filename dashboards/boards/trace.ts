@@ -20,7 +20,7 @@ export const trace: BoardPlan = {
   name: 'trace',
   title: 'Trace',
   description: 'One trace: its spans, its calls, its tools, its messages, its log records and its errors.',
-  from: 'now-24h',
+  from: 'now-3h',
   variables: ['tenant', 'service', 'trace'],
   rows: [
     {

@@ -2,7 +2,7 @@
 import type { Dashboard, Panel, VariableModel } from '@grafana/grafana-foundation-sdk/dashboard'
 import { type Dialect, type Expansion, expand, type Range, type Values } from '@tallylight/dashboards/expand.ts'
 import { postgresSource, type Query } from '@tallylight/dashboards/sources.ts'
-import type { Table, World } from './world.ts'
+import type { Sources, Table } from './world.ts'
 
 /** Pixels of a panel, which is what Grafana divides the range by. */
 const pointsMax = 360
@@ -42,7 +42,7 @@ export function allOf(board: Dashboard): Values {
 }
 
 export async function ask(
-  world: World,
+  sources: Sources,
   query: Query,
   options: Pick<Expansion, 'values' | 'options'> & { readonly range: Range; readonly panel?: Panel },
 ): Promise<Table> {
@@ -50,5 +50,5 @@ export async function ask(
   const least = options.panel?.interval === '1m' ? 60 : 1
   const expansion = { ...options, intervalSeconds: Math.max(Math.ceil(seconds), least) }
   const dialect = dialectOf(query)
-  return world[dialect](expand(dialect, query.rawSql, expansion))
+  return sources[dialect](expand(dialect, query.rawSql, expansion))
 }

@@ -14,12 +14,16 @@ export type Table = {
   readonly rows: readonly (readonly unknown[])[]
 }
 
-export type World = {
+/** The two data sources, asked as Grafana's backend asks them. */
+export type Sources = {
+  clickhouse(sql: string): Promise<Table>
+  postgres(sql: string): Promise<Table>
+}
+
+export type World = Sources & {
   readonly collector: CollectorProcess
   /** May do anything to the tables. */
   readonly owner: ClickHouse
-  clickhouse(sql: string): Promise<Table>
-  postgres(sql: string): Promise<Table>
   send(signal: 'traces' | 'metrics' | 'logs', body: object | string, key?: string): Promise<Response>
   /** A key of the tenant's own, for quotas. */
   keyOf(tenant: string): Promise<string>
@@ -72,27 +76,8 @@ export async function openWorld(config: object, environment: Readonly<Record<str
   return {
     collector,
     owner,
-    clickhouse: async (sql) => {
-      const response = await fetch(
-        `${engine.url}/?database=tallylight&default_format=JSONCompact&max_execution_time=64`,
-        {
-          method: 'POST',
-          headers: { 'X-ClickHouse-User': 'tallylight', 'X-ClickHouse-Key': readerKey },
-          body: sql,
-        },
-      )
-      const text = await response.text()
-      if (!response.ok) throw new Error(`${text.trim()}\n${sql}`)
-      const { meta, data } = JSON.parse(text) as { readonly meta: Table['columns']; readonly data: Table['rows'] }
-      return { columns: meta, rows: data }
-    },
-    postgres: async (sql) => {
-      const { fields, rows } = await reader.query<unknown[]>({
-        text: sql,
-        rowMode: 'array',
-      } satisfies pg.QueryArrayConfig)
-      return { columns: fields.map(({ name, dataTypeID }) => ({ name, type: postgresType(dataTypeID) })), rows }
-    },
+    clickhouse: (sql) => askClickhouse(engine.url, readerKey, sql),
+    postgres: (sql) => askPostgres(reader, sql),
     send: (signal, body, key = gatewayKey) =>
       fetch(`http://127.0.0.1:${collector.ports().otlpHttp}/v1/${signal}`, {
         method: 'POST',
@@ -108,6 +93,24 @@ export async function openWorld(config: object, environment: Readonly<Record<str
       }),
     [Symbol.asyncDispose]: () => kept.disposeAsync(),
   }
+}
+
+export async function askClickhouse(url: string, readerKey: string, sql: string): Promise<Table> {
+  const response = await fetch(`${url}/?database=tallylight&default_format=JSONCompact&max_execution_time=64`, {
+    method: 'POST',
+    headers: { 'X-ClickHouse-User': 'tallylight', 'X-ClickHouse-Key': readerKey },
+    body: sql,
+  })
+  const text = await response.text()
+  if (!response.ok) throw new Error(`${text.trim()}\n${sql}`)
+  const { meta, data } = JSON.parse(text) as { readonly meta: Table['columns']; readonly data: Table['rows'] }
+  return { columns: meta, rows: data }
+}
+
+export async function askPostgres(reader: pg.Client | pg.Pool, sql: string): Promise<Table> {
+  const asked: pg.QueryArrayConfig = { text: sql, rowMode: 'array' }
+  const { fields, rows } = await reader.query<unknown[]>(asked)
+  return { columns: fields.map(({ name, dataTypeID }) => ({ name, type: postgresType(dataTypeID) })), rows }
 }
 
 /** As the names of types say it in ClickHouse, as far as a chart needs to know: text or a number. */

@@ -29,7 +29,15 @@ afterAll(() => stack.disposeAsync())
 
 type Row = Readonly<Record<string, unknown>>
 
-async function chat(tenant: string, input: readonly string[], output: string): Promise<string> {
+async function chat(
+  tenant: string,
+  input: readonly string[],
+  output: string,
+  usage: Readonly<Record<string, string | number>> = {
+    'gen_ai.usage.input_tokens': 10,
+    'gen_ai.usage.output_tokens': 5,
+  },
+): Promise<string> {
   const messages = (role: string, texts: readonly string[]): string =>
     JSON.stringify(texts.map((text) => ({ role, parts: [{ type: 'text', content: text }] })))
   const id = `${++sent}`.padStart(16, '0')
@@ -49,8 +57,7 @@ async function chat(tenant: string, input: readonly string[], output: string): P
             'gen_ai.operation.name': 'chat',
             'gen_ai.provider.name': 'openai',
             'gen_ai.request.model': 'gpt-4o',
-            'gen_ai.usage.input_tokens': 10,
-            'gen_ai.usage.output_tokens': 5,
+            ...usage,
             'user.id': 'ann@example.com',
             'gen_ai.input.messages': messages('user', input),
             'gen_ai.output.messages': messages('assistant', [output]),
@@ -128,4 +135,19 @@ test('content: metadata only keeps sizes and counts, and no text anywhere', asyn
     )
     expect(row, table).toEqual({ found: 0 })
   }
+}, 60_000)
+
+test('content: a stream that told no usage is counted from its texts, long ones too, and said to be an estimate', async () => {
+  const long = 'The quick brown fox jumps over the lazy dog. '.repeat(100)
+  await chat('counted', [long], 'and so on', { 'gen_ai.request.stream': 'true' })
+  await chat('counted', ['short'], 'no stream and no usage', {})
+  await collector.drained()
+  const columns =
+    'UsageSource, toUInt32(InputTokens) AS input, toUInt32(OutputTokens) AS output, CostNanoUsd > 0 AS costs'
+  const [counted, untold] = await rowsOf('llm_calls', 'counted', columns)
+  expect(counted).toMatchObject({ UsageSource: 'estimated', output: 3, costs: 1 })
+  // Ten tokens a sentence, and what the format of a chat adds.
+  expect(counted?.input).toBeGreaterThan(990)
+  expect(counted?.input).toBeLessThan(1020)
+  expect(untold).toMatchObject({ UsageSource: 'none', input: null, costs: null })
 }, 60_000)

@@ -86,13 +86,25 @@ test('example: the same turn over REST, SSE and WebSocket is the same in ClickHo
     expect(input).toBe(served.inputTokens - before.inputTokens)
     expect(output).toBe(served.outputTokens - before.outputTokens)
     expect(spent).toBe(input + output)
-    const [turn] = rows.filter(({ SpanName }) => SpanName === 'turn')
-    expect(turn?.SpanAttributes).toMatchObject({
-      'tallylight.turn.channel': name,
-      'tallylight.turn.status': 'success',
-      'tallylight.turn.question': asked.question,
-      'tallylight.turn.answer': 'You asked: What is the forecast for Zürich? It is rain in Zürich.',
-    })
+    const turns = await collector.query(
+      `SELECT Channel, Status, ConversationId, QuestionPreview, AnswerPreview, Calls, ToolCalls, ToolsUsed,
+         toUInt32(InputTokens) AS InputTokens, toUInt32(OutputTokens) AS OutputTokens
+       FROM tallylight.turns WHERE UserId = '${user}'`,
+    )
+    expect(turns).toEqual([
+      {
+        Channel: name,
+        Status: 'success',
+        ConversationId: 'c1',
+        QuestionPreview: asked.question,
+        AnswerPreview: 'You asked: What is the forecast for Zürich? It is rain in Zürich.',
+        Calls: 2,
+        ToolCalls: 1,
+        ToolsUsed: ['get_forecast'],
+        InputTokens: input,
+        OutputTokens: output,
+      },
+    ])
     seen.push([served.calls - before.calls, input, output, rows.map(({ SpanName }) => SpanName).toSorted()])
   }
   expect(seen[0]).toEqual([

@@ -183,6 +183,11 @@ test('state: the page’s numbers need no key and have no customer’s data, and
   expect((await fetch(`${api}/state/turns`)).status).toBe(403)
 })
 
+test('keys: none is made for the tenant that is the collector’s own', async () => {
+  const { code, err } = await run(['keys', 'create', '--tenant', 'tallylight', '--roles', 'ingest'])
+  expect([code, err]).toEqual([1, expect.stringContaining('the tenant tallylight is the collector')])
+})
+
 test('state: a key of one tenant shows the turns of that tenant alone', async () => {
   const api = `http://127.0.0.1:${collector.ports().api}`
   const made = await fetch(`${api}/api/v1/keys`, {

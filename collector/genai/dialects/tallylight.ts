@@ -6,6 +6,7 @@ import { failureOf, failureOfLog, isTimeout } from '../failure.ts'
 import { contentIn, lastText, type Reading } from '../reading.ts'
 import type { Attributes, LiftedLog, LiftedSpan } from '../record.ts'
 import type { Dialect, Read } from './dialect.ts'
+import { mcp } from './mcp.ts'
 import { operationOf, readOtel } from './otel.ts'
 import { eventNameOf } from './otel-logs.ts'
 import { saidOnSpan } from './otel-messages.ts'
@@ -27,7 +28,9 @@ function isTurn(span: LiftedSpan): boolean {
   )
 }
 
-function readSpan(reading: Reading, span: LiftedSpan): Read {
+function readSpan(reading: Reading, span: LiftedSpan): Read | undefined {
+  // Requests of MCP are told by its conventions, whoever tells them.
+  if (mcp.knows(span)) return mcp.readSpan(reading, span)
   const failure = failureOf(span)
   if (span.attributes.has('tallylight.health.target')) return { says: healthOf(span.attributes, failure), failure }
   const besides = span.events
