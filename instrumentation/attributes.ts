@@ -61,6 +61,8 @@ export const attributes = {
 
   tenant: 'tallylight.tenant.id',
   callId: 'tallylight.call.id',
+  /** The tenant's policy that let the call go, or refused it, while the quota service was away. */
+  quotaPolicy: 'tallylight.quota.policy',
   attempt: 'tallylight.attempt',
   turnId: 'tallylight.turn.id',
   /** On the span of the turn alone: the collector knows that span by it. */

@@ -27,8 +27,10 @@ export type InstrumentOptions = {
   readonly content?: Settings['content']
   readonly redact?: Redact
   readonly quota?: Settings['quota']
-  /** What becomes of a call when the quota service is away; it goes, unless told otherwise. */
+  /** What becomes of a call when the quota service is away and never told the tenant's policy; it goes, unless told otherwise. */
   readonly quotaFailure?: FailurePolicy
+  /** Whether calls are granted out of leases, without a round trip: for services whose users call often. */
+  readonly quotaLeases?: boolean
   /** Gets the few lines that are said; the usual is stderr. */
   readonly write?: (line: string) => void
 }
@@ -67,7 +69,7 @@ export function instrument(options: InstrumentOptions = {}): Instrumentation {
   }
   for (const warning of read.warnings) counters.warnOnce(warning, warning)
   const exporter = openExport({ settings, environment, counters })
-  const gate = gateOf(settings, options.quotaFailure ?? 'open', counters)
+  const gate = gateOf(settings, options, counters)
   const watch = openWatch(settings, exporter, counters, gate, options.redact)
   const unhook = hookAll(watch)
 
@@ -120,10 +122,15 @@ function hookAll(watch: RealtimeWatch): readonly (() => void)[] {
   return [hookFetch(watch), hookUndici(watch), hookNodeHttp(watch), hookHttp2(watch), hookWebSocket(watch)]
 }
 
-function gateOf({ quota, url, key }: Settings, failurePolicy: FailurePolicy, counters: Counters): Gate | undefined {
+function gateOf(
+  { quota, url, key }: Settings,
+  { quotaFailure = 'open', quotaLeases = false }: InstrumentOptions,
+  counters: Counters,
+): Gate | undefined {
   if (quota === 'off') return undefined
   const client = openQuotaClient({ url, key })
-  return openGate({ mode: quota, failurePolicy, client, counters, nowMs: () => performance.now() })
+  const nowMs = (): number => performance.now()
+  return openGate({ mode: quota, failurePolicy: quotaFailure, leases: quotaLeases, client, counters, nowMs })
 }
 
 function openWatch(
