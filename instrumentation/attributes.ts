@@ -79,6 +79,8 @@ export const attributes = {
   healthEvent: 'tallylight.health.event',
   healthResponseTime: 'tallylight.health.response_time',
   probe: 'tallylight.probe',
+  /** `error` or `audit`: a span outside of any turn that says nothing else by which a collector would look into it. */
+  record: 'tallylight.record',
   /** `provider`, `partial` or `none`: whether the usage beside it is the last word. */
   usageSource: 'tallylight.usage.source',
   /** How the reply ended, where it was not read to its end: `left`, `aborted`, `cut`, `unread`, `denied`. */
