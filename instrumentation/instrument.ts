@@ -13,6 +13,8 @@ import { hookNodeHttp } from './hooks/node-http.ts'
 import { hookUndici } from './hooks/undici.ts'
 import { hookWebSocket, type RealtimeSocket, type RealtimeWatch, watchRealtime } from './hooks/websocket.ts'
 import { limits } from './limits.ts'
+import { hookMcp } from './mcp/mcp-loading.ts'
+import { type McpTransport, observeConnection } from './mcp/mcp-spans.ts'
 import { type BaseUrl, endpointOf, hostOf, realtimeEndpointOf } from './providers/endpoint.ts'
 import { type FailurePolicy, type Gate, openGate, type QuotaOverride, runWithQuota } from './quota/gate.ts'
 import { openQuotaClient } from './quota/quota-client.ts'
@@ -27,6 +29,8 @@ export type InstrumentOptions = {
   readonly content?: Settings['content']
   readonly redact?: Redact
   readonly quota?: Settings['quota']
+  /** What a trace that comes with an MCP request is to the server's span; `off`: the SDK is not looked for. */
+  readonly mcp?: Settings['mcp']
   /** What becomes of a call when the quota service is away and never told the tenant's policy; it goes, unless told otherwise. */
   readonly quotaFailure?: FailurePolicy
   /** Whether calls are granted out of leases, without a round trip: for services whose users call often. */
@@ -64,6 +68,7 @@ export function instrument(options: InstrumentOptions = {}): Instrumentation {
     ...read.settings,
     ...(options.content === undefined ? {} : { content: options.content }),
     ...(options.quota === undefined ? {} : { quota: options.quota }),
+    ...(options.mcp === undefined ? {} : { mcp: options.mcp }),
     baseUrls: [...(options.baseUrls ?? []), ...read.settings.baseUrls],
     asksForUsage: options.asksForUsage ?? read.settings.asksForUsage,
   }
@@ -71,7 +76,7 @@ export function instrument(options: InstrumentOptions = {}): Instrumentation {
   const exporter = openExport({ settings, environment, counters })
   const gate = gateOf(settings, options, counters)
   const watch = openWatch(settings, exporter, counters, gate, options.redact)
-  const unhook = hookAll(watch)
+  const unhook = [...hookAll(watch), hookSdkOfMcp({ watch, exporter, settings })]
 
   const onBeforeExit = (): void => {
     void flush().then(() => exporter.giveUp())
@@ -120,6 +125,12 @@ export function withQuota<T>(override: QuotaOverride, work: () => T): T {
 
 function hookAll(watch: RealtimeWatch): readonly (() => void)[] {
   return [hookFetch(watch), hookUndici(watch), hookNodeHttp(watch), hookHttp2(watch), hookWebSocket(watch)]
+}
+
+function hookSdkOfMcp(parts: Pick<Instrumentation, 'watch' | 'exporter' | 'settings'>): () => void {
+  const { mcp } = parts.settings
+  if (mcp === 'off') return () => undefined
+  return hookMcp((transport) => observeConnection(parts, transport as McpTransport, { incoming: mcp }))
 }
 
 function gateOf(

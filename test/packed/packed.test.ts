@@ -11,6 +11,7 @@ import { json, text } from 'node:stream/consumers'
 import { fileURLToPath } from 'node:url'
 import { createGunzip } from 'node:zlib'
 import { build } from '@tallylight/instrumentation/build.ts'
+import { build as bundle } from 'esbuild'
 import { afterAll, beforeAll, expect, test } from 'vitest'
 import { type StandIn, startStandIn } from './stand-in.ts'
 
@@ -23,6 +24,7 @@ let receiver = ''
 let spans: Span[] = []
 
 type Span = {
+  readonly traceId: string
   readonly spanId: string
   readonly parentSpanId?: string
   readonly name: string
@@ -34,6 +36,7 @@ type Otlp = {
     readonly scopeSpans: readonly {
       readonly scope: { readonly name: string }
       readonly spans: readonly {
+        readonly traceId: string
         readonly spanId: string
         readonly parentSpanId?: string
         readonly name: string
@@ -66,7 +69,8 @@ function install(): void {
   if (file === undefined) throw new Error('npm pack made no file')
   execFileSync('tar', ['-xzf', join(project, file), '-C', project])
   cpSync(join(project, 'package'), join(modules, '@tallylight', 'instrumentation'), { recursive: true })
-  for (const name of ['setup.mjs', 'service.mjs', 'service.cjs']) cpSync(join(here, name), join(project, name))
+  for (const name of readdirSync(here).filter((name) => /\.[cm]js$/.test(name)))
+    cpSync(join(here, name), join(project, name))
 }
 
 async function startReceiver(): Promise<string> {
@@ -89,6 +93,10 @@ async function startReceiver(): Promise<string> {
   })
   return `http://127.0.0.1:${(server.address() as AddressInfo).port}`
 }
+
+const bundling = { bundle: true, platform: 'node', minify: true, logLevel: 'error' } as const
+/** Packages in CommonJS ask for `require`, which a module has not. */
+const requireInModules = "import { createRequire } from 'node:module'; const require = createRequire(import.meta.url);"
 
 type Ran = { readonly given: unknown; readonly said: readonly string[] }
 
@@ -174,6 +182,44 @@ test('packed: a CommonJS service, registered by either way, shares one instrumen
     const calls = spans.filter(({ scope, name }) => scope === '@tallylight/instrumentation' && name.startsWith('chat'))
     expect(calls.map(({ attributes }) => attributes['gen_ai.conversation.id'])).toEqual(['c1', 'c1'])
     expect(spans.filter(({ name }) => name === 'turn')).toHaveLength(1)
+  }
+})
+
+test('packed: MCP clients and servers are watched by the flag alone, imported and required', async () => {
+  for (const program of ['mcp.mjs', 'mcp.cjs']) {
+    const { given } = await run(['--import', '@tallylight/instrumentation/register', program])
+    const calls = spans.filter(({ name }) => name === 'tools/call ask')
+    expect(calls.map(({ attributes }) => attributes['network.transport'])).toEqual(['tcp', 'tcp'])
+    const [served, called] = calls
+    expect(served?.parentSpanId).toBe(called?.spanId)
+    expect(given).toEqual({ text: '3', traceId: called?.traceId })
+  }
+})
+
+test('packed: in an esbuild bundle, of the service or of the package too, a call is one span', async () => {
+  for (const format of ['esm', 'cjs'] as const) {
+    const extension = format === 'esm' ? 'mjs' : 'cjs'
+    // Into CommonJS by `require`: what `import` finds of OpenTelemetry's gRPC exporters asks for `import.meta.url`.
+    const register = '@tallylight/instrumentation/register'
+    const whole = `${format === 'esm' ? `import '${register}'` : `require('${register}')`}\nimport('./one-call.mjs')\n`
+    writeFileSync(join(project, `whole.${extension}`), whole)
+    const bundled = async (entry: string): Promise<string> => {
+      const outfile = join(project, 'bundled', `${entry}.${extension}`)
+      const banner = format === 'esm' ? { js: requireInModules } : {}
+      await bundle({ ...bundling, format, banner, entryPoints: [join(project, entry)], outfile })
+      return outfile
+    }
+    const flag = ['--import', register]
+    const alone = await bundled('one-call.mjs')
+    const both = await bundled(`whole.${extension}`)
+    for (const args of [[...flag, alone], [both], [...flag, both]]) {
+      const { given, said } = await run(args)
+      expect(given).toBe('Hi')
+      expect(said).toHaveLength(1)
+      expect(spans.map(({ name, attributes }) => [name, attributes['gen_ai.usage.input_tokens']])).toEqual([
+        ['chat gpt-4o', 9],
+      ])
+    }
   }
 })
 
