@@ -116,12 +116,13 @@ async function answer(request: IncomingMessage, response: ServerResponse): Promi
     response.writeHead(404).end()
     return
   }
-  if (!body.includes('"stream":true') && !path.includes('streamGenerateContent')) {
+  const asked = JSON.parse(body)
+  if (asked.stream !== true && !path.includes('streamGenerateContent')) {
     response.writeHead(200, { 'content-type': 'application/json' }).end(JSON.stringify(api.whole))
     return
   }
   response.writeHead(200, { 'content-type': 'text/event-stream' })
-  const recorded = recordingOf(api, body.includes('"include_usage":true'))
+  const recorded = recordingOf(api, asked.stream_options?.include_usage === true)
   for (let at = 0; at < recorded.length; at += 97) response.write(recorded.subarray(at, at + 97))
   response.end()
 }
