@@ -67,6 +67,7 @@ test('tidy: every source file is imported, run by a script, or a test', () => {
     'package.json',
     'collector/tallylight.mjs',
     'collector/genai/estimates.ts',
+    'collector/probes/probes.test.ts',
     'storage/clickhouse/embedded.ts',
     'test/e2e/sdk.test.ts',
     'test/collector-process.ts',
