@@ -3,6 +3,7 @@
 import { type Attributes, context, type Span, SpanKind, SpanStatusCode, trace } from '@opentelemetry/api'
 import { attributes } from './attributes.ts'
 import { usageAttributes } from './calls/call-recorder.ts'
+import type { HealthCheck } from './health/looks.ts'
 import { type Instrumentation, running } from './instrument.ts'
 import { limits } from './limits.ts'
 import type { Operation } from './providers/call.ts'
@@ -120,16 +121,6 @@ export function recordAudit({ action, actor, resource, before, after }: Audit): 
     ...(after === undefined ? {} : { 'tallylight.audit.after': textOf(after) }),
   })
   span.end()
-}
-
-export type HealthCheck = {
-  /** What was looked at: `mcp:files`, `http://search/healthz`. */
-  readonly target: string
-  readonly status: 'healthy' | 'unhealthy' | 'timeout'
-  readonly event?: 'startup' | 'interval' | 'shutdown'
-  readonly responseTimeMs?: number
-  readonly error?: unknown
-  readonly metadata?: Readonly<Record<string, string | number | boolean>>
 }
 
 /** Never part of a turn, and never a call. */
