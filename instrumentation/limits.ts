@@ -78,6 +78,8 @@ export const limits = {
   /** Between two looks at a server, and how long one may take. */
   probeIntervalMs: 30_000,
   probeTimeoutMs: 5_000,
+  /** The last look holds up the end of a process. */
+  probeLastTimeoutMsMax: 2_000,
   /** A server that has failed this often in a row is looked at less often, at most by this factor. */
   probeFailuresMax: 3,
   probeSparingFactorMax: 10,

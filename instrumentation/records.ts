@@ -3,6 +3,7 @@
 import { type Attributes, context, type Span, SpanKind, SpanStatusCode, trace } from '@opentelemetry/api'
 import { attributes } from './attributes.ts'
 import { usageAttributes } from './calls/call-recorder.ts'
+import type { HealthCheck } from './health/looks.ts'
 import { guarded } from './hooks/exchange.ts'
 import { type Instrumentation, running } from './instrument.ts'
 import { limits } from './limits.ts'
@@ -124,16 +125,6 @@ export function recordAudit({ action, actor, resource, before, after }: Audit): 
     ...stateOf('tallylight.audit.after', after),
   })
   span.end()
-}
-
-export type HealthCheck = {
-  /** What was looked at: `mcp:files`, `http://search/healthz`. */
-  readonly target: string
-  readonly status: 'healthy' | 'unhealthy' | 'timeout'
-  readonly event?: 'startup' | 'interval' | 'shutdown'
-  readonly responseTimeMs?: number
-  readonly error?: unknown
-  readonly metadata?: Readonly<Record<string, string | number | boolean>>
 }
 
 /** Never part of a turn, and never a call. */

@@ -144,6 +144,16 @@ export type Says =
       readonly responseTimeNano?: number
       readonly metadata: Readonly<Record<string, string>>
     }
+  /** What one point of a prober's metrics says of a look at a server; together they are the look. */
+  | {
+      readonly kind: 'health-reading'
+      readonly target: string
+      readonly prober: string
+      readonly status?: HealthStatus
+      readonly message: string
+      readonly responseTimeNano?: number
+      readonly metadata: Readonly<Record<string, string>>
+    }
   | {
       readonly kind: 'audit'
       readonly actor: string
@@ -160,7 +170,7 @@ export type Says =
   | { readonly kind: 'link' }
 
 export type Fact = {
-  /** Unique within (tenant, trace, span): `span` for the span itself, a digest for a log record, `estimate`. */
+  /** Unique within (tenant, trace, span): `span` for the span itself, a digest for a log record or metric point, `estimate`. */
   readonly id: string
   readonly tenantId: TenantId
   readonly traceId: string

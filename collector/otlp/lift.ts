@@ -6,8 +6,9 @@ import { appendText, appendUint16, appendUint64 } from '@tallylight/storage/clic
 import { contentsTable, factsTable } from '@tallylight/storage/clickhouse/tables.ts'
 import { isWholeInPreview } from '../genai/content.ts'
 import { encodeFact, type Fact } from '../genai/fact.ts'
+import { factOfPoint } from '../genai/health-points.ts'
 import type { Lifted } from '../genai/lift.ts'
-import type { AnyValue, Attributes, LiftedRecord, Scope } from '../genai/record.ts'
+import type { AnyValue, Attributes, LiftedPoint, LiftedRecord, Scope } from '../genai/record.ts'
 import { isContentKey } from '../genai/speaks.ts'
 import type { MaskedCounts } from '../masking/request-mask.ts'
 import type { TenantId } from '../receive/request.ts'
@@ -123,7 +124,18 @@ export function appendLifted(walk: Walk, lifting: Lifting, record: LiftedRecord,
   }
 }
 
-function appendFacts(walk: Walk, lifting: Lifting, lifted: Lifted, low: number, high: number): void {
+const noTexts: ReadonlyMap<string, string> = new Map()
+
+/** The same of a point of a prober's metrics, which holds no content. */
+export function appendPointFact(walk: Walk, lifting: Lifting, point: LiftedPoint, low: number, high: number): void {
+  walk.tally.lifted++
+  const fact = factOfPoint(point)
+  if (fact !== undefined) appendFacts(walk, lifting, { facts: [fact], texts: noTexts }, low, high)
+}
+
+type Said = Pick<Lifted, 'facts' | 'texts'>
+
+function appendFacts(walk: Walk, lifting: Lifting, lifted: Said, low: number, high: number): void {
   const facts = walk.openBlock(factsTable, walk.day)
   const { columns } = facts
   for (const fact of lifted.facts) {
@@ -141,7 +153,7 @@ function appendFacts(walk: Walk, lifting: Lifting, lifted: Lifted, low: number, 
   appendTexts(walk, lifting, lifted)
 }
 
-function appendTexts(walk: Walk, lifting: Lifting, { facts, texts }: Lifted): void {
+function appendTexts(walk: Walk, lifting: Lifting, { facts, texts }: Said): void {
   const [first] = facts
   if (first === undefined) return
   const user = first.scene.userId ?? ''

@@ -128,11 +128,15 @@ function embeddingRow(trace: Trace, call: Call, priceOf: PriceOf, generation: nu
   return {
     ...rowOf(call.node, generation),
     ...place,
+    ServiceName: call.node.span?.serviceName ?? '',
     Provider: call.provider,
+    RequestModel: call.requestModel,
     Model: call.model,
     InputTokens: call.usage.inputTokens ?? null,
     CostNanoUsd: costNanoUsd,
     PriceVersion: priceVersion,
+    ErrorType: call.failure?.type ?? '',
+    DurationNano: durationOf(call.node),
   }
 }
 
