@@ -53,7 +53,7 @@ export const environmentNames: readonly EnvironmentName[] = [
 ]
 
 /** Names that belong to instrumented services, which may run with the same environment. */
-const serviceNames = ['URL', 'KEY', 'CONTENT', 'QUOTA']
+const serviceNames = ['URL', 'KEY', 'CONTENT', 'QUOTA', 'MCP']
 const prefix = 'TALLYLIGHT_'
 const suggestionDistanceMax = 3
 

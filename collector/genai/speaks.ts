@@ -23,7 +23,14 @@ const prefixes = [
 ] as const
 
 // Logfire marks every span of a service, of the web too: only a request to a model has its data.
-const keys = ['ai.operationId', 'tallylight.call.id', 'tallylight.probe', 'request_data', 'agent_name'] as const
+const keys = [
+  'ai.operationId',
+  'tallylight.call.id',
+  'tallylight.probe',
+  'tallylight.record',
+  'request_data',
+  'agent_name',
+] as const
 
 /** Keys whose value decides: the request of a prober is a record of ours, all other requests are not. */
 const pathKeys = ['http.route', 'url.path', 'http.target'] as const

@@ -1,0 +1,12 @@
+// Calls of `ai` through `@ai-sdk/openai`.
+import { createOpenAI } from '@ai-sdk/openai'
+import { generateText, streamText } from 'ai'
+import { all, run } from './calls.mjs'
+
+const [url] = process.argv.slice(2)
+const model = createOpenAI({ apiKey: 'k', baseURL: `${url}/v1`, compatibility: 'strict' }).chat('gpt-4o')
+
+await run([
+  [[9, 2], async () => (await generateText({ model, prompt: 'Hi' })).text],
+  [[1200, 300], async () => (await all((await streamText({ model, prompt: 'Hi' })).textStream)).join('')],
+])
