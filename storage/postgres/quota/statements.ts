@@ -14,7 +14,8 @@ export type ReservationRow = {
   readonly account_ids: readonly string[]
   readonly amounts: readonly string[]
   readonly measures: readonly string[]
-  readonly answer: unknown
+  /** JSON, read only when it is told again. */
+  readonly answer: string
   readonly outcome: unknown
   readonly is_lease: boolean
   readonly claimed: readonly string[] | null
@@ -80,7 +81,7 @@ export type RuleRow = {
   readonly source: string
 }
 
-/** What a batch writes. Arrays and JSON are text in it, as Postgres and JSON spell them. */
+/** What a batch writes. Arrays are text in it, as Postgres spells them. */
 export type Changes = {
   readonly accounts: readonly {
     readonly id: string
@@ -98,11 +99,11 @@ export type Changes = {
     readonly call_id: string
     readonly body_hash: string
     readonly state: string
-    readonly subject: string
+    readonly subject: object
     readonly account_ids: string
     readonly amounts: string
     readonly measures: string
-    readonly answer: string
+    readonly answer: object
     readonly is_lease: boolean
     readonly recorded: string
     readonly created_ms: number
@@ -111,15 +112,14 @@ export type Changes = {
   readonly ended: readonly {
     readonly id: string
     readonly state: string
-    readonly outcome: string | null
+    readonly outcome: object | null
     readonly claimed: string | null
     readonly recorded: string
     readonly records: number
     readonly expires_ms: number
   }[]
-  readonly events: readonly (Omit<EventRow, 'answer' | 'account_ids' | 'spent'> & {
+  readonly events: readonly (Omit<EventRow, 'account_ids' | 'spent'> & {
     readonly is_new: boolean
-    readonly answer: string | null
     readonly account_ids: string
     readonly spent: string
   })[]
@@ -146,7 +146,7 @@ export type Changes = {
 const writeStatement = readFileSync(new URL('./write.sql', import.meta.url), 'utf8')
 
 const reservationColumns = `r.id, r.tenant, r.call_id, r.body_hash, r.state, r.subject, r.account_ids, r.amounts, r.measures,
-  r.answer, r.outcome, r.is_lease, r.claimed, r.recorded, r.records,
+  r.answer::text as answer, r.outcome, r.is_lease, r.claimed, r.recorded, r.records,
   (extract(epoch from r.created_at) * 1000)::float8 as created_ms, (extract(epoch from r.expires_at) * 1000)::float8 as expires_ms`
 const nowMs = 'floor(extract(epoch from quota_now()) * 1000)::float8 as now_ms'
 
@@ -277,7 +277,9 @@ export async function refuseEvent(
 }
 
 export async function writeChanges(client: Queryable, changes: Changes): Promise<void> {
-  await client.query({ name: 'quota-write', text: writeStatement, values: [JSON.stringify(changes)] })
+  const { accounts, made, ended, events, bookings, outbox, audit } = changes
+  const parts = [accounts, made, ended, events, bookings, outbox, audit]
+  await client.query({ name: 'quota-write', text: writeStatement, values: parts.map((part) => JSON.stringify(part)) })
 }
 
 export async function selectRules(
