@@ -54,8 +54,6 @@ export type AccountRow = {
   readonly subject: string
   readonly window_end: Date | null
   readonly slide_ms: string | null
-  /** Which of the wanted accounts this is, counted from 1. */
-  readonly wanted: readonly number[]
   readonly granted: string
   readonly held: string
   readonly spent: string
@@ -167,10 +165,10 @@ export async function lockReservations(
     text: `select ${nowMs}, changes.version::text as version, locked.*
       from quota_rule_changes changes left join lateral (
         select ${reservationColumns} from quota_reservation_rows r
-        where r.id in (
+        where r.id = any (array(
           select unnest($3::uuid[])
           union select known.id from unnest($1::text[], $2::text[]) as asked (tenant, call_id)
-            join quota_reservation_rows known on known.tenant = asked.tenant and known.call_id = asked.call_id)
+            join quota_reservation_rows known on known.tenant = asked.tenant and known.call_id = asked.call_id))
         order by r.id for update of r) locked on true`,
     values: [wanted.tenants, wanted.callIds, wanted.ids],
   })
@@ -204,6 +202,9 @@ export type WantedAccount = {
 const lockAccountsStatement = readFileSync(new URL('./lock-accounts.sql', import.meta.url), 'utf8')
 const makeAccountsStatement = readFileSync(new URL('./make-accounts.sql', import.meta.url), 'utf8')
 
+/** What was locked, and the numbers of the wanted accounts in the order in which they were wanted. */
+export type LockedAccounts = { readonly rows: readonly AccountRow[]; readonly wanted: readonly string[] }
+
 /** Locks the accounts of limits and subjects, and others by their numbers or of reservations, all in the order of their
  *  numbers, so that two transactions hardly ever wait for each other. Wanted ones that are not there yet are made. */
 export async function lockAccounts(
@@ -211,7 +212,7 @@ export async function lockAccounts(
   wanted: readonly WantedAccount[],
   numbers: readonly string[],
   reservations: NamedReservations,
-): Promise<readonly AccountRow[]> {
+): Promise<LockedAccounts> {
   const asked = [
     wanted.map((each) => each.tenant),
     wanted.map((each) => each.limitId),
@@ -220,12 +221,22 @@ export async function lockAccounts(
   ]
   const { ids, tenants, callIds } = reservations
   const values = [...asked, numbers, ids, tenants, callIds]
-  const lock = { name: 'quota-lock-accounts', text: lockAccountsStatement, values }
-  const { rows } = await client.query<AccountRow>(lock)
-  if (rows.reduce((sum, row) => sum + row.wanted.length, 0) === wanted.length) return rows
+  const lock = async (): Promise<LockedAccounts & { readonly isComplete: boolean }> => {
+    const { rows } = await client.query<AccountRow | WantedRow>({
+      name: 'quota-lock-accounts',
+      text: lockAccountsStatement,
+      values,
+    })
+    const accounts = rows.flatMap((row) => (row.id === null ? [] : row))
+    const found = rows.flatMap((row) => (row.id === null ? (row.wanted ?? []) : [])).filter((id) => id !== null)
+    return { rows: accounts, wanted: found, isComplete: found.length === wanted.length }
+  }
+  const locked = await lock()
+  if (locked.isComplete) return locked
   await client.query({ name: 'quota-make-accounts', text: makeAccountsStatement, values: asked })
-  return (await client.query<AccountRow>(lock)).rows
+  return lock()
 }
+type WantedRow = { readonly id: null; readonly wanted: readonly (string | null)[] | null }
 
 /** What is booked of these events already. */
 export async function lockEvents(
