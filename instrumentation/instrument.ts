@@ -130,7 +130,10 @@ function hookAll(watch: RealtimeWatch): readonly (() => void)[] {
 function hookSdkOfMcp(parts: Pick<Instrumentation, 'watch' | 'exporter' | 'settings'>): () => void {
   const { mcp } = parts.settings
   if (mcp === 'off') return () => undefined
-  return hookMcp((transport) => observeConnection(parts, transport as McpTransport, { incoming: mcp }))
+  return hookMcp({
+    connecting: (transport) => observeConnection(parts, transport as McpTransport, { incoming: mcp }),
+    failed: parts.watch.failed,
+  })
 }
 
 function gateOf(

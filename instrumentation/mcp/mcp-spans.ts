@@ -63,9 +63,15 @@ export function observeConnection(
   transport: McpTransport,
   options: McpOptions,
 ): void {
-  if (watched in transport) return
-  Object.defineProperty(transport, watched, { value: true })
-  guarded(instrumentation.watch, () => watchTransport(instrumentation, transport, options), undefined)
+  guarded(
+    instrumentation.watch,
+    () => {
+      if (watched in transport) return
+      Object.defineProperty(transport, watched, { value: true })
+      watchTransport(instrumentation, transport, options)
+    },
+    undefined,
+  )
 }
 
 type Open = { readonly span: Span; readonly method: string }

@@ -1,6 +1,7 @@
 // What a service tells by itself (`recordError` and its like), in a turn and outside of any, through its own exporter: each is a row
 // of its table. And calls granted out of leases: their records settle them, and ledger and records agree.
 import { randomUUID } from 'node:crypto'
+import { readFileSync } from 'node:fs'
 import { startProvider } from '@tallylight/instrumentation/hooks/fixtures/provider.ts'
 import {
   type Instrumentation,
@@ -159,4 +160,21 @@ test('told: calls out of leases are booked once, by their holder and by their re
       return usage[0]
     })
     .toMatchObject({ held: 0, spent: costNanoUsd, debt: 0 })
+})
+
+test('told: the request of docs/otlp.md, which takes no SDK, is a call with its price', async () => {
+  const page = readFileSync(new URL('../../docs/otlp.md', import.meta.url), 'utf8')
+  const body = /-d '(\{.+?\})'\n```/s.exec(page)?.[1] ?? ''
+  const seconds = String(Math.floor(Date.now() / 1000))
+  const reply = await fetch(`http://127.0.0.1:${collector.ports().otlpHttp}/v1/traces`, {
+    method: 'POST',
+    headers: { 'content-type': 'application/json' },
+    body: body.replaceAll(`'$(date +%s)'`, seconds),
+  })
+  expect(reply.status).toBe(200)
+  const columns = `Provider, Model, toUInt32(InputTokens) AS Input, toUInt32(OutputTokens) AS Output,
+    toUInt32(CostNanoUsd) AS Cost, UserId, ConversationId`
+  await rowsOf("llm_calls WHERE ServiceName = 'batch'", columns, '1').toEqual([
+    { Provider: 'openai', Model: 'gpt-4o', Input: 9, Output: 2, Cost: 42_500, UserId: 'ada', ConversationId: 'c1' },
+  ])
 })

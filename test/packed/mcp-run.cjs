@@ -7,7 +7,10 @@ exports.run = async ({ Client, ClientTransport, McpServer, ServerTransport }) =>
   const web = createServer(async (request, response) => {
     traceparent = request.headers.traceparent
     const server = new McpServer({ name: 'files', version: '1.0.0' })
-    server.registerTool('ask', {}, () => ({ content: [{ type: 'text', text: '3' }] }))
+    const answer = () => ({ content: [{ type: 'text', text: '3' }] })
+    // The first versions have no other.
+    if (server.registerTool === undefined) server.tool('ask', answer)
+    else server.registerTool('ask', {}, answer)
     const transport = new ServerTransport({ sessionIdGenerator: undefined })
     response.once('close', () => transport.close())
     await server.connect(transport)

@@ -150,6 +150,24 @@ test('packed: MCP clients and servers are watched by the flag alone, imported an
   }
 })
 
+test('packed: of tools that an SDK’s own loop runs, calls and names are seen; a tool that tells of itself is a span', async () => {
+  const { given } = await run(['--import', '@tallylight/instrumentation/register', 'tools.mjs'])
+  expect(given).toEqual(['Hi', 'Hi'])
+  for (const [conversation, toolSpans] of [
+    ['runner', ['execute_tool get_weather']],
+    ['vercel', []],
+  ] as const) {
+    const inTurn = spans.filter(({ attributes }) => attributes['gen_ai.conversation.id'] === conversation)
+    const names = inTurn.map(({ name }) => name)
+    expect(names.toSorted()).toEqual(['chat gpt-4o', 'chat gpt-4o', ...toolSpans, 'turn'])
+    const opened = inTurn.find(({ name }) => name === 'turn')
+    expect(opened?.attributes).toMatchObject({
+      'tallylight.turn.calls': expect.toSatisfy((calls) => Number(calls) === 2),
+    })
+    expect(JSON.stringify(opened?.attributes['tallylight.turn.tools'])).toContain('get_weather')
+  }
+})
+
 test('packed: in an esbuild bundle, of the service or of the package too, a call is one span', async () => {
   for (const format of ['esm', 'cjs'] as const) {
     const extension = format === 'esm' ? 'mjs' : 'cjs'

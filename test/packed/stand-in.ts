@@ -116,14 +116,30 @@ async function answer(request: IncomingMessage, response: ServerResponse): Promi
     response.writeHead(404).end()
     return
   }
-  if (!body.includes('"stream":true') && !path.includes('streamGenerateContent')) {
-    response.writeHead(200, { 'content-type': 'application/json' }).end(JSON.stringify(api.whole))
+  const asked = JSON.parse(body)
+  if (asked.stream !== true && !path.includes('streamGenerateContent')) {
+    const whole = asksForTool(asked) ? { ...api.whole, choices: [{ index: 0, ...toolAsked }] } : api.whole
+    response.writeHead(200, { 'content-type': 'application/json' }).end(JSON.stringify(whole))
     return
   }
   response.writeHead(200, { 'content-type': 'text/event-stream' })
-  const recorded = recordingOf(api, body.includes('"include_usage":true'))
+  const recorded = recordingOf(api, asked.stream_options?.include_usage === true)
   for (let at = 0; at < recorded.length; at += 97) response.write(recorded.subarray(at, at + 97))
   response.end()
+}
+
+const toolCall = { id: 'call_1', type: 'function', function: { name: 'get_weather', arguments: '{"city":"Zürich"}' } }
+const toolAsked = {
+  message: { role: 'assistant', content: null, tool_calls: [toolCall] },
+  finish_reason: 'tool_calls',
+}
+
+/** Who offers tools is asked to run one, and answered when its result came. */
+function asksForTool(asked: {
+  readonly tools?: unknown
+  readonly messages?: readonly { readonly role: string }[]
+}): boolean {
+  return asked.tools !== undefined && asked.messages?.some(({ role }) => role === 'tool') === false
 }
 
 /** Chat completions tell their usage only to those who ask. */
