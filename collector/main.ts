@@ -63,6 +63,7 @@ async function run(): Promise<void> {
   // Also when a port cannot be had: a loop that goes on would keep the process, and its connections, for ever.
   stack.defer(loops.end)
   if (config.postgresUrl === undefined) await quota.prepared
+  await sinks.recalled
 
   const { accept, ingestLimits } = openStartedAccept(start, journal, sinks.genai)
   const send = openOwnSender(accept)

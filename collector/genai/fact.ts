@@ -192,6 +192,22 @@ export function estimateFact(span: Fact, estimate: Estimate): Fact {
   return { ...fact, id: 'estimate', parentSpanId: '', dialect: '', scene: {}, says: { kind: 'estimate', ...estimate } }
 }
 
+/** A span that says nothing of its own, and may say whose its children are. The same whether it was seen as it came or is
+ *  read back: rows must not depend on which. */
+export function linkFact(span: Omit<Fact, 'id' | 'serviceName' | 'dialect' | 'failure' | 'says'>): Fact {
+  const { spanId, parentSpanId, startUnixNano, endUnixNano } = span
+  const endsBefore = endUnixNano < startUnixNano
+  return {
+    ...span,
+    id: 'span',
+    parentSpanId: parentSpanId === spanId ? '' : parentSpanId,
+    serviceName: '',
+    dialect: '',
+    endUnixNano: endsBefore ? startUnixNano : endUnixNano,
+    says: { kind: 'link' },
+  }
+}
+
 const version = 1
 
 /** One line of JSON; times are decimal strings. The same fact gives the same text. */
