@@ -118,38 +118,49 @@ test('mcp: a tool that fails, a method that is none, a call that is given up, an
   expect(errorOf('tools/call hang')).toEqual(['cancelled', 'connection_closed'])
 })
 
-test('mcp: over stdio the server’s spans are in the trace of its client', async () => {
-  const received: { readonly name: string; readonly traceId: string; readonly kind: number }[] = []
-  const collector = createServer(async (request, response) => {
-    const body = (await json(request.pipe(createGunzip()))) as {
-      readonly resourceSpans?: readonly { readonly scopeSpans: readonly { readonly spans: typeof received }[] }[]
-    }
-    for (const { scopeSpans } of body.resourceSpans ?? []) for (const { spans } of scopeSpans) received.push(...spans)
-    response.setHeader('content-type', 'application/json').end('{}')
-  })
-  collector.listen(0, '127.0.0.1')
-  await once(collector, 'listening')
-  stack.defer(async () => {
-    collector.closeAllConnections()
-    collector.close()
-    await once(collector, 'close')
-  })
-  const register = fileURLToPath(new URL('../register.ts', import.meta.url))
-  const program = fileURLToPath(new URL('fixtures/tool-server.ts', import.meta.url))
-  const client = observeMcp(new Client({ name: 'test', version: '1.0.0' }))
-  const url = `http://127.0.0.1:${(collector.address() as AddressInfo).port}`
-  const transport = new StdioClientTransport({
-    command: process.execPath,
-    args: ['--disable-warning=ExperimentalWarning', '--import', register, program],
-    env: { OTEL_EXPORTER_OTLP_ENDPOINT: url, OTEL_EXPORTER_OTLP_PROTOCOL: 'http/json' },
-    stderr: 'ignore',
-  })
-  await client.connect(transport)
-  await client.callTool({ name: 'add', arguments: { a: 1, b: 2 } })
-  const called = spanOf(SpanKind.CLIENT, 'tools/call add')
-  expect(called?.attributes['network.transport']).toBe('pipe')
-  await client.close()
-  while (!received.some(({ name }) => name === 'tools/call add')) await once(collector, 'request')
-  const served = received.find(({ name }) => name === 'tools/call add')
-  expect(served?.traceId).toBe(called?.spanContext().traceId)
-})
+type Received = {
+  readonly name: string
+  readonly traceId: string
+  readonly links?: readonly { readonly traceId: string }[]
+}
+
+test.each(['parent', 'link'] as const)(
+  'mcp: over stdio a server that says nothing of it has spans, with its client’s as %s',
+  async (mode) => {
+    const received: Received[] = []
+    const collector = createServer(async (request, response) => {
+      const body = (await json(request.pipe(createGunzip()))) as {
+        readonly resourceSpans?: readonly { readonly scopeSpans: readonly { readonly spans: typeof received }[] }[]
+      }
+      for (const { scopeSpans } of body.resourceSpans ?? []) for (const { spans } of scopeSpans) received.push(...spans)
+      response.setHeader('content-type', 'application/json').end('{}')
+    })
+    collector.listen(0, '127.0.0.1')
+    await once(collector, 'listening')
+    stack.defer(async () => {
+      collector.closeAllConnections()
+      collector.close()
+      await once(collector, 'close')
+    })
+    const register = fileURLToPath(new URL('../register.ts', import.meta.url))
+    const program = fileURLToPath(new URL('fixtures/tool-server.ts', import.meta.url))
+    const client = observeMcp(new Client({ name: 'test', version: '1.0.0' }))
+    const url = `http://127.0.0.1:${(collector.address() as AddressInfo).port}`
+    const transport = new StdioClientTransport({
+      command: process.execPath,
+      args: ['--disable-warning=ExperimentalWarning', '--import', register, program],
+      env: { OTEL_EXPORTER_OTLP_ENDPOINT: url, OTEL_EXPORTER_OTLP_PROTOCOL: 'http/json', TALLYLIGHT_MCP: mode },
+      stderr: 'ignore',
+    })
+    await client.connect(transport)
+    await client.callTool({ name: 'add', arguments: { a: 1, b: 2 } })
+    const called = spanOf(SpanKind.CLIENT, 'tools/call add')
+    expect(called?.attributes['network.transport']).toBe('pipe')
+    await client.close()
+    while (!received.some(({ name }) => name === 'tools/call add')) await once(collector, 'request')
+    const served = received.find(({ name }) => name === 'tools/call add')
+    const { traceId } = called?.spanContext() ?? {}
+    expect(served?.traceId === traceId).toBe(mode === 'parent')
+    expect(served?.links?.map((link) => link.traceId) ?? []).toEqual(mode === 'link' ? [traceId] : [])
+  },
+)

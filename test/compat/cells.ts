@@ -51,7 +51,7 @@ const sdks: readonly Sdk[] = [
   },
   { name: '@aws-sdk/client-bedrock-runtime', oldest: '3.587.0', services: ['bedrock.mjs'] },
   { name: 'undici', oldest: '5.29.0', services: ['undici.mjs'] },
-  { name: '@modelcontextprotocol/sdk', oldest: '1.10.0', services: ['mcp.mjs', 'mcp.cjs'], kind: 'mcp' },
+  { name: '@modelcontextprotocol/sdk', oldest: '1.10.2', services: ['mcp.mjs', 'mcp.cjs'], kind: 'mcp' },
 ]
 
 const others: readonly Cell[] = [

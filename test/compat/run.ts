@@ -1,6 +1,7 @@
 // `npm run test:compat`: the package as it is published, on each Node and with the oldest and newest version of each SDK that it
 // claims, all installed into a temporary folder: is every call one span with the tokens that were served? Prints a table; ends with
-// 1 when anything is not as claimed. `--only NAME` takes SDKs whose name has it, `--node MAJOR` one Node.
+// 1 when anything is not as claimed. `--only NAME` takes SDKs whose name or version has it, and may be said again; `--node MAJOR` one
+// Node.
 import { execFileSync, spawn } from 'node:child_process'
 import { once } from 'node:events'
 import { cpSync, mkdirSync, mkdtempSync, readdirSync, rmSync, writeFileSync } from 'node:fs'
@@ -15,7 +16,7 @@ import { startStandIn } from '../packed/stand-in.ts'
 import { type Cell, cells, nodes } from './cells.ts'
 import { buildNext, callNext } from './next.ts'
 
-const { values } = parseArgs({ options: { only: { type: 'string' }, node: { type: 'string' } } })
+const { values } = parseArgs({ options: { only: { type: 'string', multiple: true }, node: { type: 'string' } } })
 const here = fileURLToPath(new URL('.', import.meta.url))
 const packed = join(here, '..', 'packed')
 
@@ -29,7 +30,9 @@ const tarball = pack()
 install(project, [tarball])
 const wantedNodes = nodes.filter((version) => values.node === undefined || version.split('.')[0] === values.node)
 const nodePaths = new Map(wantedNodes.map((version) => [version, installNode(version)]))
-const wantedCells = cells().filter(({ sdk }) => values.only === undefined || sdk.includes(values.only))
+const isWanted = ({ sdk, version }: Cell): boolean =>
+  values.only === undefined || values.only.some((part) => `${sdk} ${version}`.includes(part))
+const wantedCells = cells().filter(isWanted)
 const rows: (readonly string[])[] = []
 const problems: string[] = []
 for (const cell of wantedCells) rows.push(await rowOf(cell))
@@ -76,6 +79,8 @@ async function rowOf(cell: Cell): Promise<readonly string[]> {
     results.push(problem === '' ? 'yes' : 'NO')
     if (problem !== '') problems.push(`${cell.sdk} ${cell.version} on Node ${version}: ${problem}`)
   }
+  // The table comes at the end, and this takes minutes.
+  console.error(`${cell.sdk} ${cell.version}: ${results.join(', ')}`)
   return [`${cell.sdk} ${cell.version}`, ...results]
 }
 

@@ -5,9 +5,10 @@ import { all, run } from './calls.mjs'
 
 const [url] = process.argv.slice(2)
 const model = createOpenAI({ apiKey: 'k', baseURL: `${url}/v1`, compatibility: 'strict' }).chat('gpt-4o')
-// The stand-in's recording asks for it. Its schema has another name since version 5.
+// The stand-in's recording asks for them. Their schema has another name since version 5.
 const schema = jsonSchema({ type: 'object', properties: { city: { type: 'string' } } })
-const tools = { get_weather: { parameters: schema, inputSchema: schema } }
+const tool = { parameters: schema, inputSchema: schema }
+const tools = { get_weather: tool, get_time: tool }
 
 await run([
   [[9, 2], async () => (await generateText({ model, prompt: 'Hi' })).text],
