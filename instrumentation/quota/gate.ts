@@ -12,7 +12,8 @@ import type { QuotaClient, ReserveOutcome, SettledUsage } from './quota-client.t
 
 export type GateMode = 'observe' | 'enforce'
 
-/** What becomes of a call when the quota service does not answer: it goes, or it is refused. */
+/** What becomes of a call when the quota service does not answer, and the tenant's own policy is not known for that: it goes,
+ *  or it is refused. */
 export type FailurePolicy = 'open' | 'closed'
 
 export type QuotaOverride = {
@@ -31,8 +32,8 @@ export type Hold = {
 }
 
 export type Gate = AsyncDisposable & {
-  /** Undefined: this call is not asked for. */
-  admit(start: CallStart): Hold | undefined
+  /** Undefined: this call is not asked for. `client` is who asks for it, where that is not the same for all. */
+  admit(start: CallStart, client?: QuotaClient): Hold | undefined
   /** Settles when no step is under way. */
   idle(): Promise<void>
 }
@@ -45,6 +46,8 @@ export type GateOptions = {
   readonly nowMs: () => number
 }
 
+type Held = { readonly client: QuotaClient; expiresAtMs: number; readonly giveUpAtMs: number }
+
 const overrideKey = createContextKey('tallylight.quota')
 
 export function runWithQuota<T>(override: QuotaOverride, work: () => T): T {
@@ -56,9 +59,9 @@ function overrideOf(from: Context): QuotaOverride {
 }
 
 export function openGate(options: GateOptions): Gate {
-  const { client, counters, nowMs } = options
+  const { counters, nowMs } = options
   const estimates = openEstimates()
-  const holds = new Map<string, { expiresAtMs: number; readonly giveUpAtMs: number }>()
+  const holds = new Map<string, Held>()
   const underWay = new Set<Promise<unknown>>()
   let failuresInARow = 0
   let awayUntilMs = 0
@@ -68,8 +71,8 @@ export function openGate(options: GateOptions): Gate {
     work.finally(() => underWay.delete(work))
   }
 
-  function admit(start: CallStart): Hold | undefined {
-    const override = overrideOf(context.active())
+  function admit(start: CallStart, client = options.client): Hold | undefined {
+    const override = overrideOf(start.context ?? context.active())
     if (override.skip === true) return undefined
     if (start.transport === 'undici') {
       counters.add('notGated')
@@ -78,22 +81,23 @@ export function openGate(options: GateOptions): Gate {
     }
     const callId = crypto.randomUUID()
     const estimate = { ...estimates.of(start.request, start.requestBytes), ...override.estimate }
-    const reserving = reserve(start, callId, estimate, override)
+    const reserving = reserve(client, start, callId, estimate, override)
     track(reserving)
     const admitted = options.mode === 'enforce' ? reserving.then(judge) : undefined
     // Its owner may be gone by then; whoever waits gets it all the same.
     admitted?.catch(() => undefined)
-    return { callId, admitted, end: (end) => track(settle(start, estimate, reserving, end)) }
+    return { callId, admitted, end: (end) => track(settle(client, start, estimate, reserving, end)) }
   }
 
   async function reserve(
-    { request, endpoint }: CallStart,
+    client: QuotaClient,
+    { request, endpoint, context: from }: CallStart,
     callId: string,
     estimate: Estimate,
     override: QuotaOverride,
   ): Promise<ReserveOutcome> {
     if (nowMs() < awayUntilMs) return { kind: 'unavailable', reason: 'it did not answer a moment ago' }
-    const scene = activeTurn()?.scene
+    const scene = activeTurn(from)?.scene
     const outcome = await client.reserve({
       callId,
       user: override.user ?? scene?.user ?? '',
@@ -102,11 +106,12 @@ export function openGate(options: GateOptions): Gate {
       provider: endpoint.provider,
       estimate,
     })
-    failuresInARow = outcome.kind === 'unavailable' ? failuresInARow + 1 : 0
+    const isAway = outcome.kind === 'unavailable' && outcome.verdict === undefined
+    failuresInARow = isAway ? failuresInARow + 1 : 0
     if (failuresInARow >= limits.quotaFailuresMax) awayUntilMs = nowMs() + limits.quotaAwayMs
     if (outcome.kind === 'granted') {
       const { id, expiresAtMs } = outcome
-      holds.set(id, { expiresAtMs, giveUpAtMs: Date.now() + limits.quotaHoldMsMax })
+      holds.set(id, { client, expiresAtMs, giveUpAtMs: Date.now() + limits.quotaHoldMsMax })
     }
     if (outcome.kind === 'denied') counters.add('denied')
     return outcome
@@ -116,12 +121,14 @@ export function openGate(options: GateOptions): Gate {
     if (outcome.kind === 'granted') return
     if (outcome.kind === 'denied') throw outcome.error
     counters.add('notGated')
-    const then = options.failurePolicy === 'open' ? 'calls go without' : 'calls are refused'
+    const isAllowed = (outcome.verdict ?? (options.failurePolicy === 'open' ? 'allow' : 'deny')) === 'allow'
+    const then = isAllowed ? 'calls go without' : 'calls are refused'
     counters.warnOnce('quota', `the quota service is not available (${outcome.reason}); ${then}`)
-    if (options.failurePolicy === 'closed') throw new Error(`the quota service is not available: ${outcome.reason}`)
+    if (!isAllowed) throw new Error(`the quota service is not available: ${outcome.reason}`)
   }
 
   async function settle(
+    client: QuotaClient,
     start: CallStart,
     estimate: Estimate,
     reserving: Promise<ReserveOutcome>,
@@ -165,12 +172,15 @@ export function openGate(options: GateOptions): Gate {
     // A reply that nobody reads and nobody closes must not hold its quota for ever: its hold expires by itself.
     for (const [id, { giveUpAtMs }] of holds) if (giveUpAtMs < nowMs) holds.delete(id)
     const soonMs = nowMs + limits.quotaHoldMs / 2
-    const due = [...holds].filter(([, { expiresAtMs }]) => expiresAtMs < soonMs).map(([id]) => id)
-    for (let at = 0; at < due.length; at += limits.quotaBatchMax)
-      track(extend(due.slice(at, at + limits.quotaBatchMax)))
+    const due = [...holds].filter(([, { expiresAtMs }]) => expiresAtMs < soonMs)
+    for (const [client, theirs] of Map.groupBy(due, ([, held]) => held.client)) {
+      const ids = theirs.map(([id]) => id)
+      for (let at = 0; at < ids.length; at += limits.quotaBatchMax)
+        track(extend(client, ids.slice(at, at + limits.quotaBatchMax)))
+    }
   }, limits.quotaHoldMs / 4).unref()
 
-  async function extend(ids: readonly string[]): Promise<void> {
+  async function extend(client: QuotaClient, ids: readonly string[]): Promise<void> {
     const step = await client.extend(ids)
     if (step.kind !== 'done') return
     for (const id of ids) {
@@ -202,7 +212,10 @@ function settled({ inputTokens = 0, outputTokens = 0, cacheReadTokens, cacheWrit
   }
 }
 
-const unsentCodes = new Set(['ECONNREFUSED', 'ENOTFOUND', 'EAI_AGAIN', 'EHOSTUNREACH', 'ENETUNREACH'])
+/** In the chain of causes of an error, for who knows that not a byte of the request has left. */
+export const unsentCode = 'TALLYLIGHT_UNSENT'
+
+const unsentCodes = new Set([unsentCode, 'ECONNREFUSED', 'ENOTFOUND', 'EAI_AGAIN', 'EHOSTUNREACH', 'ENETUNREACH'])
 
 /** No connection came about: no provider can have charged for it. */
 function isUnsent(error: unknown): boolean {

@@ -20,7 +20,8 @@ export type ReservationRequest = {
 export type ReserveOutcome =
   | { readonly kind: 'granted'; readonly id: string; readonly expiresAtMs: number }
   | { readonly kind: 'denied'; readonly error: QuotaExceededError }
-  | { readonly kind: 'unavailable'; readonly reason: string }
+  /** With a verdict the service has answered: its ledger is away, and this is what the tenant wants done then. */
+  | { readonly kind: 'unavailable'; readonly reason: string; readonly verdict?: 'allow' | 'deny' }
 
 export type SettledUsage = {
   readonly inputTokens: number
@@ -44,19 +45,24 @@ export type QuotaClient = {
   extend(ids: readonly string[]): Promise<StepOutcome>
 }
 
-type Answered =
+export type Answered =
   | { readonly kind: 'answer'; readonly status: number; readonly body: Json; readonly retryAfter: string }
   | { readonly kind: 'unavailable'; readonly reason: string }
 
+/** Brings a request to the quota service, by its path behind `/v1/quota/`. */
+export type Post = (path: string, body: unknown, isWaitedFor: boolean) => Promise<Answered>
+
 export function openQuotaClient(options: { readonly url: string; readonly key: string }): QuotaClient {
+  return quotaClientOver(postOverHttp(options))
+}
+
+function postOverHttp(options: { readonly url: string; readonly key: string }): Post {
   const base = `${options.url.replace(/\/+$/, '')}/v1/quota`
   const module = base.startsWith('https:') ? https : http
   const agent = new module.Agent({ keepAlive: true })
 
   /** Our own requests are nobody's calls, also where the collector's host is a provider's for its proxy. */
-  function post(path: string, body: unknown, isWaitedFor: boolean): Promise<Answered> {
-    return runSeen(() => postOnce(path, body, isWaitedFor))
-  }
+  return (path, body, isWaitedFor) => runSeen(() => postOnce(path, body, isWaitedFor))
 
   function postOnce(path: string, body: unknown, isWaitedFor: boolean): Promise<Answered> {
     const { promise, resolve } = Promise.withResolvers<Answered>()
@@ -84,7 +90,9 @@ export function openQuotaClient(options: { readonly url: string; readonly key: s
     request.end(text)
     return promise
   }
+}
 
+export function quotaClientOver(post: Post): QuotaClient {
   async function step(path: string, body: unknown): Promise<StepOutcome> {
     const answered = await post(path, body, false)
     if (answered.kind === 'unavailable') return answered
@@ -115,7 +123,11 @@ function reserveOutcomeOf({ status, body, retryAfter }: Extract<Answered, { kind
   const detail = textOf(body.detail)
   // 400 with this text is a decision, too: what a call costs is unknown, and a limit on cost blocks.
   const isUnpriced = status === 400 && detail.startsWith('model:')
-  if (status !== 429 && !isUnpriced) return { kind: 'unavailable', reason: `answered ${status}` }
+  if (status !== 429 && !isUnpriced) {
+    const { verdict } = body
+    const isJudged = status === 503 && (verdict === 'allow' || verdict === 'deny')
+    return { kind: 'unavailable', reason: detail || `answered ${status}`, ...(isJudged ? { verdict } : {}) }
+  }
   return { kind: 'denied', error: denialOf(body, detail, retryAfter) }
 }
 
