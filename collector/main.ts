@@ -42,6 +42,7 @@ import { readMetricExport } from './metric-export-settings.ts'
 import { type Metrics, openMetrics, renderPrometheus } from './metrics.ts'
 import type { WalkTally } from './otlp/walk.ts'
 import { processSamples } from './process-samples.ts'
+import { startProxy } from './proxy/start.ts'
 import { openFailurePolicies } from './quota/failure-policy.ts'
 import { openQuotaHttp } from './quota/http.ts'
 import { openLedger } from './quota/ledger.ts'
@@ -452,6 +453,20 @@ async function run(): Promise<void> {
       log,
     }),
   )
+  const proxy = stack.use(
+    await startProxy({
+      host: config.bind,
+      port: config.ports.proxy,
+      tls,
+      authenticate: keyring.authenticate,
+      accept,
+      quota,
+      file: file.file,
+      version,
+      metrics,
+      log,
+    }),
+  )
   let exporting: AsyncDisposable | undefined
   if (metricExport.kind === 'on') {
     // Loaded only when it is wanted: OpenTelemetry's packages cost 45 MB.
@@ -471,7 +486,7 @@ async function run(): Promise<void> {
     otlpGrpc: grpc.port,
     otlpHttp: http.port,
     api: api.port,
-    proxy: null,
+    proxy: proxy.port,
     clickhouse: clickhouseEngine?.port ?? null,
     postgres: postgresEngine?.port ?? null,
   }
@@ -488,7 +503,7 @@ async function run(): Promise<void> {
   // Before the ports, one of which may be what it sends to.
   await exporting?.[Symbol.asyncDispose]()
   // Answers first, then the journal, so that what was answered is on the disk; the sink goes on after the next start.
-  await Promise.all([http.stop(limits.receiverStopMs), grpc.stop(limits.receiverStopMs)])
+  await Promise.all([http, grpc, proxy].map((receiver) => receiver.stop(limits.receiverStopMs)))
   await selfCheck.lastWords()
   await journal.stop()
   await endLoops()

@@ -15,7 +15,7 @@ import type { ContentAttributes } from './content-attributes.ts'
 export type CallRecorder = { startCall(start: CallStart): CallRecord }
 
 export type CallRecorderOptions = {
-  readonly tracer: () => Tracer
+  readonly tracer: () => Pick<Tracer, 'startSpan'>
   readonly metrics: () => CallMetrics
   readonly content: ContentAttributes
   readonly counters: Counters

@@ -107,11 +107,14 @@ export type ExchangeStart = {
 
 const nothing: readonly Uint8Array[] = []
 
-export function openExchange(watch: Watch, start: ExchangeStart): Exchange | undefined {
+/** What an exchange needs to know of who watches. */
+export type ExchangeWatch = Pick<Watch, 'startCall' | 'asksForUsage' | 'keepsContent' | 'failed'>
+
+export function openExchange(watch: ExchangeWatch, start: ExchangeStart): Exchange | undefined {
   return guarded(watch, () => open(watch, start), undefined)
 }
 
-function open(watch: Watch, start: ExchangeStart): Exchange {
+function open(watch: ExchangeWatch, start: ExchangeStart): Exchange {
   const { endpoint, body } = start
   const { request } = readRequest(endpoint, body)
   const record = watch.startCall({

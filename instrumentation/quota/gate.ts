@@ -41,7 +41,8 @@ export type Gate = AsyncDisposable & {
 export type GateOptions = {
   readonly mode: GateMode
   readonly failurePolicy: FailurePolicy
-  readonly client: QuotaClient
+  /** Who asks, where it is the same for all. */
+  readonly client?: QuotaClient
   readonly counters: Counters
   readonly nowMs: () => number
 }
@@ -72,6 +73,7 @@ export function openGate(options: GateOptions): Gate {
   }
 
   function admit(start: CallStart, client = options.client): Hold | undefined {
+    if (client === undefined) throw new Error('nobody was named who asks the quota service')
     const override = overrideOf(start.context ?? context.active())
     if (override.skip === true) return undefined
     if (start.transport === 'undici') {
