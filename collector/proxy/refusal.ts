@@ -13,6 +13,7 @@ export type RefusalReason =
   | 'unsupported_encoding'
   | 'signed_host'
   | 'aborted'
+  | 'timed_out'
   | 'no_room'
   | 'stopping'
   | 'quota_exceeded'
@@ -42,6 +43,7 @@ export const statusOf: Readonly<Record<RefusalReason, number>> = {
   unsupported_encoding: 415,
   signed_host: 400,
   aborted: 400,
+  timed_out: 408,
   no_room: 503,
   stopping: 503,
   quota_exceeded: 429,

@@ -8,7 +8,7 @@ import { endpointOf } from '@tallylight/instrumentation/providers/endpoint.ts'
 import { limits } from '../limits.ts'
 import type { Metrics } from '../metrics.ts'
 import { type Authenticate, identityOf, isRefusal, type Log } from '../receive/admission.ts'
-import { isSmallRest } from '../receive/http-fields.ts'
+import { isSmallRest, protocolError } from '../receive/http-fields.ts'
 import { after, isForwarded, isLoopback, listen, openFailureLog, type Receiver } from '../receive/receiver.ts'
 import type { Identity } from '../receive/request.ts'
 import type { TlsFiles } from '../receive/tls.ts'
@@ -57,6 +57,7 @@ export async function openProxyServer(options: ProxyServerOptions): Promise<Rece
   tls?.attach(server)
   server.on('request', (request: IncomingMessage, response: ServerResponse) => receive(request, response, false))
   server.on('checkContinue', (request: IncomingMessage, response: ServerResponse) => receive(request, response, true))
+  server.on('clientError', onClientError)
   server.on('tlsClientError', (error: Error) => logHandshake(error, 'a TLS handshake of the proxy failed'))
   server.on('connect', (_request: IncomingMessage, socket: Duplex) => refuseSocket(socket, noTunnel))
   server.on('upgrade', (_request: IncomingMessage, socket: Duplex) => refuseSocket(socket, noUpgrade))
@@ -156,6 +157,19 @@ export async function openProxyServer(options: ProxyServerOptions): Promise<Rece
     }
     const timer = setTimeout(end, limits.refusedBodyMs).unref()
     request.once('end', end).once('close', end).resume()
+  }
+
+  /** What the parser could not go on with. A reply under way on the connection cannot take another in its middle. */
+  function onClientError(error: NodeJS.ErrnoException, socket: Duplex): void {
+    const isAnswering = [...open.keys()].some((response) => response.socket === socket && response.headersSent)
+    if (error.code === 'ECONNRESET' || !socket.writable || isAnswering) socket.destroy()
+    else {
+      const isLate = error.code === 'ERR_HTTP_REQUEST_TIMEOUT'
+      refuseSocket(socket, {
+        reason: isLate ? 'timed_out' : 'bad_request',
+        message: protocolError(error).refusal.message,
+      })
+    }
   }
 
   function refuseSocket(socket: Duplex, refusal: Refusal): void {
