@@ -172,7 +172,8 @@ export const limits = {
   proxyRequestBytesMax: 32 * MiB,
   /** All of them at once; more is answered 503. */
   proxyBodiesBytesMax: 128 * MiB,
-  /** What waits for a client before the upstream is read no further, beside one piece under way. */
+  /** What waits for a client before the upstream is read no further; as much more may have been read of the upstream, and one
+   *  piece of this size be under way. */
   proxyStreamBytesMax: 16 * KiB,
   /** A request with its body; files go to providers, too. */
   proxyRequestMs: 300_000,

@@ -6,7 +6,6 @@ import { openCounters } from '@tallylight/instrumentation/counters.ts'
 import { type Inflated, openInflated } from '@tallylight/instrumentation/hooks/reply-tap.ts'
 import type { Endpoint } from '@tallylight/instrumentation/providers/call.ts'
 import { unsentCode } from '@tallylight/instrumentation/quota/gate.ts'
-import { Agent } from 'undici'
 import { limits } from '../limits.ts'
 import type { Metrics } from '../metrics.ts'
 import type { QuotaHttp } from '../quota/http.ts'
@@ -19,6 +18,7 @@ import { type Forwarded, forward, type Tap } from './forward.ts'
 import { fieldsForUpstream } from './http-fields.ts'
 import type { Refusal } from './refusal.ts'
 import { openBodyRoom } from './request-body.ts'
+import { openUpstreamAgent } from './upstream-agent.ts'
 import { errorKindOf, upstreamRefusal } from './upstream-error.ts'
 import type { Upstream } from './upstreams.ts'
 
@@ -68,15 +68,7 @@ export function openProxy(options: ProxyOptions): ProviderProxy {
     },
   })
   const room = openBodyRoom({ bodyBytesMax: limits.proxyRequestBytesMax, bytesMax: limits.proxyBodiesBytesMax })
-  // Not among undici's types, and handed to the socket: what is read ahead of a client that does not read.
-  const connect = { timeout: limits.upstreamConnectMs, highWaterMark: limits.proxyStreamBytesMax }
-  const agent = new Agent({
-    allowH2: false,
-    connect,
-    headersTimeout: limits.upstreamHeadersMs,
-    bodyTimeout: limits.upstreamSilentMs,
-    keepAliveTimeout: limits.upstreamIdleMs,
-  })
+  const agent = openUpstreamAgent()
   /** Upstreams that have refused a request in which we had asked for usage. */
   const unwilling = new Set<string>()
 

@@ -3,10 +3,12 @@
 import { once } from 'node:events'
 import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
 import type { IncomingHttpHeaders, IncomingMessage } from 'node:http'
-import { connect } from 'node:net'
+import { createServer as createTlsServer } from 'node:https'
+import { type AddressInfo, connect } from 'node:net'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { text } from 'node:stream/consumers'
+import { type Authority, makeAuthority, makeCertificate } from '@tallylight/collector/receive/fixtures/certificate.ts'
 import { type StandIn, startStandIn } from '@tallylight/examples/stand-in.ts'
 import { type Answer, type Provider, startProvider } from '@tallylight/instrumentation/hooks/fixtures/provider.ts'
 import { encodeEvent } from '@tallylight/instrumentation/providers/fixtures/encode-event.ts'
@@ -97,6 +99,24 @@ const converseEvents = [
   encodeEvent('metadata', { usage: { inputTokens: 7, outputTokens: 3, totalTokens: 10 }, metrics: { latencyMs: 1 } }),
 ]
 
+/** Speaks TLS, and of all that is asked one message. */
+async function startTlsProvider(authority: Authority): Promise<AsyncDisposable & { readonly url: string }> {
+  const { certPem, keyPem } = makeCertificate('localhost', authority)
+  const server = createTlsServer({ cert: certPem, key: keyPem }, (request, response) => {
+    request.resume().on('end', () => response.writeHead(200, json).end(JSON.stringify(message)))
+  })
+  server.listen(0, '127.0.0.1')
+  await once(server, 'listening')
+  return {
+    url: `https://localhost:${(server.address() as AddressInfo).port}`,
+    async [Symbol.asyncDispose]() {
+      server.closeAllConnections()
+      server.close()
+      await once(server, 'close')
+    },
+  }
+}
+
 export async function startWorld(): Promise<World> {
   const stack = new AsyncDisposableStack()
   const told: Told[] = []
@@ -108,6 +128,9 @@ export async function startWorld(): Promise<World> {
       return answerOf(body, request)
     }),
   )
+  const authority = makeAuthority('upstreams')
+  const trusted = await startTlsProvider(authority)
+  stack.use(trusted)
   const gone = await startProvider({ pieces: [] })
   await gone[Symbol.asyncDispose]()
   const upstreams = {
@@ -118,13 +141,16 @@ export async function startWorld(): Promise<World> {
     bedrock: { url: provider.url, provider: 'aws.bedrock' },
     team: { url: `${provider.url}/team/llm/`, provider: 'vllm', sendsTrace: true },
     gone: { url: gone.url, provider: 'openai' },
+    trusted: { url: trusted.url, provider: 'anthropic' },
     untrusted: { url: provider.url.replace('http:', 'https:'), provider: 'anthropic' },
   }
   const directory = mkdtempSync(join(tmpdir(), 'tallylight-proxied-'))
   stack.defer(() => rmSync(directory, { recursive: true }))
   const path = join(directory, 'tallylight.json')
   writeFileSync(path, JSON.stringify({ proxy: { upstreams }, content: { default: 'full' } }))
-  const collector = stack.use(await startCollector({ TALLYLIGHT_CONFIG: path }))
+  const authorityPath = join(directory, 'authority.pem')
+  writeFileSync(authorityPath, authority.certPem)
+  const collector = stack.use(await startCollector({ TALLYLIGHT_CONFIG: path, NODE_EXTRA_CA_CERTS: authorityPath }))
   const api = (): string => `http://127.0.0.1:${collector.ports().api}`
 
   async function administer(method: string, path: string, body: object): Promise<unknown> {

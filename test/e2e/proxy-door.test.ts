@@ -165,9 +165,13 @@ test('keys: in a header, in the path, or where the provider’s would be; and no
     "SELECT TenantId FROM tallylight.llm_calls WHERE UserId = 'kim'",
   )
   expect(rows.map(({ TenantId }) => TenantId)).toEqual(['acme', 'acme', 'acme'])
+  const tables = ['otel_traces', 'llm_calls', 'turns', 'messages', 'errors', 'audit_events', 'quarantine']
+  const stored = await Promise.all(
+    tables.map(async (table) => JSON.stringify(await world.collector.query(`SELECT * FROM tallylight.${table}`))),
+  )
   const secrets = [narrow, wide, short, unknown].map((key) => key.slice(12)).concat(providerKey.slice(8))
   await world.collector.kill('SIGTERM')
-  const kept = [world.collector.log(), ...filesIn(world.collector.directory)]
+  const kept = [world.collector.log(), ...stored, ...filesIn(world.collector.directory)]
   expect(kept.length).toBeGreaterThan(20)
   for (const secret of secrets) expect(kept.filter((each) => each.includes(secret))).toEqual([])
 })

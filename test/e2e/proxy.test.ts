@@ -86,6 +86,8 @@ test('OpenAI’s SDK, streamed and not: rows and ledger are what was served, to 
 test('Anthropic’s SDK, OpenAI’s responses, Gemini and Bedrock: bytes as they came, usage as it was told', async () => {
   const message = await anthropic('anthropic', 'bea').messages.create({ ...turnOf('hi'), model: 'claude-sonnet-4-5' })
   expect(message.content).toEqual([{ type: 'text', text: 'Hi' }])
+  const overTls = await anthropic('trusted', 'bea').messages.create({ ...turnOf('hi'), model: 'claude-sonnet-4-5' })
+  expect(overTls.usage).toMatchObject({ input_tokens: 9, output_tokens: 2 })
   const streamed = anthropic('anthropic', 'bea').messages.stream({ ...turnOf('hi'), model: 'claude-sonnet-4-5' })
   expect((await streamed.finalMessage()).usage.output_tokens).toBeGreaterThan(1)
   const responses = await openai('openai', 'bea').responses.create({ model: 'gpt-4o', input: 'hi', stream: true })
@@ -107,6 +109,7 @@ test('Anthropic’s SDK, OpenAI’s responses, Gemini and Bedrock: bytes as they
   expect(world.told.at(-1)?.url).toBe(`/model/${profile}/converse-stream`)
   const calls = await callsOf('bea')
   expect(calls.map(({ Provider, InputTokens, CacheReadTokens }) => [Provider, InputTokens, CacheReadTokens])).toEqual([
+    ['anthropic', 9, null],
     ['anthropic', 9, null],
     ['anthropic', 2_400, 2_000],
     ['openai', 1_200, 1_024],
