@@ -15,7 +15,10 @@ export function openUpstreamAgent(): Agent {
       // One for all: the bytes are copied before another socket is read.
       buffer,
       callback(this: Socket, bytes: number, from: Uint8Array): boolean {
-        return this.push(Buffer.from(from.subarray(0, bytes)))
+        // Not out of Node's pool: a piece that waits would keep 64 KiB with it.
+        const piece = Buffer.allocUnsafeSlow(bytes)
+        piece.set(from.subarray(0, bytes))
+        return this.push(piece)
       },
     },
   }
