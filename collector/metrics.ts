@@ -63,6 +63,8 @@ const counters = {
   tallylight_proxy_records_total: 'Records of proxied calls, by outcome: stored or lost.',
   tallylight_proxy_failures_total: 'Parts of the proxy that failed while a call went on.',
   tallylight_metric_exports_total: 'Exports of these metrics over OTLP, by outcome.',
+  tallylight_probes_total:
+    'Looks at configured servers, by tenant, target and status; not_looked: for a reason on our side, not_stored: of a look that was made.',
   tallylight_canary_misses_total: 'Steps of the collector’s own probes that were not read back in time.',
 } as const
 
@@ -76,6 +78,10 @@ const histograms = {
   tallylight_proxy_added_seconds: {
     help: 'Time that the proxy adds to a call: before it is sent, the gate included, and after its last byte, until its record is durable.',
     bounds: addedBounds,
+  },
+  tallylight_probe_seconds: {
+    help: 'Response times of configured servers, by tenant and target.',
+    bounds: secondsBounds,
   },
   tallylight_quota_seconds: { help: 'Time from a quota request to its answer, by route.', bounds: secondsBounds },
 } as const

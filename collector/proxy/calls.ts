@@ -9,9 +9,8 @@ import type { Counters } from '@tallylight/instrumentation/counters.ts'
 import { type Exchange, openExchange } from '@tallylight/instrumentation/hooks/exchange.ts'
 import type { Endpoint } from '@tallylight/instrumentation/providers/call.ts'
 import { objectOf } from '@tallylight/instrumentation/providers/json-fields.ts'
-import { openGate } from '@tallylight/instrumentation/quota/gate.ts'
-import { type QuotaClient, quotaClientOver } from '@tallylight/instrumentation/quota/quota-client.ts'
-import { quotaExceededIn } from '@tallylight/instrumentation/quota/quota-exceeded.ts'
+import { type Gate, openGate } from '@tallylight/instrumentation/quota/gate.ts'
+import { type Answered, type QuotaClient, quotaClientOver } from '@tallylight/instrumentation/quota/quota-client.ts'
 import { joinedFrom, withTurn } from '@tallylight/instrumentation/turns/scene.ts'
 import { limits } from '../limits.ts'
 import type { Answer } from '../quota/answers.ts'
@@ -64,21 +63,36 @@ const clockMs = (): number => performance.now()
 export function openCalls(options: CallsOptions): Calls {
   const { counters } = options
   const spans = openCallSpans(options)
-  const gate = openGate({ mode: 'enforce', failurePolicy: 'closed', counters, nowMs: clockMs })
+  /** One for each key, in the order of use: what a gate learns is its tenant's. */
+  const gates = new Map<string, OwnGate>()
+
+  function gateOf(identity: Identity): OwnGate {
+    const name = `${identity.tenant}\n${identity.keyId}`
+    const gate = gates.get(name) ?? openOwnGate(options.quota, identity, counters)
+    gates.delete(name)
+    gates.set(name, gate)
+    const [oldest] = gates
+    if (gates.size > limits.proxyGatesMax && oldest !== undefined) {
+      gates.delete(oldest[0])
+      // Its calls are settled all the same.
+      Promise.resolve(oldest[1][Symbol.asyncDispose]()).catch(options.onFailure)
+    }
+    return gate
+  }
 
   function open(start: CallStart): Call | Refusal | undefined {
     const { identity, headers, endpoint } = start
     const stands = standIn(headers)
     if ('reason' in stands) return stands
     const span = spans.open(identity, stands.service)
-    const { client, denial } = openOwnClient(options.quota, identity)
+    const gate = gateOf(identity)
     const keepsContent = options.keepsContent(identity.tenant)
     const recorder = openCallRecorder({
       tracer: () => span.tracer,
       metrics: () => noMetrics,
       content: openContentAttributes(keepsContent ? 'full' : 'metadata', undefined, counters),
       counters,
-      gate: { admit: (call) => gate.admit(call, client) },
+      gate,
       keepsContent,
       nowMs: clockMs,
     })
@@ -98,13 +112,13 @@ export function openCalls(options: CallsOptions): Calls {
         mayAsk: true,
       },
     )
-    return exchange && { exchange, span, refusalOf: (error) => refusalOf(error, denial()) }
+    return exchange && { exchange, span, refusalOf: gate.refusalOf }
   }
 
   return {
     open,
     async [Symbol.asyncDispose]() {
-      await gate[Symbol.asyncDispose]()
+      await Promise.all([...gates.values()].map((gate) => gate[Symbol.asyncDispose]()))
       await spans[Symbol.asyncDispose]()
     },
   }
@@ -142,23 +156,40 @@ function nameIn(headers: IncomingHttpHeaders, name: string): string {
   }
 }
 
-/** The quota service of this collector, asked without a connection; and what it said when it denied. */
-function openOwnClient(
-  quota: Pick<QuotaHttp, 'post'>,
-  identity: Identity,
-): { readonly client: QuotaClient; readonly denial: () => Answer | undefined } {
-  let denied: Answer | undefined
-  const client = quotaClientOver(async (path, body) => {
+type OwnGate = Gate & { refusalOf(error: unknown): Refusal }
+
+/** A gate that asks the quota service of this collector, without a connection. */
+function openOwnGate(quota: CallsOptions['quota'], identity: Identity, counters: Counters): OwnGate {
+  /** What was said to calls that were denied, for those who wait for them. */
+  const denials = new WeakMap<Error, Answer>()
+
+  async function post(path: string, body: unknown, onAnswer?: (answer: Answer) => void): Promise<Answered> {
     const answer = await quota.post(identity, path, body)
-    if (path === 'reservations') denied = answer
-    return {
-      kind: 'answer',
-      status: answer.status,
-      body: objectOf(answer.body),
-      retryAfter: answer.headers?.['Retry-After'] ?? '',
-    }
-  })
-  return { client, denial: () => denied }
+    onAnswer?.(answer)
+    const { status, headers = {} } = answer
+    const policy = headers['Tallylight-Failure-Policy'] ?? ''
+    return { kind: 'answer', status, body: objectOf(answer.body), retryAfter: headers['Retry-After'] ?? '', policy }
+  }
+
+  const client: QuotaClient = {
+    ...quotaClientOver((path, body) => post(path, body)),
+    async reserve(request) {
+      let said: Answer | undefined
+      const asking = quotaClientOver((path, body) =>
+        post(path, body, (answer) => {
+          said = answer
+        }),
+      )
+      const outcome = await asking.reserve(request)
+      if (outcome.kind === 'denied' && said !== undefined) denials.set(outcome.error, said)
+      return outcome
+    },
+  }
+  const gate = openGate({ mode: 'enforce', failurePolicy: 'closed', leases: false, client, counters, nowMs: clockMs })
+  return {
+    ...gate,
+    refusalOf: (error) => refusalOf(error, error instanceof Error ? denials.get(error) : undefined),
+  }
 }
 
 /** SDKs wait and try again by themselves, which helps where room is made within seconds, and else only keeps a user waiting. */
@@ -166,9 +197,9 @@ const retrySecondsMax = 5
 
 function refusalOf(error: unknown, denied: Answer | undefined): Refusal {
   const message = error instanceof Error ? error.message : String(error)
-  if (quotaExceededIn(error) === undefined) return { reason: 'quota_unavailable', message }
-  const { 'Content-Type': _type, ...headers } = denied?.headers ?? {}
-  const { type: _about, title: _title, status: _status, detail: _detail, ...details } = objectOf(denied?.body)
+  if (denied === undefined) return { reason: 'quota_unavailable', message }
+  const { 'Content-Type': _type, 'Tallylight-Failure-Policy': _policy, ...headers } = denied.headers ?? {}
+  const { type: _about, title: _title, status: _status, detail: _detail, ...details } = objectOf(denied.body)
   const isFinal = !(Number(headers['Retry-After']) <= retrySecondsMax)
   return { reason: 'quota_exceeded', message, headers, details, isFinal }
 }

@@ -1,28 +1,11 @@
 // The clock of the gate, with a quota service that only remembers; what it decides is tested against the real one in test/e2e.
 import { afterEach, expect, test, vi } from 'vitest'
 import { openCounters } from '../counters.ts'
-import type { CallStart } from '../hooks/exchange.ts'
 import { limits } from '../limits.ts'
 import type { Endpoint } from '../providers/call.ts'
 import { readRequest } from '../providers/request.ts'
 import { openGate } from './gate.ts'
-import { type QuotaClient, quotaClientOver } from './quota-client.ts'
-
-const endpoint: Endpoint = {
-  api: 'openai.chat',
-  provider: 'openai',
-  model: 'm',
-  isStream: true,
-  takesUsageOption: false,
-}
-const start: CallStart = {
-  endpoint,
-  request: readRequest(endpoint, '{}').request,
-  url: new URL('http://x'),
-  requestBytes: 2,
-  attempt: 1,
-  transport: 'fetch',
-}
+import type { QuotaClient } from './quota-client.ts'
 
 afterEach(() => {
   vi.useRealTimers()
@@ -34,9 +17,16 @@ test('gate: an open call extends its hold in time, no longer than a stream may l
   const startedMs = Date.now()
   let reserved = 0
   const client: QuotaClient = {
-    reserve: async () => ({ kind: 'granted', id: `r${++reserved}`, expiresAtMs: Date.now() + limits.quotaHoldMs }),
+    reserve: async () => ({
+      kind: 'granted',
+      id: `r${++reserved}`,
+      expiresAtMs: Date.now() + limits.quotaHoldMs,
+      forAbsence: undefined,
+    }),
     settle: async () => ({ kind: 'done' }),
     release: async () => ({ kind: 'done' }),
+    lease: async () => undefined,
+    endLease: async () => ({ kind: 'done' }),
     extend: async (ids) => {
       expect(ids).toEqual(['r1'])
       extended.push(Date.now() - startedMs)
@@ -44,7 +34,30 @@ test('gate: an open call extends its hold in time, no longer than a stream may l
     },
   }
   const counters = openCounters(() => undefined)
-  await using gate = openGate({ mode: 'enforce', failurePolicy: 'open', client, counters, nowMs: () => Date.now() })
+  await using gate = openGate({
+    mode: 'enforce',
+    failurePolicy: 'open',
+    leases: false,
+    client,
+    counters,
+    nowMs: () => Date.now(),
+  })
+  const endpoint: Endpoint = {
+    api: 'openai.chat',
+    provider: 'openai',
+    model: 'm',
+    isStream: true,
+    takesUsageOption: false,
+  }
+  const { request } = readRequest(endpoint, '{}')
+  const start = {
+    endpoint,
+    request,
+    url: new URL('http://x'),
+    requestBytes: 2,
+    attempt: 1,
+    transport: 'fetch',
+  } as const
   const open = gate.admit(start)
   const settled = gate.admit(start)
   await open?.admitted
@@ -55,21 +68,4 @@ test('gate: an open call extends its hold in time, no longer than a stream may l
   expect(Math.max(...gaps)).toBeLessThan(limits.quotaHoldMs)
   expect(extended.at(-1)).toBeLessThanOrEqual(limits.quotaHoldMsMax)
   expect(extended.at(-1)).toBeGreaterThan(limits.quotaHoldMsMax - limits.quotaHoldMs)
-})
-
-test('gate: with the ledger away the tenant’s own verdict decides for each call, whatever the service was told', async () => {
-  const verdicts = ['allow', 'deny', 'allow', 'deny', 'allow']
-  let asked = 0
-  const client = quotaClientOver(async () => {
-    const body = { detail: 'the ledger did not answer', policy: 'bounded', verdict: verdicts[asked++] }
-    return { kind: 'answer', status: 503, body, retryAfter: '1' }
-  })
-  const counters = openCounters(() => undefined)
-  await using gate = openGate({ mode: 'enforce', failurePolicy: 'closed', client, counters, nowMs: () => Date.now() })
-  for (const verdict of verdicts) {
-    const admitted = gate.admit(start)?.admitted
-    if (verdict === 'allow') await expect(admitted).resolves.toBe(undefined)
-    else await expect(admitted).rejects.toThrow('the ledger did not answer')
-  }
-  expect(asked).toBe(verdicts.length)
 })
