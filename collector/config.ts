@@ -5,6 +5,7 @@ import { embeddedLimits } from '@tallylight/storage/clickhouse/embedded-limits.t
 import { z } from 'zod'
 import { limits } from './limits.ts'
 import { judgeOwnPattern, type PersonalOptions, personalKinds } from './masking/personal.ts'
+import { upstreamName, upstreamSchema } from './proxy/upstreams.ts'
 import type { FailurePolicy } from './quota/failure-policy.ts'
 import { amountSchema, limitSchema } from './quota/limits.ts'
 import { isLoopback as isLoopbackAddress } from './receive/receiver.ts'
@@ -247,6 +248,21 @@ const fileSchema = z.strictObject({
         ),
         'prices of your own, in nano-dollars per million tokens; they win over the list',
         '[]',
+      ),
+    })
+    .optional(),
+  proxy: z
+    .strictObject({
+      knownProviders: described(
+        z.boolean(),
+        'the known providers are upstreams by their names: openai, anthropic, gemini, mistral, groq and others',
+        'true',
+      ),
+      upstreams: z.record(upstreamName, upstreamSchema).optional(),
+      unmetered: described(
+        z.enum(['pass', 'refuse']),
+        'requests that change something and are no model call we read (batches, files, pictures): passed and counted, or refused',
+        'pass',
       ),
     })
     .optional(),

@@ -177,11 +177,39 @@ export const limits = {
   /** A probe that is not read back within this is missing; below the usual minute between two. */
   canaryWaitMsMax: 30_000,
   canaryPollMs: 250,
+  /** The body of a call, which is read whole before anything goes out. Providers take at most 32 MiB. */
+  proxyRequestBytesMax: 32 * MiB,
+  /** All of them at once; more is answered 503. */
+  proxyBodiesBytesMax: 128 * MiB,
+  /** What waits for a client before the upstream is read no further; as much more may have been read of the upstream, and one
+   *  piece of this size be under way. */
+  proxyStreamBytesMax: 8 * KiB,
+  /** A request with its body; files go to providers, too. */
+  proxyRequestMs: 300_000,
+  /** A client that takes nothing of what waits for it has gone. */
+  proxyStalledMs: 300_000,
+  upstreamConnectMs: 10_000,
+  /** Models think for minutes, and SDKs give up after ten: theirs is to come first. */
+  upstreamHeadersMs: 900_000,
+  upstreamSilentMs: 900_000,
+  /** Below the 60 s after which load balancers drop an idle connection; a server that says less is believed. */
+  upstreamIdleMs: 30_000,
+  /** A reply ends when its record is durable, and no later than this. */
+  proxyRecordWaitMs: 1_000,
+  /** Records that the journal could not take at once, kept in memory for 45 s. */
+  proxyRecordsBytesMax: 32 * MiB,
+  proxyRecordTriesMax: 10,
+  proxyRecordPauseMs: 1_000,
+  /** Keys whose gates are kept, with what they have learnt. */
+  proxyGatesMax: 1_000,
+  /** Names that callers give: of conversations, users, services. */
+  proxyNameCharsMax: 1_024,
   /** Turns on the page at `/`. */
   statePageTurnsMax: 20,
 } as const
 
 assert(limits.bodiesInFlightBytesMax >= limits.requestBytesMax, 'one request of the largest size must fit in flight')
+assert(limits.proxyBodiesBytesMax >= limits.proxyRequestBytesMax, 'one call of the largest size must fit in flight')
 assert(limits.requestHeadersMs <= limits.requestMs, 'headers are part of a request')
 assert(limits.grpcStreamWindowBytes <= limits.grpcConnectionWindowBytes, 'one call may use its whole window')
 assert(

@@ -96,7 +96,7 @@ async function run(): Promise<void> {
     otlpGrpc: doors.ports.otlpGrpc,
     otlpHttp: doors.ports.otlpHttp,
     api: doors.ports.api,
-    proxy: null,
+    proxy: doors.ports.proxy,
     clickhouse: clickhouse?.port ?? null,
     postgres: postgres?.port ?? null,
   }

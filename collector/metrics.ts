@@ -24,6 +24,7 @@ export type Sample = {
 )
 
 const secondsBounds = [0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2, 5, 10, 30, 60, 300] as const
+const addedBounds = [0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1] as const
 const rowsBounds = [1, 10, 100, 1_000, 5_000, 20_000, 50_000, 100_000, 250_000, 1_000_000] as const
 
 const counters = {
@@ -55,6 +56,12 @@ const counters = {
   tallylight_sink_problems_total: 'Parts that could not be inserted at once, by table and kind.',
   tallylight_journal_problems_total:
     'Writes that failed, a journal that was full, frames that were torn or corrupt, by kind.',
+  tallylight_proxy_requests_total: 'Requests that the proxy forwarded, by upstream and how they ended.',
+  tallylight_proxy_refused_total: 'Requests that the proxy refused, by reason.',
+  tallylight_proxy_upstream_errors_total:
+    'Upstreams that could not be reached, broke off or answered pages, by upstream and kind.',
+  tallylight_proxy_records_total: 'Records of proxied calls, by outcome: stored or lost.',
+  tallylight_proxy_failures_total: 'Parts of the proxy that failed while a call went on.',
   tallylight_metric_exports_total: 'Exports of these metrics over OTLP, by outcome.',
   tallylight_probes_total:
     'Looks at configured servers, by tenant, target and status; not_looked: for a reason on our side, not_stored: of a look that was made.',
@@ -67,6 +74,10 @@ const histograms = {
   tallylight_lag_seconds: {
     help: 'Time from the opening of a segment until its rows can be queried.',
     bounds: secondsBounds,
+  },
+  tallylight_proxy_added_seconds: {
+    help: 'Time that the proxy adds to a call: before it is sent, the gate included, and after its last byte, until its record is durable.',
+    bounds: addedBounds,
   },
   tallylight_probe_seconds: {
     help: 'Response times of configured servers, by tenant and target.',

@@ -12,6 +12,7 @@ export type Ports = {
   readonly otlpGrpc: number
   readonly otlpHttp: number
   readonly api: number
+  readonly proxy: number
   readonly clickhouse: number
   readonly postgres: number
 }
@@ -64,7 +65,7 @@ export async function startCollector(
       API_PORT: ports?.api,
       CLICKHOUSE_PORT: ports?.clickhouse,
       POSTGRES_PORT: ports?.postgres,
-      PROXY_PORT: 0,
+      PROXY_PORT: ports?.proxy,
     }
     for (const [name, port] of Object.entries(names)) fixed[`TALLYLIGHT_${name}`] = String(port ?? 0)
     const faults = options.faultPlan === undefined ? [] : ['--import', faultPointsUrl]

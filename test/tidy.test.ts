@@ -38,6 +38,13 @@ test('tidy: arrows between folders point as ARCHITECTURE says', () => {
       'storage/',
       'instrumentation/providers/',
       'instrumentation/usage/',
+      // The proxy does for other processes what the hooks do in theirs, with the same parts.
+      'instrumentation/calls/',
+      'instrumentation/counters.ts',
+      'instrumentation/hooks/exchange.ts',
+      'instrumentation/hooks/reply-tap.ts',
+      'instrumentation/quota/',
+      'instrumentation/turns/scene.ts',
       'instrumentation/health/looks.ts',
       'dashboards/provision.ts',
       'dashboards/runbooks.ts',

@@ -24,7 +24,7 @@ export async function openApi(options: {
   readonly missing: () => readonly string[]
   readonly renderMetrics: () => string
   /** Answers before everything else, without Express. */
-  readonly quota: QuotaHttp
+  readonly quota: Pick<QuotaHttp, 'takes' | 'handle'>
   /** Behind the gate that asks for the role admin; they find who asks in `response.locals`. */
   readonly administration: readonly Router[]
   readonly statePage: StatePage

@@ -30,6 +30,8 @@ export type QuotaHttp = {
   /** Whether the path is ours. */
   takes(url: string): boolean
   handle(request: IncomingMessage, response: ServerResponse, localBoundToLoopback: boolean): void
+  /** What a POST to `/v1/quota/<path>` answers, for who is in this process and has seen to the key. */
+  post(identity: Identity, path: string, body: unknown): Promise<Answer>
 }
 
 export type QuotaHttpOptions = {
@@ -116,17 +118,24 @@ export function openQuotaHttp(options: QuotaHttpOptions): QuotaHttp {
     if (step === undefined) return unknownPath(`${prefix}${path}`)
     if (method !== 'POST') return notAllowed(id === undefined ? 'POST' : 'GET, POST')
     const parsed = parseJson(body.length === 0 ? Buffer.from('{}') : body)
-    if (parsed.kind === 'malformed') return problem(400, parsed.reason)
-    if (!Array.isArray(parsed.value)) return step(identity, parsed.value)
-    if (parsed.value.length > batchMax)
-      return problem(400, `a batch may have ${batchMax} items, ${parsed.value.length} came`)
-    const answers = await Promise.all(parsed.value.map((item) => step(identity, item)))
+    return parsed.kind === 'malformed' ? problem(400, parsed.reason) : takeAll(step, identity, parsed.value)
+  }
+
+  async function takeAll(step: StepAnswer, identity: Identity, body: unknown): Promise<Answer> {
+    if (!Array.isArray(body)) return step(identity, body)
+    if (body.length > batchMax) return problem(400, `a batch may have ${batchMax} items, ${body.length} came`)
+    const answers = await Promise.all(body.map((item) => step(identity, item)))
     return { status: 200, body: answers.map((each) => ({ status: each.status, ...each.body })) }
+  }
+
+  async function post(identity: Identity, path: string, body: unknown): Promise<Answer> {
+    const step = stepOf(...(path.split('/') as [string, string?, string?]))
+    return step === undefined ? unknownPath(`${prefix}${path}`) : takeAll(step, identity, body)
   }
 
   type StepAnswer = (identity: Identity, body: unknown) => Promise<Answer>
 
-  function stepOf(thing: string | undefined, id: string | undefined, verb: string | undefined): StepAnswer | undefined {
+  function stepOf(thing?: string, id?: string, verb?: string): StepAnswer | undefined {
     if (thing === 'reservations' && id === undefined) return reserve
     if (thing === 'leases' && id === undefined) return leaseNow
     if (thing === 'check' && id === undefined) return dryRun
@@ -312,7 +321,7 @@ export function openQuotaHttp(options: QuotaHttpOptions): QuotaHttp {
     return priced.kind === 'priced' ? priced.costNanoUsd * BigInt(calls) : undefined
   }
 
-  return { takes: (url) => url.startsWith(prefix), handle }
+  return { takes: (url) => url.startsWith(prefix), handle, post }
 }
 
 /** What the tenant wants done when no answer comes: a client remembers it. With a bound, also what this call may cost. */

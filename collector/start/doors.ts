@@ -1,9 +1,10 @@
-// The ports: OTLP over HTTP and gRPC, and the API. Opened last, when what they lead to is there.
+// The ports: OTLP over HTTP and gRPC, the API, and the proxy. Opened last, when what they lead to is there.
 import { administrationRoutes } from '../api/administration.ts'
 import { openApi } from '../api/server.ts'
 import { openStatePage } from '../api/state.ts'
 import { limits } from '../limits.ts'
 import { renderPrometheus } from '../metrics.ts'
+import { startProxy } from '../proxy/start.ts'
 import { openQuotaHttp } from '../quota/http.ts'
 import type { RefusalCounter } from '../receive/admission.ts'
 import { openBodies } from '../receive/bodies.ts'
@@ -19,7 +20,7 @@ import type { Sinks } from './sinks.ts'
 import type { Start } from './start.ts'
 
 export type Doors = {
-  readonly ports: { readonly otlpHttp: number; readonly otlpGrpc: number; readonly api: number }
+  readonly ports: { readonly otlpHttp: number; readonly otlpGrpc: number; readonly api: number; readonly proxy: number }
   /** What `/readyz` says. */
   readonly setReady: (isReady: boolean) => void
   /** The receivers answer what they hold, and take nothing more. The API goes on to the end. */
@@ -87,13 +88,29 @@ export async function openDoors(
       log,
     }),
   )
+  const { authenticate } = keyring
+  const { bind: host, ports } = config
+  const proxy = stack.use(
+    await startProxy({
+      host,
+      port: ports.proxy,
+      tls,
+      authenticate,
+      accept: behind.accept,
+      quota,
+      file,
+      version,
+      metrics,
+      log,
+    }),
+  )
   return {
-    ports: { otlpHttp: http.port, otlpGrpc: grpc.port, api: api.port },
+    ports: { otlpHttp: http.port, otlpGrpc: grpc.port, api: api.port, proxy: proxy.port },
     setReady: (is) => {
       isReady = is
     },
     stopReceivers: async () => {
-      await Promise.all([http.stop(limits.receiverStopMs), grpc.stop(limits.receiverStopMs)])
+      await Promise.all([http, grpc, proxy].map((receiver) => receiver.stop(limits.receiverStopMs)))
     },
   }
 }

@@ -15,7 +15,7 @@ import type { ContentAttributes } from './content-attributes.ts'
 export type CallRecorder = { startCall(start: CallStart): CallRecord }
 
 export type CallRecorderOptions = {
-  readonly tracer: () => Tracer
+  readonly tracer: () => Pick<Tracer, 'startSpan'>
   readonly metrics: () => CallMetrics
   readonly content: ContentAttributes
   readonly counters: Counters
@@ -32,18 +32,23 @@ export function openCallRecorder(options: CallRecorderOptions): CallRecorder {
       const { request, endpoint } = start
       const startedMs = options.nowMs()
       const described = describedBy(start)
-      const span = options.tracer().startSpan(`${request.operation} ${request.model}`.trimEnd(), {
-        kind: SpanKind.CLIENT,
-        attributes: { ...described, ...requestAttributes(start), ...sceneAttributes() },
-      })
-      const progress = activeTurn()?.progress
+      const parent = start.context ?? context.active()
+      const span = options.tracer().startSpan(
+        `${request.operation} ${request.model}`.trimEnd(),
+        {
+          kind: SpanKind.CLIENT,
+          attributes: { ...described, ...requestAttributes(start), ...sceneAttributes(parent) },
+        },
+        parent,
+      )
+      const progress = activeTurn(parent)?.progress
       if (progress !== undefined) progress.calls++
       options.counters.add('spansMade')
       if (span.isRecording()) span.setAttributes(options.content.ofRequest(request))
       if (progress?.question === '' && options.keepsContent) progress.question = lastQuestion(request)
       const hold = options.gate?.admit(start)
       if (hold !== undefined) span.setAttribute(attributes.callId, hold.callId)
-      const inSpan = trace.setSpan(context.active(), span)
+      const inSpan = trace.setSpan(parent, span)
       let firstMs: number | undefined
 
       function finish(end: CallEnd): void {

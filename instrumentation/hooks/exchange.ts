@@ -2,6 +2,7 @@
 // this and nothing else. It ends exactly once, whatever happens, and nothing of it throws into the service: what fails in
 // here is counted, and the bytes pass on as if nobody had watched.
 import { AsyncLocalStorage } from 'node:async_hooks'
+import type { Context } from '@opentelemetry/api'
 import type { CallReply, CallRequest, Endpoint } from '../providers/call.ts'
 import { openReply, type Reply } from '../providers/reply.ts'
 import { readRequest } from '../providers/request.ts'
@@ -11,7 +12,7 @@ import { askForUsage, openUsageChunkFilter, type UsageChunkFilter } from '../pro
  *  early, or never began. `unread`: nobody ever read the reply. `denied`: the gate refused, and nothing was sent. */
 export type Ending = 'complete' | 'left' | 'aborted' | 'cut' | 'unread' | 'denied'
 
-export type Transport = 'fetch' | 'undici' | 'http' | 'http2' | 'websocket'
+export type Transport = 'fetch' | 'undici' | 'http' | 'http2' | 'websocket' | 'proxy'
 
 export type CallStart = {
   readonly endpoint: Endpoint
@@ -21,6 +22,8 @@ export type CallStart = {
   /** Counts from 1; an SDK that tries again says so in a header. */
   readonly attempt: number
   readonly transport: Transport
+  /** Where the call stands, for who speaks for another process; the active one where it is left out. */
+  readonly context?: Context
 }
 
 export type CallEnd = {
@@ -104,11 +107,14 @@ export type ExchangeStart = {
 
 const nothing: readonly Uint8Array[] = []
 
-export function openExchange(watch: Watch, start: ExchangeStart): Exchange | undefined {
+/** What an exchange needs to know of who watches. */
+export type ExchangeWatch = Pick<Watch, 'startCall' | 'asksForUsage' | 'keepsContent' | 'failed'>
+
+export function openExchange(watch: ExchangeWatch, start: ExchangeStart): Exchange | undefined {
   return guarded(watch, () => open(watch, start), undefined)
 }
 
-function open(watch: Watch, start: ExchangeStart): Exchange {
+function open(watch: ExchangeWatch, start: ExchangeStart): Exchange {
   const { endpoint, body } = start
   const { request } = readRequest(endpoint, body)
   const record = watch.startCall({

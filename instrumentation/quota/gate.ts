@@ -83,7 +83,7 @@ export function openGate(options: GateOptions): Gate {
   }
 
   function admit(start: CallStart): Hold | undefined {
-    const override = overrideOf(context.active())
+    const override = overrideOf(start.context ?? context.active())
     if (override.skip === true) return undefined
     if (start.transport === 'undici') {
       counters.add('notGated')
@@ -244,8 +244,8 @@ export function openGate(options: GateOptions): Gate {
   }
 }
 
-function subjectOf({ request, endpoint }: CallStart, override: QuotaOverride): CallSubject {
-  const scene = activeTurn()?.scene
+function subjectOf({ request, endpoint, context: from }: CallStart, override: QuotaOverride): CallSubject {
+  const scene = activeTurn(from)?.scene
   return {
     user: override.user ?? scene?.user ?? '',
     conversation: scene?.conversation ?? '',
@@ -263,7 +263,10 @@ function settled({ inputTokens = 0, outputTokens = 0, cacheReadTokens, cacheWrit
   }
 }
 
-const unsentCodes = new Set(['ECONNREFUSED', 'ENOTFOUND', 'EAI_AGAIN', 'EHOSTUNREACH', 'ENETUNREACH'])
+/** In the chain of causes of an error, for who knows that not a byte of the request has left. */
+export const unsentCode = 'TALLYLIGHT_UNSENT'
+
+const unsentCodes = new Set([unsentCode, 'ECONNREFUSED', 'ENOTFOUND', 'EAI_AGAIN', 'EHOSTUNREACH', 'ENETUNREACH'])
 
 /** No connection came about: no provider can have charged for it. */
 function isUnsent(error: unknown): boolean {

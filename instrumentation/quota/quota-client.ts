@@ -88,23 +88,31 @@ export type QuotaClient = {
   extend(ids: readonly string[]): Promise<StepOutcome>
 }
 
-type Answered =
+export type Answered =
   | {
       readonly kind: 'answer'
       readonly status: number
       readonly body: Json
       readonly retryAfter: string
+      /** The tenant's, for the time when no answer comes: the header `Tallylight-Failure-Policy`. */
       readonly policy: string
     }
   | { readonly kind: 'unavailable'; readonly reason: string }
 
+/** Brings a request to the quota service, by its path behind `/v1/quota/`. */
+export type Post = (path: string, body: unknown, isWaitedFor: boolean) => Promise<Answered>
+
 export function openQuotaClient(options: { readonly url: string; readonly key: string }): QuotaClient {
+  return quotaClientOver(postOverHttp(options))
+}
+
+/** Our own requests are nobody's calls, also where the collector's host is a provider's for its proxy. */
+function postOverHttp(options: { readonly url: string; readonly key: string }): Post {
   const base = `${options.url.replace(/\/+$/, '')}/v1/quota`
   const module = base.startsWith('https:') ? https : http
   const agent = new module.Agent({ keepAlive: true })
 
-  /** Our own requests are nobody's calls, also where the collector's host is a provider's for its proxy. */
-  function post(path: string, body: unknown, isWaitedFor: boolean): Promise<Answered> {
+  return (path, body, isWaitedFor) => {
     try {
       return runSeen(() => postOnce(path, body, isWaitedFor))
     } catch (error) {
@@ -142,7 +150,9 @@ export function openQuotaClient(options: { readonly url: string; readonly key: s
     request.end(text)
     return promise
   }
+}
 
+export function quotaClientOver(post: Post): QuotaClient {
   async function step(path: string, body: unknown): Promise<StepOutcome> {
     const answered = await post(path, body, false)
     if (answered.kind === 'unavailable') return answered

@@ -6,7 +6,9 @@ import {
   type Context,
   context,
   createContextKey,
+  defaultTextMapGetter,
   propagation,
+  type TextMapPropagator,
 } from '@opentelemetry/api'
 import { attributes } from '../attributes.ts'
 
@@ -27,7 +29,12 @@ export type TurnProgress = {
   blockReason: string
 }
 
-export type ActiveTurn = { readonly id: string; readonly scene: Scene; readonly progress: TurnProgress }
+export type ActiveTurn = {
+  /** '' where nobody has opened the turn: then its trace tells which it is. */
+  readonly id: string
+  readonly scene: Scene
+  readonly progress: TurnProgress
+}
 
 const key = createContextKey('tallylight.turn')
 
@@ -47,10 +54,11 @@ export function withProbe(parent: Context): Context {
 }
 
 /** For a call, a tool call, or whatever else happens in the turn. */
-export function sceneAttributes(): Attributes {
-  const turn = activeTurn()
-  if (context.active().getValue(probeKey) === true) return { [attributes.probe]: true }
-  return turn === undefined ? {} : { ...attributesOf(turn.scene), [attributes.turnId]: turn.id }
+export function sceneAttributes(from: Context = context.active()): Attributes {
+  const turn = activeTurn(from)
+  if (from.getValue(probeKey) === true) return { [attributes.probe]: true }
+  if (turn === undefined) return {}
+  return { ...attributesOf(turn.scene), ...(turn.id === '' ? {} : { [attributes.turnId]: turn.id }) }
 }
 
 export function attributesOf({ conversation, user, tenant }: Scene): Attributes {
@@ -75,11 +83,19 @@ export function downstreamHeaders(): Record<string, string> {
   return carrier
 }
 
+const globalPropagator: Pick<TextMapPropagator, 'extract'> = {
+  extract: (into, carrier, getter) => propagation.extract(into, carrier, getter),
+}
+
 export type Joined = { readonly parent: Context; readonly turnId: string | undefined; readonly scene: Scene }
 
 /** The trace that the headers of a request come from, and, where whoever sent them is trusted, the turn. */
-export function joinedFrom(headers: Readonly<Record<string, unknown>>, isTrusted: boolean): Joined {
-  const parent = propagation.extract(context.active(), headers)
+export function joinedFrom(
+  headers: Readonly<Record<string, unknown>>,
+  isTrusted: boolean,
+  propagator: Pick<TextMapPropagator, 'extract'> = globalPropagator,
+): Joined {
+  const parent = propagator.extract(context.active(), headers, defaultTextMapGetter)
   if (!isTrusted) return { parent: propagation.deleteBaggage(parent), turnId: undefined, scene: {} }
   const baggage = propagation.getBaggage(parent)
   const entryOf = (name: string): string | undefined => baggage?.getEntry(name)?.value
