@@ -32,8 +32,7 @@ export function hookUndici(watch: Watch): () => void {
       replies.set(request, openInflated(header('content-encoding'), exchange))
     },
     'undici:request:bodyChunkReceived': ({ request, chunk }) => {
-      // Copied, for what undici hands on may be taken over by the stream it goes into.
-      if (chunk !== undefined) replies.get(request)?.write(chunk.slice())
+      if (chunk !== undefined) replies.get(request)?.write(chunk)
     },
     'undici:request:trailers': ({ request }) => replies.get(request)?.end(),
     'undici:request:error': ({ request, error }) => {
