@@ -73,6 +73,12 @@ export const limits = {
   /** A server that has failed this often in a row is looked at less often, at most by this factor. */
   probeFailuresMax: 3,
   probeSparingFactorMax: 10,
+  /** Ways in which the plain events of one stream are written: text, reasoning, arguments, a second choice. */
+  plainPatternsMax: 4,
+  /** A longer event is worth its parsing. */
+  plainEventBytesMax: 4 * KiB,
+  /** Events that may be learnt from before any was recognised; each that is learnt from costs as much as ten that are parsed. */
+  plainLessonsMax: 16,
   /** An event that may be the usage chunk we asked for is held until it ends; none is near this size. */
   usageEventBytesMax: 64 * KiB,
 } as const

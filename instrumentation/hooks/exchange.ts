@@ -141,18 +141,20 @@ function open(watch: Watch, start: ExchangeStart): Exchange {
   }
 
   function pass(bytes: Uint8Array): readonly Uint8Array[] {
-    guarded(watch, () => read(bytes), undefined)
+    const isPlain = guarded(watch, () => read(bytes), false)
     const held = filter
-    return held === undefined ? [bytes] : guarded(watch, () => held.write(bytes), [bytes])
+    if (held === undefined || (isPlain && held.isIdle())) return [bytes]
+    return guarded(watch, () => held.write(bytes), [bytes])
   }
 
-  function read(bytes: Uint8Array): void {
-    if (isOver || reply === undefined) return
-    reply.write(bytes)
+  function read(bytes: Uint8Array): boolean {
+    if (isOver || reply === undefined) return false
+    const isPlain = reply.write(bytes)
     if (!hasBegun && reply.hasBegun()) {
       hasBegun = true
       record.begun()
     }
+    return isPlain
   }
 
   function end(ending: Ending, error?: unknown): void {

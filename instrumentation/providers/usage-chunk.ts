@@ -23,6 +23,8 @@ export function askForUsage(body: string): string | undefined {
 export type UsageChunkFilter = {
   /** What the caller may have of these bytes and of those held. */
   write(bytes: Uint8Array): readonly Uint8Array[]
+  /** Whether it is between two events and holds nothing: then whole events that are known to be others may pass it by. */
+  isIdle(): boolean
   /** What was still held, when the stream ended or was cut. */
   end(): readonly Uint8Array[]
 }
@@ -89,19 +91,17 @@ export function openUsageChunkFilter(): UsageChunkFilter {
     return out
   }
 
-  return { write, end: release }
+  return { write, isIdle: () => heldBytes + lineBytes === 0 && !isPassing && !isAfterReturn, end: release }
 }
 
 function isUsageChunk(event: readonly Uint8Array[]): boolean {
-  const text = new TextDecoder()
-  const data = event
-    .map((piece) => text.decode(piece, { stream: true }))
-    .join('')
+  const text = Buffer.concat(event).toString()
+  // Cheap for the thousands that are not: only this one has no choices.
+  if (!/"choices"\s*:\s*\[\s*\]/.test(text)) return false
+  const data = text
     .split(/\r\n|\r|\n/)
     .flatMap((line) => (line.startsWith('data:') ? [line.slice('data:'.length)] : []))
     .join('\n')
-  // Cheap for the thousands that are not: only this one has no choices.
-  if (!/"choices"\s*:\s*\[\s*\]/.test(data)) return false
   try {
     const value: unknown = JSON.parse(data)
     return (
