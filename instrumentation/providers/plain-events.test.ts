@@ -55,7 +55,9 @@ const streams: Readonly<Record<string, readonly [Endpoint['api'], readonly Event
   'one text': ['openai.chat', each((content) => chunk({ content }))],
   'padding of any length': [
     'openai.chat',
-    each((content, at) => chunk({ content }, { obfuscation: 'x'.repeat(at % 9), created: 1_000 + at })),
+    each((content, at) =>
+      chunk({ content }, { obfuscation: 'x'.repeat(at % 9), created: 1_000 + Math.floor(at / 60) }),
+    ),
   ],
   'a role that comes with each piece': ['openai.chat', each((content) => chunk({ role: 'assistant', content }))],
   'two choices by turns': ['openai.chat', each((content, at) => chunk({ content }, {}, at % 2))],

@@ -21,7 +21,7 @@ type Step = { readonly bytes: Uint8Array; readonly slot: Slot }
 
 /** Random letters that hide how long a word was, and numbers that grow. */
 const paddingKeys: ReadonlySet<string> = new Set(['obfuscation', 'p'])
-const countKeys: ReadonlySet<string> = new Set(['sequence_number', 'created'])
+const countKeys: ReadonlySet<string> = new Set(['sequence_number'])
 
 export function openPlainEvents(onPiece: OnPiece): PlainEvents {
   let patterns: Pattern[] = []
@@ -58,8 +58,7 @@ const found = { textFrom: 0, textTo: 0, chars: 0 }
 function match(bytes: Uint8Array, from: number, steps: readonly Step[]): number {
   let at = from
   for (const { bytes: same, slot } of steps) {
-    if (at + same.length > bytes.length) return -1
-    for (let each = 0; each < same.length; each++) if (bytes[at + each] !== same[each]) return -1
+    if (at + same.length > bytes.length || !isSame(bytes, at, same)) return -1
     at += same.length
     if (slot === 'text') {
       const end = stringEnd(bytes, at)
@@ -71,6 +70,20 @@ function match(bytes: Uint8Array, from: number, steps: readonly Step[]): number 
     if (at === -1) return -1
   }
   return at
+}
+
+const { compare } = Buffer.prototype
+
+/** Of this many bytes the platform compares as fast as a loop, of more four times as fast. */
+const compareBytesMin = 48
+
+function isSame(bytes: Uint8Array, at: number, same: Uint8Array): boolean {
+  if (same.length < compareBytesMin) {
+    for (let each = 0; each < same.length; each++) if (bytes[at + each] !== same[each]) return false
+    return true
+  }
+  // It asks nothing of its Buffer but to be bytes.
+  return compare.call(bytes as Buffer, same, 0, same.length, at, at + same.length) === 0
 }
 
 const quote = 0x22
