@@ -27,9 +27,11 @@ export const limits = {
   requestHeldBytesMax: 32 * MiB,
   /** One attribute of content. Collectors take requests of 64 MiB, and a batch has many spans. */
   contentAttributeCharsMax: 2 * MiB,
-  /** Spans wait this long for company, and go in batches of this many: with content, each may be megabytes. */
+  /** Spans wait this long for company. A request costs as much as packing twenty spans, so they go in large batches; with
+   *  content each may be megabytes, and the batches are small. */
   exportDelayMs: 1_000,
-  exportBatchSpansMax: 64,
+  exportBatchSpansMax: 512,
+  exportContentBatchSpansMax: 64,
   /** A batch is tried this often, with pauses that double, so that a collector may take half a minute to come back. */
   exportTriesMax: 6,
   exportPauseMs: 1_000,

@@ -191,7 +191,7 @@ function open(watch: Watch, start: ExchangeStart): Exchange {
 function bodyThatAsks(endpoint: Endpoint, request: CallRequest, body: string | Uint8Array): string | undefined {
   const isChat = endpoint.api === 'openai.chat' || endpoint.api === 'openai.completions'
   if (!isChat || !endpoint.takesUsageOption || !request.isStream || request.asksForUsage) return undefined
-  return askForUsage(typeof body === 'string' ? body : new TextDecoder().decode(body))
+  return askForUsage(typeof body === 'string' ? body : new TextDecoder().decode(body), request)
 }
 
 function attemptOf(header: (name: string) => string): number {
