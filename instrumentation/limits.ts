@@ -81,6 +81,8 @@ export const limits = {
   plainEventBytesMax: 4 * KiB,
   /** Events that may be learnt from before any was recognised; each that is learnt from costs as much as ten that are parsed. */
   plainLessonsMax: 16,
+  /** Addresses of calls that are not parsed again; a service has one for each model or deployment. */
+  knownAddressesMax: 256,
   /** An event that may be the usage chunk we asked for is held until it ends; none is near this size. */
   usageEventBytesMax: 64 * KiB,
 } as const

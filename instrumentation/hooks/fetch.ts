@@ -2,6 +2,7 @@
 // platform's own Response, whose body is read as the caller reads: nothing is fetched ahead, nothing waits, and leaving,
 // aborting and forgetting it reach the connection as they would have.
 
+import { limits } from '../limits.ts'
 import { endingOf, guarded, isSeen, openExchange, runSeen, type Watch } from './exchange.ts'
 import { outgoingTraceHeaders } from './outgoing-trace.ts'
 import { openBodyWatch, type WatchBody } from './tapped-body.ts'
@@ -12,11 +13,12 @@ type Fetch = typeof globalThis.fetch
 export function hookFetch(watch: Watch): () => void {
   const original = globalThis.fetch
   const watchBody = openBodyWatch()
+  const calls = openCalls(watch)
   /** Hosts that refused a request in which usage was asked for. */
   const unwilling = new Set<string>()
   const hooked: Fetch = function fetch(input, init) {
     if (isSeen()) return original(input, init)
-    const found = guarded(watch, () => callOf(watch, input, init), undefined)
+    const found = guarded(watch, () => calls.of(input, init), undefined)
     if (found === undefined)
       return original(
         input,
@@ -41,13 +43,25 @@ function traced(input: Parameters<Fetch>[0], init: RequestInit | undefined): Req
 
 type Call = { readonly url: URL; readonly endpoint: NonNullable<ReturnType<Watch['endpointOf']>> }
 
-function callOf(watch: Watch, input: Parameters<Fetch>[0], init: RequestInit | undefined): Call | undefined {
-  const isRequest = input instanceof Request
-  const method = init?.method ?? (isRequest ? input.method : 'GET')
-  if (method.length !== 4 || method.toUpperCase() !== 'POST') return undefined
-  const url = URL.parse(isRequest ? input.url : String(input))
-  const endpoint = url === null ? undefined : watch.endpointOf(method, url)
-  return url === null || endpoint === undefined ? undefined : { url, endpoint }
+/** A service calls the same few addresses again and again: those that were calls are not parsed anew. */
+function openCalls(watch: Watch) {
+  const known = new Map<string, Call>()
+  return {
+    of(input: Parameters<Fetch>[0], init: RequestInit | undefined): Call | undefined {
+      const isRequest = input instanceof Request
+      const method = init?.method ?? (isRequest ? input.method : 'GET')
+      if (method.length !== 4 || method.toUpperCase() !== 'POST') return undefined
+      const address = isRequest ? input.url : String(input)
+      const before = known.get(address)
+      if (before !== undefined) return before
+      const url = URL.parse(address)
+      const endpoint = url === null ? undefined : watch.endpointOf(method, url)
+      if (url === null || endpoint === undefined) return undefined
+      const call = { url, endpoint }
+      if (known.size < limits.knownAddressesMax) known.set(address, call)
+      return call
+    },
+  }
 }
 
 type Known = { readonly watchBody: WatchBody; readonly unwilling: Set<string> }

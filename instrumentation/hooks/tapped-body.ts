@@ -216,15 +216,13 @@ function joined(pieces: readonly Uint8Array[]): Uint8Array {
 }
 
 function readerOf(reading: Reading): Reader {
-  return Object.create(ReadableStreamDefaultReader.prototype, {
-    read: { value: reading.read },
-    cancel: { value: reading.cancel },
-    releaseLock: { value: reading.release },
-    closed: { value: reading.closed },
-  })
+  const { read, cancel, release, closed } = reading
+  const reader = Object.create(ReadableStreamDefaultReader.prototype, { closed: { value: closed } })
+  return Object.assign(reader, { read, cancel, releaseLock: release })
 }
 
-const iterators: object = Object.getPrototypeOf(Object.getPrototypeOf((async function* () {})()))
+const asyncGenerators: object = Object.getPrototypeOf(async function* () {}.prototype)
+const asyncIterators: object = Object.getPrototypeOf(asyncGenerators)
 const over = { done: true, value: undefined } as const
 
 function iteratorOf(reading: Reading, options?: { readonly preventCancel?: boolean }): AsyncIterator<Uint8Array> {
@@ -246,10 +244,8 @@ function iteratorOf(reading: Reading, options?: { readonly preventCancel?: boole
   }
 
   reading.onOver = finish
-  return Object.create(Object.getPrototypeOf(iterators), {
-    next: { value: () => (isOver ? Promise.resolve(over) : reading.read()) },
-    return: { value: leaveIt },
-  })
+  const next = (): Promise<Result> => (isOver ? Promise.resolve(over) : reading.read())
+  return Object.assign(Object.create(asyncIterators), { next, return: leaveIt })
 }
 
 /** A byte stream that takes a piece from the body only when one is asked of it. */

@@ -44,7 +44,8 @@ for (const work of (values.work ?? workNames).map((name) => oneOf('work', name, 
     const others: readonly Variant[] = transport === 'openai' && rivals !== '' ? ['opentelemetry', 'openllmetry'] : []
     const compared = await compare({
       transport,
-      variants: ['none', 'tallylight', 'spans', ...others],
+      // What OpenTelemetry costs is told by calls; on a stream it drowns.
+      variants: ['none', 'tallylight', ...(works[work].isStream ? [] : (['spans'] as const)), ...others],
       content,
       rivals,
       events: wholeNumber('events', values.events),
