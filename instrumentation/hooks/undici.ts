@@ -11,6 +11,8 @@ type UndiciRequest = {
   readonly method?: unknown
   readonly body?: unknown
   readonly headers?: unknown
+  /** Until version 8 the request is handed its reply in pieces; since 7.11 a channel tells of them, too. */
+  onData?: (chunk: Uint8Array) => unknown
 }
 type Message = {
   readonly request: UndiciRequest
@@ -23,16 +25,17 @@ export function hookUndici(watch: Watch): () => void {
   const exchanges = new WeakMap<UndiciRequest, Exchange>()
   const replies = new WeakMap<UndiciRequest, Inflated>()
   const listeners: Readonly<Record<string, (message: Message) => void>> = {
-    'undici:request:create': ({ request }) => create(watch, exchanges, request),
+    'undici:request:create': ({ request }) => {
+      if (!create(watch, exchanges, request)) return
+      const isTapped = tapData(request, (chunk) => guarded(watch, () => replies.get(request)?.write(chunk), undefined))
+      if (!isTapped) listenToPieces()
+    },
     'undici:request:headers': ({ request, response }) => {
       const exchange = exchanges.get(request)
       if (exchange === undefined || response === undefined) return
       const header = (name: string): string => headerIn(response.headers, name)
       exchange.head(response.statusCode, header)
       replies.set(request, openInflated(header('content-encoding'), exchange))
-    },
-    'undici:request:bodyChunkReceived': ({ request, chunk }) => {
-      if (chunk !== undefined) replies.get(request)?.write(chunk)
     },
     'undici:request:trailers': ({ request }) => replies.get(request)?.end(),
     'undici:request:error': ({ request, error }) => {
@@ -42,23 +45,49 @@ export function hookUndici(watch: Watch): () => void {
       else reply.stop(ending, error)
     },
   }
-  const guardedListeners = Object.entries(listeners).map(([name, listener]) => {
-    const on = (message: unknown): void => guarded(watch, () => listener(message as Message), undefined)
-    subscribe(name, on)
-    return () => unsubscribe(name, on)
-  })
+  const offs = Object.entries(listeners).map(([name, listener]) => listen(watch, name, listener))
+  let isToldOfPieces = false
+
+  /** Not before somebody needs it: the channel tells of every piece of every request, those of global `fetch` as well. */
+  function listenToPieces(): void {
+    if (isToldOfPieces) return
+    isToldOfPieces = true
+    const listener = ({ request, chunk }: Message): void => {
+      if (chunk !== undefined && !Object.hasOwn(request, 'onData')) replies.get(request)?.write(chunk)
+    }
+    offs.push(listen(watch, 'undici:request:bodyChunkReceived', listener))
+  }
+
   return () => {
-    for (const off of guardedListeners) off()
+    for (const off of offs) off()
   }
 }
 
-function create(watch: Watch, exchanges: WeakMap<UndiciRequest, Exchange>, request: UndiciRequest): void {
-  if (request.method !== 'POST' || isSeen()) return
+function listen(watch: Watch, name: string, listener: (message: Message) => void): () => void {
+  const on = (message: unknown): void => guarded(watch, () => listener(message as Message), undefined)
+  subscribe(name, on)
+  return () => unsubscribe(name, on)
+}
+
+/** Gives whether the request is one that can be tapped. */
+function tapData(request: UndiciRequest, read: (chunk: Uint8Array) => void): boolean {
+  const { onData } = request
+  if (onData === undefined) return false
+  request.onData = function (chunk) {
+    read(chunk)
+    return Reflect.apply(onData, this, [chunk])
+  }
+  return true
+}
+
+/** Whether a call began. */
+function create(watch: Watch, exchanges: WeakMap<UndiciRequest, Exchange>, request: UndiciRequest): boolean {
+  if (request.method !== 'POST' || isSeen()) return false
   const url = URL.parse(String(request.path), String(request.origin))
   const endpoint = url === null ? undefined : watch.endpointOf('POST', url)
   if (url === null || endpoint === undefined) {
     noteOther(watch, url)
-    return
+    return false
   }
   const { body } = request
   const { headers } = request
@@ -71,9 +100,10 @@ function create(watch: Watch, exchanges: WeakMap<UndiciRequest, Exchange>, reque
     header: (name) => (Array.isArray(headers) ? headerIn(headers, name) : lineIn(String(headers), name)),
     mayAsk: false,
   })
-  if (exchange === undefined) return
+  if (exchange === undefined) return false
   exchanges.set(request, exchange)
   exchange.admitted?.catch(() => undefined)
+  return true
 }
 
 function lineIn(headers: string, name: string): string {
