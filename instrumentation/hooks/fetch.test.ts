@@ -189,6 +189,18 @@ const ways: Readonly<Record<string, (response: Response) => Promise<string>>> = 
     expect(second).toBe(first)
     return first ?? ''
   },
+  'a copy, and then itself': async (response) => {
+    const copy = response.clone()
+    const { url, status } = response
+    expect([copy.url, copy.status, copy.bodyUsed]).toEqual([url, status, false])
+    const text = await copy.text()
+    expect(response.bodyUsed).toBe(false)
+    const again = response.clone()
+    expect(await response.text()).toBe(text)
+    expect(() => response.clone()).toThrow(TypeError)
+    await expect(response.text()).rejects.toThrow(TypeError)
+    return await again.text()
+  },
   'a reader with its own buffer': async ({ body }) => {
     const reader = body?.getReader({ mode: 'byob' })
     const pieces: Uint8Array[] = []

@@ -1,8 +1,8 @@
-// The body of a Response, read by us as its owner reads it. Response and stream stay the platform's own; only the stream's
-// ways of being read go through ours, which costs a promise for a piece where a second stream around it costs ten. Where
-// the platform reads by itself (clone, pipe, a reader with its own buffer) it is given a stream of ours. Who takes a reader by
-// `new ReadableStreamDefaultReader` is not seen: that body ends its call as one that nobody read.
-import type { ReadableStreamReadResult, StreamPipeOptions } from 'node:stream/web'
+// The body of a Response, read by us as its owner reads it. The Response stays the platform's own. What reads the body inside of
+// it (`text`, `json`, `clone`) comes by the methods of the stream there, which are ours; what `body` shows is a stream in front
+// of that one, which holds nothing and takes a piece only when one is asked of it. Iterating it, as SDKs do, goes past it
+// to the source: a promise for a piece, where a stream costs ten.
+import type { ReadableStreamReadResult } from 'node:stream/web'
 import { type Ending, type Exchange, endingOf } from './exchange.ts'
 
 type Bytes = ReadableStream<Uint8Array>
@@ -13,18 +13,14 @@ type Signal = AbortSignal | null | undefined
 /** Ends the exchange when the body does, whichever way. */
 export type WatchBody = (response: Response, exchange: Exchange, signal: Signal) => void
 
-type Held = { isReleased: boolean }
-
 type Tap = {
   readonly body: Bytes
   readonly exchange: Exchange
   readonly signal: Signal
   readonly forgotten: FinalizationRegistry<Left>
   isBegun: boolean
-  /** The reading under way. */
-  held: Held | undefined
-  /** What the platform reads, once it does. */
-  front: Bytes | undefined
+  /** Weakly: the connection holds the body, and must not hold what its owner has forgotten. */
+  front: WeakRef<Bytes> | undefined
   end(ending: Ending, error?: unknown): void
 }
 
@@ -37,9 +33,58 @@ export function openBodyWatch(): WatchBody {
     const body = response.body as Bytes
     const tap = openTap(body, exchange, signal, forgotten)
     forgotten.register(response, { tap, reader: undefined }, tap)
-    Object.setPrototypeOf(body, tapped)
+    Object.defineProperties(body, inner)
     Object.defineProperty(body, tapOf, { value: tap })
+    Object.defineProperties(response, outer(tap))
   }
+}
+
+/** What a Response under watch has of its own. */
+function outer(tap: Tap): PropertyDescriptorMap & ThisType<Response> {
+  let front: Bytes | undefined
+  return {
+    body: {
+      configurable: true,
+      get() {
+        // While it is read inside, nobody else can.
+        if (front === undefined && isLocked.call(tap.body)) return tap.body
+        front ??= openFront(tap, this)
+        return front
+      },
+    },
+    clone: {
+      configurable: true,
+      value(this: Response) {
+        // Refused as the platform refuses it, which by itself would read the body past us.
+        if (this.bodyUsed || this.body === null || this.body.locked) return Response.prototype.clone.call(this)
+        const [one, two] = this.body.tee()
+        const copy = likened(two, this)
+        standIn(this, likened(one, this))
+        return copy
+      },
+    },
+  }
+}
+
+/** A Response like it around another body, with what the constructor cannot be told: where it came from. */
+function likened(body: Bytes, original: Response): Response {
+  const { status, statusText, headers, url, redirected, type } = original
+  const alike = (copy: Response): Response =>
+    Object.defineProperties(copy, {
+      url: { value: url },
+      redirected: { value: redirected },
+      type: { value: type },
+      clone: { value: () => alike(Response.prototype.clone.call(copy)) },
+    })
+  return alike(new Response(body, { status, statusText, headers }))
+}
+
+const methods = ['arrayBuffer', 'blob', 'bytes', 'clone', 'formData', 'json', 'text'] as const
+
+/** From now on `original` is read by way of `branch`. */
+function standIn(original: Response, branch: Response): void {
+  Object.defineProperties(original, { body: { get: () => branch.body }, bodyUsed: { get: () => branch.bodyUsed } })
+  for (const name of methods) Object.defineProperty(original, name, { value: () => branch[name]() })
 }
 
 function openTap(body: Bytes, exchange: Exchange, signal: Signal, forgotten: Tap['forgotten']): Tap {
@@ -53,11 +98,9 @@ function openTap(body: Bytes, exchange: Exchange, signal: Signal, forgotten: Tap
     signal,
     forgotten,
     isBegun: false,
-    held: undefined,
     front: undefined,
     end(ending, error) {
       forgotten.unregister(tap)
-      if (tap.held !== undefined) forgotten.unregister(tap.held)
       signal?.removeEventListener('abort', onAbort)
       exchange.end(ending, error)
     },
@@ -68,7 +111,7 @@ function openTap(body: Bytes, exchange: Exchange, signal: Signal, forgotten: Tap
 
 /** A body that nobody can read any more ends its call, and gives the connection back, as the platform does for its own. */
 function leave({ tap, reader }: Left): void {
-  if (reader === undefined && tap.held !== undefined) return
+  if (reader === undefined && tap.isBegun) return
   tap.end(endingOfLeft(tap))
   const cancelled = reader === undefined ? native.cancel.call(tap.body) : reader.cancel()
   // One that is locked, or has failed meanwhile, is somebody's who knows.
@@ -84,111 +127,81 @@ const tapOf = Symbol('tallylight.tap')
 type TappedBytes = Bytes & { readonly [tapOf]: Tap }
 
 const native = ReadableStream.prototype
-const isLocked = Object.getOwnPropertyDescriptor(native, 'locked')?.get as () => boolean
-type PipeTarget = ReadableWritablePair<unknown, Uint8Array>
+const isLocked = Object.getOwnPropertyDescriptor(native, 'locked')?.get as (this: Bytes) => boolean
 
-/** The methods of a body under watch. What the platform would refuse, the platform refuses. */
-const tapped = Object.create(native, {
-  ...Object.getOwnPropertyDescriptors({
-    getReader(this: TappedBytes, options?: { mode: 'byob' }) {
-      const { front } = this[tapOf]
-      if (front !== undefined) return front.getReader(options as { mode: 'byob' })
-      return options?.mode === 'byob' ? frontOf(this[tapOf]).getReader(options) : readerOf(openReading(this[tapOf]))
+/** The methods of the body inside a Response, as `fetch` itself calls them; nobody else has it. */
+const inner = {
+  getReader: {
+    value(this: TappedBytes) {
+      const { read, cancel, closed } = openReading(this[tapOf])
+      return { read, cancel, closed, releaseLock: () => undefined }
     },
-    values(this: TappedBytes, options?: { preventCancel?: boolean }) {
-      const { front } = this[tapOf]
-      return front === undefined ? iteratorOf(openReading(this[tapOf]), options) : front.values(options)
-    },
-    tee(this: TappedBytes) {
-      const branches = frontOf(this[tapOf]).tee()
-      // From here on the body is locked, as it would be, and only the branches hold what reads it.
-      this[tapOf].front = undefined
-      return branches
-    },
-    pipeTo(this: TappedBytes, target: WritableStream, options?: StreamPipeOptions) {
-      return frontOf(this[tapOf]).pipeTo(target, options)
-    },
-    pipeThrough(this: TappedBytes, target: PipeTarget, options?: StreamPipeOptions) {
-      return frontOf(this[tapOf]).pipeThrough(target, options)
-    },
-    cancel(this: TappedBytes, reason?: unknown) {
+  },
+  cancel: {
+    value(this: TappedBytes, reason?: unknown) {
       const tap = this[tapOf]
-      if (tap.front !== undefined) return tap.front.cancel(reason)
       if (!isLocked.call(this)) tap.end(endingOfLeft(tap), reason)
       return native.cancel.call(this, reason)
     },
-  }),
+  },
   locked: {
     get(this: TappedBytes) {
-      return this[tapOf].front?.locked ?? isLocked.call(this)
+      return isLocked.call(this) || this[tapOf].front?.deref()?.locked === true
     },
   },
-})
-Object.defineProperty(tapped, Symbol.asyncIterator, { value: tapped.values })
+}
 
 /** The one way to the bytes. Whoever holds it is reading; when nobody does any more, the body is left. */
 type Reading = {
-  /** Called once nothing more comes. */
-  onOver: (() => void) | undefined
+  /** Reads go one after the other, for one of the caller's may be several of the stream's where something is taken out. */
+  last: Promise<Result> | undefined
+  waiting: number
   read(): Promise<Result>
   cancel(reason?: unknown): Promise<void>
-  release(): void
   readonly closed: Promise<void>
 }
 
 function openReading(tap: Tap): Reading {
   const reader = native.getReader.call(tap.body) as Reader
-  const held: Held = { isReleased: false }
-  /** One after the other, for one read of the caller's may be several of the stream's where something is taken out. */
-  let last: Promise<Result> | undefined
-  let waiting = 0
-
-  // Each of these holds `reading` until the stream answers: its owner may wait for that and have forgotten the reader.
+  // What waits for the stream holds `reading`: its owner may wait for a piece and have forgotten all else.
   const accept = (result: Result): Result | Promise<Result> => {
     const given = take(tap, result)
     if (given === undefined) return readOne()
-    if (given.done) reading.onOver?.()
-    if (--waiting === 0) last = undefined
+    answered()
     return given
   }
   const fail = (error: unknown): never => {
-    reading.onOver?.()
-    if (--waiting === 0) last = undefined
+    answered()
     throw error
+  }
+  const answered = (): void => {
+    if (--reading.waiting === 0) reading.last = undefined
   }
   const readOne = (): Promise<Result> => reader.read().then(accept, fail)
 
   const reading: Reading = {
-    onOver: undefined,
+    last: undefined,
+    waiting: 0,
     closed: reader.closed,
     read() {
-      waiting++
-      last = last === undefined ? readOne() : last.then(readOne, readOne)
-      return last
+      reading.waiting++
+      reading.last = reading.last === undefined ? readOne() : reading.last.then(readOne, readOne)
+      return reading.last
     },
     cancel(reason) {
-      if (!held.isReleased) tap.end(endingOfLeft(tap), reason)
+      tap.end(endingOfLeft(tap), reason)
       return reader.cancel(reason)
-    },
-    release() {
-      reader.releaseLock()
-      held.isReleased = true
-      tap.held = undefined
-      tap.forgotten.unregister(held)
     },
   }
   tap.isBegun = true
-  tap.held = held
-  endWithReader(tap, reader, held)
-  tap.forgotten.register(reading, { tap, reader }, held)
+  endWithReader(tap, reader)
+  tap.forgotten.register(reading, { tap, reader }, tap)
   return reading
 }
 
 /** Apart, so that what waits for the end of a stream does not hold what reads it. */
-function endWithReader(tap: Tap, reader: Reader, held: Held): void {
-  reader.closed.catch((error: unknown) => {
-    if (!held.isReleased) tap.end(endingOf(error, tap.signal), error)
-  })
+function endWithReader(tap: Tap, reader: Reader): void {
+  reader.closed.catch((error: unknown) => tap.end(endingOf(error, tap.signal), error))
 }
 
 /** What the caller gets of it; nothing where all of it was taken out. */
@@ -215,24 +228,63 @@ function joined(pieces: readonly Uint8Array[]): Uint8Array {
   return whole
 }
 
-function readerOf(reading: Reading): Reader {
-  const { read, cancel, release, closed } = reading
-  const reader = Object.create(ReadableStreamDefaultReader.prototype, { closed: { value: closed } })
-  return Object.assign(reader, { read, cancel, releaseLock: release })
+/** A byte stream that takes a piece from the body only when one is asked of it. It keeps the Response from being forgotten, for
+ *  `fetch` gives up the body of one that is. */
+function openFront(tap: Tap, response: Response | undefined): Bytes {
+  let reading: Reading | undefined
+  const source = {
+    response,
+    type: 'bytes' as const,
+    async pull(controller: ReadableByteStreamController) {
+      reading ??= openReading(tap)
+      const { done, value } = await reading.read()
+      if (!done) return controller.enqueue(value)
+      controller.close()
+      // A reader that brought its own buffer waits for an answer to it.
+      controller.byobRequest?.respond(0)
+    },
+    cancel: (reason: unknown) => reading?.cancel(reason) ?? tap.body.cancel(reason),
+  }
+  const front = new ReadableStream(source)
+  const values = (options?: { readonly preventCancel?: boolean }): AsyncIterator<Uint8Array> => {
+    // Part of a piece may be in the front already.
+    if (reading !== undefined) return native.values.call(front, options)
+    const lock = front.getReader()
+    reading = openReading(tap)
+    return iteratorOf(reading, lock, options)
+  }
+  Object.defineProperty(front, 'values', { value: values })
+  Object.defineProperty(front, Symbol.asyncIterator, { value: values })
+  tap.front = new WeakRef(front)
+  return front
 }
 
 const asyncGenerators: object = Object.getPrototypeOf(async function* () {}.prototype)
 const asyncIterators: object = Object.getPrototypeOf(asyncGenerators)
-const over = { done: true, value: undefined } as const
 
-function iteratorOf(reading: Reading, options?: { readonly preventCancel?: boolean }): AsyncIterator<Uint8Array> {
+function iteratorOf(
+  reading: Reading,
+  lock: Reader,
+  options?: { readonly preventCancel?: boolean },
+): AsyncIterator<Uint8Array> {
   let isOver = false
 
   function finish(): void {
     if (isOver) return
     isOver = true
-    reading.release()
+    lock.releaseLock()
   }
+
+  const accept = (result: Result): Result => {
+    if (result.done) finish()
+    return result
+  }
+  const fail = (error: unknown): never => {
+    finish()
+    throw error
+  }
+  const next = (): Promise<IteratorResult<Uint8Array, unknown>> =>
+    isOver ? Promise.resolve({ done: true, value: undefined }) : reading.read().then(accept, fail)
 
   async function leaveIt(value?: unknown): Promise<IteratorResult<Uint8Array, unknown>> {
     if (!isOver) {
@@ -243,25 +295,5 @@ function iteratorOf(reading: Reading, options?: { readonly preventCancel?: boole
     return { done: true, value }
   }
 
-  reading.onOver = finish
-  const next = (): Promise<Result> => (isOver ? Promise.resolve(over) : reading.read())
   return Object.assign(Object.create(asyncIterators), { next, return: leaveIt })
-}
-
-/** A byte stream that takes a piece from the body only when one is asked of it. */
-function frontOf(tap: Tap): Bytes {
-  if (tap.front !== undefined) return tap.front
-  const reading = openReading(tap)
-  tap.front = new ReadableStream({
-    type: 'bytes',
-    async pull(controller) {
-      const { done, value } = await reading.read()
-      if (!done) return controller.enqueue(value)
-      controller.close()
-      // A reader that brought its own buffer waits for an answer to it.
-      controller.byobRequest?.respond(0)
-    },
-    cancel: reading.cancel,
-  })
-  return tap.front
 }
