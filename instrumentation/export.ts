@@ -145,7 +145,7 @@ function withoutSecrets(url: string): string {
 }
 
 /** Nothing where the environment turned traces off, or wants an exporter that is not OTLP: then sdk-node does what it says. */
-function startSdk({ environment, counters }: ExportOptions, destination: Destination): Sdk | undefined {
+function startSdk({ settings, environment, counters }: ExportOptions, destination: Destination): Sdk | undefined {
   const isOtlp = ['', 'otlp'].includes(environment.OTEL_TRACES_EXPORTER ?? '') && URL.canParse(destination.urls.traces)
   const isMetered = ['', 'otlp'].includes(environment.OTEL_METRICS_EXPORTER ?? '') && !hasMeterProvider()
   if (
@@ -166,9 +166,10 @@ function startSdk({ environment, counters }: ExportOptions, destination: Destina
     exporter: destination.isGrpc
       ? countedGrpc(new GrpcTraces(), count)
       : spansOver(senderOf(destination.urls.traces, count), destination),
-    // Spans of calls are few and may be large: small batches, soon.
     scheduledDelayMillis: Number(environment.OTEL_BSP_SCHEDULE_DELAY) || limits.exportDelayMs,
-    maxExportBatchSize: Number(environment.OTEL_BSP_MAX_EXPORT_BATCH_SIZE) || limits.exportBatchSpansMax,
+    maxExportBatchSize:
+      Number(environment.OTEL_BSP_MAX_EXPORT_BATCH_SIZE) ||
+      (settings.content === 'full' ? limits.exportContentBatchSpansMax : limits.exportBatchSpansMax),
   })
   const metricExporter = destination.isGrpc
     ? new GrpcMetrics()

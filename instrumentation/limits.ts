@@ -27,9 +27,11 @@ export const limits = {
   requestHeldBytesMax: 32 * MiB,
   /** One attribute of content. Collectors take requests of 64 MiB, and a batch has many spans. */
   contentAttributeCharsMax: 2 * MiB,
-  /** Spans wait this long for company, and go in batches of this many: with content, each may be megabytes. */
+  /** Spans wait this long for company. A request costs as much as packing twenty spans, so they go in large batches; with
+   *  content each may be megabytes, and the batches are small. */
   exportDelayMs: 1_000,
-  exportBatchSpansMax: 64,
+  exportBatchSpansMax: 512,
+  exportContentBatchSpansMax: 64,
   /** A batch is tried this often, with pauses that double, so that a collector may take half a minute to come back. */
   exportTriesMax: 6,
   exportPauseMs: 1_000,
@@ -83,6 +85,14 @@ export const limits = {
   /** A server that has failed this often in a row is looked at less often, at most by this factor. */
   probeFailuresMax: 3,
   probeSparingFactorMax: 10,
+  /** Ways in which the plain events of one stream are written: text, reasoning, arguments, a second choice. */
+  plainPatternsMax: 4,
+  /** A longer event is worth its parsing. */
+  plainEventBytesMax: 4 * KiB,
+  /** Events that may be learnt from before any was recognised; each that is learnt from costs as much as ten that are parsed. */
+  plainLessonsMax: 16,
+  /** Addresses of calls that are not parsed again; a service has one for each model or deployment. */
+  knownAddressesMax: 256,
   /** An event that may be the usage chunk we asked for is held until it ends; none is near this size. */
   usageEventBytesMax: 64 * KiB,
 } as const

@@ -37,7 +37,7 @@ export function openCallRecorder(options: CallRecorderOptions): CallRecorder {
         `${request.operation} ${request.model}`.trimEnd(),
         {
           kind: SpanKind.CLIENT,
-          attributes: { ...described, ...requestAttributes(start), ...sceneAttributes(parent) },
+          attributes: Object.assign(requestAttributes({ ...described }, start), sceneAttributes(parent)),
         },
         parent,
       )
@@ -113,30 +113,28 @@ function textOf(parts: readonly Part[]): string {
   return parts.flatMap((part) => (part.type === 'text' ? [part.content] : [])).join('')
 }
 
-function requestAttributes({ request, attempt }: CallStart): Attributes {
-  const found: Attributes = { [attributes.attempt]: attempt }
-  for (const [name, value] of optional(request)) if (value !== undefined && value !== '') found[name] = value
+/** One by one into one object: a call has a dozen, and most are not set. */
+function requestAttributes(found: Attributes, { request, attempt }: CallStart): Attributes {
+  found[attributes.attempt] = attempt
+  if (request.operation !== 'embeddings') put(found, attributes.maxTokens, request.outputTokensMax)
+  if (request.choiceCount !== 1) put(found, attributes.choiceCount, request.choiceCount)
+  put(found, attributes.temperature, request.temperature)
+  put(found, attributes.topP, request.topP)
+  put(found, attributes.topK, request.topK)
+  put(found, attributes.frequencyPenalty, request.frequencyPenalty)
+  put(found, attributes.presencePenalty, request.presencePenalty)
+  put(found, attributes.seed, request.seed)
+  put(found, attributes.reasoningLevel, request.reasoningLevel)
+  put(found, attributes.conversation, request.conversationId)
+  put(found, attributes.previousResponseId, request.previousResponseId)
+  put(found, attributes.embeddingDimensions, request.embeddingDimensions)
   if (request.isStream) found[attributes.isStream] = true
   if (request.stopSequences.length > 0) found[attributes.stopSequences] = [...request.stopSequences]
   return found
 }
 
-function optional(request: CallRequest): readonly (readonly [string, string | number | undefined])[] {
-  const isEmbedding = request.operation === 'embeddings'
-  return [
-    [attributes.maxTokens, isEmbedding ? undefined : request.outputTokensMax],
-    [attributes.choiceCount, request.choiceCount === 1 ? undefined : request.choiceCount],
-    [attributes.temperature, request.temperature],
-    [attributes.topP, request.topP],
-    [attributes.topK, request.topK],
-    [attributes.frequencyPenalty, request.frequencyPenalty],
-    [attributes.presencePenalty, request.presencePenalty],
-    [attributes.seed, request.seed],
-    [attributes.reasoningLevel, request.reasoningLevel],
-    [attributes.conversation, request.conversationId],
-    [attributes.previousResponseId, request.previousResponseId],
-    [attributes.embeddingDimensions, request.embeddingDimensions],
-  ]
+function put(found: Attributes, name: string, value: string | number | undefined): void {
+  if (value !== undefined && value !== '') found[name] = value
 }
 
 function replyAttributes(reply: CallReply): Attributes {

@@ -33,7 +33,7 @@ export function openContentAttributes(
     ofRequest(request) {
       const found: Attributes = {}
       if (policy === 'off') return found
-      const { system, messages, tools } = request.content()
+      const tools = request.tools()
       if (policy === 'metadata') {
         add(
           found,
@@ -42,6 +42,7 @@ export function openContentAttributes(
         )
         return found
       }
+      const { system, messages } = request.content()
       add(found, attributes.systemInstructions, system)
       add(found, attributes.inputMessages, messages)
       add(found, attributes.toolDefinitions, tools)

@@ -147,18 +147,20 @@ function open(watch: ExchangeWatch, start: ExchangeStart): Exchange {
   }
 
   function pass(bytes: Uint8Array): readonly Uint8Array[] {
-    guarded(watch, () => read(bytes), undefined)
+    const isPlain = guarded(watch, () => read(bytes), false)
     const held = filter
-    return held === undefined ? [bytes] : guarded(watch, () => held.write(bytes), [bytes])
+    if (held === undefined || (isPlain && held.isIdle())) return [bytes]
+    return guarded(watch, () => held.write(bytes), [bytes])
   }
 
-  function read(bytes: Uint8Array): void {
-    if (isOver || reply === undefined) return
-    reply.write(bytes)
+  function read(bytes: Uint8Array): boolean {
+    if (isOver || reply === undefined) return false
+    const isPlain = reply.write(bytes)
     if (!hasBegun && reply.hasBegun()) {
       hasBegun = true
       record.begun()
     }
+    return isPlain
   }
 
   function end(ending: Ending, error?: unknown): void {
@@ -195,7 +197,7 @@ function open(watch: ExchangeWatch, start: ExchangeStart): Exchange {
 function bodyThatAsks(endpoint: Endpoint, request: CallRequest, body: string | Uint8Array): string | undefined {
   const isChat = endpoint.api === 'openai.chat' || endpoint.api === 'openai.completions'
   if (!isChat || !endpoint.takesUsageOption || !request.isStream || request.asksForUsage) return undefined
-  return askForUsage(typeof body === 'string' ? body : new TextDecoder().decode(body))
+  return askForUsage(typeof body === 'string' ? body : new TextDecoder().decode(body), request)
 }
 
 function attemptOf(header: (name: string) => string): number {

@@ -1,5 +1,7 @@
 import { once } from 'node:events'
 import { readFileSync } from 'node:fs'
+import { Readable } from 'node:stream'
+import * as consumers from 'node:stream/consumers'
 import { setTimeout as delay } from 'node:timers/promises'
 import { setFlagsFromString } from 'node:v8'
 import { runInNewContext } from 'node:vm'
@@ -138,6 +140,101 @@ describe('fetch', () => {
   })
 })
 
+/** Each way in which a body can be read, as text. */
+const ways: Readonly<Record<string, (response: Response) => Promise<string>>> = {
+  text: (response) => response.text(),
+  'a pipe': async (response) => {
+    let text = ''
+    for await (const piece of response.body?.pipeThrough(new TextDecoderStream()) ?? []) text += piece
+    return text
+  },
+  'a stream of node': async (response) => await consumers.text(Readable.fromWeb(response.body as never)),
+  'an iterator that stays': async (response) => {
+    const body = response.body as ReadableStream<Uint8Array>
+    const pieces: Uint8Array[] = []
+    for await (const piece of body.values({ preventCancel: true })) {
+      pieces.push(piece)
+      if (pieces.length === 3) break
+    }
+    expect(body.locked).toBe(false)
+    for await (const piece of body) pieces.push(piece)
+    expect(body.locked).toBe(false)
+    return Buffer.concat(pieces).toString()
+  },
+  'readers by turns': async ({ body }) => {
+    const pieces: Uint8Array[] = []
+    for (let isDone = false; !isDone; ) {
+      const reader = body?.getReader() as ReadableStreamDefaultReader<Uint8Array>
+      expect(() => body?.getReader()).toThrow(TypeError)
+      const { done, value } = await reader.read()
+      if (value !== undefined) pieces.push(value)
+      reader.releaseLock()
+      await expect(reader.read()).rejects.toThrow(TypeError)
+      isDone = done
+    }
+    return Buffer.concat(pieces).toString()
+  },
+  'many reads at once': async ({ body }) => {
+    const reader = body?.getReader() as ReadableStreamDefaultReader<Uint8Array>
+    expect(reader).toBeInstanceOf(ReadableStreamDefaultReader)
+    const pieces = await Promise.all(Array.from({ length: 60 }, async () => (await reader.read()).value ?? []))
+    await reader.closed
+    while (!(await reader.read()).done) pieces.push([])
+    return Buffer.concat(pieces.map((piece) => Buffer.from(piece))).toString()
+  },
+  'a new Response': ({ body }) => new Response(body).text(),
+  'two branches': async ({ body }) => {
+    const [one, two] = body?.tee() ?? []
+    const [first, second] = await Promise.all([new Response(one).text(), new Response(two).text()])
+    expect(second).toBe(first)
+    return first ?? ''
+  },
+  'a copy, and then itself': async (response) => {
+    const copy = response.clone()
+    const { url, status } = response
+    expect([copy.url, copy.status, copy.bodyUsed]).toEqual([url, status, false])
+    const text = await copy.text()
+    expect(response.bodyUsed).toBe(false)
+    const again = response.clone()
+    expect(await response.text()).toBe(text)
+    expect(() => response.clone()).toThrow(TypeError)
+    await expect(response.text()).rejects.toThrow(TypeError)
+    return await again.text()
+  },
+  'a reader with its own buffer': async ({ body }) => {
+    const reader = body?.getReader({ mode: 'byob' })
+    const pieces: Uint8Array[] = []
+    for (;;) {
+      const read = await reader?.read(new Uint8Array(50))
+      if (read?.done !== false) break
+      pieces.push(read.value)
+    }
+    return Buffer.concat(pieces).toString()
+  },
+}
+
+describe('fetch: a body is read by', () => {
+  test.each(Object.keys(ways))('%s, in pieces of any size, with and without something taken out', async (way) => {
+    const read = ways[way] as (response: Response) => Promise<string>
+    const asked = recorded.toString()
+    const unasked = asked
+      .split('\n\n')
+      .filter((event) => !event.includes('"choices":[]'))
+      .join('\n\n')
+    for (const size of [50, 61, 5_000])
+      for (const body of [asking, '{"model":"gpt-4o","stream":true}']) {
+        const { recorder, url } = await setUp({ headers: sse, pieces: sizedPieces(recorded, size) })
+        const response = await post(url, body)
+        expect(await read(response)).toBe(body === asking ? asked : unasked)
+        expect(response.bodyUsed).toBe(true)
+        expect(await recorder.ended(1, 'fetch')).toMatchObject([{ ending: 'complete', reply: { usage } }])
+        expect(recorder.failures).toEqual([])
+        await stack.disposeAsync()
+        stack = new AsyncDisposableStack()
+      }
+  })
+})
+
 describe('fetch: a stream that is not read to its end', () => {
   test('is left: the call ends, and the connection with it', async () => {
     const { provider, recorder, url } = await setUp({
@@ -220,6 +317,55 @@ describe('fetch: a stream that is not read to its end', () => {
     while (!(await Promise.race([isEnded, delay(10, false)]))) gc()
     expect(await ended).toMatchObject([{ ending: 'unread' }])
     await provider.closed()
+  })
+
+  test.each(['a reader', 'an iterator', 'a clone'])(
+    'is begun by %s and forgotten: the call ends as left',
+    async (by) => {
+      setFlagsFromString('--expose-gc')
+      const gc = runInNewContext('gc') as () => void
+      const piece = recorded.subarray(0, 900)
+      const { provider, recorder, url } = await setUp({ headers: sse, pieces: [piece], after: 'wait' })
+      const begin = async (): Promise<void> => {
+        const response = await post(url, asking)
+        const body = (by === 'a clone' ? response.clone().body : response.body) as ReadableStream<Uint8Array>
+        const { value } =
+          by === 'an iterator' ? await body[Symbol.asyncIterator]().next() : await body.getReader().read()
+        expect(value?.length).toBe(piece.length)
+      }
+      await begin()
+      const ended = recorder.ended(1, 'fetch')
+      const isEnded = ended.then(() => true)
+      while (!(await Promise.race([isEnded, delay(10, false)]))) gc()
+      expect(await ended).toMatchObject([{ ending: 'left' }])
+      await provider.closed()
+    },
+  )
+
+  test('is not ended while somebody waits for a piece of it, whatever else was forgotten', async () => {
+    setFlagsFromString('--expose-gc')
+    const gc = runInNewContext('gc') as () => void
+    const { recorder, url } = await setUp({ headers: sse, pieces: [], after: 'wait' })
+    const abort = new AbortController()
+    const reading = post(url, asking, { signal: abort.signal }).then(({ body }) => body?.getReader().read())
+    const settled = reading.then(() => true)
+    for (let round = 0; round < 10; round++) {
+      gc()
+      expect(await Promise.race([settled, delay(10, false)])).toBe(false)
+    }
+    expect(recorder.calls[0]?.ends).toBe(0)
+    abort.abort()
+    await expect(reading).rejects.toThrow(expect.objectContaining({ name: 'AbortError' }))
+    expect(await recorder.ended(1, 'fetch')).toMatchObject([{ ending: 'aborted' }])
+  })
+
+  test('is aborted before anybody read it: the call ends at once', async () => {
+    const { recorder, url } = await setUp({ headers: sse, pieces: [recorded.subarray(0, 900)], after: 'wait' })
+    const abort = new AbortController()
+    const response = await post(url, asking, { signal: abort.signal })
+    abort.abort()
+    expect(recorder.calls[0]?.end).toMatchObject({ ending: 'aborted' })
+    await expect(response.text()).rejects.toThrow(expect.objectContaining({ name: 'AbortError' }))
   })
 
   test('is not fetched ahead: a slow reader holds the provider back as it did', async () => {

@@ -71,7 +71,8 @@ export function openInflated(encoding: string, exchange: Exchange): Inflated {
   inflate.once('end', () => exchange.end(ending, error))
   return {
     write(bytes) {
-      inflate.write(bytes)
+      // A copy: it is read later than whoever the bytes are meant for may give their memory away.
+      inflate.write(Buffer.from(bytes))
       return [bytes]
     },
     end: () => inflate.end(),

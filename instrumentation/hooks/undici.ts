@@ -26,8 +26,9 @@ export function hookUndici(watch: Watch): () => void {
   const replies = new WeakMap<UndiciRequest, Inflated>()
   const listeners: Readonly<Record<string, (message: Message) => void>> = {
     'undici:request:create': ({ request }) => {
-      if (create(watch, exchanges, request))
-        tapData(request, (chunk) => guarded(watch, () => replies.get(request)?.write(copied(chunk)), undefined))
+      if (!create(watch, exchanges, request)) return
+      const isTapped = tapData(request, (chunk) => guarded(watch, () => replies.get(request)?.write(chunk), undefined))
+      if (!isTapped) listenToPieces()
     },
     'undici:request:headers': ({ request, response }) => {
       const exchange = exchanges.get(request)
@@ -35,9 +36,6 @@ export function hookUndici(watch: Watch): () => void {
       const header = (name: string): string => headerIn(response.headers, name)
       exchange.head(response.statusCode, header)
       replies.set(request, openInflated(header('content-encoding'), exchange))
-    },
-    'undici:request:bodyChunkReceived': ({ request, chunk }) => {
-      if (chunk !== undefined && !Object.hasOwn(request, 'onData')) replies.get(request)?.write(copied(chunk))
     },
     'undici:request:trailers': ({ request }) => replies.get(request)?.end(),
     'undici:request:error': ({ request, error }) => {
@@ -47,26 +45,39 @@ export function hookUndici(watch: Watch): () => void {
       else reply.stop(ending, error)
     },
   }
-  const guardedListeners = Object.entries(listeners).map(([name, listener]) => {
-    const on = (message: unknown): void => guarded(watch, () => listener(message as Message), undefined)
-    subscribe(name, on)
-    return () => unsubscribe(name, on)
-  })
+  const offs = Object.entries(listeners).map(([name, listener]) => listen(watch, name, listener))
+  let isToldOfPieces = false
+
+  /** Not before somebody needs it: the channel tells of every piece of every request, those of global `fetch` as well. */
+  function listenToPieces(): void {
+    if (isToldOfPieces) return
+    isToldOfPieces = true
+    const listener = ({ request, chunk }: Message): void => {
+      if (chunk !== undefined && !Object.hasOwn(request, 'onData')) replies.get(request)?.write(chunk)
+    }
+    offs.push(listen(watch, 'undici:request:bodyChunkReceived', listener))
+  }
+
   return () => {
-    for (const off of guardedListeners) off()
+    for (const off of offs) off()
   }
 }
 
-/** Since what undici hands on may be taken over by the stream it goes into. */
-const copied = (chunk: Uint8Array): Uint8Array => Uint8Array.prototype.slice.call(chunk)
+function listen(watch: Watch, name: string, listener: (message: Message) => void): () => void {
+  const on = (message: unknown): void => guarded(watch, () => listener(message as Message), undefined)
+  subscribe(name, on)
+  return () => unsubscribe(name, on)
+}
 
-function tapData(request: UndiciRequest, read: (chunk: Uint8Array) => void): void {
+/** Gives whether the request is one that can be tapped. */
+function tapData(request: UndiciRequest, read: (chunk: Uint8Array) => void): boolean {
   const { onData } = request
-  if (onData === undefined) return
+  if (onData === undefined) return false
   request.onData = function (chunk) {
     read(chunk)
     return Reflect.apply(onData, this, [chunk])
   }
+  return true
 }
 
 /** Whether a call began. */

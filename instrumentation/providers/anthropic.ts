@@ -57,7 +57,7 @@ export function openMessagesReply(keepsContent: boolean): ReplyReader {
     }
   }
 
-  return { accept, done: () => undefined, known: () => replyOf(known) }
+  return { said: known, accept, done: () => undefined, known: () => replyOf(known) }
 }
 
 function readBlock(output: Output, index: number, block: Json): void {

@@ -61,14 +61,17 @@ export type CallRequest = {
   readonly embeddingDimensions: number | undefined
   /** Whether the caller asked for usage in the stream, which is then not hidden from it. */
   readonly asksForUsage: boolean
+  /** Whether the caller said anything of the stream's options. */
+  readonly hasStreamOptions: boolean
   /** Read from the body when they are wanted, and not before. */
   readonly content: () => RequestContent
+  /** As the provider defines them. */
+  readonly tools: () => readonly unknown[]
 }
 
 export type RequestContent = {
   readonly system: readonly Part[]
   readonly messages: readonly Message[]
-  readonly tools: readonly unknown[]
 }
 
 export type CallFailure = { readonly type: string; readonly message: string }

@@ -43,7 +43,8 @@ export function openJsonDocument(wholeBytesMax: number = limits.jsonWholeBytesMa
     }
     bytes += piece.length
     if (skim !== undefined) skim.write(piece)
-    else pieces.push(piece)
+    // A copy: whoever the bytes are meant for may give their memory away before the document ends.
+    else pieces.push(Buffer.from(piece))
   }
 
   function end(): JsonRead {

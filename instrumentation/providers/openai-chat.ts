@@ -36,7 +36,7 @@ export function openChatReply(provider: string, keepsContent: boolean): ReplyRea
     known.isUsageFinal = known.usage !== undefined
   }
 
-  return { accept, done, known: () => replyOf(known) }
+  return { said: known, accept, done, known: () => replyOf(known) }
 }
 
 /** A message or a delta: the same fields, the one whole and the other in pieces. */

@@ -62,7 +62,7 @@ export function openResponsesReply(provider: string, keepsContent: boolean): Rep
     output.finish(0, status === 'failed' ? 'error' : finish)
   }
 
-  return { accept, done: () => undefined, known: () => replyOf(known) }
+  return { said: known, accept, done: () => undefined, known: () => replyOf(known) }
 }
 
 /** The id and name of a call, which its deltas do not repeat. Gives whether the item was one. */

@@ -10,6 +10,14 @@ type OpenPart =
   | { readonly type: 'tool_call'; id: string; name: string; arguments: string }
   | { readonly type: 'whole'; readonly part: Part }
 
+/** What one delta added, and where. */
+export type Piece = {
+  readonly kind: 'text' | 'reasoning' | 'arguments'
+  readonly choice: number
+  readonly place: string
+  readonly content: string
+}
+
 export type Output = {
   /** `place` tells parts of one choice apart: a delta with a place seen before continues that part. */
   text(choice: number, place: string, delta: string, type?: 'text' | 'reasoning'): void
@@ -18,6 +26,12 @@ export type Output = {
   /** A part that is no text: an image, a file, a result of the provider's own tools. */
   whole(choice: number, part: Part): void
   finish(choice: number, reason: string): void
+  /** The same as `piece` did once, with other letters, which are asked for only where they are kept. */
+  again(piece: Piece, chars: number, content: () => string): void
+  /** Grows with whatever is added. */
+  changes(): number
+  /** What was added last, where that was letters. */
+  lastPiece(): Piece | undefined
   chars(): number
   isCut(): boolean
   toolNames(): readonly string[]
@@ -31,6 +45,13 @@ export function openOutput(keepsContent: boolean): Output {
   let keptChars = 0
   let partCount = 0
   let isCut = false
+  let changes = 0
+  let lastPiece: Piece | undefined
+
+  function changed(piece?: Piece): void {
+    changes++
+    lastPiece = piece
+  }
 
   function choiceOf(index: number) {
     let choice = choices.get(index)
@@ -64,14 +85,16 @@ export function openOutput(keepsContent: boolean): Output {
     return text
   }
 
-  return {
+  const output: Output = {
     text(index, place, delta, type = 'text') {
       if (delta === '') return
+      changed({ kind: type, choice: index, place, content: delta })
       const part = partOf(index, place, () => ({ type, content: '' }))
       const text = kept(delta)
       if (part.type === 'text' || part.type === 'reasoning') part.content += text
     },
     toolCall(index, place, call) {
+      changed()
       const part = partOf(index, place, () => ({ type: 'tool_call', id: '', name: '', arguments: '' }))
       if (part.type !== 'tool_call') return
       // Some servers repeat id and name with every delta, or send them empty.
@@ -79,16 +102,27 @@ export function openOutput(keepsContent: boolean): Output {
       if (call.name) part.name = call.name
     },
     toolArguments(index, place, delta) {
+      changed({ kind: 'arguments', choice: index, place, content: delta })
       const part = partOf(index, place, () => ({ type: 'tool_call', id: '', name: '', arguments: '' }))
       const text = kept(delta)
       if (part.type === 'tool_call') part.arguments += text
     },
     whole(index, part) {
+      changed()
       partOf(index, `whole ${partCount}`, () => ({ type: 'whole', part }))
     },
     finish(index, reason) {
-      if (reason !== '') choiceOf(index).reason = foldFinishReason(reason)
+      if (reason === '') return
+      changed()
+      choiceOf(index).reason = foldFinishReason(reason)
     },
+    again({ kind, choice, place }, count, content) {
+      if (!keepsContent) chars += count
+      else if (kind === 'arguments') output.toolArguments(choice, place, content())
+      else output.text(choice, place, content(), kind)
+    },
+    changes: () => changes,
+    lastPiece: () => lastPiece,
     chars: () => chars,
     isCut: () => isCut,
     toolNames: () =>
@@ -107,6 +141,7 @@ export function openOutput(keepsContent: boolean): Output {
             }))
         : [],
   }
+  return output
 }
 
 function closed(part: OpenPart): Part {

@@ -4,15 +4,20 @@ import { readProviderUsage } from '../usage/provider-usage.ts'
 import type { Usage } from '../usage/usage.ts'
 import type { CallFailure, CallReply } from './call.ts'
 import { type Json, objectOf, textOf } from './json-fields.ts'
-import { type Output, openOutput } from './output.ts'
+import { type Output, openOutput, type Piece } from './output.ts'
 
 export type ReplyReader = {
+  /** Where what an event does is told by the event alone: then the next that is like it need not be parsed. */
+  readonly said?: Said
   /** `name` is what stands beside the value on the wire, '' where nothing does. */
   accept(value: Json, name: string): void
   /** The mark at the end of OpenAI's streams. */
   done(): void
   known(): Omit<CallReply, 'brokenEvents'>
 }
+
+/** What was said so far, to see whether an event said anything but a few more letters. */
+export type Said = Pick<Known, 'output' | 'id' | 'model' | 'usage' | 'isUsageFinal' | 'isComplete' | 'failure'>
 
 /** What a reader fills in. Usage that came before the end is a lower bound. */
 export type Known = {
@@ -42,6 +47,21 @@ export function openKnown(keepsContent: boolean): Known {
       else if (read.kind === 'absurd') this.usage = undefined
     },
   }
+}
+
+/** The letters that `accept` added, where that is all it did. */
+export function onlyPiece(said: Said, accept: () => void): Piece | undefined {
+  const { id, model, usage, isUsageFinal, isComplete, failure, output } = said
+  const changes = output.changes()
+  accept()
+  const isSame =
+    said.id === id &&
+    said.model === model &&
+    said.usage === usage &&
+    said.isUsageFinal === isUsageFinal &&
+    said.isComplete === isComplete &&
+    said.failure === failure
+  return isSame && output.changes() === changes + 1 ? output.lastPiece() : undefined
 }
 
 export function replyOf(known: Known): Omit<CallReply, 'brokenEvents'> {

@@ -8,10 +8,11 @@ import { openEventStream } from './event-stream.ts'
 import { openGenerateReply } from './gemini.ts'
 import { type JsonRead, openJsonDocument } from './json-document.ts'
 import { openJsonElements } from './json-elements.ts'
-import { isJsonObject } from './json-fields.ts'
+import { isJsonObject, type Json } from './json-fields.ts'
 import { openChatReply } from './openai-chat.ts'
 import { openResponsesReply } from './openai-responses.ts'
-import { failureOf, type ReplyReader } from './reply-reader.ts'
+import { openPlainEvents } from './plain-events.ts'
+import { failureOf, onlyPiece, type ReplyReader } from './reply-reader.ts'
 import { openSse } from './sse.ts'
 
 export type ReplyHead = {
@@ -21,7 +22,8 @@ export type ReplyHead = {
 }
 
 export type Reply = {
-  write(bytes: Uint8Array): void
+  /** Reads them before it returns, and keeps none of them. Gives whether they were events that only added letters. */
+  write(bytes: Uint8Array): boolean
   /** No more bytes will come, for whatever reason. */
   end(): void
   known(): CallReply
@@ -38,7 +40,7 @@ export function openReply(endpoint: Endpoint, head: ReplyHead, keepsContent: boo
   let broken = 0
   let failure: CallReply['failure']
 
-  function take(read: JsonRead, name: string): void {
+  function take(read: JsonRead, name: string, event?: Uint8Array): void {
     if (read.kind === 'broken') {
       if (read.text.trim() === '[DONE]') reader.done()
       else broken++
@@ -51,12 +53,23 @@ export function openReply(endpoint: Endpoint, head: ReplyHead, keepsContent: boo
       else if (isFailed) failure = failureOf(value, failureType)
       else {
         events++
-        reader.accept(value, name)
+        accept(value, name, event)
       }
     }
   }
 
-  const body = openBody(endpoint, head, take, () => broken++)
+  function accept(value: Json, name: string, event: Uint8Array | undefined): void {
+    const { said } = reader
+    if (said === undefined || event === undefined) {
+      reader.accept(value, name)
+      return
+    }
+    const piece = onlyPiece(said, () => reader.accept(value, name))
+    if (piece !== undefined) plain.learn(event, piece)
+  }
+
+  const plain = openPlainEvents((piece, chars, content) => reader.said?.output.again(piece, chars, content))
+  const body = openBody(endpoint, head, { take, takePlain: plain.read, onBroken: () => broken++ })
 
   function known(): CallReply {
     const said = reader.known()
@@ -90,26 +103,35 @@ function readerOf(endpoint: Endpoint, head: ReplyHead, keepsContent: boolean): R
 
 const noPayload: JsonRead = { kind: 'json', value: {}, isCut: false }
 
-type Body = { write(bytes: Uint8Array): void; end(): void }
+type Body = { write(bytes: Uint8Array): boolean; end(): void }
+type Taking = {
+  readonly take: (read: JsonRead, name: string, event?: Uint8Array) => void
+  readonly takePlain: (bytes: Uint8Array, at: number) => number
+  readonly onBroken: () => void
+}
 
-function openBody(
-  endpoint: Endpoint,
-  head: ReplyHead,
-  take: (read: JsonRead, name: string) => void,
-  onBroken: () => void,
-): Body {
+function openBody(endpoint: Endpoint, head: ReplyHead, { take, takePlain, onBroken }: Taking): Body {
   const type = head.header('content-type').toLowerCase()
-  if (type.includes('text/event-stream')) return openSse((name, data) => take(data, name))
+  if (type.includes('text/event-stream')) return openSse((name, data, event) => take(data, name, event), takePlain)
   if (type.includes('application/vnd.amazon.eventstream')) {
     const events = openEventStream(({ messageType, name, data }) => {
       if (messageType === 'event') take(data, name)
       // An error may come without a payload, and is one by its message type, whatever its name.
       else take(data.kind === 'json' ? data : noPayload, name.endsWith('Exception') ? name : `${name}Exception`)
     }, onBroken)
-    return { write: events.write, end: () => undefined }
+    return { write: parsed(events.write), end: () => undefined }
   }
-  if (endpoint.api === 'gemini.generate' && endpoint.isStream === true)
-    return openJsonElements((element) => take(element, ''))
+  if (endpoint.api === 'gemini.generate' && endpoint.isStream === true) {
+    const elements = openJsonElements((element) => take(element, ''))
+    return { write: parsed(elements.write), end: elements.end }
+  }
   const document = openJsonDocument()
-  return { write: document.write, end: () => take(document.end(), '') }
+  return { write: parsed(document.write), end: () => take(document.end(), '') }
+}
+
+function parsed(write: (bytes: Uint8Array) => void): Body['write'] {
+  return (bytes) => {
+    write(bytes)
+    return false
+  }
 }

@@ -1,12 +1,10 @@
 // What a request says, in OpenTelemetry's shape of messages, from each provider's own. Media are named, never carried.
-import type { Message, Part } from './call.ts'
+import type { Message, Part, RequestContent } from './call.ts'
 import { isJsonObject, type Json, objectOf, objectsOf, parsedOr, textOf } from './json-fields.ts'
-
-type Said = { readonly system: readonly Part[]; readonly messages: readonly Message[] }
 
 const text = (content: string): Part => ({ type: 'text', content })
 
-export function chatContent(messages: unknown): Said {
+export function chatContent(messages: unknown): RequestContent {
   return {
     system: [],
     messages: objectsOf(messages).map((message) => {
@@ -24,7 +22,7 @@ export function chatContent(messages: unknown): Said {
   }
 }
 
-export function responsesContent(body: Json): Said {
+export function responsesContent(body: Json): RequestContent {
   const instructions = textOf(body.instructions)
   const system = instructions === '' ? [] : [text(instructions)]
   if (typeof body.input === 'string') return { system, messages: [{ role: 'user', parts: [text(body.input)] }] }
@@ -43,7 +41,7 @@ export function responsesContent(body: Json): Said {
   return { system, messages }
 }
 
-export function anthropicContent(body: Json): Said {
+export function anthropicContent(body: Json): RequestContent {
   return {
     system: typeof body.system === 'string' ? [text(body.system)] : objectsOf(body.system).map(anthropicPart),
     messages: objectsOf(body.messages).map((message) => ({
@@ -54,7 +52,7 @@ export function anthropicContent(body: Json): Said {
   }
 }
 
-export function geminiContent(body: Json): Said {
+export function geminiContent(body: Json): RequestContent {
   const system = objectOf(body.systemInstruction ?? body.system_instruction)
   return {
     system: objectsOf(system.parts).map(geminiPart),
@@ -65,7 +63,7 @@ export function geminiContent(body: Json): Said {
   }
 }
 
-export function bedrockContent(body: Json): Said {
+export function bedrockContent(body: Json): RequestContent {
   return {
     system: objectsOf(body.system).map(bedrockPart),
     messages: objectsOf(body.messages).map((message) => ({

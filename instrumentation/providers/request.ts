@@ -81,7 +81,9 @@ function requestOf(endpoint: Endpoint, body: Json): CallRequest {
     previousResponseId: textOf(body.previous_response_id),
     embeddingDimensions: numberOf(body.dimensions) ?? numberOf(body.outputDimensionality),
     asksForUsage: objectOf(body.stream_options).include_usage === true,
+    hasStreamOptions: body.stream_options !== undefined,
     content: () => contentOf(endpoint, body),
+    tools: () => listOf(endpoint.api === 'bedrock.converse' ? objectOf(body.toolConfig).tools : body.tools),
   }
 }
 
@@ -92,23 +94,23 @@ function settingsOf(endpoint: Endpoint, body: Json): Json {
 }
 
 function contentOf(endpoint: Endpoint, body: Json): RequestContent {
-  const none: RequestContent = { system: [], messages: [], tools: [] }
+  const none: RequestContent = { system: [], messages: [] }
   switch (endpoint.api) {
     case 'openai.chat':
-      return { ...chatContent(body.messages), tools: listOf(body.tools) }
+      return chatContent(body.messages)
     case 'openai.completions':
       return {
         ...none,
         messages: textsOf(body.prompt).map((content) => ({ role: 'user', parts: [{ type: 'text', content }] })),
       }
     case 'openai.responses':
-      return { ...responsesContent(body), tools: listOf(body.tools) }
+      return responsesContent(body)
     case 'anthropic.messages':
-      return { ...anthropicContent(body), tools: listOf(body.tools) }
+      return anthropicContent(body)
     case 'gemini.generate':
-      return { ...geminiContent(body), tools: listOf(body.tools) }
+      return geminiContent(body)
     case 'bedrock.converse':
-      return { ...bedrockContent(body), tools: listOf(objectOf(body.toolConfig).tools) }
+      return bedrockContent(body)
     case 'openai.embeddings':
     case 'gemini.embed':
       return none

@@ -4,7 +4,14 @@
 import { limits } from '../limits.ts'
 import { type JsonRead, openJsonDocument } from './json-document.ts'
 
-export type SseReader = { write(bytes: Uint8Array): void; end(): void }
+export type SseReader = {
+  /** Gives whether all of it was plain events, each of them whole. */
+  write(bytes: Uint8Array): boolean
+  end(): void
+}
+
+/** `event` is all of its bytes, where they came in one piece. */
+export type OnSseEvent = (name: string, data: JsonRead, event: Uint8Array | undefined) => void
 
 const lineFeed = 0x0a
 const carriageReturn = 0x0d
@@ -14,7 +21,10 @@ const newline = Uint8Array.of(lineFeed)
 
 const decoder = new TextDecoder()
 
-export function openSse(onEvent: (name: string, data: JsonRead) => void): SseReader {
+/** Gives the end of an event that begins there and was taken, else -1. */
+type TakeEvent = (bytes: Uint8Array, at: number) => number
+
+export function openSse(onEvent: OnSseEvent, takePlain: TakeEvent = () => -1): SseReader {
   const document = openJsonDocument()
   let field: 'name' | 'data' | 'event' | 'other' = 'name'
   let fieldName = ''
@@ -25,10 +35,12 @@ export function openSse(onEvent: (name: string, data: JsonRead) => void): SseRea
   let isAfterReturn = false
   let isFirstByte = true
 
-  function write(bytes: Uint8Array): void {
-    let nextFeed = bytes.indexOf(lineFeed)
-    let nextReturn = bytes.indexOf(carriageReturn)
-    let at = 0
+  function write(bytes: Uint8Array): boolean {
+    let at = plainEnd(bytes, 0)
+    if (at === bytes.length) return true
+    let eventFrom = isBetween() ? at : -1
+    let nextFeed = bytes.indexOf(lineFeed, at)
+    let nextReturn = bytes.indexOf(carriageReturn, at)
     while (at < bytes.length) {
       const byte = bytes[at] as number
       if (isAfterReturn) {
@@ -54,11 +66,27 @@ export function openSse(onEvent: (name: string, data: JsonRead) => void): SseRea
       const end = Math.min(nextFeed === -1 ? bytes.length : nextFeed, nextReturn === -1 ? bytes.length : nextReturn)
       value(bytes.subarray(at, end))
       at = end
-      if (end === bytes.length) return
+      if (end === bytes.length) return false
       isAfterReturn = end === nextReturn
-      lineEnd()
       at++
+      lineEnd(eventFrom === -1 ? undefined : bytes.subarray(eventFrom, at))
+      if (!isBetween()) continue
+      at = plainEnd(bytes, at)
+      eventFrom = at
     }
+    return false
+  }
+
+  function isBetween(): boolean {
+    return isLineEmpty && !hasData && eventName === '' && !isAfterReturn
+  }
+
+  /** Where the plain events that begin there end. */
+  function plainEnd(bytes: Uint8Array, from: number): number {
+    let at = from
+    if (!isBetween()) return at
+    for (let end = at; end !== -1 && at < bytes.length; end = takePlain(bytes, at)) at = end
+    return at
   }
 
   function nameByte(byte: number): void {
@@ -84,22 +112,22 @@ export function openSse(onEvent: (name: string, data: JsonRead) => void): SseRea
       eventName += decoder.decode(bytes.subarray(0, limits.eventNameBytesMax))
   }
 
-  function lineEnd(): void {
-    if (isLineEmpty) dispatch()
+  function lineEnd(event: Uint8Array | undefined): void {
+    if (isLineEmpty) dispatch(event)
     isFirstByte = false
     field = 'name'
     fieldName = ''
     isLineEmpty = true
   }
 
-  function dispatch(): void {
+  function dispatch(event: Uint8Array | undefined): void {
     if (hasData) {
       const data = document.end()
-      if (data.kind !== 'empty') onEvent(eventName, data)
+      if (data.kind !== 'empty') onEvent(eventName, data, event)
     }
     hasData = false
     eventName = ''
   }
 
-  return { write, end: dispatch }
+  return { write, end: () => dispatch(undefined) }
 }

@@ -3,10 +3,16 @@
 // an event that has begun and not ended is held, which no reader could have used yet.
 import { limits } from '../limits.ts'
 import { isJsonObject } from '../usage/provider-usage.ts'
+import type { CallRequest } from './call.ts'
 
 /** The body with usage asked for, or nothing where it cannot be written so without risk. A body that says nothing of stream
- *  options keeps its text and gets them in front, so that no number of it is written anew. */
-export function askForUsage(body: string): string | undefined {
+ *  options keeps its text and gets them in front, so that no number of it is written anew. `request` is what was read of
+ *  the body, and saves reading it again. */
+export function askForUsage(
+  body: string,
+  request?: Pick<CallRequest, 'isStream' | 'hasStreamOptions'>,
+): string | undefined {
+  if (request?.isStream === true && !request.hasStreamOptions) return inFront(body)
   let value: unknown
   try {
     value = JSON.parse(body)
@@ -15,14 +21,20 @@ export function askForUsage(body: string): string | undefined {
   }
   if (!isJsonObject(value) || value.stream !== true) return undefined
   const options = value.stream_options
-  if (options === undefined) return body.replace('{', '{"stream_options":{"include_usage":true},')
+  if (options === undefined) return inFront(body)
   if (options !== null && !isJsonObject(options)) return undefined
   return JSON.stringify({ ...value, stream_options: { ...options, include_usage: true } })
+}
+
+function inFront(body: string): string {
+  return body.replace('{', '{"stream_options":{"include_usage":true},')
 }
 
 export type UsageChunkFilter = {
   /** What the caller may have of these bytes and of those held. */
   write(bytes: Uint8Array): readonly Uint8Array[]
+  /** Whether it is between two events and holds nothing: then whole events that are known to be others may pass it by. */
+  isIdle(): boolean
   /** What was still held, when the stream ended or was cut. */
   end(): readonly Uint8Array[]
 }
@@ -89,19 +101,17 @@ export function openUsageChunkFilter(): UsageChunkFilter {
     return out
   }
 
-  return { write, end: release }
+  return { write, isIdle: () => heldBytes + lineBytes === 0 && !isPassing && !isAfterReturn, end: release }
 }
 
 function isUsageChunk(event: readonly Uint8Array[]): boolean {
-  const text = new TextDecoder()
-  const data = event
-    .map((piece) => text.decode(piece, { stream: true }))
-    .join('')
+  const text = Buffer.concat(event).toString()
+  // Cheap for the thousands that are not: only this one has no choices.
+  if (!/"choices"\s*:\s*\[\s*\]/.test(text)) return false
+  const data = text
     .split(/\r\n|\r|\n/)
     .flatMap((line) => (line.startsWith('data:') ? [line.slice('data:'.length)] : []))
     .join('\n')
-  // Cheap for the thousands that are not: only this one has no choices.
-  if (!/"choices"\s*:\s*\[\s*\]/.test(data)) return false
   try {
     const value: unknown = JSON.parse(data)
     return (
