@@ -157,6 +157,8 @@ async function run(): Promise<void> {
       reserveBytes: (totalBytes) =>
         file.file.journal?.reserveBytes ?? Math.max(limits.volumeReserveBytes, totalBytes * limits.volumeReserveShare),
       spaceCheckMs: limits.spaceCheckMs,
+      gatherMsMax: limits.gatherMsMax,
+      gatherRequestsMin: limits.gatherRequestsMin,
       sealedBytesMax: limits.sealedBytesMax,
       blocksPerSegmentMax: limits.blocksPerSegmentMax,
       answeredMs: limits.duplicateWindowMs,

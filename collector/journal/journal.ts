@@ -33,6 +33,7 @@ import type { Signal } from '../receive/request.ts'
 import { addSignals, readBooks, subtractSignals, takeTotals, writeBooks, writeWhole } from './books.ts'
 import type { JournalFile, JournalFiles } from './files.ts'
 import { type BySignal, type CommittedRequest, encodeFrame, markSynced, noneBySignal, snapshotOf } from './frame.ts'
+import { openGathering } from './gathering.ts'
 import { keepBytes, recoverSegments } from './recover.ts'
 import {
   corruptFileName,
@@ -66,6 +67,9 @@ export type JournalBounds = {
   /** Room that is left to the engines on the same volume. */
   readonly reserveBytes: (totalBytes: number) => number
   readonly spaceCheckMs: number
+  /** How long small requests wait for each other, and from how many on: see gathering.ts. */
+  readonly gatherMsMax: number
+  readonly gatherRequestsMin: number
   /** Sealed blocks that stay in memory for the sink; beyond, they are read back from the file. */
   readonly sealedBytesMax: number
   readonly blocksPerSegmentMax: number
@@ -223,6 +227,7 @@ export async function openJournal(options: JournalOptions): Promise<Journal> {
   let spareBytes = 0
   let bytes = 0
   let waiters: Waiter[] = []
+  const gathering = openGathering({ waitMsMax: bounds.gatherMsMax, requestsMin: bounds.gatherRequestsMin })
   let duplicates = noneBySignal()
   let committing: Promise<void> | undefined
   let fullReason: string | undefined
@@ -378,16 +383,17 @@ export async function openJournal(options: JournalOptions): Promise<Journal> {
 
   function enqueue(waiter: Waiter): void {
     waiters.push(waiter)
+    gathering.arrived()
     committing ??= Promise.resolve().then(commitAll)
   }
 
   /** Commits until nothing waits. One runs at a time. */
   async function commitAll(): Promise<void> {
-    // Requests whose bytes arrived in the same turn of the event loop share the commit.
-    await new Promise<void>((resolve) => setImmediate(resolve))
     while (waiters.length > 0 || closing.length > 0) {
+      await gathering.gather()
       const taken = waiters
       waiters = []
+      gathering.taken()
       try {
         await commitOnce(taken)
         for (const { resolve } of taken) resolve(true)
@@ -397,6 +403,7 @@ export async function openJournal(options: JournalOptions): Promise<Journal> {
         // Those who came meanwhile wrote behind rows that are gone now.
         const late = waiters
         waiters = []
+        gathering.taken()
         for (const { resolve } of [...taken, ...late]) resolve(false)
         await refreshSpace()
       }
