@@ -427,7 +427,9 @@ export async function openJournal(options: JournalOptions): Promise<Journal> {
     for (const { appended } of taken) accepted[appended.signal] += appended.kept
     addSignals(accepted, counted)
     addSignals(duplicate, counted)
-    const requests = taken.map(({ appended }) => ({ ...appended, unixMs }))
+    const requests = taken.map(({ appended: { digest, signal, kept, rejected, message } }) => {
+      return { digest, signal, kept, rejected, message, unixMs }
+    })
     // Snapshots first, all at once: rows that are appended while the frames are written belong to the next commit.
     const frames = growing.map((segment) => {
       const snapshots = [...segment.blocks.values()]
