@@ -182,9 +182,14 @@ type OpenSegment = {
 
 type Waiter = { readonly appended: Appended; readonly resolve: (isDurable: boolean) => void }
 
+/** The requests of a segment as they are kept beyond it: a frame without rows. A third of what they take as objects, of which
+ *  minutes of small requests would be millions. */
+type Answered = { readonly frame: Buffer; readonly unixMs: number }
+
 type Entry = {
   readonly segment: SealedSegment
-  readonly requests: readonly AnsweredRequest[]
+  /** Undefined where there are none, or they are too old to be sent again. */
+  answered: Answered | undefined
   blocks: readonly { readonly table: number; readonly block: AnyBlock }[] | undefined
   blocksBytes: number
 }
@@ -254,7 +259,12 @@ export async function openJournal(options: JournalOptions): Promise<Journal> {
     }
     const left = { ...found.records }
     subtractSignals(left, books.done[found.sequence]?.gone ?? noneBySignal())
-    entries.set(found.sequence, { segment, requests: found.requests, blocks: undefined, blocksBytes: 0 })
+    entries.set(found.sequence, {
+      segment,
+      answered: answeredBy(found.requests),
+      blocks: undefined,
+      blocksBytes: 0,
+    })
     addSignals(inJournal, left)
     bytes += found.bytes
   }
@@ -537,9 +547,10 @@ export async function openJournal(options: JournalOptions): Promise<Journal> {
     const held = [...entries.values()].reduce((sum, entry) => sum + entry.blocksBytes, 0)
     const isKept = held + blocksBytes <= bounds.sealedBytesMax
     if (!isKept) for (const { block } of segment.blocks.values()) giveBack(block)
+    for (const entry of entries.values()) if (!isYoung(entry.answered)) entry.answered = undefined
     entries.set(sealed.sequence, {
       segment: sealed,
-      requests: segment.requests,
+      answered: answeredBy(segment.requests),
       blocks: isKept ? blocks : undefined,
       blocksBytes: isKept ? blocksBytes : 0,
     })
@@ -638,8 +649,8 @@ export async function openJournal(options: JournalOptions): Promise<Journal> {
     const entry = entries.get(segment.sequence)
     if (entry === undefined) return
     books.sequence = Math.max(books.sequence, segment.sequence)
-    const young = entry.requests.filter((request) => now() - request.unixMs < bounds.answeredMs)
-    if (young.length > 0) await writeAnswered(segment.sequence, young)
+    const { answered } = entry
+    if (isYoung(answered)) await writeAnswered(segment.sequence, answered)
     await saveBooks()
     await files.remove(join(directory, segmentFileName(segment.sequence)))
     entries.delete(segment.sequence)
@@ -649,11 +660,20 @@ export async function openJournal(options: JournalOptions): Promise<Journal> {
     if (fullReason !== undefined) await refreshSpace()
   }
 
-  async function writeAnswered(number: number, requests: readonly AnsweredRequest[]): Promise<void> {
-    const unixMs = requests.at(-1)?.unixMs ?? now()
+  function answeredBy(requests: readonly AnsweredRequest[]): Answered | undefined {
+    const unixMs = requests.at(-1)?.unixMs
+    if (unixMs === undefined) return undefined
     const record = { totals: { accepted: books.accepted, duplicate: books.duplicate }, requests }
-    const frame = encodeFrame({ commit: 0, unixMs, kept: noneBySignal(), record, snapshots: [] })
-    await writeWhole(files, directory, `${String(number).padStart(12, '0')}.answered`, Buffer.concat(frame.buffers))
+    const { buffers } = encodeFrame({ commit: 0, unixMs, kept: noneBySignal(), record, snapshots: [] })
+    return { frame: Buffer.concat(buffers), unixMs }
+  }
+
+  function isYoung(answered: Answered | undefined): answered is Answered {
+    return answered !== undefined && now() - answered.unixMs < bounds.answeredMs
+  }
+
+  async function writeAnswered(number: number, { frame, unixMs }: Answered): Promise<void> {
+    await writeWhole(files, directory, `${String(number).padStart(12, '0')}.answered`, frame)
     for (const name of await files.list(directory)) {
       const old = answeredAt.get(name)
       if (old !== undefined && now() - old > bounds.answeredMs) {
