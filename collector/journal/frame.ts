@@ -185,20 +185,15 @@ export function readFrameHead(header: Buffer, headCrc: number, head: Buffer): Fr
 export const frameMagic: Buffer = Buffer.from([0x54, 0x4c, 0x46, 0x31])
 
 function putHead(input: FrameInput & { readonly blocks: readonly BlockGrowth[] }): Buffer {
-  const numbers: number[] = []
-  const texts: Buffer[] = []
+  const head = Buffer.allocUnsafe(headBytesAtMost(input))
+  let at = 0
   const put = (value: number): void => {
     let rest = value
     while (rest >= 0x80) {
-      numbers.push((rest % 0x80) | 0x80)
+      head[at++] = (rest % 0x80) | 0x80
       rest = Math.floor(rest / 0x80)
     }
-    numbers.push(rest)
-  }
-  const putText = (text: Buffer): void => {
-    put(text.length)
-    texts.push(Buffer.from(numbers), text)
-    numbers.length = 0
+    head[at++] = rest
   }
   const putSignals = (by: BySignal): void => {
     for (const signal of signals) put(by[signal])
@@ -211,12 +206,14 @@ function putHead(input: FrameInput & { readonly blocks: readonly BlockGrowth[] }
     putSignals(input.record.totals.accepted)
     putSignals(input.record.totals.duplicate)
     put(input.record.requests.length)
-    for (const request of input.record.requests) {
-      putText(request.digest)
-      put(signals.indexOf(request.signal))
-      put(request.kept)
-      put(request.rejected)
-      putText(Buffer.from(request.message))
+    for (const { digest, signal, kept, rejected, message } of input.record.requests) {
+      put(digest.length)
+      at += digest.copy(head, at)
+      put(signals.indexOf(signal))
+      put(kept)
+      put(rejected)
+      put(Buffer.byteLength(message))
+      at += head.write(message, at)
     }
   }
   put(input.blocks.length)
@@ -226,13 +223,29 @@ function putHead(input: FrameInput & { readonly blocks: readonly BlockGrowth[] }
     put(block.rowsBefore)
     put(block.rows)
     put(block.growths.length)
-    for (const [at, growth] of block.growths.entries()) {
+    for (const [index, growth] of block.growths.entries()) {
       put(growth)
-      put(block.bases[at] as number)
+      put(block.bases[index] as number)
     }
   }
-  texts.push(Buffer.from(numbers))
-  return Buffer.concat(texts)
+  return head.subarray(0, at)
+}
+
+/** A number takes at most 8 bytes: it is below 2^53. */
+const numberBytesMax = 8
+
+/** Counted before it is written, since a head names thousands of requests: a buffer for each text, and their concatenation,
+ *  took as long as all the rest of a commit. */
+function headBytesAtMost({ record, blocks }: FrameInput & { readonly blocks: readonly BlockGrowth[] }): number {
+  let numbers = 14
+  let bytes = 0
+  for (const { digest, message } of record?.requests ?? []) {
+    numbers += 5
+    // A character of UTF-16 takes at most three bytes.
+    bytes += digest.length + message.length * 3
+  }
+  for (const { growths } of blocks) numbers += 5 + growths.length * 2
+  return numbers * numberBytesMax + bytes
 }
 
 /** Reads what `putHead` wrote. Its checksum was right, so anything odd in it is a bug and throws. */

@@ -35,6 +35,8 @@ async function open(
       journalBytesMax: 1024 * 1024 * 1024,
       reserveBytes: () => 0,
       spaceCheckMs: 0,
+      gatherMsMax: 1,
+      gatherRequestsMin: 8,
       sealedBytesMax: bounds.sealedBytesMax ?? 0,
       blocksPerSegmentMax: 16,
       answeredMs: 300_000,

@@ -33,6 +33,7 @@ import type { Signal } from '../receive/request.ts'
 import { addSignals, readBooks, subtractSignals, takeTotals, writeBooks, writeWhole } from './books.ts'
 import type { JournalFile, JournalFiles } from './files.ts'
 import { type BySignal, type CommittedRequest, encodeFrame, markSynced, noneBySignal, snapshotOf } from './frame.ts'
+import { openGathering } from './gathering.ts'
 import { keepBytes, recoverSegments } from './recover.ts'
 import {
   corruptFileName,
@@ -66,6 +67,9 @@ export type JournalBounds = {
   /** Room that is left to the engines on the same volume. */
   readonly reserveBytes: (totalBytes: number) => number
   readonly spaceCheckMs: number
+  /** How long small requests wait for each other, and from how many on: see gathering.ts. */
+  readonly gatherMsMax: number
+  readonly gatherRequestsMin: number
   /** Sealed blocks that stay in memory for the sink; beyond, they are read back from the file. */
   readonly sealedBytesMax: number
   readonly blocksPerSegmentMax: number
@@ -178,9 +182,14 @@ type OpenSegment = {
 
 type Waiter = { readonly appended: Appended; readonly resolve: (isDurable: boolean) => void }
 
+/** The requests of a segment as they are kept beyond it: a frame without rows. A third of what they take as objects, of which
+ *  minutes of small requests would be millions. */
+type Answered = { readonly frame: Buffer; readonly unixMs: number }
+
 type Entry = {
   readonly segment: SealedSegment
-  readonly requests: readonly AnsweredRequest[]
+  /** Undefined where there are none, or they are too old to be sent again. */
+  answered: Answered | undefined
   blocks: readonly { readonly table: number; readonly block: AnyBlock }[] | undefined
   blocksBytes: number
 }
@@ -223,6 +232,7 @@ export async function openJournal(options: JournalOptions): Promise<Journal> {
   let spareBytes = 0
   let bytes = 0
   let waiters: Waiter[] = []
+  const gathering = openGathering({ waitMsMax: bounds.gatherMsMax, requestsMin: bounds.gatherRequestsMin })
   let duplicates = noneBySignal()
   let committing: Promise<void> | undefined
   let fullReason: string | undefined
@@ -249,7 +259,12 @@ export async function openJournal(options: JournalOptions): Promise<Journal> {
     }
     const left = { ...found.records }
     subtractSignals(left, books.done[found.sequence]?.gone ?? noneBySignal())
-    entries.set(found.sequence, { segment, requests: found.requests, blocks: undefined, blocksBytes: 0 })
+    entries.set(found.sequence, {
+      segment,
+      answered: answeredBy(found.requests),
+      blocks: undefined,
+      blocksBytes: 0,
+    })
     addSignals(inJournal, left)
     bytes += found.bytes
   }
@@ -378,16 +393,17 @@ export async function openJournal(options: JournalOptions): Promise<Journal> {
 
   function enqueue(waiter: Waiter): void {
     waiters.push(waiter)
+    gathering.arrived()
     committing ??= Promise.resolve().then(commitAll)
   }
 
   /** Commits until nothing waits. One runs at a time. */
   async function commitAll(): Promise<void> {
-    // Requests whose bytes arrived in the same turn of the event loop share the commit.
-    await new Promise<void>((resolve) => setImmediate(resolve))
     while (waiters.length > 0 || closing.length > 0) {
+      await gathering.gather()
       const taken = waiters
       waiters = []
+      gathering.taken()
       try {
         await commitOnce(taken)
         for (const { resolve } of taken) resolve(true)
@@ -397,6 +413,7 @@ export async function openJournal(options: JournalOptions): Promise<Journal> {
         // Those who came meanwhile wrote behind rows that are gone now.
         const late = waiters
         waiters = []
+        gathering.taken()
         for (const { resolve } of [...taken, ...late]) resolve(false)
         await refreshSpace()
       }
@@ -420,7 +437,9 @@ export async function openJournal(options: JournalOptions): Promise<Journal> {
     for (const { appended } of taken) accepted[appended.signal] += appended.kept
     addSignals(accepted, counted)
     addSignals(duplicate, counted)
-    const requests = taken.map(({ appended }) => ({ ...appended, unixMs }))
+    const requests = taken.map(({ appended: { digest, signal, kept, rejected, message } }) => {
+      return { digest, signal, kept, rejected, message, unixMs }
+    })
     // Snapshots first, all at once: rows that are appended while the frames are written belong to the next commit.
     const frames = growing.map((segment) => {
       const snapshots = [...segment.blocks.values()]
@@ -528,9 +547,10 @@ export async function openJournal(options: JournalOptions): Promise<Journal> {
     const held = [...entries.values()].reduce((sum, entry) => sum + entry.blocksBytes, 0)
     const isKept = held + blocksBytes <= bounds.sealedBytesMax
     if (!isKept) for (const { block } of segment.blocks.values()) giveBack(block)
+    for (const entry of entries.values()) if (!isYoung(entry.answered)) entry.answered = undefined
     entries.set(sealed.sequence, {
       segment: sealed,
-      requests: segment.requests,
+      answered: answeredBy(segment.requests),
       blocks: isKept ? blocks : undefined,
       blocksBytes: isKept ? blocksBytes : 0,
     })
@@ -629,8 +649,8 @@ export async function openJournal(options: JournalOptions): Promise<Journal> {
     const entry = entries.get(segment.sequence)
     if (entry === undefined) return
     books.sequence = Math.max(books.sequence, segment.sequence)
-    const young = entry.requests.filter((request) => now() - request.unixMs < bounds.answeredMs)
-    if (young.length > 0) await writeAnswered(segment.sequence, young)
+    const { answered } = entry
+    if (isYoung(answered)) await writeAnswered(segment.sequence, answered)
     await saveBooks()
     await files.remove(join(directory, segmentFileName(segment.sequence)))
     entries.delete(segment.sequence)
@@ -640,11 +660,20 @@ export async function openJournal(options: JournalOptions): Promise<Journal> {
     if (fullReason !== undefined) await refreshSpace()
   }
 
-  async function writeAnswered(number: number, requests: readonly AnsweredRequest[]): Promise<void> {
-    const unixMs = requests.at(-1)?.unixMs ?? now()
+  function answeredBy(requests: readonly AnsweredRequest[]): Answered | undefined {
+    const unixMs = requests.at(-1)?.unixMs
+    if (unixMs === undefined) return undefined
     const record = { totals: { accepted: books.accepted, duplicate: books.duplicate }, requests }
-    const frame = encodeFrame({ commit: 0, unixMs, kept: noneBySignal(), record, snapshots: [] })
-    await writeWhole(files, directory, `${String(number).padStart(12, '0')}.answered`, Buffer.concat(frame.buffers))
+    const { buffers } = encodeFrame({ commit: 0, unixMs, kept: noneBySignal(), record, snapshots: [] })
+    return { frame: Buffer.concat(buffers), unixMs }
+  }
+
+  function isYoung(answered: Answered | undefined): answered is Answered {
+    return answered !== undefined && now() - answered.unixMs < bounds.answeredMs
+  }
+
+  async function writeAnswered(number: number, { frame, unixMs }: Answered): Promise<void> {
+    await writeWhole(files, directory, `${String(number).padStart(12, '0')}.answered`, frame)
     for (const name of await files.list(directory)) {
       const old = answeredAt.get(name)
       if (old !== undefined && now() - old > bounds.answeredMs) {

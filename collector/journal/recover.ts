@@ -125,13 +125,15 @@ export async function recoverSegments(input: {
       if (head.commit > commit) continue
       end = frameEnd
       addSignals(records, head.kept)
-      for (const request of head.record?.requests ?? []) requests.push({ ...request, unixMs: head.unixMs })
+      // A backlog of hours has millions of requests that nobody sends again.
+      if (input.now - head.unixMs < input.answeredMs) requests.push(...requestsOf(head))
     }
-    answered.push(...requests)
+    for (const request of requests) answered.push(request)
     if (end < each.bytes) unreadable.push({ sequence: each.sequence, at: end, bytes: each.bytes - end })
     if (end > 0) {
-      const { lane, createdUnixMs } = each.header
-      segments.push({ ...each, bytes: end, lane, createdUnixMs, records, requests })
+      const { sequence, header, headerBytes } = each
+      const { lane, createdUnixMs } = header
+      segments.push({ sequence, header, headerBytes, bytes: end, lane, createdUnixMs, records, requests })
     }
   }
   const lost = lostRecords(books, totals ?? books, segments)
@@ -154,7 +156,7 @@ export async function recoverSegments(input: {
     const found = await readAnswered(files, join(directory, name))
     const newest = found.at(-1)?.unixMs ?? 0
     answeredFiles.set(name, newest)
-    answered.push(...found)
+    for (const request of found) if (input.now - request.unixMs < input.answeredMs) answered.push(request)
   }
 
   return {
@@ -162,7 +164,7 @@ export async function recoverSegments(input: {
     commit,
     totals,
     sequenceMax,
-    answered: answered.filter((request) => input.now - request.unixMs < input.answeredMs),
+    answered,
     answeredFiles,
     problems,
     corrupt: [...corrupt],
@@ -216,13 +218,18 @@ async function cutTail(files: JournalFiles, path: string, end: number): Promise<
   }
 }
 
+/** Copied out of the head, which would stay in memory for the sake of some digests. */
+function requestsOf({ record, unixMs }: FrameHead): readonly AnsweredRequest[] {
+  return (record?.requests ?? []).map((request) => ({ ...request, digest: Buffer.from(request.digest), unixMs }))
+}
+
 async function readAnswered(files: JournalFiles, path: string): Promise<readonly AnsweredRequest[]> {
   const file = await files.open(path, 'read')
   try {
     const requests: AnsweredRequest[] = []
     for await (const frame of scanFrames(file, 0)) {
       if (frame.kind !== 'frame') continue
-      for (const request of frame.head.record?.requests ?? []) requests.push({ ...request, unixMs: frame.head.unixMs })
+      for (const request of requestsOf(frame.head)) requests.push(request)
     }
     return requests
   } finally {

@@ -15,6 +15,7 @@ import type { DuplicateWindow } from './duplicates.ts'
 import type { Inflate } from './inflate.ts'
 import type { IngestLimits } from './ingest-limits.ts'
 import type { Accept, ExportOutcome, ExportRequest, Signal } from './request.ts'
+import { openUnderWay } from './under-way.ts'
 
 export type AcceptOptions = {
   readonly journal: Journal
@@ -41,13 +42,12 @@ export function openAccept(options: AcceptOptions): Accept {
   const { journal, duplicates, now } = options
   const scratch = openWalkScratch()
   /** Requests that are on their way to the disk: a repeat waits for the answer of the first. */
-  const underWay = new Map<string, Promise<ExportOutcome>>()
+  const underWay = openUnderWay()
 
   return async (request) => {
     if (duplicates === undefined) return take(request, nothing)
     const digest = digestOf(request)
-    const key = digest.toString('latin1')
-    const first = underWay.get(key)
+    const first = underWay.find(digest)
     if (first !== undefined) {
       const outcome = await first
       if (outcome.kind !== 'accepted') return outcome
@@ -58,11 +58,11 @@ export function openAccept(options: AcceptOptions): Accept {
       return { kind: 'accepted', rejected: before.rejected, message: before.message }
     }
     const outcome = take(request, digest)
-    underWay.set(key, outcome)
+    underWay.add(digest, outcome)
     try {
       return await outcome
     } finally {
-      underWay.delete(key)
+      underWay.delete(digest)
     }
   }
 

@@ -49,6 +49,7 @@ import {
   wrongGrpcEncoding,
 } from './grpc-message.ts'
 import { contentEncodingOf } from './http-fields.ts'
+import { openList } from './open-list.ts'
 import {
   after,
   isForwarded,
@@ -70,6 +71,8 @@ type Call = {
   isCompressed: boolean
   messageBytes: number
   body: Body | undefined
+  before: Call | undefined
+  after: Call | undefined
 }
 
 type Admitted = {
@@ -91,7 +94,7 @@ export async function openOtlpGrpc(options: ReceiverOptions): Promise<Receiver> 
   const clockMs = () => performance.now()
   const logFailure = openFailureLog({ write: (fields, message) => log.error(fields, message), clockMs })
   const logConnection = openFailureLog({ write: (fields, message) => log.warn(fields, message), clockMs })
-  const open = new Set<Call>()
+  const open = openList<Call>()
   const peers = new Map<ServerHttp2Session, string | undefined>()
   let isStopping = false
   let localBoundToLoopback = false
@@ -137,6 +140,8 @@ export async function openOtlpGrpc(options: ReceiverOptions): Promise<Receiver> 
       isCompressed: false,
       messageBytes: 0,
       body: undefined,
+      before: undefined,
+      after: undefined,
     }
     open.add(call)
     stream.on('close', () => onClosed(call))
@@ -293,7 +298,7 @@ export async function openOtlpGrpc(options: ReceiverOptions): Promise<Receiver> 
     // While `accept` works on the message its bytes stay counted, whatever became of the client.
     if (call.state === 'reading') call.body?.release()
     call.state = 'done'
-    if (open.delete(call) && open.size === 0) onLastDone?.()
+    if (open.delete(call) && open.size() === 0) onLastDone?.()
   }
 
   let stopped: Promise<void> | undefined
@@ -306,13 +311,13 @@ export async function openOtlpGrpc(options: ReceiverOptions): Promise<Receiver> 
     isStopping = true
     const closed = new Promise<void>((resolve) => server.close(() => resolve()))
     const lastDone = new Promise<void>((resolve) => {
-      if (open.size === 0) resolve()
+      if (open.size() === 0) resolve()
       else onLastDone = resolve
     })
     // GOAWAY: calls under way are finished, new ones go to another connection.
     for (const session of peers.keys()) session.close()
     await Promise.race([lastDone, after(deadlineMs)])
-    for (const call of [...open]) refuse(call, stopping)
+    for (const call of open.all()) refuse(call, stopping)
     await Promise.race([closed, after(250)])
     for (const session of peers.keys()) session.destroy()
     clearInterval(sweep)
@@ -323,7 +328,7 @@ export async function openOtlpGrpc(options: ReceiverOptions): Promise<Receiver> 
   const sweep = setInterval(
     () => {
       const startedBefore = clockMs() - bounds.requestMs
-      for (const call of open) {
+      for (const call of open.all()) {
         if (call.state === 'reading' && call.startedMs < startedBefore) refuse(call, tooSlow)
       }
     },

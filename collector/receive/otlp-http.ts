@@ -37,6 +37,7 @@ import {
   wrongMediaType,
   wrongMethod,
 } from './http-fields.ts'
+import { openList } from './open-list.ts'
 import {
   after,
   isForwarded,
@@ -56,6 +57,8 @@ type Exchange = {
   readonly startedMs: number
   state: 'held' | 'reading' | 'accepting' | 'draining' | 'done'
   body: Body | undefined
+  before: Exchange | undefined
+  after: Exchange | undefined
 }
 
 // The answer to nearly every request, made once.
@@ -70,7 +73,7 @@ export async function openOtlpHttp(options: ReceiverOptions): Promise<Receiver> 
   const clockMs = () => performance.now()
   const logFailure = openFailureLog({ write: (fields, message) => log.error(fields, message), clockMs })
   const logHandshake = openFailureLog({ write: (fields, message) => log.warn(fields, message), clockMs })
-  const open = new Set<Exchange>()
+  const open = openList<Exchange>()
   let isStopping = false
   let localBoundToLoopback = false
   let onLastDone: (() => void) | undefined
@@ -104,6 +107,8 @@ export async function openOtlpHttp(options: ReceiverOptions): Promise<Receiver> 
       startedMs: clockMs(),
       state: 'reading',
       body: undefined,
+      before: undefined,
+      after: undefined,
     }
     open.add(exchange)
     const admitted = admit(exchange, encoding, awaitsContinue)
@@ -244,12 +249,12 @@ export async function openOtlpHttp(options: ReceiverOptions): Promise<Receiver> 
     if (exchange.state !== 'accepting') exchange.body?.release()
     exchange.state = 'done'
     open.delete(exchange)
-    if (open.size === 0) onLastDone?.()
+    if (open.size() === 0) onLastDone?.()
   }
 
   /** What the parser could not go on with. Requests before it on the same connection still get their answers. */
   function onClientError(error: NodeJS.ErrnoException, socket: Socket): void {
-    const last = [...open].findLast((exchange) => exchange.request.socket === socket)
+    const last = open.all().findLast((exchange) => exchange.request.socket === socket)
     if (last?.request.complete) last.response.shouldKeepAlive = false
     else if (error.code === 'ECONNRESET' || error.code === 'HPE_INVALID_EOF_STATE' || !socket.writable) socket.destroy()
     else if (last === undefined) answerProtocolError(error, socket)
@@ -275,11 +280,11 @@ export async function openOtlpHttp(options: ReceiverOptions): Promise<Receiver> 
     isStopping = true
     const closed = new Promise<void>((resolve) => server.close(() => resolve()))
     const lastDone = new Promise<void>((resolve) => {
-      if (open.size === 0) resolve()
+      if (open.size() === 0) resolve()
       else onLastDone = resolve
     })
     await Promise.race([lastDone, after(deadlineMs)])
-    for (const exchange of open) {
+    for (const exchange of open.all()) {
       if (isUnanswered(exchange)) refuse(exchange, stopping)
     }
     // Connections that are neither idle nor in a request (half a header, a handshake) get no answer, but the answers
@@ -294,7 +299,7 @@ export async function openOtlpHttp(options: ReceiverOptions): Promise<Receiver> 
   const sweep = setInterval(
     () => {
       const startedBefore = clockMs() - bounds.requestMs
-      for (const exchange of open) {
+      for (const exchange of open.all()) {
         if (exchange.state === 'reading' && exchange.startedMs < startedBefore) refuse(exchange, tooSlow)
       }
     },

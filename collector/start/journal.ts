@@ -39,6 +39,8 @@ export async function openStartedJournal(
       reserveBytes: (totalBytes) =>
         file.journal?.reserveBytes ?? Math.max(limits.volumeReserveBytes, totalBytes * limits.volumeReserveShare),
       spaceCheckMs: limits.spaceCheckMs,
+      gatherMsMax: limits.gatherMsMax,
+      gatherRequestsMin: limits.gatherRequestsMin,
       sealedBytesMax: limits.sealedBytesMax,
       blocksPerSegmentMax: limits.blocksPerSegmentMax,
       answeredMs: limits.duplicateWindowMs,

@@ -1,6 +1,6 @@
 // One measurement of ingest: a collector of its own, prebuilt requests, fsync before each answer, and ClickHouse in a process
-// that is not counted. Warmed up with a tenth of the work; the tables are emptied before each run, so that what is said of
-// rows and disk is of this corpus alone.
+// that is not counted. Warmed up with a tenth of the work, and again until the engine has compiled what is hot; the tables are
+// emptied before each run, so that what is said of rows and disk is of this corpus alone.
 import { mkdtemp, rm, writeFile } from 'node:fs/promises'
 import { loadavg, tmpdir } from 'node:os'
 import { join } from 'node:path'
@@ -27,6 +27,8 @@ export type IngestJob = {
   readonly rate?: number | undefined
   /** The collector on one core, this process on the other: to count the collector alone, not to share a machine. */
   readonly isPinned: boolean
+  /** Of the collector, before anything is counted. */
+  readonly warmUpCpuSeconds: number
   readonly checkout?: string | undefined
 }
 
@@ -80,7 +82,9 @@ export async function openBench(tables: 'null' | 'real', masking: 'on' | 'off' =
     )
     if (job.isPinned) pinApart(collector.pid(), process.pid)
     const load = { corpus, port: collector.ports().otlpHttp, connections: job.connections, rate: job.rate }
-    await sendLoad({ ...load, requests: Math.ceil(requests / 10) })
+    const coldCpu = cpuSeconds(collector.pid())
+    do await sendLoad({ ...load, requests: Math.ceil(requests / 10) })
+    while (cpuSeconds(collector.pid()) - coldCpu < job.warmUpCpuSeconds)
     await collector.drained()
     if (tables === 'real') await emptyTables(clickhouse)
     const kernelSeconds = measureKernel()
