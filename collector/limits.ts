@@ -92,6 +92,10 @@ export const limits = {
   /** Exporters send every few seconds; a trace that was quiet for this long is looked at once more, for what others stored. */
   quietTraceMs: 20_000,
   quietTraceCheckMs: 5_000,
+  /** Of a dictionary's 65,536: the next row goes into another block. A row brings few. */
+  rowBlockWordsMax: 32_768,
+  /** Of each table's block of rows, from one segment to the next; a block of messages has some 400 bytes a row. */
+  rowBlockBytesKept: 8 * MiB,
   /** Names of texts, 100 bytes each. */
   knownTextsMax: 65_536,
   knownTextsMs: 600_000,

@@ -5,14 +5,15 @@ import type { ClickHouse } from '@tallylight/storage/clickhouse/client.ts'
 import { quoteText, type TargetTable } from '@tallylight/storage/clickhouse/schema.ts'
 import { textsOf } from '@tallylight/storage/clickhouse/slice.ts'
 import { contentsTable, factsTable, tracesTable } from '@tallylight/storage/clickhouse/tables.ts'
-import { keyOf, type RowTable } from '../genai/row-lines.ts'
+import { keyOf, type RowKey, type RowTable } from '../genai/row-tables.ts'
+import type { Row } from '../genai/rows.ts'
 import type { TenantId } from '../receive/request.ts'
 
 export type TraceKey = { readonly tenantId: TenantId; readonly traceId: string }
 export type TraceTimes = TraceKey & { readonly fromUnixNano: bigint; readonly toUnixNano: bigint }
 /** A fact as `encodeFact` wrote it. */
 export type StoredFact = TraceKey & { readonly text: string }
-export type KnownKey = TraceKey & { readonly rowTable: RowTable; readonly key: string; readonly generation: number }
+export type KnownKey = TraceKey & { readonly key: RowKey; readonly generation: number }
 
 /** The facts of a segment. */
 export function factsIn(parts: readonly { readonly block: AnyBlock }[]): readonly StoredFact[] {
@@ -90,9 +91,7 @@ export function openKnownFacts(
         'WHERE {traces} GROUP BY TenantId, TraceId',
       ),
     keysOf: async (rowTable, traces) => {
-      const rows = await ask<
-        Record<string, unknown> & { TenantId: TenantId; TraceId: string; hour: number; Generation: number }
-      >(
+      const rows = await ask<Omit<Row, 'Timestamp'> & { readonly hour: number }>(
         `TenantId, TraceId, Generation, toUnixTimestamp(toStartOfHour(Timestamp)) AS hour, ${rowTable.key.map((name) => `\`${name}\``).join(', ')}`,
         rowTable.table.name,
         traces,
@@ -101,8 +100,7 @@ export function openKnownFacts(
       return rows.map((row) => ({
         tenantId: row.TenantId,
         traceId: row.TraceId,
-        rowTable,
-        key: keyOf(rowTable, row, BigInt(row.hour) * 1_000_000_000n),
+        key: keyOf(rowTable, { ...row, Timestamp: BigInt(row.hour) * 1_000_000_000n }),
         generation: row.Generation,
       }))
     },

@@ -11,6 +11,8 @@ export type FixedColumn = {
   readonly width: number
   readonly data: Stream
 }
+/** `nulls` holds a byte per row, 1 where there is no value; `of` has a zero there. */
+export type NullableColumn = { readonly kind: 'nullable'; readonly nulls: Stream; readonly of: FixedColumn }
 export type StringColumn = { readonly kind: 'string'; readonly data: Stream }
 export type LowCardinalityColumn = {
   readonly kind: 'lowCardinality'
@@ -31,7 +33,14 @@ export type MapColumn = {
 }
 /** The same text in each row, known only when the block is sent. */
 export type SegmentNameColumn = { readonly kind: 'segmentName' }
-export type Column = FixedColumn | StringColumn | LowCardinalityColumn | ArrayColumn | MapColumn | SegmentNameColumn
+export type Column =
+  | FixedColumn
+  | NullableColumn
+  | StringColumn
+  | LowCardinalityColumn
+  | ArrayColumn
+  | MapColumn
+  | SegmentNameColumn
 
 type ElementColumn<Type extends string> = Type extends 'String'
   ? StringColumn
@@ -41,7 +50,9 @@ type ElementColumn<Type extends string> = Type extends 'String'
       ? MapColumn
       : Type extends `Array(${infer Inner})`
         ? ArrayColumn<ElementColumn<Inner>>
-        : FixedColumn
+        : Type extends `Nullable(${string})`
+          ? NullableColumn
+          : FixedColumn
 
 type ColumnsOf<Table extends TableDefinition> = {
   readonly [Definition in Table['columns'][number] as Definition[0]]: Definition[0] extends 'Segment'
@@ -83,6 +94,7 @@ const widths: Readonly<Record<string, number>> = {
   UInt32: 4,
   Int32: 4,
   DateTime: 4,
+  Int64: 8,
   UInt64: 8,
   Float64: 8,
   'DateTime64(9)': 8,
@@ -120,6 +132,11 @@ export function openBlock<const Table extends TableDefinition>(table: Table, day
         if (group !== undefined) groupEnds.set(group, ends)
       }
       return { kind: 'array', ends, of: build(element, undefined) }
+    }
+    const inner = /^Nullable\((.+)\)$/.exec(type)?.[1]
+    if (inner !== undefined) {
+      const nulls = addStream({ kind: 'values' })
+      return { kind: 'nullable', nulls, of: build(inner, undefined) as FixedColumn }
     }
     const width = widths[type]
     assert(width !== undefined, `table ${table.name}: no column can be made of type ${type}`)
