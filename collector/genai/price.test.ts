@@ -2,7 +2,10 @@ import { calcPrice, findProvider } from '@pydantic/genai-prices'
 import { expect, test } from 'vitest'
 import { divideHalfEven, openPrices, type PricedUsage } from './price.ts'
 
-const providers = ['openai', 'anthropic', 'google', 'mistral', 'deepseek', 'aws', 'azure', 'groq', 'x-ai', 'cohere']
+const providers = [
+  ...['openai', 'anthropic', 'google', 'mistral', 'deepseek', 'aws', 'azure', 'groq', 'x-ai', 'cohere', 'perplexity'],
+  ...['openrouter', 'fireworks', 'together', 'moonshotai', 'cerebras', 'novita', 'avian', 'huggingface_together'],
+]
 const atUnixMs = Date.UTC(2026, 6, 1, 12)
 
 test('price: every model of the list costs to the nano-dollar what the list says', () => {

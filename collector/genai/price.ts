@@ -127,19 +127,19 @@ function findListed(call: PricedCall): Listed {
   return { provider: { ...found.provider, models: [found.model satisfies ModelInfo] }, rates: ratesOf(found.model) }
 }
 
-/** Prices that hold at any time, and per token of these kinds alone; undefined where the list knows more than that. */
+/** Prices that hold at any time and are of these kinds of tokens, as far as a usage is plain. */
 function ratesOf({ prices }: ModelInfo): Rates | undefined {
   if (Array.isArray(prices)) return undefined
   const { input_mtok: input, output_mtok: output, cache_read_mtok, cache_write_mtok, ...others } = prices as ModelPrice
-  // Cached audio stands inside both: only the list knows how to take them apart.
-  if (input === undefined || output === undefined || Object.keys(others).some((key) => !audioPrices.has(key)))
+  if (input === undefined || output === undefined || Object.keys(others).some((key) => pricesOfPlain.has(key)))
     return undefined
   return { input, cacheRead: cache_read_mtok ?? input, cacheWrite: cache_write_mtok ?? input, output }
 }
 
-/** Of tokens that are none of `isPlain`. */
-const audioPrices: ReadonlySet<string> = new Set(['input_audio_mtok', 'output_audio_mtok', 'cache_audio_read_mtok'])
+/** Prices that a plain usage has too: of the request itself, and of reasoning apart from the output it stands in. */
+const pricesOfPlain: ReadonlySet<string> = new Set(['requests_kcount', 'output_reasoning_mtok'])
 
+/** Nothing was used that the list may have a price of its own for. */
 function isPlain(usage: PricedUsage): boolean {
   return (
     !usage.cacheWrite1hTokens &&
