@@ -5,28 +5,47 @@ import type { ClickHouse } from '@tallylight/storage/clickhouse/client.ts'
 import { quoteText, type TargetTable } from '@tallylight/storage/clickhouse/schema.ts'
 import { textsOf } from '@tallylight/storage/clickhouse/slice.ts'
 import { contentsTable, factsTable, tracesTable } from '@tallylight/storage/clickhouse/tables.ts'
+import type { Fact, LiveFact } from '../genai/fact.ts'
 import { keyOf, type RowKey, type RowTable } from '../genai/row-tables.ts'
 import type { Row } from '../genai/rows.ts'
 import type { TenantId } from '../receive/request.ts'
 
 export type TraceKey = { readonly tenantId: TenantId; readonly traceId: string }
 export type TraceTimes = TraceKey & { readonly fromUnixNano: bigint; readonly toUnixNano: bigint }
-/** A fact as `encodeFact` wrote it. */
-export type StoredFact = TraceKey & { readonly text: string }
+/** As `encodeFact` wrote it, or as it still is in memory. */
+export type StoredFact = TraceKey & { readonly textChars: number } & (
+    | { readonly text: string; readonly fact?: undefined }
+    | { readonly fact: Fact; readonly text?: undefined }
+  )
 export type KnownKey = TraceKey & { readonly key: RowKey; readonly generation: number }
 
 /** The facts of a segment. */
 export function factsIn(parts: readonly { readonly block: AnyBlock }[]): readonly StoredFact[] {
-  return parts.flatMap(({ block }) => {
-    if (!isBlockOf(block, factsTable)) return []
-    const tenants = textsOf(block, 'TenantId')
-    const traces = textsOf(block, 'TraceId')
-    return textsOf(block, 'Fact').map((text, row) => ({
+  return parts.flatMap(({ block }) => (isBlockOf(block, factsTable) ? factsOfBlock(block) : []))
+}
+
+function factsOfBlock(block: AnyBlock): readonly StoredFact[] {
+  // The walk writes nothing else there (`lift.ts`).
+  const live = block.origins as readonly LiveFact[]
+  const facts: StoredFact[] = live.map(({ fact, textChars }) => ({
+    tenantId: fact.tenantId,
+    traceId: fact.traceId,
+    fact,
+    textChars,
+  }))
+  if (live.length === block.rows) return facts
+  const tenants = textsOf(block, 'TenantId')
+  const traces = textsOf(block, 'TraceId')
+  textsOf(block, 'Fact').forEach((text, row) => {
+    if (row < live.length) return
+    facts.push({
       tenantId: tenants[row] as TenantId,
       traceId: traces[row] as string,
       text,
-    }))
+      textChars: text.length,
+    })
   })
+  return facts
 }
 
 /** A span with its parent; times are digits. */
@@ -81,8 +100,15 @@ export function openKnownFacts(
   }
 
   return {
-    factsOf: (traces) =>
-      ask('TenantId AS tenantId, TraceId AS traceId, Fact AS text', factsTable.name, traces, 'WHERE {traces}'),
+    factsOf: async (traces) => {
+      const rows = await ask<TraceKey & { readonly text: string }>(
+        'TenantId AS tenantId, TraceId AS traceId, Fact AS text',
+        factsTable.name,
+        traces,
+        'WHERE {traces}',
+      )
+      return rows.map((row) => ({ ...row, textChars: row.text.length }))
+    },
     countsOf: (traces) =>
       ask(
         'TenantId AS tenantId, TraceId AS traceId, toUInt32(uniqExact(Fact)) AS facts',

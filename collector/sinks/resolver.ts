@@ -11,7 +11,7 @@ import { nativeBlock } from '@tallylight/storage/clickhouse/native.ts'
 import type { TargetTable } from '@tallylight/storage/clickhouse/schema.ts'
 import type { RetentionClass } from '../config.ts'
 import type { Texts } from '../genai/estimate.ts'
-import { decodeFact, type Estimate, estimateFact, type Fact } from '../genai/fact.ts'
+import { decodeFact, type Estimate, encodeFact, estimateFact, type Fact } from '../genai/fact.ts'
 import type { PriceOf } from '../genai/price.ts'
 import { resolve, revisionsMax } from '../genai/resolve/resolve.ts'
 import { openRowBlocks, type RowBlocks } from '../genai/row-blocks.ts'
@@ -85,8 +85,8 @@ export type PricedRow = Pick<LlmCallRow | EmbeddingRow, 'TenantId' | 'TraceId' |
 type Trace = {
   readonly tenantId: TenantId
   readonly traceId: string
-  /** By their text: a fact that comes twice is one. */
-  readonly facts: Map<string, Fact>
+  /** A fact that comes twice is one. */
+  readonly facts: Map<string, KnownFact>
   /** The spans between its facts, from `otel_traces`. */
   links: readonly Fact[]
   /** By span: what was counted for calls that told no usage. Counted again after a restart, with the same result. */
@@ -101,6 +101,8 @@ type Trace = {
   touchedMs: number
   isChecked: boolean
 }
+
+type KnownFact = { readonly fact: Fact; readonly textChars: number }
 
 /** What is to be written. */
 type Changes = { readonly rows: RowBlocks; unpriced: number }
@@ -137,7 +139,7 @@ export function openResolver(options: ResolverOptions): Resolver {
   function remember(key: string, trace: Trace): void {
     if (traces.delete(key)) bytes -= trace.bytes
     trace.bytes = 0
-    for (const text of trace.facts.keys()) trace.bytes += text.length
+    for (const { textChars } of trace.facts.values()) trace.bytes += textChars
     bytes += trace.bytes
     traces.set(key, trace)
     trace.touchedMs = now()
@@ -163,8 +165,10 @@ export function openResolver(options: ResolverOptions): Resolver {
   ): Promise<void> {
     const byKey = new Map(strangers.map((trace) => [keyOfTrace(trace), trace]))
     const before = new Map(strangers.map((trace) => [trace, trace.facts.size]))
-    for (const stored of await known.factsOf(times))
-      byKey.get(keyOfTrace(stored))?.facts.set(stored.text, decodeFact(stored.text))
+    for (const stored of await known.factsOf(times)) {
+      const trace = byKey.get(keyOfTrace(stored))
+      if (trace !== undefined) addFact(trace.facts, stored)
+    }
     const older = strangers.filter((trace) => trace.facts.size > (before.get(trace) ?? 0))
     for (const rowTable of older.length === 0 ? [] : rowTables) {
       for (const found of await known.keysOf(rowTable, older.map(timesOf))) {
@@ -198,7 +202,8 @@ export function openResolver(options: ResolverOptions): Resolver {
   /** Whether something could be counted. */
   async function countTokens(trace: Trace, { estimable }: Resolved): Promise<boolean> {
     const previews = new Map<string, string>()
-    for (const { says } of trace.facts.values()) {
+    for (const { fact } of trace.facts.values()) {
+      const { says } = fact
       if (!('messages' in says)) continue
       for (const { content } of says.messages)
         if (Buffer.byteLength(content.preview) === content.bytes) previews.set(content.hash, content.preview)
@@ -211,7 +216,7 @@ export function openResolver(options: ResolverOptions): Resolver {
     const textsOf = (of: readonly string[]): string[] =>
       of.flatMap((hash) => previews.get(hash) ?? kept.get(hash) ?? [])
     for (const { spanId, input, output } of estimable) {
-      const span = [...trace.facts.values()].find((fact) => fact.id === 'span' && fact.spanId === spanId)
+      const span = factsOf(trace).find((fact) => fact.id === 'span' && fact.spanId === spanId)
       const texts = { input: textsOf(input), output: textsOf(output) }
       if (span === undefined || texts.output.length === 0) continue
       trace.estimates.set(spanId, estimateFact(span, await options.estimate(texts)))
@@ -223,7 +228,7 @@ export function openResolver(options: ResolverOptions): Resolver {
   async function findLinks(incomplete: readonly Trace[]): Promise<void> {
     const links = Map.groupBy(await known.linksOf(incomplete.map(timesOf)), keyOfTrace)
     for (const trace of incomplete) {
-      const spansOfFacts = new Set([...trace.facts.values()].map(({ spanId }) => spanId))
+      const spansOfFacts = new Set(factsOf(trace).map(({ spanId }) => spanId))
       trace.links = (links.get(keyOfTrace(trace)) ?? []).filter(({ spanId }) => !spansOfFacts.has(spanId)).map(linkFact)
     }
   }
@@ -312,7 +317,7 @@ export function openResolver(options: ResolverOptions): Resolver {
         trace = openTrace(added[0] as StoredFact)
         if (trace.traceId !== '') strangers.push(trace)
       }
-      for (const { text } of added) if (!trace.facts.has(text)) trace.facts.set(text, decodeFact(text))
+      for (const stored of added) addFact(trace.facts, stored)
       return [key, trace] as const
     })
     await recall(strangers)
@@ -392,9 +397,10 @@ export function openResolver(options: ResolverOptions): Resolver {
       [...Map.groupBy(facts, keyOfTrace)].map(([key, added]) => {
         const { tenantId, traceId } = added[0] as StoredFact
         const all = new Map(traces.get(key)?.facts)
-        for (const { text } of added) all.set(text, decodeFact(text))
+        for (const stored of added) addFact(all, stored)
         const links = traces.get(key)?.links ?? []
-        return { tenantId, traceId, resolved: resolve([...all.values(), ...links], priceOf) }
+        const facts = [...all.values()].map(({ fact }) => fact)
+        return { tenantId, traceId, resolved: resolve([...facts, ...links], priceOf) }
       }),
     run: async (signal) => {
       const stopped = new Promise<void>((done) => signal.addEventListener('abort', () => done(), { once: true }))
@@ -407,8 +413,27 @@ export function openResolver(options: ResolverOptions): Resolver {
   }
 }
 
-function allOf({ facts, links, estimates }: Trace): readonly Fact[] {
-  return [...facts.values(), ...links, ...estimates.values()]
+/** Two records may tell one fact in two ways: both are kept, so that what is known here can be compared with what is stored. */
+function addFact(facts: Map<string, KnownFact>, stored: StoredFact): void {
+  const { textChars } = stored
+  const fact = stored.fact ?? decodeFact(stored.text)
+  const name = `${fact.spanId} ${fact.id}`
+  const known = facts.get(name)
+  if (known === undefined) {
+    facts.set(name, { fact, textChars })
+    return
+  }
+  const text = stored.text ?? encodeFact(fact)
+  if (known.textChars !== textChars || encodeFact(known.fact) !== text)
+    facts.set(`${name} ${text}`, { fact, textChars })
+}
+
+function factsOf({ facts }: Trace): readonly Fact[] {
+  return [...facts.values()].map(({ fact }) => fact)
+}
+
+function allOf(trace: Trace): readonly Fact[] {
+  return [...factsOf(trace), ...trace.links, ...trace.estimates.values()]
 }
 
 function openTrace({ tenantId, traceId }: TraceKey): Trace {
@@ -428,8 +453,10 @@ function openTrace({ tenantId, traceId }: TraceKey): Trace {
 }
 
 /** A log record of no trace is one of its own. */
-function keyOfTrace(of: { readonly tenantId: string; readonly traceId: string; readonly text?: string }): string {
-  return of.traceId === '' ? `${of.tenantId}\0\0${of.text ?? ''}` : `${of.tenantId}\0${of.traceId}`
+function keyOfTrace(of: TraceKey | StoredFact): string {
+  if (of.traceId !== '') return `${of.tenantId}\0${of.traceId}`
+  const text = 'textChars' in of ? (of.text ?? encodeFact(of.fact)) : ''
+  return `${of.tenantId}\0\0${text}`
 }
 
 function foreignKeysOf(trace: Trace, rowTable: RowTable): Map<string, RowKey> {
@@ -441,7 +468,8 @@ function foreignKeysOf(trace: Trace, rowTable: RowTable): Map<string, RowKey> {
 function timesOf({ tenantId, traceId, facts }: Trace): TraceTimes {
   let fromUnixNano = 2n ** 63n
   let toUnixNano = 0n
-  for (const { startUnixNano, endUnixNano } of facts.values()) {
+  for (const { fact } of facts.values()) {
+    const { startUnixNano, endUnixNano } = fact
     if (startUnixNano < fromUnixNano) fromUnixNano = startUnixNano
     if (endUnixNano > toUnixNano) toUnixNano = endUnixNano
   }
