@@ -19,6 +19,7 @@ import { openStartedAccept } from './start/accept.ts'
 import { openDoors } from './start/doors.ts'
 import { openEngines } from './start/engines.ts'
 import { lockJournal, openStartedJournal } from './start/journal.ts'
+import { startProbes } from './start/probes.ts'
 import { openQuota } from './start/quota.ts'
 import { openSinks } from './start/sinks.ts'
 import { openLoops, type Start } from './start/start.ts'
@@ -62,6 +63,7 @@ async function run(): Promise<void> {
   // Also when a port cannot be had: a loop that goes on would keep the process, and its connections, for ever.
   stack.defer(loops.end)
   if (config.postgresUrl === undefined) await quota.prepared
+  await sinks.recalled
 
   const { accept, ingestLimits } = openStartedAccept(start, journal, sinks.genai)
   const send = openOwnSender(accept)
@@ -87,6 +89,7 @@ async function run(): Promise<void> {
     log,
   })
   const doors = await openDoors(start, { engines, quota, sinks, accept, ingestLimits, canary })
+  const probes = startProbes(start, engines, accept, journal.id, process.env)
   const exporting = await startExport(start, metricExport, journal.id)
   const { clickhouse, postgres } = engines.embedded
   const ports = {
@@ -111,7 +114,7 @@ async function run(): Promise<void> {
   // Before the ports, one of which may be what it sends to.
   await exporting?.[Symbol.asyncDispose]()
   // Answers first, then the journal, so that what was answered is on the disk; the sink goes on after the next start.
-  await doors.stopReceivers()
+  await Promise.all([doors.stopReceivers(), probes[Symbol.asyncDispose]()])
   await selfCheck.lastWords()
   await journal.stop()
   await loops.end()

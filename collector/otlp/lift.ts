@@ -4,11 +4,13 @@
 import { appendIndex } from '@tallylight/storage/clickhouse/block.ts'
 import { appendUint16, appendUint64, appendWord, type Stream } from '@tallylight/storage/clickhouse/stream.ts'
 import { contentsTable, factsTable } from '@tallylight/storage/clickhouse/tables.ts'
+import type { AwaitedSpans } from '../genai/awaited-spans.ts'
 import { isWholeInPreview } from '../genai/content.ts'
 import { encodeFact, type Fact, type LiveFact } from '../genai/fact.ts'
+import { factOfPoint } from '../genai/health-points.ts'
 import { ownerOfTexts, type TextNames } from '../genai/known-texts.ts'
 import type { Lifted } from '../genai/lift.ts'
-import type { AnyValue, Attributes, LiftedRecord, Scope } from '../genai/record.ts'
+import type { AnyValue, Attributes, LiftedPoint, LiftedRecord, Scope } from '../genai/record.ts'
 import { isContentKey } from '../genai/speaks.ts'
 import { limits } from '../limits.ts'
 import type { MaskedCounts } from '../masking/request-mask.ts'
@@ -33,6 +35,8 @@ export type Lifting = {
   readonly textRetentionDaysOf: (tenant: TenantId) => number
   /** Whether a text was written, and is on the disk, not long ago. */
   readonly isKnownText: (owner: string, textHash: string) => boolean
+  /** Parents of what was lifted, which are lifted too when they come, whatever they say. */
+  readonly awaited: AwaitedSpans
   /** Told of texts that are on the disk now. */
   readonly onTexts: (texts: TextNames) => void
 }
@@ -67,8 +71,8 @@ export function maskValue(walk: Walk, kind: number, { start, end }: Range): void
   visitStrings(cursor, kind, start, end, (from, to) => mask(cursor.bytes, from, to, masked))
 }
 
-/** `names` are those of the list. */
-export function attributesOf(walk: Walk, list: AttributeList, names: readonly string[]): Attributes {
+/** `names` are those of the list, where they are known already. */
+export function attributesOf(walk: Walk, list: AttributeList, names = namesOf(walk, list, undefined)): Attributes {
   const attributes = new Map<string, AnyValue>()
   const { cursor } = walk
   for (let at = 0; at < list.count; at++) {
@@ -100,7 +104,7 @@ export function surroundingsOf(
   envelope: Envelope,
 ): { readonly resource: Attributes; readonly scope: Scope } {
   envelope.surroundings ??= {
-    resource: attributesOf(walk, walk.scratch.resource, namesOf(walk, walk.scratch.resource, undefined)),
+    resource: attributesOf(walk, walk.scratch.resource),
     scope: { name: textAt(walk, envelope.scopeName), version: textAt(walk, envelope.scopeVersion) },
   }
   return envelope.surroundings
@@ -126,10 +130,27 @@ export function appendLifted(walk: Walk, lifting: Lifting, record: LiftedRecord,
   }
 }
 
-function appendFacts(walk: Walk, lifting: Lifting, lifted: Lifted, low: number, high: number): void {
+/** The same of a span that says nothing of models, and is the parent of one that does. */
+export function appendLinkFact(walk: Walk, lifting: Lifting, fact: Fact, low: number, high: number): void {
+  appendFacts(walk, lifting, { facts: [fact], texts: noTexts }, low, high)
+}
+
+const noTexts: ReadonlyMap<string, string> = new Map()
+
+/** The same of a point of a prober's metrics, which holds no content. */
+export function appendPointFact(walk: Walk, lifting: Lifting, point: LiftedPoint, low: number, high: number): void {
+  walk.tally.lifted++
+  const fact = factOfPoint(point)
+  if (fact !== undefined) appendFacts(walk, lifting, { facts: [fact], texts: noTexts }, low, high)
+}
+
+type Said = Pick<Lifted, 'facts' | 'texts'>
+
+function appendFacts(walk: Walk, lifting: Lifting, lifted: Said, low: number, high: number): void {
   const facts = walk.openBlock(factsTable, walk.day)
   const { columns, origins } = facts
   for (const fact of lifted.facts) {
+    if (fact.parentSpanId !== '') lifting.awaited.add(fact.parentSpanId)
     const text = encodeFact(fact)
     appendIndex(columns.TenantId, internTenant(walk, columns.TenantId))
     appendUint16(columns.RetentionDays.data, lifting.retentionDaysOf(fact.tenantId, fact))
@@ -145,7 +166,7 @@ function appendFacts(walk: Walk, lifting: Lifting, lifted: Lifted, low: number, 
   appendTexts(walk, lifting, lifted)
 }
 
-function appendTexts(walk: Walk, lifting: Lifting, { facts, texts }: Lifted): void {
+function appendTexts(walk: Walk, lifting: Lifting, { facts, texts }: Said): void {
   const [first] = facts
   if (first === undefined) return
   const user = first.scene.userId ?? ''

@@ -96,14 +96,14 @@ async function applyChangedFile(start: Start, limitBook: LimitBook, text: string
   const read = text === undefined ? undefined : parseConfigFile(text, path)
   if (read?.kind !== 'file') {
     const reasons = read?.reasons ?? [`${path} cannot be read`]
-    log.error({ reasons }, 'the configuration file has changed and cannot be used; the limits stay as they are')
+    log.error({ reasons }, 'the configuration file has changed and cannot be used; limits and probes stay as they are')
     return
   }
   try {
     await applyQuotaLimits(start, limitBook, read.file)
     log.info(
       { path },
-      'the limits of the configuration file are in force; its other settings are read at the next start',
+      'the limits and probes of the configuration file are in force; its other settings are read at the next start',
     )
   } catch (error) {
     log.error({ err: error }, 'the limits of the changed configuration file could not be applied')

@@ -11,7 +11,7 @@ import { factsIn } from '../sinks/known-facts.ts'
 import { openLedgerSink } from '../sinks/ledger.ts'
 import { openRemovals } from '../sinks/removal.ts'
 import { recordedCallsOf } from '../sinks/usage-of-calls.ts'
-import type { Engines } from './engines.ts'
+import { type Engines, untilDone } from './engines.ts'
 import type { Quota } from './quota.ts'
 import type { Start } from './start.ts'
 
@@ -19,10 +19,12 @@ export type Sinks = {
   readonly genai: GenAi
   readonly administration: Administration
   readonly enqueue: (segment: SealedSegment) => void
+  /** Once it is known what an earlier run was waiting for; an engine that is not ours is not waited for. */
+  readonly recalled: Promise<void>
 }
 
 export function openSinks(start: Start, engines: Engines, journal: Journal, quota: Quota): Sinks {
-  const { file, metrics, log, loops } = start
+  const { config, file, metrics, log, loops } = start
   const { clickhouse, database, targets, tablesPrepared, keysPrepared } = engines
   const removalOf = openRemovals(() => journal, ['clickhouse', 'ledger'])
   const genai = openGenAi({
@@ -119,9 +121,12 @@ export function openSinks(start: Start, engines: Engines, journal: Journal, quot
   loops.add(genai.run(loops.signal))
   loops.add(Promise.all([keysPrepared, tablesPrepared]).then(() => administration.run()))
   loops.add(Promise.all([quota.prepared, tablesPrepared]).then(() => reconciler.run(loops.signal)))
+  const recalled = tablesPrepared.then(() => untilDone(start, 'ClickHouse', () => genai.recall()))
+  loops.add(recalled)
   return {
     genai,
     administration,
+    recalled: config.clickhouseUrl === undefined ? recalled : Promise.resolve(),
     enqueue: (segment) => {
       ledgerSink.enqueue(segment)
       sink.enqueue(segment)
