@@ -96,7 +96,16 @@ export const limits = {
   /** Exporters send every few seconds; a trace that was quiet for this long is looked at once more, for what others stored. */
   quietTraceMs: 20_000,
   quietTraceCheckMs: 5_000,
-  /** Names of texts, 100 bytes each. */
+  /** Of a dictionary's 65,536: the next row goes into another block. A row brings few. */
+  rowBlockWordsMax: 32_768,
+  /** Of each table's block of rows, from one segment to the next; a block of messages has some 400 bytes a row. */
+  rowBlockBytesKept: 8 * MiB,
+  /** Facts of one segment that are held as objects until it is resolved, some 3 KB each; the others are decoded from it. */
+  liveFactsMax: 8_192,
+  /** Names of scopes, and keys of attributes, of which is known how they are read. */
+  scopesRemembered: 1_024,
+  keysRemembered: 4_096,
+  /** Names of texts, 32 bytes each. */
   knownTextsMax: 65_536,
   knownTextsMs: 600_000,
   /** What calls used is said when ClickHouse has their facts; with ClickHouse away for this long, without it. */

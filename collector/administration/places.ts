@@ -15,7 +15,7 @@ import {
   tracesTable,
   traceTimesTable,
 } from '@tallylight/storage/clickhouse/tables.ts'
-import { rowTables } from '../genai/row-lines.ts'
+import { rowTables } from '../genai/row-tables.ts'
 import { attributeNames } from '../genai/scene.ts'
 import { defaultTenant } from '../receive/key-rules.ts'
 import type { TenantId } from '../receive/request.ts'

@@ -17,7 +17,7 @@ import {
 } from '@tallylight/storage/clickhouse/tables.ts'
 import type { RetentionClass } from '../config.ts'
 import { retentionOfFacts } from '../genai/genai.ts'
-import { rowTables } from '../genai/row-lines.ts'
+import { rowTables } from '../genai/row-tables.ts'
 import { limits } from '../limits.ts'
 import { after } from '../receive/receiver.ts'
 import { type Holds, subjectOf } from './holds.ts'

@@ -38,9 +38,11 @@ export function isWholeInPreview(text: string): boolean {
 
 function previewOf(text: string): string {
   if (isWholeInPreview(text)) return text.toWellFormed()
-  const cut = text.slice(0, limits.contentPreviewCharsMax)
+  const { contentPreviewCharsMax: charsMax } = limits
   // Half a surrogate pair at the end would be stored as a replacement character.
-  return (isHighSurrogate(cut.charCodeAt(cut.length - 1)) ? cut.slice(0, -1) : cut).toWellFormed()
+  const end = isHighSurrogate(text.charCodeAt(charsMax - 1)) ? charsMax - 1 : charsMax
+  // A slice alone would hold on to the whole text for as long as the fact is remembered; one of a joined text has its own.
+  return ` ${text.slice(0, end)}`.slice(1).toWellFormed()
 }
 
 function isHighSurrogate(unit: number): boolean {

@@ -12,7 +12,8 @@ import {
   type UsageRead,
   type UsageSource,
 } from '@tallylight/instrumentation/usage/usage.ts'
-import { firstValue, isObject, type Json } from './attributes.ts'
+import { limits } from '../limits.ts'
+import { isObject, type Json } from './attributes.ts'
 import type { AnyValue, Attributes, Scope } from './record.ts'
 
 const names: Readonly<Record<UsageKind | 'totalTokens', readonly string[]>> = {
@@ -88,14 +89,21 @@ const names: Readonly<Record<UsageKind | 'totalTokens', readonly string[]>> = {
   totalTokens: ['gen_ai.usage.total_tokens', 'ai.usage.totalTokens', 'llm.token_count.total', 'llm.usage.total_tokens'],
 }
 
-const entries = Object.entries(names) as readonly [UsageKind | 'totalTokens', readonly string[]][]
+const ranks = new Map(
+  Object.entries(names).flatMap(([kind, keys]) =>
+    keys.map((key, rank) => [key, { kind: kind as UsageKind | 'totalTokens', rank }] as const),
+  ),
+)
 
 /** One value per kind: two spellings of a number on one span are never added. */
 export function rawUsageOf(attributes: Attributes): RawUsage {
   const raw: { [kind in UsageKind | 'totalTokens']?: unknown } = {}
-  for (const [kind, keys] of entries) {
-    const value = firstValue(attributes, ...keys)
-    if (value !== undefined) raw[kind] = value
+  const best: { [kind in UsageKind | 'totalTokens']?: number } = {}
+  for (const [key, value] of attributes) {
+    const named = ranks.get(key)
+    if (named === undefined || value === null || (best[named.kind] ?? Number.POSITIVE_INFINITY) < named.rank) continue
+    raw[named.kind] = value
+    best[named.kind] = named.rank
   }
   return raw
 }
@@ -152,13 +160,24 @@ const senders: readonly Sender[] = [
   },
 ]
 
+/** Senders by the name of their scope; a service has few. */
+const sendersOfScopes = new Map<string, readonly Sender[]>()
+
+function sendersOf(scope: string): readonly Sender[] {
+  const known = sendersOfScopes.get(scope)
+  if (known !== undefined) return known
+  if (sendersOfScopes.size >= limits.scopesRemembered) sendersOfScopes.clear()
+  const found = senders.filter((one) => one.scope.test(scope))
+  sendersOfScopes.set(scope, found)
+  return found
+}
+
 export type SenderCounting = { readonly counting: Counting; readonly source: UsageSource }
 
 /** `raw` tells whether cached tokens were told: without them, some senders' input is a lower bound. */
 export function senderCounting(scope: Scope, provider: string, raw: RawUsage): SenderCounting {
-  const sender = senders.find(
+  const sender = sendersOf(scope.name).find(
     (one) =>
-      one.scope.test(scope.name) &&
       (one.provider === undefined || one.provider === provider) &&
       (one.below === undefined || isBelow(scope.version, one.below)),
   )

@@ -1,6 +1,13 @@
 // What a call costs, in whole nano-dollars: from the bundled price list, or from prices of one's own, which win. An unknown
 // price is a state and never 0. Rounded half to even, once per call. Prices have dates: a call costs what it cost then.
-import { calcPrice, findProvider, type ModelInfo, type Provider } from '@pydantic/genai-prices'
+import {
+  calcPrice,
+  findProvider,
+  type ModelInfo,
+  type ModelPrice,
+  type Provider,
+  type TieredPrices,
+} from '@pydantic/genai-prices'
 import type { Usage } from '@tallylight/instrumentation/usage/usage.ts'
 import { limits } from '../limits.ts'
 
@@ -50,24 +57,35 @@ const listProviders: ReadonlyMap<string, string> = new Map(
   }),
 )
 
-/** What the list knows of one provider and model: the provider with this model alone, so that asking for the price of the
- *  next call does not match a name against 1,400 models again. */
-type Listed = { readonly provider: Provider } | null
+/** What the list knows of one provider and model, so that asking for the price of the next call does not match a name
+ *  against 1,400 models again: the provider with this model alone, and its rates where they are plain. */
+type Listed = { readonly provider: Provider; readonly rates: Rates | undefined } | null
+
+/** Dollars per million tokens. */
+type Rates = { readonly input: Rate; readonly cacheRead: Rate; readonly cacheWrite: Rate; readonly output: Rate }
+type Rate = number | TieredPrices
 
 export function openPrices(own: readonly OwnPrice[]): PriceOf {
   const ownOfModels = Map.groupBy(
     own.toSorted((a, b) => b.fromUnixMs - a.fromUnixMs),
     (price) => price.model,
   )
-  const listed = new Map<string, Listed>()
+  /** By provider, then by model. */
+  const listed = new Map<string, Map<string, Listed>>()
+  let pairs = 0
 
   function listedOf(call: PricedCall): Listed {
-    const key = `${call.provider ?? ''}\0${call.model}`
-    const known = listed.get(key)
+    const provider = call.provider ?? ''
+    const known = listed.get(provider)?.get(call.model)
     if (known !== undefined) return known
-    if (listed.size >= limits.pricedModelsMax) listed.clear()
+    if (pairs >= limits.pricedModelsMax) {
+      listed.clear()
+      pairs = 0
+    }
     const found = findListed(call)
-    listed.set(key, found)
+    const ofProvider = listed.get(provider) ?? new Map<string, Listed>()
+    listed.set(provider, ofProvider.set(call.model, found))
+    pairs++
     return found
   }
 
@@ -106,12 +124,62 @@ function findListed(call: PricedCall): Listed {
   if (found === null) return null
   // A model taken over from another provider's list has to be looked up there again.
   if (call.provider !== undefined && findProvider(listProviderOf(call))?.id !== found.provider.id) return null
-  return { provider: { ...found.provider, models: [found.model satisfies ModelInfo] } }
+  return { provider: { ...found.provider, models: [found.model satisfies ModelInfo] }, rates: ratesOf(found.model) }
+}
+
+/** Prices that hold at any time and are of these kinds of tokens, as far as a usage is plain. */
+function ratesOf({ prices }: ModelInfo): Rates | undefined {
+  if (Array.isArray(prices)) return undefined
+  const { input_mtok: input, output_mtok: output, cache_read_mtok, cache_write_mtok, ...others } = prices as ModelPrice
+  if (input === undefined || output === undefined || Object.keys(others).some((key) => pricesOfPlain.has(key)))
+    return undefined
+  return { input, cacheRead: cache_read_mtok ?? input, cacheWrite: cache_write_mtok ?? input, output }
+}
+
+/** Prices that a plain usage has too: of the request itself, and of reasoning apart from the output it stands in. */
+const pricesOfPlain: ReadonlySet<string> = new Set(['requests_kcount', 'output_reasoning_mtok'])
+
+/** Nothing was used that the list may have a price of its own for. */
+function isPlain(usage: PricedUsage): boolean {
+  return (
+    !usage.cacheWrite1hTokens &&
+    !usage.inputAudioTokens &&
+    !usage.cacheReadAudioTokens &&
+    !usage.outputAudioTokens &&
+    !usage.webSearches
+  )
+}
+
+/** As the list adds it up: the tier of all input holds for each kind of token. */
+function priceByRates({ input, cacheRead, cacheWrite, output }: Rates, usage: PricedUsage): NanoUsd | undefined {
+  const { inputTokens, outputTokens, cacheReadTokens = 0, cacheWriteTokens = 0 } = usage
+  const plain = inputTokens - cacheReadTokens - cacheWriteTokens
+  if (plain < 0) return undefined
+  const rate = (of: Rate): number => (typeof of === 'number' ? of : rateInTier(of, inputTokens))
+  const microUsd =
+    rate(input) * plain +
+    rate(cacheRead) * cacheReadTokens +
+    rate(cacheWrite) * cacheWriteTokens +
+    rate(output) * outputTokens
+  return nanoUsdOf(microUsd / 1e6)
+}
+
+function rateInTier({ base, tiers }: TieredPrices, inputTokens: number): number {
+  let rate = base
+  let from = -1
+  for (const { start, price } of tiers)
+    if (inputTokens > start && start > from) {
+      rate = price
+      from = start
+    }
+  return rate
 }
 
 function priceByList(listed: Listed, call: PricedCall, usage: PricedUsage): Priced {
   if (listed === null)
     return { kind: 'unpriced', reason: `no price is known for ${call.provider ?? 'any provider'}, ${call.model}` }
+  const plainCost = listed.rates === undefined || !isPlain(usage) ? undefined : priceByRates(listed.rates, usage)
+  if (plainCost !== undefined) return { kind: 'priced', costNanoUsd: plainCost, priceVersion: listVersion }
   try {
     const price = calcPrice(listUsage(usage), call.model, {
       provider: listed.provider,

@@ -6,7 +6,7 @@ import type { TenantId } from '../receive/request.ts'
 import type { ActionStatus, Content, ContentType, HealthStatus, TurnStatus } from './fact.ts'
 import type { NanoUsd } from './price.ts'
 
-type Row = {
+export type Row = {
   readonly TenantId: TenantId
   readonly TraceId: string
   readonly Timestamp: bigint

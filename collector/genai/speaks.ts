@@ -2,6 +2,8 @@
 // walk asks for every key of every span, so the answer for all others has to cost next to nothing: the length and two bytes
 // of a key exclude nearly every one.
 
+import { limits } from '../limits.ts'
+
 /** A key that begins so makes its record one of ours. */
 const prefixes = [
   'gen_ai.',
@@ -220,8 +222,16 @@ const contentKeys = new Set([
 const contentPrefixes =
   /^(gen_ai\.(prompt|completion)\.\d|llm\.(input_messages|output_messages|prompts|choices)\.\d|embedding\.embeddings\.\d+\.embedding\.text)/
 
+/** Of keys that were asked for: every attribute of a record is. */
+const contentKeysKnown = new Map<string, boolean>()
+
 export function isContentKey(key: string): boolean {
-  return contentKeys.has(key) || contentPrefixes.test(key)
+  const known = contentKeysKnown.get(key)
+  if (known !== undefined) return known
+  if (contentKeysKnown.size >= limits.keysRemembered) contentKeysKnown.clear()
+  const isContent = contentKeys.has(key) || contentPrefixes.test(key)
+  contentKeysKnown.set(key, isContent)
+  return isContent
 }
 
 const contentEvents =

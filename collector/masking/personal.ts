@@ -83,7 +83,8 @@ export function openPersonalMask({ kinds, patterns }: PersonalOptions): Personal
 
   function maskBytes(bytes: Buffer, start: number, end: number, counts: Map<string, number>): void {
     // A sign per byte, so that places in the text are places in the bytes.
-    for (const { kind, from, to } of find(bytes.toString('latin1', start, end), bytes.subarray(start, end))) {
+    const text = bytes.toString('latin1', start, end)
+    for (const { kind, from, to } of find(text, own.length === 0 ? text : bytes.subarray(start, end))) {
       const label = `[masked:${kind}]`
       bytes.fill(asterisk, start + from, start + to)
       if (label.length <= to - from) bytes.write(label, start + from, 'latin1')

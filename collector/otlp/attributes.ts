@@ -236,6 +236,8 @@ export type Shape = {
   readonly isSpeaking: boolean
   /** Attributes whose value decides that. */
   readonly valued: readonly number[]
+  /** The keys as texts, in the order of the list, once somebody has asked for them. */
+  names: readonly string[] | undefined
 }
 const shapeSlots = 4096
 /** Longer lists are rare and their memory is not. */
@@ -284,9 +286,25 @@ export function appendShaped(walk: Walk, column: MapColumn, list: AttributeList,
   appendEnd(column.ends, count)
 }
 
-/** Takes the attributes of these names out of the list. */
-export function withoutKeys(walk: Walk, list: AttributeList, names: readonly string[]): void {
+/** The keys of the list, which has this shape, as texts. */
+export function namesOf(walk: Walk, list: AttributeList, shape: Shape | undefined): readonly string[] {
+  if (shape?.names !== undefined) return shape.names
   const { bytes } = walk.cursor
+  const names = Array.from({ length: list.count }, (_, at) =>
+    list.kinds[at] === valueLiteral ? '' : bytes.toString('utf8', list.keyStarts[at], list.keyEnds[at]),
+  )
+  // As keys of objects, texts are the same strings as the literals they are looked up by: comparing them reads no characters.
+  if (shape !== undefined) shape.names = names.map((name) => Object.keys({ [name]: 0 })[0] as string)
+  return shape?.names ?? names
+}
+
+/** Takes attributes out of the list, which has these `names`. */
+export function withoutKeys(
+  walk: Walk,
+  list: AttributeList,
+  names: readonly string[],
+  without: readonly string[],
+): void {
   const { kinds, keyStarts, keyEnds, valueStarts, valueEnds } = list
   const before = list.count
   list.count = 0
@@ -296,7 +314,7 @@ export function withoutKeys(walk: Walk, list: AttributeList, names: readonly str
     if (kind === valueLiteral) continue
     const keyStart = keyStarts[at] as number
     const keyEnd = keyEnds[at] as number
-    if (names.includes(bytes.toString('utf8', keyStart, keyEnd))) continue
+    if (without.includes(names[at] as string)) continue
     keep(walk, list, keyStart, keyEnd, kind, valueStarts[at] as number, valueEnds[at] as number)
   }
   if (list.timeMark !== undefined) addTimeMark(list)
@@ -379,6 +397,7 @@ function learnShape(walk: Walk, dictionary: Dictionary, list: AttributeList): Sh
     order,
     entries: Uint16Array.from(order, (at) => entries[at] as number),
     ...speechOf(walk, list),
+    names: undefined,
   }
 }
 

@@ -2,19 +2,21 @@
 // say written as facts and texts beside their row. Which records speak is decided by their keys, once per key sequence; the
 // others cost nothing more than that.
 import { appendIndex } from '@tallylight/storage/clickhouse/block.ts'
-import { appendText, appendUint16, appendUint64 } from '@tallylight/storage/clickhouse/stream.ts'
+import { appendUint16, appendUint64, appendWord, type Stream } from '@tallylight/storage/clickhouse/stream.ts'
 import { contentsTable, factsTable } from '@tallylight/storage/clickhouse/tables.ts'
 import type { AwaitedSpans } from '../genai/awaited-spans.ts'
 import { isWholeInPreview } from '../genai/content.ts'
-import { encodeFact, type Fact } from '../genai/fact.ts'
+import { encodeFact, type Fact, type LiveFact } from '../genai/fact.ts'
 import { factOfPoint } from '../genai/health-points.ts'
+import { ownerOfTexts, type TextNames } from '../genai/known-texts.ts'
 import type { Lifted } from '../genai/lift.ts'
 import type { AnyValue, Attributes, LiftedPoint, LiftedRecord, Scope } from '../genai/record.ts'
 import { isContentKey } from '../genai/speaks.ts'
+import { limits } from '../limits.ts'
 import type { MaskedCounts } from '../masking/request-mask.ts'
 import type { TenantId } from '../receive/request.ts'
 import { valueAt, valueLiteral, visitStrings } from './any-value.ts'
-import type { AttributeList } from './attributes.ts'
+import { type AttributeList, namesOf } from './attributes.ts'
 import type { Envelope, Range } from './envelope.ts'
 import { chargeRow, internTenant, type Walk } from './walk.ts'
 
@@ -31,12 +33,12 @@ export type Lifting = {
   readonly retentionDaysOf: (tenant: TenantId, fact: Fact) => number
   /** Days that a text is kept: as long as the last row that may show it. */
   readonly textRetentionDaysOf: (tenant: TenantId) => number
-  /** Whether a text was written, and is on the disk, not long ago. A text is named by tenant, user and hash. */
-  readonly isKnownText: (text: string) => boolean
+  /** Whether a text was written, and is on the disk, not long ago. */
+  readonly isKnownText: (owner: string, textHash: string) => boolean
   /** Parents of what was lifted, which are lifted too when they come, whatever they say. */
   readonly awaited: AwaitedSpans
   /** Told of texts that are on the disk now. */
-  readonly onTexts: (texts: ReadonlySet<string>) => void
+  readonly onTexts: (texts: TextNames) => void
 }
 
 /** What is to be left out of the raw row. */
@@ -47,14 +49,14 @@ export type LeftOut = {
 }
 
 /** Masks what users and models said, and what errors say of it; ids and names stay what they are. */
-export function maskAttributes(walk: Walk, list: AttributeList, isAllContent: boolean): void {
+export function maskAttributes(walk: Walk, list: AttributeList, names: readonly string[], isAllContent: boolean): void {
   const mask = walk.lifting?.maskOf(walk.tenantNow as TenantId)
   if (mask === undefined) return
   const { cursor, masked } = walk
   for (let at = 0; at < list.count; at++) {
     const kind = list.kinds[at] as number
     if (kind === valueLiteral) continue
-    const key = cursor.bytes.toString('utf8', list.keyStarts[at], list.keyEnds[at])
+    const key = names[at] as string
     if (!isAllContent && !isContentKey(key) && !key.startsWith('exception.')) continue
     visitStrings(cursor, kind, list.valueStarts[at] as number, list.valueEnds[at] as number, (start, end) =>
       mask(cursor.bytes, start, end, masked),
@@ -69,13 +71,14 @@ export function maskValue(walk: Walk, kind: number, { start, end }: Range): void
   visitStrings(cursor, kind, start, end, (from, to) => mask(cursor.bytes, from, to, masked))
 }
 
-export function attributesOf(walk: Walk, list: AttributeList): Attributes {
+/** `names` are those of the list, where they are known already. */
+export function attributesOf(walk: Walk, list: AttributeList, names = namesOf(walk, list, undefined)): Attributes {
   const attributes = new Map<string, AnyValue>()
   const { cursor } = walk
   for (let at = 0; at < list.count; at++) {
     const kind = list.kinds[at] as number
     if (kind === valueLiteral) continue
-    const key = cursor.bytes.toString('utf8', list.keyStarts[at], list.keyEnds[at])
+    const key = names[at] as string
     attributes.set(key, valueAt(cursor, kind, list.valueStarts[at] as number, list.valueEnds[at] as number))
   }
   return attributes
@@ -145,18 +148,19 @@ type Said = Pick<Lifted, 'facts' | 'texts'>
 
 function appendFacts(walk: Walk, lifting: Lifting, lifted: Said, low: number, high: number): void {
   const facts = walk.openBlock(factsTable, walk.day)
-  const { columns } = facts
+  const { columns, origins } = facts
   for (const fact of lifted.facts) {
     if (fact.parentSpanId !== '') lifting.awaited.add(fact.parentSpanId)
-    const text = Buffer.from(encodeFact(fact))
-    chargeRow(walk, text.length)
+    const text = encodeFact(fact)
     appendIndex(columns.TenantId, internTenant(walk, columns.TenantId))
     appendUint16(columns.RetentionDays.data, lifting.retentionDaysOf(fact.tenantId, fact))
     appendUint64(columns.Timestamp.data, low, high)
-    appendText(columns.TraceId.data, Buffer.from(fact.traceId))
-    appendText(columns.SpanId.data, Buffer.from(fact.spanId))
-    appendText(columns.FactId.data, Buffer.from(fact.id))
-    appendText(columns.Fact.data, text)
+    appendWord(columns.TraceId.data, fact.traceId)
+    appendWord(columns.SpanId.data, fact.spanId)
+    appendWord(columns.FactId.data, fact.id)
+    appendCharged(walk, columns.Fact.data, text)
+    if (origins.length === facts.rows && facts.rows < limits.liveFactsMax)
+      origins.push({ fact, textChars: text.length } satisfies LiveFact)
     facts.rows++
   }
   appendTexts(walk, lifting, lifted)
@@ -166,22 +170,29 @@ function appendTexts(walk: Walk, lifting: Lifting, { facts, texts }: Said): void
   const [first] = facts
   if (first === undefined) return
   const user = first.scene.userId ?? ''
-  const retentionDays = lifting.textRetentionDaysOf(first.tenantId)
+  const owner = ownerOfTexts(walk.tenantNow, user)
+  let written = walk.texts.get(owner)
   for (const [hash, text] of texts) {
-    if (isWholeInPreview(text)) continue
-    const name = `${walk.tenantNow}\0${user}\0${hash}`
-    if (walk.texts.has(name) || lifting.isKnownText(name)) continue
-    walk.texts.add(name)
-    const bytes = Buffer.from(text)
-    chargeRow(walk, bytes.length)
+    if (isWholeInPreview(text) || written?.has(hash) === true || lifting.isKnownText(owner, hash)) continue
+    if (written === undefined) {
+      written = new Set()
+      walk.texts.set(owner, written)
+    }
+    written.add(hash)
     const block = walk.openBlock(contentsTable, walk.receivedDay)
     const { columns } = block
     appendIndex(columns.TenantId, internTenant(walk, columns.TenantId))
-    appendUint16(columns.RetentionDays.data, retentionDays)
+    appendUint16(columns.RetentionDays.data, lifting.textRetentionDaysOf(first.tenantId))
     appendUint64(columns.Time.data, walk.receivedLow, walk.receivedHigh)
-    appendText(columns.UserId.data, Buffer.from(user))
-    appendText(columns.Hash.data, Buffer.from(hash))
-    appendText(columns.Text.data, bytes)
+    appendWord(columns.UserId.data, user)
+    appendWord(columns.Hash.data, hash)
+    appendCharged(walk, columns.Text.data, text)
     block.rows++
   }
+}
+
+function appendCharged(walk: Walk, stream: Stream, text: string): void {
+  const before = stream.length
+  appendWord(stream, text)
+  chargeRow(walk, stream.length - before)
 }

@@ -12,6 +12,7 @@ import {
   appendShaped,
   clearAttributes,
   judgeAttributes,
+  namesOf,
   readAttribute,
   type Shape,
   shapeOf,
@@ -202,10 +203,11 @@ function appendLog(walk: Walk, envelope: Envelope, log: LogPlaces, block: LogsBl
   const { record } = walk.scratch
   let shape = shapeOf(walk, columns.LogAttributes, record)
   if (walk.lifting !== undefined && speaksAsLog(walk, log, shape)) {
-    const lifted = liftLog(walk, envelope, log)
+    const names = namesOf(walk, record, shape)
+    const lifted = liftLog(walk, envelope, log, names)
     const leftOut = appendLifted(walk, walk.lifting, lifted, log.timeLow, log.timeHigh)
     if (leftOut.attributes.length > 0) {
-      withoutKeys(walk, record, leftOut.attributes)
+      withoutKeys(walk, record, names, leftOut.attributes)
       shape = shapeOf(walk, columns.LogAttributes, record)
     }
     if (leftOut.body) log.body.kind = valueEmpty
@@ -240,8 +242,8 @@ function speaksAsLog(walk: Walk, { eventName }: LogPlaces, shape: Shape | undefi
   return eventName.end > eventName.start && isSpeakingEvent(walk.cursor.bytes, eventName.start, eventName.end)
 }
 
-function liftLog(walk: Walk, envelope: Envelope, log: LogPlaces): LiftedLog {
-  maskAttributes(walk, walk.scratch.record, false)
+function liftLog(walk: Walk, envelope: Envelope, log: LogPlaces, names: readonly string[]): LiftedLog {
+  maskAttributes(walk, walk.scratch.record, names, false)
   maskValue(walk, log.body.kind, log.body)
   return {
     kind: 'log',
@@ -253,7 +255,7 @@ function liftLog(walk: Walk, envelope: Envelope, log: LogPlaces): LiftedLog {
     ordinal: walk.tally.records - 1,
     severity: log.severity,
     body: valueAt(walk.cursor, log.body.kind, log.body.start, log.body.end),
-    attributes: attributesOf(walk, walk.scratch.record),
+    attributes: attributesOf(walk, walk.scratch.record, names),
     ...surroundingsOf(walk, envelope),
   }
 }

@@ -15,6 +15,7 @@ import {
   appendShaped,
   clearAttributes,
   judgeAttributes,
+  namesOf,
   readAttribute,
   shapeOf,
   speaks,
@@ -320,10 +321,11 @@ function appendSpan(
   let shape = shapeOf(walk, columns.SpanAttributes, record)
   let withoutEvents = noEvents
   if (shape !== undefined && walk.lifting !== undefined && speaks(walk, record, shape)) {
-    const lifted = liftSpan(walk, envelope, span, start, end)
+    const names = namesOf(walk, record, shape)
+    const lifted = liftSpan(walk, envelope, span, names, start, end)
     const leftOut = appendLifted(walk, walk.lifting, lifted, span.startLow, span.startHigh)
     if (leftOut.attributes.length > 0) {
-      withoutKeys(walk, record, leftOut.attributes)
+      withoutKeys(walk, record, names, leftOut.attributes)
       shape = shapeOf(walk, columns.SpanAttributes, record)
     }
     withoutEvents = leftOut.events
@@ -421,18 +423,27 @@ const noEvents: ReadonlySet<number> = new Set()
 const kindNames = ['unspecified', 'internal', 'server', 'client', 'producer', 'consumer'] as const
 const statusNames = ['unset', 'ok', 'error'] as const
 
-function liftSpan(walk: Walk, envelope: Envelope, span: SpanPlaces, start: number, end: number): LiftedSpan {
-  maskAttributes(walk, walk.scratch.record, false)
+function liftSpan(
+  walk: Walk,
+  envelope: Envelope,
+  span: SpanPlaces,
+  names: readonly string[],
+  start: number,
+  end: number,
+): LiftedSpan {
+  maskAttributes(walk, walk.scratch.record, names, false)
   maskValue(walk, valueString, span.statusMessage)
   const events: LiftedEvent[] = []
   if (span.events > 0) {
     readEvents(walk, start, end, ({ name: place, low, high }) => {
       const name = textAt(walk, place)
-      maskAttributes(walk, walk.scratch.part, isContentEvent(name))
+      const { part } = walk.scratch
+      const namesOfEvent = namesOf(walk, part, undefined)
+      maskAttributes(walk, part, namesOfEvent, isContentEvent(name))
       events.push({
         name,
         timeUnixNano: unixNano(low, high),
-        attributes: attributesOf(walk, walk.scratch.part),
+        attributes: attributesOf(walk, part, namesOfEvent),
       })
     })
   }
@@ -448,7 +459,7 @@ function liftSpan(walk: Walk, envelope: Envelope, span: SpanPlaces, start: numbe
     endUnixNano: unixNano(span.endLow, span.endHigh),
     status: statusNames[span.status] ?? 'unset',
     statusMessage: textAt(walk, span.statusMessage),
-    attributes: attributesOf(walk, walk.scratch.record),
+    attributes: attributesOf(walk, walk.scratch.record, names),
     events,
     ...surroundingsOf(walk, envelope),
   }

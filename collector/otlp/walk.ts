@@ -113,8 +113,8 @@ export type Walk = WalkRequest & {
   readonly receivedLow: number
   readonly receivedHigh: number
   readonly receivedDay: number
-  /** Texts that this request has written, by tenant, user and hash. */
-  readonly texts: Set<string>
+  /** Texts that this request has written. */
+  readonly texts: Map<string, Set<string>>
   rowBytes: number
   /** The UTC day that was looked up last, and its bounds as halves. */
   day: number
@@ -150,7 +150,7 @@ export function openWalk(signal: Signal, request: WalkRequest, scratch: WalkScra
       absurdUsages: 0,
       brokenRecords: 0,
     },
-    texts: new Set(),
+    texts: new Map(),
     receivedDay: Math.floor(request.receivedUnixMs / millisecondsPerDay),
     receivedUnixNano: Number(received),
     receivedLow: Number(received & 0xffff_ffffn),

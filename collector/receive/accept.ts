@@ -1,6 +1,7 @@
 // The road from a request's bytes to its answer: seen before? inflate, make wire bytes of JSON, mask, walk into the journal,
 // wait until it is on the disk. Every receiver hands its requests to this one function.
 import { hash } from 'node:crypto'
+import type { TextNames } from '../genai/known-texts.ts'
 import type { Appended, Journal } from '../journal/journal.ts'
 import type { MaskedCounts, MaskRequest } from '../masking/request-mask.ts'
 import { wireFromJson } from '../otlp/json.ts'
@@ -79,7 +80,7 @@ export function openAccept(options: AcceptOptions): Accept {
     }
     const masked = options.mask(signal, identity, bytes)
     let tally: WalkTally | undefined
-    let texts: ReadonlySet<string> = noTexts
+    let texts: TextNames = noTexts
     let appended: Appended | undefined
     const walkInto: Parameters<Journal['append']>[0] = (openBlock, rowBytesMax) => {
       const retentionDaysOf = options.retentionDays(signal)
@@ -142,7 +143,7 @@ export function openAccept(options: AcceptOptions): Accept {
 }
 
 const nothing = Buffer.alloc(digestBytes)
-const noTexts: ReadonlySet<string> = new Set()
+const noTexts: TextNames = new Map()
 
 /** The tenant is part of it: the same bytes of another key are another request. */
 function digestOf({ identity, signal, encoding, contentEncoding, body }: ExportRequest): Buffer {

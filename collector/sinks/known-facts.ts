@@ -5,28 +5,48 @@ import type { ClickHouse } from '@tallylight/storage/clickhouse/client.ts'
 import { quoteText, type TargetTable } from '@tallylight/storage/clickhouse/schema.ts'
 import { textsOf } from '@tallylight/storage/clickhouse/slice.ts'
 import { contentsTable, factsTable, tracesTable } from '@tallylight/storage/clickhouse/tables.ts'
-import { keyOf, type RowTable } from '../genai/row-lines.ts'
+import type { Fact, LiveFact } from '../genai/fact.ts'
+import { keyOf, type RowKey, type RowTable } from '../genai/row-tables.ts'
+import type { Row } from '../genai/rows.ts'
 import { sceneKeys, sceneResourceKeys } from '../genai/scene.ts'
 import type { TenantId } from '../receive/request.ts'
 
 export type TraceKey = { readonly tenantId: TenantId; readonly traceId: string }
 export type TraceTimes = TraceKey & { readonly fromUnixNano: bigint; readonly toUnixNano: bigint }
-/** A fact as `encodeFact` wrote it. */
-export type StoredFact = TraceKey & { readonly text: string }
-export type KnownKey = TraceKey & { readonly rowTable: RowTable; readonly key: string; readonly generation: number }
+/** As `encodeFact` wrote it, or as it still is in memory. */
+export type StoredFact = TraceKey & { readonly textChars: number } & (
+    | { readonly text: string; readonly fact?: undefined }
+    | { readonly fact: Fact; readonly text?: undefined }
+  )
+export type KnownKey = TraceKey & { readonly key: RowKey; readonly generation: number }
 
 /** The facts of a segment. */
 export function factsIn(parts: readonly { readonly block: AnyBlock }[]): readonly StoredFact[] {
-  return parts.flatMap(({ block }) => {
-    if (!isBlockOf(block, factsTable)) return []
-    const tenants = textsOf(block, 'TenantId')
-    const traces = textsOf(block, 'TraceId')
-    return textsOf(block, 'Fact').map((text, row) => ({
+  return parts.flatMap(({ block }) => (isBlockOf(block, factsTable) ? factsOfBlock(block) : []))
+}
+
+function factsOfBlock(block: AnyBlock): readonly StoredFact[] {
+  // The walk writes nothing else there (`lift.ts`).
+  const live = block.origins as readonly LiveFact[]
+  const facts: StoredFact[] = live.map(({ fact, textChars }) => ({
+    tenantId: fact.tenantId,
+    traceId: fact.traceId,
+    fact,
+    textChars,
+  }))
+  if (live.length === block.rows) return facts
+  const tenants = textsOf(block, 'TenantId')
+  const traces = textsOf(block, 'TraceId')
+  textsOf(block, 'Fact').forEach((text, row) => {
+    if (row < live.length) return
+    facts.push({
       tenantId: tenants[row] as TenantId,
       traceId: traces[row] as string,
       text,
-    }))
+      textChars: text.length,
+    })
   })
+  return facts
 }
 
 /** A span with its parent; times are digits. */
@@ -90,8 +110,15 @@ export function openKnownFacts(
   }
 
   return {
-    factsOf: (traces) =>
-      ask('TenantId AS tenantId, TraceId AS traceId, Fact AS text', factsTable.name, traces, 'WHERE {traces}'),
+    factsOf: async (traces) => {
+      const rows = await ask<TraceKey & { readonly text: string }>(
+        'TenantId AS tenantId, TraceId AS traceId, Fact AS text',
+        factsTable.name,
+        traces,
+        'WHERE {traces}',
+      )
+      return rows.map((row) => ({ ...row, textChars: row.text.length }))
+    },
     countsOf: (traces) =>
       ask(
         'TenantId AS tenantId, TraceId AS traceId, toUInt32(uniqExact(Fact)) AS facts',
@@ -100,9 +127,7 @@ export function openKnownFacts(
         'WHERE {traces} GROUP BY TenantId, TraceId',
       ),
     keysOf: async (rowTable, traces) => {
-      const rows = await ask<
-        Record<string, unknown> & { TenantId: TenantId; TraceId: string; hour: number; Generation: number }
-      >(
+      const rows = await ask<Omit<Row, 'Timestamp'> & { readonly hour: number }>(
         `TenantId, TraceId, Generation, toUnixTimestamp(toStartOfHour(Timestamp)) AS hour, ${rowTable.key.map((name) => `\`${name}\``).join(', ')}`,
         rowTable.table.name,
         traces,
@@ -111,8 +136,7 @@ export function openKnownFacts(
       return rows.map((row) => ({
         tenantId: row.TenantId,
         traceId: row.TraceId,
-        rowTable,
-        key: keyOf(rowTable, row, BigInt(row.hour) * 1_000_000_000n),
+        key: keyOf(rowTable, { ...row, Timestamp: BigInt(row.hour) * 1_000_000_000n }),
         generation: row.Generation,
       }))
     },

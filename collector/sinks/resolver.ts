@@ -6,14 +6,25 @@
 // stored other parts of a trace; so a trace that was touched is counted once more when it has been quiet for a while, and
 // whoever looks last sees everything. What this collector has written itself is compared with what is to be written; of what
 // others wrote only the keys are known, and their rows are superseded.
-import type { ClickHouse } from '@tallylight/storage/clickhouse/client.ts'
+import { type ClickHouse, rowSettings } from '@tallylight/storage/clickhouse/client.ts'
+import { nativeBlock } from '@tallylight/storage/clickhouse/native.ts'
 import type { TargetTable } from '@tallylight/storage/clickhouse/schema.ts'
 import type { RetentionClass } from '../config.ts'
 import type { Texts } from '../genai/estimate.ts'
-import { decodeFact, type Estimate, estimateFact, type Fact, linkFact } from '../genai/fact.ts'
+import { decodeFact, type Estimate, encodeFact, estimateFact, type Fact, linkFact } from '../genai/fact.ts'
 import type { PriceOf } from '../genai/price.ts'
 import { resolve, revisionsMax } from '../genai/resolve/resolve.ts'
-import { deletionOf, linesOf, type RowTable, rowTables } from '../genai/row-lines.ts'
+import { openRowBlocks, type RowBlocks } from '../genai/row-blocks.ts'
+import {
+  type AnyRow,
+  isSameRow,
+  isUnpriced,
+  keyOf,
+  nameOfKey,
+  type RowKey,
+  type RowTable,
+  rowTables,
+} from '../genai/row-tables.ts'
 import type { EmbeddingRow, LlmCallRow, Resolved } from '../genai/rows.ts'
 import { sceneOf } from '../genai/scene.ts'
 import { after } from '../receive/receiver.ts'
@@ -79,14 +90,14 @@ export type PricedRow = Pick<LlmCallRow | EmbeddingRow, 'TenantId' | 'TraceId' |
 type Trace = {
   readonly tenantId: TenantId
   readonly traceId: string
-  /** By their text: a fact that comes twice is one. */
-  readonly facts: Map<string, Fact>
+  /** A fact that comes twice is one. */
+  readonly facts: Map<string, KnownFact>
   /** The spans between its facts, from `otel_traces`. */
   links: readonly Fact[]
   /** By span: what was counted for calls that told no usage. Counted again after a restart, with the same result. */
   readonly estimates: Map<string, Fact>
-  /** Keys that an earlier run or another collector has written, per table; what stands there is not known. */
-  readonly foreignKeys: Map<string, Set<string>>
+  /** Keys that an earlier run or another collector has written, per table and by name; what stands there is not known. */
+  readonly foreignKeys: Map<RowTable, Map<string, RowKey>>
   /** What is written. */
   written: Resolved | undefined
   /** How often the same facts were priced again, as far as the rows say. */
@@ -98,12 +109,10 @@ type Trace = {
   isChecked: boolean
 }
 
-/** What is to be written, by table. */
-type Changes = { readonly lines: Map<RowTable, string[]>; unpriced: number }
+type KnownFact = { readonly fact: Fact; readonly textChars: number }
 
-function openChanges(): Changes {
-  return { lines: new Map(), unpriced: 0 }
-}
+/** What is to be written. */
+type Changes = { readonly rows: RowBlocks; unpriced: number }
 
 /** Facts are many times as large as objects as they are as text, so only so many are objects at a time. Whole traces: one
  *  that was forgotten between two portions would not know what the first is about to write. */
@@ -131,11 +140,13 @@ export function openResolver(options: ResolverOptions): Resolver {
   /** The least recently touched first. */
   const traces = new Map<string, Trace>()
   let bytes = 0
+  // Whoever changes them is alone (`inTurn`).
+  const changes: Changes = { rows: openRowBlocks(), unpriced: 0 }
 
   function remember(key: string, trace: Trace): void {
     if (traces.delete(key)) bytes -= trace.bytes
     trace.bytes = 0
-    for (const text of trace.facts.keys()) trace.bytes += text.length
+    for (const { textChars } of trace.facts.values()) trace.bytes += textChars
     bytes += trace.bytes
     traces.set(key, trace)
     trace.touchedMs = now()
@@ -161,25 +172,23 @@ export function openResolver(options: ResolverOptions): Resolver {
   ): Promise<void> {
     const byKey = new Map(strangers.map((trace) => [keyOfTrace(trace), trace]))
     const before = new Map(strangers.map((trace) => [trace, trace.facts.size]))
-    for (const stored of await known.factsOf(times))
-      byKey.get(keyOfTrace(stored))?.facts.set(stored.text, decodeFact(stored.text))
+    for (const stored of await known.factsOf(times)) {
+      const trace = byKey.get(keyOfTrace(stored))
+      if (trace !== undefined) addFact(trace.facts, stored)
+    }
     const older = strangers.filter((trace) => trace.facts.size > (before.get(trace) ?? 0))
     for (const rowTable of older.length === 0 ? [] : rowTables) {
       for (const found of await known.keysOf(rowTable, older.map(timesOf))) {
         const trace = byKey.get(keyOfTrace(found))
         if (trace === undefined) continue
-        foreignKeysOf(trace, rowTable.table.name).add(found.key)
+        foreignKeysOf(trace, rowTable).set(nameOfKey(found.key), found.key)
         trace.revision = Math.max(trace.revision, found.generation % revisionsMax)
         trace.generationMin = Math.max(trace.generationMin, found.generation)
       }
     }
   }
 
-  async function resolveTraces(
-    touched: readonly Trace[],
-    changes: Changes,
-    take: (resolved: ResolvedTrace) => void,
-  ): Promise<void> {
+  async function resolveTraces(touched: readonly Trace[], take: (resolved: ResolvedTrace) => void): Promise<void> {
     const first = touched.map(resolveTrace)
     const incomplete = first.filter(({ trace, resolved }) => trace.traceId !== '' && resolved.missingParents.length > 0)
     if (incomplete.length > 0) await findLinks(incomplete.map(({ trace }) => trace))
@@ -187,7 +196,7 @@ export function openResolver(options: ResolverOptions): Resolver {
       const { trace } = each
       let { resolved } = trace.links.length > 0 ? resolveTrace(trace) : each
       if (resolved.estimable.length > 0 && (await countTokens(trace, resolved))) resolved = resolveTrace(trace).resolved
-      for (const rowTable of rowTables) addChanges(changes, rowTable, trace, resolved)
+      for (const rowTable of rowTables) addChanges(rowTable, trace, resolved)
       options.onMissing(resolved.missingParents)
       trace.written = resolved
       trace.foreignKeys.clear()
@@ -202,7 +211,8 @@ export function openResolver(options: ResolverOptions): Resolver {
   /** Whether something could be counted. */
   async function countTokens(trace: Trace, { estimable }: Resolved): Promise<boolean> {
     const previews = new Map<string, string>()
-    for (const { says } of trace.facts.values()) {
+    for (const { fact } of trace.facts.values()) {
+      const { says } = fact
       if (!('messages' in says)) continue
       for (const { content } of says.messages)
         if (Buffer.byteLength(content.preview) === content.bytes) previews.set(content.hash, content.preview)
@@ -215,7 +225,7 @@ export function openResolver(options: ResolverOptions): Resolver {
     const textsOf = (of: readonly string[]): string[] =>
       of.flatMap((hash) => previews.get(hash) ?? kept.get(hash) ?? [])
     for (const { spanId, input, output } of estimable) {
-      const span = [...trace.facts.values()].find((fact) => fact.id === 'span' && fact.spanId === spanId)
+      const span = factsOf(trace).find((fact) => fact.id === 'span' && fact.spanId === spanId)
       const texts = { input: textsOf(input), output: textsOf(output) }
       if (span === undefined || texts.output.length === 0) continue
       trace.estimates.set(spanId, estimateFact(span, await options.estimate(texts)))
@@ -227,87 +237,105 @@ export function openResolver(options: ResolverOptions): Resolver {
   async function findLinks(incomplete: readonly Trace[]): Promise<void> {
     const links = Map.groupBy(await known.linksOf(incomplete.map(timesOf)), keyOfTrace)
     for (const trace of incomplete) {
-      const spansOfFacts = new Set([...trace.facts.values()].map(({ spanId }) => spanId))
+      const spansOfFacts = new Set(factsOf(trace).map(({ spanId }) => spanId))
       trace.links = (links.get(keyOfTrace(trace)) ?? []).filter(({ spanId }) => !spansOfFacts.has(spanId)).map(linkOf)
     }
   }
 
-  async function write(changes: Changes): Promise<void> {
+  async function write(): Promise<void> {
     await Promise.all(
-      [...changes.lines].map(async ([{ table }, lines]) => {
-        const target = options.targetOf(table.name)
-        if (target === undefined) throw new Error(`${table.name} is not known to be there`)
-        const columns = table.columns.map(([column]) => column)
-        const outcome = await options.clickhouse.insertRows(target.name, columns, lines.join(''))
-        if (outcome.kind !== 'inserted') throw new Error(`${table.name}: ${outcome.kind}: ${outcome.message}`)
+      changes.rows.blocks().map(async (block) => {
+        const { name, columns } = block.table
+        const target = options.targetOf(name)
+        if (target === undefined) throw new Error(`${name} is not known to be there`)
+        const names = columns.map(([column]) => column)
+        const body = nativeBlock(block, columns, '')
+        const outcome = await options.clickhouse.insertNative(target.name, names, rowSettings, body)
+        if (outcome.kind !== 'inserted') throw new Error(`${name}: ${outcome.kind}: ${outcome.message}`)
       }),
     )
     if (changes.unpriced > 0) options.onUnpriced(changes.unpriced)
   }
 
+  /** Does what gathers changes, and writes them. */
+  async function andWrite(gather: () => Promise<void>): Promise<void> {
+    let areWritten = false
+    try {
+      await gather()
+      await write()
+      areWritten = true
+    } finally {
+      changes.rows.clear(areWritten)
+      changes.unpriced = 0
+    }
+  }
+
   async function resolveAndWrite(some: readonly Trace[]): Promise<readonly ResolvedTrace[]> {
     const resolved: ResolvedTrace[] = []
-    const changes = openChanges()
-    await resolveTraces(some, changes, (each) => resolved.push(each))
-    await write(changes)
+    await andWrite(() => resolveTraces(some, (each) => resolved.push(each)))
     return resolved
   }
 
   /** Adds what is to be written, and counts calls among it that were not there and have no price. */
-  function addChanges(changes: Changes, rowTable: RowTable, trace: Trace, resolved: Resolved): void {
-    const { written, tenantId } = trace
-    const foreign = trace.foreignKeys.get(rowTable.table.name)
-    const now = linesOf(rowTable, resolved, options.retentionDaysOf)
-    if (now.length === 0 && written === undefined && foreign === undefined) return
-    const lines = changes.lines.get(rowTable) ?? []
-    const before = new Map<string, string | undefined>()
-    for (const key of foreign ?? []) before.set(key, undefined)
-    if (written !== undefined)
-      for (const line of linesOf(rowTable, written, options.retentionDaysOf)) before.set(line.key(), line.said())
-    // Most rows are new, and are compared with nothing.
-    const isNew = before.size === 0
-    for (const line of now) {
-      const key = isNew ? '' : line.key()
-      const isThere = before.has(key)
-      if (line.isUnpriced && !isThere) changes.unpriced++
-      if (!isThere || before.get(key) !== line.said()) lines.push(line.text())
-      before.delete(key)
+  function addChanges(rowTable: RowTable, trace: Trace, resolved: Resolved): void {
+    const rows = rowTable.rowsOf(resolved)
+    const foreign = trace.foreignKeys.get(rowTable)
+    const written = trace.written === undefined ? [] : rowTable.rowsOf(trace.written)
+    const gone = new Map(foreign)
+    if (rows.length === 0 && written.length === 0 && gone.size === 0) return
+    const retentionDays = options.retentionDaysOf(trace.tenantId, rowTable.retention)
+    const before = new Map<string, AnyRow>()
+    for (const row of written) {
+      const key = keyOf(rowTable, row)
+      before.set(nameOfKey(key), row)
+      gone.set(nameOfKey(key), key)
     }
-    const retentionDays = options.retentionDaysOf(tenantId, rowTable.retention)
-    for (const key of before.keys()) lines.push(deletionOf(key, resolved.generation, retentionDays))
-    if (lines.length > 0) changes.lines.set(rowTable, lines)
+    // Most rows are new, and are compared with nothing.
+    const isNew = gone.size === 0
+    for (const row of rows) {
+      const name = isNew ? '' : nameOfKey(keyOf(rowTable, row))
+      const isThere = gone.delete(name)
+      if (!isThere && isUnpriced(row)) changes.unpriced++
+      const known = before.get(name)
+      if (known === undefined || !isSameRow(known, row)) changes.rows.append(rowTable, row, retentionDays)
+    }
+    for (const key of gone.values()) changes.rows.appendDeletion(rowTable, key, resolved.generation, retentionDays)
   }
 
   async function resolveFacts(facts: readonly StoredFact[], take: (resolved: ResolvedTrace) => void): Promise<void> {
     const groups = [...Map.groupBy(facts, keyOfTrace)]
-    const changes = openChanges()
     try {
-      for (const some of portionsOf(groups)) {
-        const strangers: Trace[] = []
-        const open = some.map(([key, added]) => {
-          let trace = traces.get(key)
-          if (trace === undefined) {
-            trace = openTrace(added[0] as StoredFact)
-            if (trace.traceId !== '') strangers.push(trace)
-          }
-          for (const { text } of added) if (!trace.facts.has(text)) trace.facts.set(text, decodeFact(text))
-          return [key, trace] as const
-        })
-        await recall(strangers)
-        await resolveTraces(
-          open.map(([, trace]) => trace),
-          changes,
-          take,
-        )
-        for (const [key, trace] of open) remember(key, trace)
-        forgetOldest()
-      }
-      await write(changes)
+      await andWrite(async () => {
+        for (const portion of portionsOf(groups)) await resolvePortion(portion, take)
+      })
     } catch (error) {
       // What is written is not known now: read back next time.
       for (const [key] of groups) forget(key)
       throw error
     }
+  }
+
+  async function resolvePortion(
+    groups: readonly (readonly [key: string, facts: readonly StoredFact[]])[],
+    take: (resolved: ResolvedTrace) => void,
+  ): Promise<void> {
+    const strangers: Trace[] = []
+    const open = groups.map(([key, added]) => {
+      let trace = traces.get(key)
+      if (trace === undefined) {
+        trace = openTrace(added[0] as StoredFact)
+        if (trace.traceId !== '') strangers.push(trace)
+      }
+      for (const stored of added) addFact(trace.facts, stored)
+      return [key, trace] as const
+    })
+    await recall(strangers)
+    await resolveTraces(
+      open.map(([, trace]) => trace),
+      take,
+    )
+    for (const [key, trace] of open) remember(key, trace)
+    forgetOldest()
   }
 
   /** What is stored of these traces; what was remembered of them is forgotten. */
@@ -378,9 +406,10 @@ export function openResolver(options: ResolverOptions): Resolver {
       [...Map.groupBy(facts, keyOfTrace)].map(([key, added]) => {
         const { tenantId, traceId } = added[0] as StoredFact
         const all = new Map(traces.get(key)?.facts)
-        for (const { text } of added) all.set(text, decodeFact(text))
+        for (const stored of added) addFact(all, stored)
         const links = traces.get(key)?.links ?? []
-        return { tenantId, traceId, resolved: resolve([...all.values(), ...links], priceOf) }
+        const facts = [...all.values()].map(({ fact }) => fact)
+        return { tenantId, traceId, resolved: resolve([...facts, ...links], priceOf) }
       }),
     recallMissing: async () => options.onMissing(await known.missingParents()),
     run: async (signal) => {
@@ -394,8 +423,27 @@ export function openResolver(options: ResolverOptions): Resolver {
   }
 }
 
-function allOf({ facts, links, estimates }: Trace): readonly Fact[] {
-  return [...facts.values(), ...links, ...estimates.values()]
+/** Two records may tell one fact in two ways: both are kept, so that what is known here can be compared with what is stored. */
+function addFact(facts: Map<string, KnownFact>, stored: StoredFact): void {
+  const { textChars } = stored
+  const fact = stored.fact ?? decodeFact(stored.text)
+  const name = `${fact.spanId} ${fact.id}`
+  const known = facts.get(name)
+  if (known === undefined) {
+    facts.set(name, { fact, textChars })
+    return
+  }
+  const text = stored.text ?? encodeFact(fact)
+  if (known.textChars !== textChars || encodeFact(known.fact) !== text)
+    facts.set(`${name} ${text}`, { fact, textChars })
+}
+
+function factsOf({ facts }: Trace): readonly Fact[] {
+  return [...facts.values()].map(({ fact }) => fact)
+}
+
+function allOf(trace: Trace): readonly Fact[] {
+  return [...factsOf(trace), ...trace.links, ...trace.estimates.values()]
 }
 
 function openTrace({ tenantId, traceId }: TraceKey): Trace {
@@ -416,20 +464,23 @@ function openTrace({ tenantId, traceId }: TraceKey): Trace {
 }
 
 /** A log record of no trace is one of its own. */
-function keyOfTrace(of: { readonly tenantId: string; readonly traceId: string; readonly text?: string }): string {
-  return of.traceId === '' ? `${of.tenantId}\0\0${of.text ?? ''}` : `${of.tenantId}\0${of.traceId}`
+function keyOfTrace(of: TraceKey | StoredFact): string {
+  if (of.traceId !== '') return `${of.tenantId}\0${of.traceId}`
+  const text = 'textChars' in of ? (of.text ?? encodeFact(of.fact)) : ''
+  return `${of.tenantId}\0\0${text}`
 }
 
-function foreignKeysOf(trace: Trace, table: string): Set<string> {
-  const keys = trace.foreignKeys.get(table) ?? new Set<string>()
-  trace.foreignKeys.set(table, keys)
+function foreignKeysOf(trace: Trace, rowTable: RowTable): Map<string, RowKey> {
+  const keys = trace.foreignKeys.get(rowTable) ?? new Map<string, RowKey>()
+  trace.foreignKeys.set(rowTable, keys)
   return keys
 }
 
 function timesOf({ tenantId, traceId, facts }: Trace): TraceTimes {
   let fromUnixNano = 2n ** 63n
   let toUnixNano = 0n
-  for (const { startUnixNano, endUnixNano } of facts.values()) {
+  for (const { fact } of facts.values()) {
+    const { startUnixNano, endUnixNano } = fact
     if (startUnixNano < fromUnixNano) fromUnixNano = startUnixNano
     if (endUnixNano > toUnixNano) toUnixNano = endUnixNano
   }

@@ -11,6 +11,8 @@ export type FixedColumn = {
   readonly width: number
   readonly data: Stream
 }
+/** `nulls` holds a byte per row, 1 where there is no value; `of` has a zero there. */
+export type NullableColumn = { readonly kind: 'nullable'; readonly nulls: Stream; readonly of: FixedColumn }
 export type StringColumn = { readonly kind: 'string'; readonly data: Stream }
 export type LowCardinalityColumn = {
   readonly kind: 'lowCardinality'
@@ -31,7 +33,14 @@ export type MapColumn = {
 }
 /** The same text in each row, known only when the block is sent. */
 export type SegmentNameColumn = { readonly kind: 'segmentName' }
-export type Column = FixedColumn | StringColumn | LowCardinalityColumn | ArrayColumn | MapColumn | SegmentNameColumn
+export type Column =
+  | FixedColumn
+  | NullableColumn
+  | StringColumn
+  | LowCardinalityColumn
+  | ArrayColumn
+  | MapColumn
+  | SegmentNameColumn
 
 type ElementColumn<Type extends string> = Type extends 'String'
   ? StringColumn
@@ -41,7 +50,9 @@ type ElementColumn<Type extends string> = Type extends 'String'
       ? MapColumn
       : Type extends `Array(${infer Inner})`
         ? ArrayColumn<ElementColumn<Inner>>
-        : FixedColumn
+        : Type extends `Nullable(${string})`
+          ? NullableColumn
+          : FixedColumn
 
 type ColumnsOf<Table extends TableDefinition> = {
   readonly [Definition in Table['columns'][number] as Definition[0]]: Definition[0] extends 'Segment'
@@ -64,6 +75,8 @@ type BlockOf<Columns> = {
   /** For each stream what a frame must know of its past: nothing, a dictionary's entries, or a total of elements. */
   readonly bases: readonly StreamBase[]
   readonly dictionaries: readonly Dictionary[]
+  /** What rows were made of, by row, for whoever wants it again while the block is in memory. May be fewer than the rows. */
+  readonly origins: unknown[]
   rows: number
   rowsSynced: number
   rowsMark: number
@@ -83,6 +96,7 @@ const widths: Readonly<Record<string, number>> = {
   UInt32: 4,
   Int32: 4,
   DateTime: 4,
+  Int64: 8,
   UInt64: 8,
   Float64: 8,
   'DateTime64(9)': 8,
@@ -121,6 +135,11 @@ export function openBlock<const Table extends TableDefinition>(table: Table, day
       }
       return { kind: 'array', ends, of: build(element, undefined) }
     }
+    const inner = /^Nullable\((.+)\)$/.exec(type)?.[1]
+    if (inner !== undefined) {
+      const nulls = addStream({ kind: 'values' })
+      return { kind: 'nullable', nulls, of: build(inner, undefined) as FixedColumn }
+    }
     const width = widths[type]
     assert(width !== undefined, `table ${table.name}: no column can be made of type ${type}`)
     return { kind: 'fixed', type, width, data: addStream({ kind: 'values' }) }
@@ -137,6 +156,7 @@ export function openBlock<const Table extends TableDefinition>(table: Table, day
     streams,
     bases,
     dictionaries,
+    origins: [],
     rows: 0,
     rowsSynced: 0,
     rowsMark: 0,
@@ -155,6 +175,7 @@ export function isBlockOf<const Table extends TableDefinition>(
 /** Empties a block for another day, keeping its buffers: fresh memory costs more than filling it (page faults). */
 export function reuseBlock(block: AnyBlock, day: number): void {
   block.day = day
+  block.origins.length = 0
   block.rows = 0
   block.rowsSynced = 0
   block.rowsMark = 0
@@ -199,6 +220,7 @@ export function markBlock(block: AnyBlock, walk: number): void {
 /** Undoes what the walk that set the marks has appended. */
 export function cutToMark(block: AnyBlock): void {
   block.rows = block.rowsMark
+  forgetOrigins(block)
   for (const dictionary of block.dictionaries) truncateDictionary(dictionary, dictionary.mark)
   for (const stream of block.streams) stream.length = stream.mark
 }
@@ -206,10 +228,16 @@ export function cutToMark(block: AnyBlock): void {
 /** Undoes what no frame has made durable. */
 export function cutToSynced(block: AnyBlock): void {
   block.rows = block.rowsSynced
+  forgetOrigins(block)
   for (const dictionary of block.dictionaries) truncateDictionary(dictionary, Math.max(dictionary.synced, 1))
   for (const stream of block.streams) stream.length = stream.synced
   // The empty string stands in every dictionary from its beginning, synced or not.
   for (const { entries, count } of block.dictionaries) if (count === 1 && entries.length === 0) entries.length = 1
+}
+
+/** Of rows that are gone: others come to stand in their places. */
+function forgetOrigins(block: AnyBlock): void {
+  block.origins.length = Math.min(block.origins.length, block.rows)
 }
 
 /** Adds another row's index of an entry. */

@@ -66,11 +66,13 @@ export const insertSettings: Settings = {
   max_execution_time: 120,
 }
 
-/** A recording brings the days of weeks in one insert. A column that the table lacks is an error, not skipped. */
-const rowSettings: Settings = {
+/** For tables where a row that is written twice is one. A recording brings the days of weeks in one insert. A column that
+ *  the table lacks is an error, not skipped. */
+export const rowSettings: Settings = {
   async_insert: 0,
   max_partitions_per_insert_block: 0,
   input_format_skip_unknown_fields: 0,
+  input_format_native_allow_types_conversion: 1,
 }
 
 const requestTimeoutMsUsual = 150_000

@@ -17,6 +17,8 @@ export type Dictionary = {
   hashes: Uint32Array
   /** Open addressing: entry number + 1, or 0 for a free slot. Never more than half full. */
   slots: Int32Array
+  /** The numbers of texts that came as strings: finding one costs less than its bytes would. */
+  readonly words: Map<string, number>
 }
 
 /** Numbers are written with 16 bits: a segment whose dictionary is full is sealed and the next one starts afresh. */
@@ -43,6 +45,7 @@ export function openDictionary(): Dictionary {
     lengths: new Uint32Array(entriesInitial),
     hashes: new Uint32Array(entriesInitial),
     slots: new Int32Array(entriesInitial * 2),
+    words: new Map(),
   }
   resetDictionary(dictionary)
   return dictionary
@@ -50,6 +53,7 @@ export function openDictionary(): Dictionary {
 
 export function resetDictionary(dictionary: Dictionary): void {
   dictionary.slots.fill(0)
+  dictionary.words.clear()
   dictionary.generation++
   dictionary.count = 0
   dictionary.synced = 0
@@ -81,6 +85,16 @@ export function intern(dictionary: Dictionary, source: Buffer, view: DataView, s
     slot = (slot + 1) & mask
   }
   return add(dictionary, hash, source, start, end)
+}
+
+/** The number of a text that comes as a string. */
+export function internWord(dictionary: Dictionary, text: string): number {
+  const known = dictionary.words.get(text)
+  if (known !== undefined) return known
+  const bytes = Buffer.from(text)
+  const entry = intern(dictionary, bytes, new DataView(bytes.buffer, bytes.byteOffset, bytes.length), 0, bytes.length)
+  dictionary.words.set(text, entry)
+  return entry
 }
 
 function add(dictionary: Dictionary, hash: number, source: Buffer, start: number, end: number): number {
@@ -132,7 +146,10 @@ function widen(dictionary: Dictionary): void {
 export function truncateDictionary(dictionary: Dictionary, count: number): void {
   const slots = dictionary.slots
   const mask = slots.length - 1
-  if (dictionary.count > count) dictionary.generation++
+  if (dictionary.count > count) {
+    dictionary.generation++
+    dictionary.words.clear()
+  }
   while (dictionary.count > count) {
     const entry = --dictionary.count
     let slot = (dictionary.hashes[entry] as number) & mask

@@ -97,8 +97,9 @@ export const turnRows = {
     ['AnswerPreview', 'String'],
     ['Calls', 'UInt32'],
     ['ToolCalls', 'UInt32'],
-    ['ToolsUsed', 'Array(LowCardinality(String))'],
-    ['McpServers', 'Array(LowCardinality(String))'],
+    // The tables hold few distinct names, but one turn may bring more than a dictionary of ours has room for.
+    ['ToolsUsed', 'Array(String)'],
+    ['McpServers', 'Array(String)'],
     ...tokens,
     ['CostNanoUsd', 'Nullable(Int64)'],
     ['DurationNano', 'UInt64'],

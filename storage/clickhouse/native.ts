@@ -59,6 +59,7 @@ function* prefix(column: Column): Generator<Buffer> {
       yield* prefix(column.of)
       return
     case 'fixed':
+    case 'nullable':
     case 'string':
       return
     default:
@@ -71,6 +72,10 @@ function* body(column: Column, rows: number, segmentName: string): Generator<Buf
     case 'fixed':
     case 'string':
       yield column.data.bytes.subarray(0, column.data.length)
+      return
+    case 'nullable':
+      yield column.nulls.bytes.subarray(0, column.nulls.length)
+      yield* body(column.of, rows, segmentName)
       return
     case 'lowCardinality':
       yield* lowCardinality(

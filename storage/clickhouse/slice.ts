@@ -21,6 +21,9 @@ function columnOf(block: AnyBlock, name: string): Column {
 function copyRows(source: Column, target: Column, from: number, to: number, copiedEnds: Set<Stream>): void {
   if (source.kind === 'fixed' && target.kind === 'fixed') {
     append(target.data, source.data, from * source.width, to * source.width)
+  } else if (source.kind === 'nullable' && target.kind === 'nullable') {
+    append(target.nulls, source.nulls, from, to)
+    copyRows(source.of, target.of, from, to, copiedEnds)
   } else if (source.kind === 'string' && target.kind === 'string') {
     const start = stringAt(source.data, 0, from)
     append(target.data, source.data, start, stringAt(source.data, start, to - from))
@@ -111,6 +114,8 @@ function valuesOf(column: Column, count: number): readonly unknown[] {
       return Array.from({ length: count }, () => '')
     case 'fixed':
       return Array.from({ length: count }, (_, at) => fixedValue(column.data, column.type, column.width, at))
+    case 'nullable':
+      return valuesOf(column.of, count).map((value, at) => (column.nulls.bytes[at] === 1 ? null : value))
     case 'string':
       return stringsOf(column.data, count)
     case 'lowCardinality': {

@@ -70,6 +70,19 @@ export function appendUint64(stream: Stream, low: number, high: number): void {
   stream.length += 8
 }
 
+/** Signed or not: the bytes are the same. */
+export function appendBigInt64(stream: Stream, value: bigint): void {
+  reserve(stream, 8)
+  stream.view.setBigInt64(stream.length, value, true)
+  stream.length += 8
+}
+
+export function appendZeros(stream: Stream, count: number): void {
+  reserve(stream, count)
+  stream.bytes.fill(0, stream.length, stream.length + count)
+  stream.length += count
+}
+
 export function appendFloat64(stream: Stream, value: number): void {
   reserve(stream, 8)
   stream.view.setFloat64(stream.length, value, true)
@@ -98,6 +111,36 @@ export function appendText(stream: Stream, text: Buffer): void {
   putLength(stream, text.length)
   text.copy(stream.bytes, stream.length)
   stream.length += text.length
+}
+
+/** Below this, a loop over the characters beats the call into the engine's own encoder. */
+const wordCharsMax = 48
+
+/** Appends a string of JavaScript's as UTF-8. Half a surrogate pair becomes a replacement character. */
+export function appendWord(stream: Stream, text: string): void {
+  const { length } = text
+  if (length <= wordCharsMax) {
+    reserve(stream, length + 1)
+    const { bytes } = stream
+    let at = stream.length
+    bytes[at++] = length
+    let seen = 0
+    for (let i = 0; i < length; i++) {
+      const code = text.charCodeAt(i)
+      seen |= code
+      bytes[at++] = code
+    }
+    if (seen < 0x80) {
+      stream.length = at
+      return
+    }
+  }
+  const size = Buffer.byteLength(text)
+  reserve(stream, size + 5)
+  putLength(stream, size)
+  // As many bytes as characters: all of them are ASCII, and need no encoding.
+  stream.bytes.write(text, stream.length, size, size === length ? 'latin1' : 'utf8')
+  stream.length += size
 }
 
 /** Appends `source[start, end)` as a string. Returns false, having appended nothing, when it is not valid UTF-8. */

@@ -17,7 +17,21 @@ const place = {
   RetentionDays: '90',
   TraceId: `lower(hex(MD5(toString(n))))`,
 }
-const who = { ConversationId: `toString(intDiv(n, 5))`, UserId: `toString(n % 1000)` }
+const callsOfConversation = 10
+const users = 1000
+const who = {
+  ConversationId: `concat(toString(n % tenants), '-', toString(intDiv(intDiv(n, tenants), ${callsOfConversation})))`,
+  UserId: `toString(n % ${users})`,
+}
+
+export function conversationOf(call: number, tenants: number): string {
+  return `${call % tenants}-${Math.floor(Math.floor(call / tenants) / callsOfConversation)}`
+}
+
+export function userOf(call: number): string {
+  return String(call % users)
+}
+
 const model = `['gpt-4o-mini', 'claude-sonnet-4-5', 'gemini-2.5-flash', 'gpt-4o', 'mistral-large'][1 + intDiv(n, tenants) % 5]`
 const provider = `['openai', 'anthropic', 'gcp.gemini', 'openai', 'mistral_ai'][1 + intDiv(n, tenants) % 5]`
 const versions = { Generation: '1 + (cityHash64(n, 3) % 20 = 0)', IsDeleted: '0' }
@@ -230,8 +244,14 @@ function reading(kind: string, name: string, value: Readonly<Record<string, stri
   }
 }
 
-export async function seedTables(tables: ClickHouse, { calls, tenants, nowUnixSeconds }: SeedSize): Promise<void> {
+/** All tables, or those of these names. */
+export async function seedTables(
+  tables: ClickHouse,
+  { calls, tenants, nowUnixSeconds }: SeedSize,
+  only?: ReadonlySet<string>,
+): Promise<void> {
   for (const { table, share, values } of [...sheets, ...readings, ...histograms]) {
+    if (only?.has(table) === false) continue
     // Readings are one per collector and minute, whatever the calls.
     const rows = share === 0 ? days * 1440 * 2 : Math.max(Math.ceil(calls * share), 1)
     // Row by row the same calls in every table, so that a turn has its calls and a trace its spans.

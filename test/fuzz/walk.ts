@@ -122,6 +122,8 @@ function cellsOf(column: Column, count: number): Cell[] {
       return []
     case 'fixed':
       return Array.from({ length: count }, (_, at) => fixedCell(column.data.view, column.type, at))
+    case 'nullable':
+      return cellsOf(column.of, count)
     case 'string':
       return stringsOf(column.data.bytes.subarray(0, column.data.length))
     case 'lowCardinality': {

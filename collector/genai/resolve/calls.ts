@@ -122,6 +122,39 @@ const sourceRanks: Readonly<Record<UsageSource, number>> = {
 }
 
 function callOf(group: readonly Node[], leavesInside: ReadonlyMap<Node, number>): Call {
+  const [only] = group
+  if (group.length === 1 && only?.outerCall === undefined && only?.others.length === 0) return callOfOne(only)
+  return callOfRecords(group, leavesInside)
+}
+
+/** Most calls have one record, and nothing has to be put together. */
+function callOfOne(node: Node): Call {
+  const says = saysOf(node)
+  const { input, output } = messagesOfNode(node)
+  const own = [node]
+  return {
+    node,
+    says,
+    provider: says.provider,
+    requestModel: says.requestModel,
+    model: says.model,
+    responseId: says.responseId,
+    finishReason: says.finishReason,
+    callId: says.callId,
+    attempt: says.attempt,
+    timeToFirstTokenNano: says.timeToFirstTokenNano,
+    isStreaming: says.isStreaming,
+    ...usageOfRecords(own),
+    isCounted: false,
+    failure: node.failure,
+    input,
+    output,
+    longestInput: input.length,
+    longestOutput: output.length,
+  }
+}
+
+function callOfRecords(group: readonly Node[], leavesInside: ReadonlyMap<Node, number>): Call {
   const node = group.toSorted(byTrust)[0] as Node
   const leaves = [node, ...group.filter((leaf) => leaf !== node)]
   const around = [...new Set(leaves.flatMap(callsAround))]
@@ -206,6 +239,11 @@ type Messages = {
 /** The span's own, a list from a log record, or one record per message: the longest, so that a list never shrinks as facts
  *  come in. */
 function messagesOfNode(node: Node): Messages {
+  if (node.others.length === 0) {
+    const { messages } = saysOf(node)
+    const of = (direction: MessageFact['direction']) => messages.filter((message) => message.direction === direction)
+    return { input: of('input'), output: of('output'), finishReason: '' }
+  }
   const told = node.others.map((fact) => ({ at: fact.startUnixNano, id: fact.id, says: fact.says }))
   const records = told.flatMap(({ at, id, says }) => (says.kind === 'messages' ? [{ at, id, says }] : []))
   const singles = records
@@ -245,6 +283,8 @@ function longest<Item>(lists: readonly (readonly Item[])[]): readonly Item[] {
 
 /** A call that follows a failed one with the same input under the same parent is another attempt at it. */
 function numberAttempts(calls: readonly Call[]): readonly Call[] {
+  if (calls.every((call) => call.failure === undefined))
+    return calls.map((call) => (call.attempt > 0 ? call : { ...call, attempt: 1 }))
   const numbered = new Map<Call, number>()
   for (const same of Map.groupBy(calls, attemptKey).values()) {
     let attempt = 1

@@ -16,6 +16,8 @@ export function errorRows(
   repeated: ReadonlySet<Node>,
   generation: number,
 ): { readonly rows: readonly ErrorRow[]; readonly gone: readonly Gone[] } {
+  const hasErrors = trace.has('error') || trace.nodes.some((node) => node.failure !== undefined)
+  if (!hasErrors) return { rows: [], gone: [] }
   const failureOfAct = new Map(acts.map((act) => [act.node, act.failure]))
   const passed = passedUp(trace)
   const isHealth = (node: Node) => node.span?.says.kind === 'health'
@@ -85,6 +87,7 @@ export function healthRows(
   trace: Trace,
   generation: number,
 ): { readonly rows: readonly HealthCheckRow[]; readonly gone: readonly Gone[] } {
+  if (!trace.has('health')) return { rows: [], gone: [] }
   const checks = trace.nodes.flatMap((node) =>
     [node.span, ...node.others].flatMap((fact) =>
       fact?.says.kind === 'health' ? [{ node, fact, says: fact.says }] : [],
@@ -177,6 +180,7 @@ function healthRow({ node, fact, says }: Check, inner: readonly Check[], generat
 }
 
 export function auditRows(trace: Trace, generation: number): readonly AuditEventRow[] {
+  if (!trace.has('audit')) return []
   return trace.nodes.flatMap((node) =>
     [node.span, ...node.others].flatMap((fact) =>
       fact?.says.kind === 'audit' ? [auditRow(node, fact, fact.says, generation)] : [],

@@ -24,6 +24,7 @@ function saysOf(node: Node): ToolSays {
 }
 
 export function findToolCalls(trace: Trace): ToolCalls {
+  if (!trace.has('tool')) return { toolCalls: [], repeated: [] }
   const spans = trace.nodes.filter((node) => node.span?.says.kind === 'tool' && !node.isProbe)
   const outerOf = joinInner(spans)
   const groups = Map.groupBy(spans, (node) => outermost(node, outerOf))

@@ -1,7 +1,7 @@
 // All facts of one trace as a tree of spans, with what each span inherits. One pass from the roots down, so that a trace of
 // ten thousand spans costs ten thousand steps. Nothing here depends on the order in which facts came: they are sorted first.
 import assert from 'node:assert/strict'
-import { encodeFact, type Fact, type Failure, type Scene } from '../fact.ts'
+import { encodeFact, type Fact, type Failure, type Says, type Scene } from '../fact.ts'
 
 export type Node = {
   readonly spanId: string
@@ -31,6 +31,8 @@ export type Trace = {
   readonly nodes: readonly Node[]
   readonly nodeOf: ReadonlyMap<string, Node>
   readonly placeOf: (node: Node) => Place
+  /** Whether any fact says something of this kind: what none speaks of is not looked for. */
+  readonly has: (kind: Says['kind']) => boolean
 }
 
 export type Place = {
@@ -50,7 +52,8 @@ export function openTrace(facts: Iterable<Fact>): Trace {
   const nodeOf = new Map<string, Node>()
   for (const spanId of bySpan.keys()) placeWithAncestors(spanId, bySpan, nodeOf)
   const nodes = [...nodeOf.values()].sort((a, b) => a.depth - b.depth || byStart(a, b))
-  return { facts: sorted, nodes, nodeOf, placeOf: openPlaces(sorted) }
+  const kinds = new Set(sorted.map(({ says }) => says.kind))
+  return { facts: sorted, nodes, nodeOf, placeOf: openPlaces(sorted), has: (kind) => kinds.has(kind) }
 }
 
 /** A fact delivered twice counts once. Should the two differ, the same one wins in every order. */
@@ -103,9 +106,11 @@ function spanFactOf(facts: readonly Fact[]): Fact | undefined {
   return facts.find((fact) => fact.id === 'span')
 }
 
+const none: readonly Fact[] = []
+
 function placeNode(spanId: string, facts: readonly Fact[], parent: Node | undefined): Node {
   const span = spanFactOf(facts)
-  const others = facts.filter((fact) => fact !== span)
+  const others = facts.length === 1 && span !== undefined ? none : facts.filter((fact) => fact !== span)
   const kind = span?.says.kind
   const isCall = kind === 'call' || kind === 'embedding'
   const node = {
@@ -114,7 +119,7 @@ function placeNode(spanId: string, facts: readonly Fact[], parent: Node | undefi
     others,
     parent,
     depth: parent === undefined ? 0 : parent.depth + 1,
-    scene: inherit(span, others, parent?.scene ?? {}),
+    scene: inherit(span, others, parent?.scene),
     failure: failureOfNode(span, others),
     isProbe: parent?.isProbe === true || kind === 'health' || facts.some((fact) => fact.scene.isProbe === true),
     turn: parent?.turn,
@@ -141,11 +146,13 @@ function toolAround(parent: Node | undefined): Node | undefined {
 }
 
 /** The span's own word counts before a log record's, and both before an ancestor's. */
-function inherit(span: Fact | undefined, others: readonly Fact[], around: Scene): Scene {
+function inherit(span: Fact | undefined, others: readonly Fact[], around: Scene | undefined): Scene {
+  if (around === undefined && others.length === 0) return span?.scene ?? {}
   return Object.assign({}, around, ...others.toReversed().map((fact) => fact.scene), span?.scene) as Scene
 }
 
 function failureOfNode(span: Fact | undefined, others: readonly Fact[]): Failure | undefined {
+  if (others.length === 0) return span?.failure
   const told = others.filter((fact) => fact.says.kind === 'error' && fact.says.of === 'operation')
   return richest([span?.failure, ...told.map((fact) => fact.failure)])
 }
@@ -158,19 +165,22 @@ export function richest(failures: readonly (Failure | undefined)[]): Failure | u
 
 /** What is said nowhere on the way up is taken from the rest of the trace, if that agrees on it. */
 function openPlaces(facts: readonly Fact[]): Trace['placeOf'] {
-  const anywhere = {
-    conversationId: onlyValue(facts, 'conversationId') ?? onlyValue(facts, 'sessionId') ?? '',
-    userId: onlyValue(facts, 'userId') ?? '',
-    tenantLabel: onlyValue(facts, 'tenantLabel') ?? '',
+  const found = new Map<PlaceField, string | undefined>()
+  const anywhere = (field: PlaceField): string | undefined => {
+    if (!found.has(field)) found.set(field, onlyValue(facts, field))
+    return found.get(field)
   }
   return ({ scene }) => ({
-    conversationId: scene.conversationId ?? scene.sessionId ?? anywhere.conversationId,
-    userId: scene.userId ?? anywhere.userId,
-    tenantLabel: scene.tenantLabel ?? anywhere.tenantLabel,
+    conversationId:
+      scene.conversationId ?? scene.sessionId ?? anywhere('conversationId') ?? anywhere('sessionId') ?? '',
+    userId: scene.userId ?? anywhere('userId') ?? '',
+    tenantLabel: scene.tenantLabel ?? anywhere('tenantLabel') ?? '',
   })
 }
 
-function onlyValue(facts: readonly Fact[], field: Exclude<keyof Scene, 'isProbe'>): string | undefined {
+type PlaceField = Exclude<keyof Scene, 'isProbe'>
+
+function onlyValue(facts: readonly Fact[], field: PlaceField): string | undefined {
   const values = new Set<string>()
   for (const fact of facts) if (fact.scene[field] !== undefined) values.add(fact.scene[field])
   return values.size === 1 ? [...values][0] : undefined
