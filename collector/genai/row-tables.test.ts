@@ -5,14 +5,14 @@ import { type AnyRow, appendDeletion, rowTables } from './row-tables.ts'
 
 /** A row that has nothing in any column. */
 function emptyRow(types: ReadonlyMap<string, string>): AnyRow {
-  const valueOf = (type: string): unknown => {
+  const nothingIn = (type: string): unknown => {
     if (type === 'String' || type.startsWith('LowCardinality')) return ''
     if (type.startsWith('Nullable')) return null
     if (type.startsWith('Array')) return []
     if (type.startsWith('Map')) return {}
     return /64/.test(type) ? 0n : 0
   }
-  const columns = Object.fromEntries([...types].map(([name, type]) => [name, valueOf(type)]))
+  const columns = Object.fromEntries([...types].map(([name, type]) => [name, nothingIn(type)]))
   return { ...columns, Content: { hash: '', bytes: 0, preview: '' } } as unknown as AnyRow
 }
 
