@@ -35,35 +35,39 @@ export function openBodyWatch(): WatchBody {
     forgotten.register(response, { tap, reader: undefined }, tap)
     Object.defineProperties(body, inner)
     Object.defineProperty(body, tapOf, { value: tap })
-    Object.defineProperties(response, outer(tap))
+    Object.defineProperty(response, shownOf, { value: { tap, front: undefined } })
+    Object.defineProperties(response, outer)
   }
 }
 
-/** What a Response under watch has of its own. */
-function outer(tap: Tap): PropertyDescriptorMap & ThisType<Response> {
-  let front: Bytes | undefined
-  return {
-    body: {
-      configurable: true,
-      get() {
-        // While it is read inside, nobody else can.
-        if (front === undefined && isLocked.call(tap.body)) return tap.body
-        front ??= openFront(tap, this)
-        return front
-      },
+type Shown = { readonly tap: Tap; front: Bytes | undefined }
+const shownOf = Symbol('tallylight.shown')
+type TappedResponse = Response & { readonly [shownOf]: Shown }
+
+/** What a Response under watch has of its own: the same functions for all, for those of one alone give each a shape of its own,
+ *  which costs all code that touches it. */
+const outer: PropertyDescriptorMap = {
+  body: {
+    configurable: true,
+    get(this: TappedResponse) {
+      const shown = this[shownOf]
+      // While it is read inside, nobody else can.
+      if (shown.front === undefined && isLocked.call(shown.tap.body)) return shown.tap.body
+      shown.front ??= openFront(shown.tap, this)
+      return shown.front
     },
-    clone: {
-      configurable: true,
-      value(this: Response) {
-        // Refused as the platform refuses it, which by itself would read the body past us.
-        if (this.bodyUsed || this.body === null || this.body.locked) return Response.prototype.clone.call(this)
-        const [one, two] = this.body.tee()
-        const copy = likened(two, this)
-        standIn(this, likened(one, this))
-        return copy
-      },
+  },
+  clone: {
+    configurable: true,
+    value(this: Response) {
+      // Refused as the platform refuses it, which by itself would read the body past us.
+      if (this.bodyUsed || this.body === null || this.body.locked) return Response.prototype.clone.call(this)
+      const [one, two] = this.body.tee()
+      const copy = likened(two, this)
+      standIn(this, likened(one, this))
+      return copy
     },
-  }
+  },
 }
 
 /** A Response like it around another body, with what the constructor cannot be told: where it came from. */

@@ -3,7 +3,16 @@
 import http from 'node:http'
 import { createRequire } from 'node:module'
 import { join } from 'node:path'
-import { type Attributes, type Meter, SpanKind, type Tracer } from '@opentelemetry/api'
+import {
+  type Attributes,
+  type Meter,
+  type MeterProvider,
+  metrics,
+  SpanKind,
+  type Tracer,
+  type TracerProvider,
+  trace,
+} from '@opentelemetry/api'
 import { openCallMetrics } from '@tallylight/instrumentation/calls/call-metrics.ts'
 import { openCounters } from '@tallylight/instrumentation/counters.ts'
 import { openExport } from '@tallylight/instrumentation/export.ts'
@@ -103,7 +112,7 @@ async function watch({ variant, content, url }: ServiceOptions): Promise<Watchin
 }
 
 function byHand(tracer: Tracer, meter: Meter, url: URL): Watching['around'] {
-  const metrics = openCallMetrics(meter)
+  const callMetrics = openCallMetrics(meter)
   const described: Attributes = {
     'gen_ai.operation.name': 'chat',
     'gen_ai.provider.name': 'openai',
@@ -130,7 +139,7 @@ function byHand(tracer: Tracer, meter: Meter, url: URL): Watching['around'] {
       'gen_ai.response.model': 'gpt-4o-2024-08-06',
       'gen_ai.response.finish_reasons': ['stop'],
     })
-    metrics.record(
+    callMetrics.record(
       { ...described, 'gen_ai.response.model': 'gpt-4o-2024-08-06' },
       (performance.now() - startedMs) / 1000,
       usage,
@@ -139,12 +148,21 @@ function byHand(tracer: Tracer, meter: Meter, url: URL): Watching['around'] {
   }
 }
 
+type Rival = {
+  setTracerProvider(provider: TracerProvider): void
+  setMeterProvider(provider: MeterProvider): void
+  enable(): void
+}
+
 /** With their usual settings, into the tracer provider that ours would use. */
 function enableRival(variant: 'opentelemetry' | 'openllmetry'): void {
   const name =
     variant === 'opentelemetry' ? '@opentelemetry/instrumentation-openai' : '@traceloop/instrumentation-openai'
-  const { OpenAIInstrumentation }: { readonly OpenAIInstrumentation: new () => { enable(): void } } = requireRival(name)
-  new OpenAIInstrumentation().enable()
+  const { OpenAIInstrumentation }: { readonly OpenAIInstrumentation: new () => Rival } = requireRival(name)
+  const rival = new OpenAIInstrumentation()
+  rival.setTracerProvider(trace.getTracerProvider())
+  rival.setMeterProvider(metrics.getMeterProvider())
+  rival.enable()
 }
 
 function bodyOf({ isStream, requestBytes, asksForUsage }: Order) {
