@@ -53,7 +53,13 @@ test('config: every name of the table is taken, and so are the names of an instr
     ALLOW_PLAINTEXT: '1',
   }
   expect(Object.keys(values)).toEqual(environmentNames.map(({ name }) => name))
-  const service = { TALLYLIGHT_URL: 'x', TALLYLIGHT_KEY: 'x', TALLYLIGHT_CONTENT: 'off', TALLYLIGHT_QUOTA: 'observe' }
+  const service = {
+    TALLYLIGHT_URL: 'x',
+    TALLYLIGHT_KEY: 'x',
+    TALLYLIGHT_CONTENT: 'off',
+    TALLYLIGHT_QUOTA: 'observe',
+    TALLYLIGHT_MCP: 'link',
+  }
   const given = Object.fromEntries(Object.entries(values).map(([name, value]) => [`TALLYLIGHT_${name}`, value]))
   expect(
     readConfig({ ...given, ...service, PATH: '/bin', TALLYLIGHTNESS: 'ours is the prefix with its line' }),

@@ -53,7 +53,7 @@ export const environmentNames: readonly EnvironmentName[] = [
 ]
 
 /** Names that belong to instrumented services, which may run with the same environment. */
-const serviceNames = ['URL', 'KEY', 'CONTENT', 'QUOTA']
+const serviceNames = ['URL', 'KEY', 'CONTENT', 'QUOTA', 'MCP']
 const prefix = 'TALLYLIGHT_'
 const suggestionDistanceMax = 3
 
@@ -110,6 +110,36 @@ const ownPattern = z
     if (reason !== undefined)
       context.addIssue({ code: 'custom', path: ['pattern'], message: `of ${own.name}: ${reason}` })
   })
+const probeShared = {
+  tenant: tenantName.default('default'),
+  target: z.string().min(1).max(200),
+  intervalMs: z.int().min(100).max(86_400_000).optional(),
+  timeoutMs: z.int().min(1).max(60_000).optional(),
+  headers: z
+    .record(
+      z.string().regex(/^[\w!#$%&'*+.^`|~-]+$/, 'this is not the name of a header'),
+      z.union([
+        z.strictObject({ file: z.string().min(1) }),
+        z.strictObject({ environment: z.string().regex(/^[A-Za-z_]\w*$/) }),
+      ]),
+    )
+    .optional(),
+}
+const probeUrl = z
+  .url({ protocol: /^https?$/ })
+  .refine((text) => URL.parse(text)?.username === '', 'a URL holds no credentials here: name them in `headers`')
+const probeSetting = z.discriminatedUnion('kind', [
+  z.strictObject({ kind: z.literal('http'), url: probeUrl, ...probeShared }),
+  z
+    .strictObject({
+      kind: z.literal('mcp'),
+      url: probeUrl.optional(),
+      command: z.array(z.string()).min(1).optional(),
+      ...probeShared,
+    })
+    .refine((probe) => (probe.url === undefined) !== (probe.command === undefined), 'either `url` or `command`')
+    .refine((probe) => probe.url !== undefined || probe.headers === undefined, '`headers` go with a `url`'),
+])
 const contentPolicies = z.enum(['full', 'masked', 'metadata'])
 const contentWhy =
   'prompts, answers, tool arguments and results: as they are, without personal data, or not at all; secrets never'
@@ -220,6 +250,17 @@ const fileSchema = z.strictObject({
       ),
     })
     .optional(),
+  probes: described(
+    z
+      .array(probeSetting)
+      .max(limits.probesMax)
+      .refine(
+        (probes) => new Set(probes.map(({ tenant, target }) => `${tenant} ${target}`)).size === probes.length,
+        'a tenant has a target once',
+      ),
+    'servers that are looked at (`docs/health-checks.md`); applied when the file changes',
+    '[]',
+  ),
   clickhouse: z
     .strictObject({
       memoryBytesMax: described(
@@ -232,6 +273,8 @@ const fileSchema = z.strictObject({
 })
 
 export type ConfigFile = z.infer<typeof fileSchema>
+/** A server that is looked at. */
+export type ProbeSetting = z.infer<typeof probeSetting>
 
 export type Config = {
   readonly dataDirectory: string

@@ -118,6 +118,15 @@ export const limits = {
   /** Asking for the keys; after it the connection is taken for dead. With one poll lost, still within the 10 s. */
   keysReadMsMax: 4_000,
   /** The embedded Postgres takes 40, of which its readers have 20. */
+  /** Configured servers that are looked at: each is a label of two metrics. */
+  probesMax: 200,
+  /** Text of an error of a server that is not well; some answer with whole pages. */
+  probeMessageCharsMax: 500,
+  /** How long the end of a session with an MCP server may take. */
+  probeLeaveMs: 1_000,
+  /** How often a collector asks for what another holds, and after how long Postgres takes it from one that was not heard of. */
+  probeTurnsPollMs: 2_000,
+  probeTurnsIdleMsMax: 30_000,
   postgresConnectionsMax: 8,
   postgresConnectMsMax: 5_000,
   /** The ledger's own: its transaction, its sweep, and one to spare. */

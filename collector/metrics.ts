@@ -56,6 +56,8 @@ const counters = {
   tallylight_journal_problems_total:
     'Writes that failed, a journal that was full, frames that were torn or corrupt, by kind.',
   tallylight_metric_exports_total: 'Exports of these metrics over OTLP, by outcome.',
+  tallylight_probes_total:
+    'Looks at configured servers, by tenant, target and status; not_looked: for a reason on our side, not_stored: of a look that was made.',
   tallylight_canary_misses_total: 'Steps of the collector’s own probes that were not read back in time.',
 } as const
 
@@ -64,6 +66,10 @@ const histograms = {
   tallylight_insert_rows: { help: 'Rows of one insert.', bounds: rowsBounds },
   tallylight_lag_seconds: {
     help: 'Time from the opening of a segment until its rows can be queried.',
+    bounds: secondsBounds,
+  },
+  tallylight_probe_seconds: {
+    help: 'Response times of configured servers, by tenant and target.',
     bounds: secondsBounds,
   },
   tallylight_quota_seconds: { help: 'Time from a quota request to its answer, by route.', bounds: secondsBounds },

@@ -61,6 +61,8 @@ export const attributes = {
 
   tenant: 'tallylight.tenant.id',
   callId: 'tallylight.call.id',
+  /** The tenant's policy that let the call go, or refused it, while the quota service was away. */
+  quotaPolicy: 'tallylight.quota.policy',
   attempt: 'tallylight.attempt',
   turnId: 'tallylight.turn.id',
   /** On the span of the turn alone: the collector knows that span by it. */
@@ -77,6 +79,8 @@ export const attributes = {
   healthEvent: 'tallylight.health.event',
   healthResponseTime: 'tallylight.health.response_time',
   probe: 'tallylight.probe',
+  /** `error` or `audit`: a span outside of any turn that says nothing else by which a collector would look into it. */
+  record: 'tallylight.record',
   /** `provider`, `partial` or `none`: whether the usage beside it is the last word. */
   usageSource: 'tallylight.usage.source',
   /** How the reply ended, where it was not read to its end: `left`, `aborted`, `cut`, `unread`, `denied`. */

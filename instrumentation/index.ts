@@ -1,6 +1,7 @@
 // The front door of the package.
 export type { Redact } from './calls/content-attributes.ts'
 export type { Counter } from './counters.ts'
+export type { HealthCheck } from './health/looks.ts'
 export { type Probe, type ProberOptions, startProber } from './health/prober.ts'
 export type { RealtimeSocket } from './hooks/websocket.ts'
 export {
@@ -17,7 +18,6 @@ export type { FailurePolicy, QuotaOverride } from './quota/gate.ts'
 export { type Denial, QuotaExceededError, quotaExceededIn } from './quota/quota-exceeded.ts'
 export {
   type Audit,
-  type HealthCheck,
   type RecordedUsage,
   recordAudit,
   recordError,

@@ -13,6 +13,8 @@ import { hookNodeHttp } from './hooks/node-http.ts'
 import { hookUndici } from './hooks/undici.ts'
 import { hookWebSocket, type RealtimeSocket, type RealtimeWatch, watchRealtime } from './hooks/websocket.ts'
 import { limits } from './limits.ts'
+import { hookMcp } from './mcp/mcp-loading.ts'
+import { type McpTransport, observeConnection } from './mcp/mcp-spans.ts'
 import { type BaseUrl, endpointOf, hostOf, realtimeEndpointOf } from './providers/endpoint.ts'
 import { type FailurePolicy, type Gate, openGate, type QuotaOverride, runWithQuota } from './quota/gate.ts'
 import { openQuotaClient } from './quota/quota-client.ts'
@@ -27,8 +29,12 @@ export type InstrumentOptions = {
   readonly content?: Settings['content']
   readonly redact?: Redact
   readonly quota?: Settings['quota']
-  /** What becomes of a call when the quota service is away; it goes, unless told otherwise. */
+  /** What a trace that comes with an MCP request is to the server's span; `off`: the SDK is not looked for. */
+  readonly mcp?: Settings['mcp']
+  /** What becomes of a call when the quota service is away and never told the tenant's policy; it goes, unless told otherwise. */
   readonly quotaFailure?: FailurePolicy
+  /** Whether calls are granted out of leases, without a round trip: for services whose users call often. */
+  readonly quotaLeases?: boolean
   /** Gets the few lines that are said; the usual is stderr. */
   readonly write?: (line: string) => void
 }
@@ -62,14 +68,15 @@ export function instrument(options: InstrumentOptions = {}): Instrumentation {
     ...read.settings,
     ...(options.content === undefined ? {} : { content: options.content }),
     ...(options.quota === undefined ? {} : { quota: options.quota }),
+    ...(options.mcp === undefined ? {} : { mcp: options.mcp }),
     baseUrls: [...(options.baseUrls ?? []), ...read.settings.baseUrls],
     asksForUsage: options.asksForUsage ?? read.settings.asksForUsage,
   }
   for (const warning of read.warnings) counters.warnOnce(warning, warning)
   const exporter = openExport({ settings, environment, counters })
-  const gate = gateOf(settings, options.quotaFailure ?? 'open', counters)
+  const gate = gateOf(settings, options, counters)
   const watch = openWatch(settings, exporter, counters, gate, options.redact)
-  const unhook = hookAll(watch)
+  const unhook = [...hookAll(watch), hookSdkOfMcp({ watch, exporter, settings })]
 
   const onBeforeExit = (): void => {
     void flush().then(() => exporter.giveUp())
@@ -120,10 +127,24 @@ function hookAll(watch: RealtimeWatch): readonly (() => void)[] {
   return [hookFetch(watch), hookUndici(watch), hookNodeHttp(watch), hookHttp2(watch), hookWebSocket(watch)]
 }
 
-function gateOf({ quota, url, key }: Settings, failurePolicy: FailurePolicy, counters: Counters): Gate | undefined {
+function hookSdkOfMcp(parts: Pick<Instrumentation, 'watch' | 'exporter' | 'settings'>): () => void {
+  const { mcp } = parts.settings
+  if (mcp === 'off') return () => undefined
+  return hookMcp({
+    connecting: (transport) => observeConnection(parts, transport as McpTransport, { incoming: mcp }),
+    failed: parts.watch.failed,
+  })
+}
+
+function gateOf(
+  { quota, url, key }: Settings,
+  { quotaFailure = 'open', quotaLeases = false }: InstrumentOptions,
+  counters: Counters,
+): Gate | undefined {
   if (quota === 'off') return undefined
   const client = openQuotaClient({ url, key })
-  return openGate({ mode: quota, failurePolicy, client, counters, nowMs: () => performance.now() })
+  const nowMs = (): number => performance.now()
+  return openGate({ mode: quota, failurePolicy: quotaFailure, leases: quotaLeases, client, counters, nowMs })
 }
 
 function openWatch(

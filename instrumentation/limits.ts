@@ -51,6 +51,14 @@ export const limits = {
   /** The longest stream that keeps its hold. */
   quotaHoldMsMax: 3_600_000,
   quotaBatchMax: 256,
+  /** What a lease may be spent for: it can be overspent by no more than what is leased, and for no longer. Above a quarter of
+   *  quotaHoldMs, so that the same look at holds is in time to extend it. */
+  quotaLeaseMs: 30_000,
+  /** Calls that a lease is for: twice as many as came since the last. Few at first, for what is leased nobody else may spend. */
+  quotaLeaseCallsMin: 16,
+  quotaLeaseCallsMax: 4_096,
+  /** Subjects with a lease; the one that was used least recently gives its own back. */
+  quotaLeasesMax: 1_024,
   /** Bytes of JSON per token of input, until a model has taught us: few, so that the first estimates are too high. */
   bytesPerTokenUsual: 3,
   bytesPerTokenMin: 0.5,
@@ -70,6 +78,8 @@ export const limits = {
   /** Between two looks at a server, and how long one may take. */
   probeIntervalMs: 30_000,
   probeTimeoutMs: 5_000,
+  /** The last look holds up the end of a process. */
+  probeLastTimeoutMsMax: 2_000,
   /** A server that has failed this often in a row is looked at less often, at most by this factor. */
   probeFailuresMax: 3,
   probeSparingFactorMax: 10,

@@ -3,6 +3,8 @@
 import { type Attributes, context, type Span, SpanKind, SpanStatusCode, trace } from '@opentelemetry/api'
 import { attributes } from './attributes.ts'
 import { usageAttributes } from './calls/call-recorder.ts'
+import type { HealthCheck } from './health/looks.ts'
+import { guarded } from './hooks/exchange.ts'
 import { type Instrumentation, running } from './instrument.ts'
 import { limits } from './limits.ts'
 import type { Operation } from './providers/call.ts'
@@ -90,7 +92,7 @@ export function recordUsage({
 export function recordError(error: unknown, more: Attributes = {}): void {
   const instrumentation = running()
   if (instrumentation === undefined) return
-  const span = startSpan(instrumentation, 'error', more)
+  const span = startSpan(instrumentation, 'error', { ...more, [attributes.record]: 'error' })
   if (error instanceof Error) span.recordException(error)
   setFailure(span, error)
   span.end()
@@ -110,26 +112,19 @@ export type Audit = {
 export function recordAudit({ action, actor, resource, before, after }: Audit): void {
   const instrumentation = running()
   if (instrumentation === undefined) return
-  const span = startSpan(instrumentation, 'audit', {})
+  const span = startSpan(instrumentation, 'audit', { [attributes.record]: 'audit' })
+  // What cannot be written as JSON is left out, and counted; that something was done is told all the same.
+  const stateOf = (name: string, value: unknown): Attributes =>
+    value === undefined ? {} : guarded(instrumentation.watch, () => ({ [name]: textOf(value) }), {})
   span.addEvent('tallylight.audit', {
     'tallylight.audit.action': action,
     'tallylight.audit.actor': actor ?? activeTurn()?.scene.user ?? '',
     'tallylight.audit.resource.type': resource.type,
     'tallylight.audit.resource.id': resource.id,
-    ...(before === undefined ? {} : { 'tallylight.audit.before': textOf(before) }),
-    ...(after === undefined ? {} : { 'tallylight.audit.after': textOf(after) }),
+    ...stateOf('tallylight.audit.before', before),
+    ...stateOf('tallylight.audit.after', after),
   })
   span.end()
-}
-
-export type HealthCheck = {
-  /** What was looked at: `mcp:files`, `http://search/healthz`. */
-  readonly target: string
-  readonly status: 'healthy' | 'unhealthy' | 'timeout'
-  readonly event?: 'startup' | 'interval' | 'shutdown'
-  readonly responseTimeMs?: number
-  readonly error?: unknown
-  readonly metadata?: Readonly<Record<string, string | number | boolean>>
 }
 
 /** Never part of a turn, and never a call. */

@@ -132,13 +132,14 @@ test('register: a service without a word about telemetry has a span per call, wi
   expect(receiver.metrics.toSorted()).toEqual(['gen_ai.client.operation.duration', 'gen_ai.client.token.usage'])
 })
 
-test('register: works once per worker thread', async () => {
+test.each(['worker', 'fork'])('register: works once per thread and process: %s', async (mode) => {
   const receiver = await startReceiver()
-  const ran = await run('worker', await startModel(), {
+  const ran = await run(mode, await startModel(), {
     OTEL_EXPORTER_OTLP_ENDPOINT: receiver.url,
     OTEL_EXPORTER_OTLP_PROTOCOL: 'http/json',
   })
   expect(ran.code).toBe(0)
+  expect(ran.said).toHaveLength(2)
   expect(receiver.spans).toHaveLength(3)
   const all = receiver.spans.map(valuesOf)
   expect(all.some((values) => 'gen_ai.input.messages' in values)).toBe(false)

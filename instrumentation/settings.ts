@@ -3,12 +3,15 @@
 import type { BaseUrl } from './providers/endpoint.ts'
 
 export type ContentPolicy = 'off' | 'metadata' | 'full'
+export type McpMode = 'off' | 'parent' | 'link'
 export type QuotaMode = 'off' | 'observe' | 'enforce'
 
 export type Settings = {
   /** `off`: numbers and models. `metadata`: also the names of tools. `full`: what was said, too. */
   readonly content: ContentPolicy
   readonly quota: QuotaMode
+  /** What a trace that comes with an MCP request is to the server's span; `off`: the SDK is not looked for. */
+  readonly mcp: McpMode
   /** Of the collector's API; its OTLP port is taken from OpenTelemetry's own settings, else it is the usual one at this host. */
   readonly url: string
   readonly key: string
@@ -42,6 +45,7 @@ export function readSettings(environment: Environment): {
     settings: {
       content: choice('TALLYLIGHT_CONTENT', ['off', 'metadata', 'full'], 'metadata'),
       quota: choice('TALLYLIGHT_QUOTA', ['off', 'observe', 'enforce'], 'off'),
+      mcp: choice('TALLYLIGHT_MCP', ['off', 'parent', 'link'], 'parent'),
       url: URL.canParse(url) ? url : urlUsual,
       key: environment.TALLYLIGHT_KEY ?? '',
       baseUrls: baseUrlsOf(environment),

@@ -144,6 +144,16 @@ export type Says =
       readonly responseTimeNano?: number
       readonly metadata: Readonly<Record<string, string>>
     }
+  /** What one point of a prober's metrics says of a look at a server; together they are the look. */
+  | {
+      readonly kind: 'health-reading'
+      readonly target: string
+      readonly prober: string
+      readonly status?: HealthStatus
+      readonly message: string
+      readonly responseTimeNano?: number
+      readonly metadata: Readonly<Record<string, string>>
+    }
   | {
       readonly kind: 'audit'
       readonly actor: string
@@ -160,7 +170,7 @@ export type Says =
   | { readonly kind: 'link' }
 
 export type Fact = {
-  /** Unique within (tenant, trace, span): `span` for the span itself, a digest for a log record, `estimate`. */
+  /** Unique within (tenant, trace, span): `span` for the span itself, a digest for a log record or metric point, `estimate`. */
   readonly id: string
   readonly tenantId: TenantId
   readonly traceId: string
@@ -180,6 +190,22 @@ export type Fact = {
 export function estimateFact(span: Fact, estimate: Estimate): Fact {
   const { failure: _failure, ...fact } = span
   return { ...fact, id: 'estimate', parentSpanId: '', dialect: '', scene: {}, says: { kind: 'estimate', ...estimate } }
+}
+
+/** A span that says nothing of its own, and may say whose its children are. The same whether it was seen as it came or is
+ *  read back: rows must not depend on which. */
+export function linkFact(span: Omit<Fact, 'id' | 'serviceName' | 'dialect' | 'failure' | 'says'>): Fact {
+  const { spanId, parentSpanId, startUnixNano, endUnixNano } = span
+  const endsBefore = endUnixNano < startUnixNano
+  return {
+    ...span,
+    id: 'span',
+    parentSpanId: parentSpanId === spanId ? '' : parentSpanId,
+    serviceName: '',
+    dialect: '',
+    endUnixNano: endsBefore ? startUnixNano : endUnixNano,
+    says: { kind: 'link' },
+  }
 }
 
 const version = 1

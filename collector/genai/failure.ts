@@ -53,8 +53,8 @@ export function failureOfLog(log: LiftedLog): Failure {
 
 const timeouts = /time[-_. ]?d?[-_. ]?out|deadline[-_. ]?exceeded|etimedout|^(408|504)$/i
 
-export function isTimeout(failure: Failure): boolean {
-  return timeouts.test(failure.type)
+export function isTimeout({ type }: Pick<Failure, 'type'>): boolean {
+  return timeouts.test(type)
 }
 
 export function statusOf(failure: Failure | undefined): ActionStatus {

@@ -10,6 +10,7 @@ import type { UsageEvent } from '../quota/usage-event.ts'
 import type { StoredFact } from '../sinks/known-facts.ts'
 import { openResolver, type Resolver } from '../sinks/resolver.ts'
 import { usageEventsOf } from '../sinks/usage-of-calls.ts'
+import { openAwaitedSpans } from './awaited-spans.ts'
 import { openEstimates } from './estimates.ts'
 import type { Fact } from './fact.ts'
 import { openKnownTexts } from './known-texts.ts'
@@ -36,6 +37,8 @@ export type GenAi = {
   usageOf(facts: readonly StoredFact[]): readonly UsageEvent[]
   /** Writes the rows that follow from facts that are in ClickHouse, and says what their calls used. */
   derive(facts: readonly StoredFact[]): Promise<readonly UsageEvent[]>
+  /** Takes up what an earlier run was waiting for; before records come, or parents of before are not known for what they are. */
+  recall(): Promise<void>
   run(signal: AbortSignal): Promise<void>
   /** For what is done to records that are there already. */
   readonly resolver: Pick<Resolver, 'forget' | 'resolveAgain' | 'reprice'>
@@ -47,6 +50,7 @@ export function openGenAi(options: GenAiOptions): GenAi {
   const texts = openKnownTexts({ entriesMax: limits.knownTextsMax, windowMs: limits.knownTextsMs }, Date.now)
   const personal = openPersonalMask(options.personal)
   const estimates = openEstimates()
+  const awaited = openAwaitedSpans()
   const resolver = openResolver({
     clickhouse: options.clickhouse,
     targetOf: options.targetOf,
@@ -61,6 +65,7 @@ export function openGenAi(options: GenAiOptions): GenAi {
     },
     onMore: (resolved) => options.onCorrected(resolved.flatMap(usageEventsOf)),
     onUnpriced: options.onUnpriced,
+    onMissing: (spanIds) => spanIds.forEach(awaited.add),
     onProblem: options.onProblem,
   })
   return {
@@ -72,6 +77,7 @@ export function openGenAi(options: GenAiOptions): GenAi {
       textRetentionDaysOf: (tenant) =>
         Math.max(options.retentionDaysOf('chat', tenant), options.retentionDaysOf('tools', tenant)),
       isKnownText: texts.has,
+      awaited,
       onTexts: texts.add,
     },
     usageOf: (facts) => resolver.preview(facts).flatMap(usageEventsOf),
@@ -80,6 +86,7 @@ export function openGenAi(options: GenAiOptions): GenAi {
       await resolver.resolve(facts, (resolved) => events.push(...usageEventsOf(resolved)))
       return events
     },
+    recall: resolver.recallMissing,
     run: async (signal) => {
       await using _counting = estimates
       await resolver.run(signal)

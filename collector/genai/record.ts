@@ -60,4 +60,14 @@ export type LiftedLog = {
   readonly scope: Scope
 }
 
+/** One value of a prober's metric. */
+export type LiftedPoint = {
+  readonly tenantId: TenantId
+  readonly metricName: string
+  readonly timeUnixNano: bigint
+  readonly value: number
+  readonly attributes: Attributes
+  readonly resource: Attributes
+}
+
 export type LiftedRecord = LiftedSpan | LiftedLog

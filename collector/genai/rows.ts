@@ -123,12 +123,16 @@ export type AuditEventRow = Row & {
 
 /** Key: TenantId, TraceId, SpanId. */
 export type EmbeddingRow = Row & {
+  readonly ServiceName: string
   readonly SpanId: string
   readonly Provider: string
+  readonly RequestModel: string
   readonly Model: string
   readonly InputTokens: number | null
   readonly CostNanoUsd: NanoUsd | null
   readonly PriceVersion: string
+  readonly ErrorType: string
+  readonly DurationNano: bigint
   readonly ConversationId: string
   readonly UserId: string
 }

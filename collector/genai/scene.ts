@@ -82,6 +82,10 @@ const ranks = new Map<string, { readonly field: Field; readonly rank: number }>(
 /** Whole objects of metadata, as JSON or structured: OpenInference's, Langfuse's. */
 const metadataKeys = ['metadata', 'langfuse.trace.metadata', 'langfuse.observation.metadata']
 
+/** Every attribute that `sceneOf` looks at. */
+export const sceneKeys: readonly string[] = [...ranks.keys(), ...metadataKeys, 'tallylight.probe']
+export const sceneResourceKeys: readonly string[] = ['tenant.id', 'tallylight.tenant.id']
+
 export function sceneOf(attributes: Attributes, resource: Attributes): Scene {
   const found: { -readonly [field in Field]?: string } = {}
   const best: { [field in Field]?: number } = {}
@@ -94,7 +98,7 @@ export function sceneOf(attributes: Attributes, resource: Attributes): Scene {
     best[named.field] = named.rank
   }
   for (const key of metadataKeys) if (attributes.has(key)) readMetadata(attributes, key, found)
-  found.tenantLabel ??= scalarText(resource.get('tenant.id')) || scalarText(resource.get('tallylight.tenant.id'))
+  found.tenantLabel ??= sceneResourceKeys.map((key) => scalarText(resource.get(key))).find((text) => text !== '') ?? ''
   if (found.tenantLabel === '') delete found.tenantLabel
   return isTrue(attributes.get('tallylight.probe')) ? { ...found, isProbe: true } : found
 }

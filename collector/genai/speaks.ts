@@ -23,7 +23,14 @@ const prefixes = [
 ] as const
 
 // Logfire marks every span of a service, of the web too: only a request to a model has its data.
-const keys = ['ai.operationId', 'tallylight.call.id', 'tallylight.probe', 'request_data', 'agent_name'] as const
+const keys = [
+  'ai.operationId',
+  'tallylight.call.id',
+  'tallylight.probe',
+  'tallylight.record',
+  'request_data',
+  'agent_name',
+] as const
 
 /** Keys whose value decides: the request of a prober is a record of ours, all other requests are not. */
 const pathKeys = ['http.route', 'url.path', 'http.target'] as const
@@ -59,6 +66,18 @@ export function isHealthPath(path: string): boolean {
   return healthPaths.has(clean.length > 1 && clean.endsWith('/') ? clean.slice(0, -1) : clean)
 }
 
+/** Metrics of which each point, with the others of its time, tells how one look at a server went: of the OpenTelemetry
+ *  Collector's `httpcheck` and of Prometheus's blackbox exporter. */
+export const healthMetrics = [
+  'httpcheck.status',
+  'httpcheck.duration',
+  'httpcheck.error',
+  'httpcheck.validation.failed',
+  'probe_success',
+  'probe_duration_seconds',
+  'probe_http_status_code',
+] as const
+
 /** User agents are short where probers write them. */
 const longestProberBytes = 160
 const probers = [
@@ -89,6 +108,8 @@ const probersByFirstByte = tableOf(probers.map((text) => ({ bytes: Buffer.from(t
 const valuedByFirstByte = tableOf(
   [...pathKeys, ...userAgentKeys].map((text) => ({ bytes: Buffer.from(text), isPrefix: false })),
 )
+
+const healthMetricsByFirstByte = tableOf(healthMetrics.map((text) => ({ bytes: Buffer.from(text), isPrefix: false })))
 
 function tableOf(known: readonly Known[]): (readonly Known[] | undefined)[] {
   const table: Known[][] = []
@@ -123,6 +144,11 @@ export function isSpeakingValue(bytes: Uint8Array, start: number, end: number): 
 
 export function isSpeakingEvent(bytes: Uint8Array, start: number, end: number): boolean {
   return isKnown(eventsByFirstByte, bytes, start, end)
+}
+
+/** Of the name of a metric. */
+export function isHealthMetric(bytes: Uint8Array, start: number, end: number): boolean {
+  return isKnown(healthMetricsByFirstByte, bytes, start, end)
 }
 
 function isKnown(table: (readonly Known[] | undefined)[], bytes: Uint8Array, start: number, end: number): boolean {

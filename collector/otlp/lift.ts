@@ -4,10 +4,12 @@
 import { appendIndex } from '@tallylight/storage/clickhouse/block.ts'
 import { appendText, appendUint16, appendUint64 } from '@tallylight/storage/clickhouse/stream.ts'
 import { contentsTable, factsTable } from '@tallylight/storage/clickhouse/tables.ts'
+import type { AwaitedSpans } from '../genai/awaited-spans.ts'
 import { isWholeInPreview } from '../genai/content.ts'
 import { encodeFact, type Fact } from '../genai/fact.ts'
+import { factOfPoint } from '../genai/health-points.ts'
 import type { Lifted } from '../genai/lift.ts'
-import type { AnyValue, Attributes, LiftedRecord, Scope } from '../genai/record.ts'
+import type { AnyValue, Attributes, LiftedPoint, LiftedRecord, Scope } from '../genai/record.ts'
 import { isContentKey } from '../genai/speaks.ts'
 import type { MaskedCounts } from '../masking/request-mask.ts'
 import type { TenantId } from '../receive/request.ts'
@@ -31,6 +33,8 @@ export type Lifting = {
   readonly textRetentionDaysOf: (tenant: TenantId) => number
   /** Whether a text was written, and is on the disk, not long ago. A text is named by tenant, user and hash. */
   readonly isKnownText: (text: string) => boolean
+  /** Parents of what was lifted, which are lifted too when they come, whatever they say. */
+  readonly awaited: AwaitedSpans
   /** Told of texts that are on the disk now. */
   readonly onTexts: (texts: ReadonlySet<string>) => void
 }
@@ -123,10 +127,27 @@ export function appendLifted(walk: Walk, lifting: Lifting, record: LiftedRecord,
   }
 }
 
-function appendFacts(walk: Walk, lifting: Lifting, lifted: Lifted, low: number, high: number): void {
+/** The same of a span that says nothing of models, and is the parent of one that does. */
+export function appendLinkFact(walk: Walk, lifting: Lifting, fact: Fact, low: number, high: number): void {
+  appendFacts(walk, lifting, { facts: [fact], texts: noTexts }, low, high)
+}
+
+const noTexts: ReadonlyMap<string, string> = new Map()
+
+/** The same of a point of a prober's metrics, which holds no content. */
+export function appendPointFact(walk: Walk, lifting: Lifting, point: LiftedPoint, low: number, high: number): void {
+  walk.tally.lifted++
+  const fact = factOfPoint(point)
+  if (fact !== undefined) appendFacts(walk, lifting, { facts: [fact], texts: noTexts }, low, high)
+}
+
+type Said = Pick<Lifted, 'facts' | 'texts'>
+
+function appendFacts(walk: Walk, lifting: Lifting, lifted: Said, low: number, high: number): void {
   const facts = walk.openBlock(factsTable, walk.day)
   const { columns } = facts
   for (const fact of lifted.facts) {
+    if (fact.parentSpanId !== '') lifting.awaited.add(fact.parentSpanId)
     const text = Buffer.from(encodeFact(fact))
     chargeRow(walk, text.length)
     appendIndex(columns.TenantId, internTenant(walk, columns.TenantId))
@@ -141,7 +162,7 @@ function appendFacts(walk: Walk, lifting: Lifting, lifted: Lifted, low: number, 
   appendTexts(walk, lifting, lifted)
 }
 
-function appendTexts(walk: Walk, lifting: Lifting, { facts, texts }: Lifted): void {
+function appendTexts(walk: Walk, lifting: Lifting, { facts, texts }: Said): void {
   const [first] = facts
   if (first === undefined) return
   const user = first.scene.userId ?? ''

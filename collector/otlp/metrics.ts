@@ -24,6 +24,9 @@ import {
   summaryTable,
   sumTable,
 } from '@tallylight/storage/clickhouse/tables.ts'
+import type { LiftedPoint } from '../genai/record.ts'
+import { isHealthMetric } from '../genai/speaks.ts'
+import type { TenantId } from '../receive/request.ts'
 import { appendMap, appendRepeatedMap, clearAttributes, judgeAttributes, readAttribute } from './attributes.ts'
 import {
   clearRange,
@@ -38,6 +41,7 @@ import {
   requestOf,
   walkEnvelopes,
 } from './envelope.ts'
+import { appendPointFact, attributesOf, type Lifting, surroundingsOf, textAt, unixNano } from './lift.ts'
 import {
   appendId,
   appendString,
@@ -74,6 +78,8 @@ type Metric = {
   readonly data: Range
   temporality: number
   isMonotonic: boolean
+  /** Its points are lifted: they tell how servers are. */
+  isOfHealth: boolean
 }
 
 /** The fields of the point at hand, whatever its kind. */
@@ -136,11 +142,15 @@ export function walkMetrics(walk: Walk): void {
     data: openRange(),
     temporality: 0,
     isMonotonic: false,
+    isOfHealth: false,
   }
   const point = openPoint()
   walkEnvelopes(walk, (envelope, end) => {
     readMetric(walk, metric, point, end)
     if (metric.kind === 0) return
+    const { name } = metric
+    metric.isOfHealth =
+      (metric.kind === 5 || metric.kind === 7) && isHealthMetric(walk.cursor.bytes, name.start, name.end)
     readData(walk, metric)
     walk.cursor.at = metric.data.start
     while (walk.cursor.at < metric.data.end) {
@@ -320,7 +330,22 @@ function walkPoint(walk: Walk, envelope: Envelope, metric: Metric, point: Point,
       end - start + envelope.resource.end - envelope.resource.start + metric.description.end - metric.description.start,
     )
     appendPoint(walk, envelope, metric, point, start, end)
+    if (metric.isOfHealth && walk.lifting !== undefined) liftPoint(walk, walk.lifting, envelope, metric, point)
   }
+}
+
+function liftPoint(walk: Walk, lifting: Lifting, envelope: Envelope, metric: Metric, point: Point): void {
+  // Marked as without a value: the prober is gone.
+  if ((point.flags & 1) !== 0 || Number.isNaN(point.value)) return
+  const lifted: LiftedPoint = {
+    tenantId: walk.tenantNow as TenantId,
+    metricName: textAt(walk, metric.name),
+    timeUnixNano: unixNano(point.timeLow, point.timeHigh),
+    value: point.value,
+    attributes: attributesOf(walk, walk.scratch.record),
+    resource: surroundingsOf(walk, envelope).resource,
+  }
+  appendPointFact(walk, lifting, lifted, point.timeLow, point.timeHigh)
 }
 
 function judgePoint(walk: Walk, envelope: Envelope): RejectReason | null {

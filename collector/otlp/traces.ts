@@ -3,7 +3,9 @@
 import { appendEnd, appendIndex, type Block, type LowCardinalityColumn } from '@tallylight/storage/clickhouse/block.ts'
 import { appendHex, appendUint16, appendUint64 } from '@tallylight/storage/clickhouse/stream.ts'
 import { tracesTable } from '@tallylight/storage/clickhouse/tables.ts'
+import { type Fact, linkFact } from '../genai/fact.ts'
 import type { LiftedEvent, LiftedSpan } from '../genai/record.ts'
+import { sceneOf } from '../genai/scene.ts'
 import { isContentEvent } from '../genai/speaks.ts'
 import type { TenantId } from '../receive/request.ts'
 import { valueString } from './any-value.ts'
@@ -30,6 +32,7 @@ import {
 } from './envelope.ts'
 import {
   appendLifted,
+  appendLinkFact,
   attributesOf,
   idAt,
   maskAttributes,
@@ -324,6 +327,8 @@ function appendSpan(
       shape = shapeOf(walk, columns.SpanAttributes, record)
     }
     withoutEvents = leftOut.events
+  } else if (walk.lifting?.awaited.has(walk.cursor.view, span.spanId.start) === true) {
+    appendLinkFact(walk, walk.lifting, linkOfSpan(walk, envelope, span), span.startLow, span.startHigh)
   }
   appendIndex(columns.TenantId, tenantEntryOf(walk, target))
   appendUint16(columns.RetentionDays.data, walk.retentionDaysNow)
@@ -447,6 +452,20 @@ function liftSpan(walk: Walk, envelope: Envelope, span: SpanPlaces, start: numbe
     events,
     ...surroundingsOf(walk, envelope),
   }
+}
+
+/** Nothing of it is content, and its failure is its own: it tells whose its children are. */
+function linkOfSpan(walk: Walk, envelope: Envelope, span: SpanPlaces): Fact {
+  const { resource } = surroundingsOf(walk, envelope)
+  return linkFact({
+    tenantId: walk.tenantNow as TenantId,
+    traceId: idAt(walk, span.traceId),
+    spanId: idAt(walk, span.spanId),
+    parentSpanId: idAt(walk, span.parentSpanId),
+    startUnixNano: unixNano(span.startLow, span.startHigh),
+    endUnixNano: unixNano(span.endLow, span.endHigh),
+    scene: sceneOf(attributesOf(walk, walk.scratch.record), resource),
+  })
 }
 
 function appendLinks(walk: Walk, columns: TracesColumns, start: number, end: number): void {

@@ -120,7 +120,7 @@ function reserve(batch: Batch, step: Reserve, matched: readonly MatchedAccount[]
   const before = batch.byCall.get(keyOf(step.tenant, step.callId))
   if (before !== undefined && !step.isDry) {
     return before.bodyHash === step.bodyHash
-      ? { kind: 'done', body: before.answer, isRepeat: true, rates: ratesOf(batch, matched) }
+      ? { kind: 'done', body: before.answer(), isRepeat: true, rates: ratesOf(batch, matched) }
       : {
           kind: 'conflict',
           detail: 'the call id was reserved before with another body',
@@ -153,7 +153,7 @@ function reserve(batch: Batch, step: Reserve, matched: readonly MatchedAccount[]
     bodyHash: step.bodyHash,
     subject: step.subject,
     holds: decision.holds,
-    answer: body,
+    answer: () => body,
     isLease: step.isLease,
     heldUnixMs: batch.nowMs,
     state: 'held',

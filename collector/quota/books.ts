@@ -38,7 +38,7 @@ export type Reservation = {
   readonly subject: Subject
   readonly holds: readonly Hold[]
   /** As it was told, and is told again. */
-  readonly answer: object
+  readonly answer: () => object
   readonly isLease: boolean
   /** Where a sliding window counts what the call spends. */
   readonly heldUnixMs: number

@@ -29,6 +29,7 @@ export type Outage = {
 }
 
 export type FailurePolicies = {
+  readonly policyOf: (tenant: TenantId) => FailurePolicy
   /** Judges a call, and notes what was decided. Asking again with the same call id changes nothing. */
   judge(tenant: TenantId, callId: string, amounts: Amounts): Verdict
   /** The ledger is back: what was decided meanwhile, which is forgotten here. */
@@ -75,6 +76,7 @@ export function openFailurePolicies(options: FailurePolicyOptions): FailurePolic
   }
 
   return {
+    policyOf: options.policyOf,
     judge,
     takeOutages: () => {
       const taken = [...outages.values()].map(({ verdicts: _verdicts, ...outage }) => outage)

@@ -20,7 +20,7 @@ import {
 } from './answers.ts'
 import { charge, check, extension, lease, release, reservation, settlement, type usage } from './bodies.ts'
 import { type Amounts, tokensOf } from './books.ts'
-import type { FailurePolicies, Verdict } from './failure-policy.ts'
+import type { FailurePolicies, FailurePolicy, Verdict } from './failure-policy.ts'
 import type { Ledger } from './ledger.ts'
 import type { LimitBook } from './limit-book.ts'
 import { amountJson, type Subject } from './limits.ts'
@@ -38,7 +38,7 @@ export type QuotaHttpOptions = {
   readonly authenticate: Authenticate
   readonly priceOf: PriceOf
   /** Judges calls while the ledger is away. */
-  readonly failure: Pick<FailurePolicies, 'judge'>
+  readonly failure: Pick<FailurePolicies, 'judge' | 'policyOf'>
   /** What a call of an unknown price gets where a limit on cost blocks: refused, or held by its tokens alone. */
   readonly unpriced: 'refuse' | 'tokens_only'
   readonly now: () => number
@@ -192,17 +192,19 @@ export function openQuotaHttp(options: QuotaHttpOptions): QuotaHttp {
     const parsed = lease.safeParse(body)
     if (!parsed.success) return invalid(parsed.error)
     const { callId, allowance, ttlMs } = parsed.data
-    const { inputTokens, outputTokens } = allowance
-    const tokens =
-      inputTokens === undefined || outputTokens === undefined ? noTokens : tokensOf({ inputTokens, outputTokens })
-    const amounts = { cost: allowance.costNanoUsd, ...tokens, requests: BigInt(allowance.requests) }
+    const { inputTokens, outputTokens, requests } = allowance
     const subject = subjectOf(identity, parsed.data)
-    return reserveNow(
-      identity,
-      callId,
-      { subject, amounts, unpriced: undefined, ttlMs, isDry: false, isLease: true },
-      body,
-    )
+    const isCounted = inputTokens !== undefined && outputTokens !== undefined
+    const tokens = isCounted ? tokensOf({ inputTokens, outputTokens }) : noTokens
+    // Who leases tokens of one model need not know its price.
+    const isPriced = allowance.costNanoUsd === undefined && isCounted && subject.model !== ''
+    const cost = isPriced
+      ? costOfMany({ inputTokens, outputTokens }, callOf(subject), requests, Math.ceil)
+      : allowance.costNanoUsd
+    const isUnpriced = isPriced && cost === undefined && options.unpriced === 'refuse'
+    const unpriced = isUnpriced ? 'the model has no price, so a lease of its tokens has none' : undefined
+    const amounts = { cost, ...tokens, requests: BigInt(requests) }
+    return reserveNow(identity, callId, { subject, amounts, unpriced, ttlMs, isDry: false, isLease: true }, body)
   }
 
   async function reserveNow(
@@ -213,7 +215,11 @@ export function openQuotaHttp(options: QuotaHttpOptions): QuotaHttp {
   ): Promise<Answer> {
     const { tenant } = identity
     const outcome = await ledger.run({ kind: 'reserve', tenant, callId, bodyHash: hashOf(body), ...wanted })
-    if (outcome.kind !== 'unavailable') return answerOf(outcome, wanted.isDry ? 200 : 201)
+    if (outcome.kind !== 'unavailable') {
+      const answered = answerOf(outcome, wanted.isDry ? 200 : 201)
+      const policy = policyHeader(options.failure.policyOf(tenant), wanted.amounts.cost)
+      return { ...answered, headers: { ...answered.headers, 'Tallylight-Failure-Policy': policy } }
+    }
     const verdict = options.failure.judge(tenant, callId, wanted.amounts)
     options.onVerdict(verdict)
     const left =
@@ -228,8 +234,16 @@ export function openQuotaHttp(options: QuotaHttpOptions): QuotaHttp {
     const { model, provider, requests } = parsed.data
     const amounts = (subject: Subject): Amounts => {
       const reserved = callOf(subject)
-      const spent = amountsOf(parsed.data, { model: model ?? reserved.model, provider: provider ?? reserved.provider })
-      return requests === undefined ? spent : { ...spent, requests: BigInt(requests) }
+      const call = { model: model ?? reserved.model, provider: provider ?? reserved.provider }
+      const spent = amountsOf(parsed.data, call)
+      if (requests === undefined) return spent
+      const { usage: spentUsage, costNanoUsd } = parsed.data
+      // Never above what the records of its calls will say: what a lease's holder claims beyond them stays booked.
+      const cost =
+        spentUsage === undefined || costNanoUsd !== undefined
+          ? spent.cost
+          : costOfMany(withoutUndefined(spentUsage), call, requests, Math.floor)
+      return { ...spent, cost, requests: BigInt(requests) }
     }
     return answerOf(
       await ledger.run({ kind: 'settle', tenant: identity.tenant, id, bodyHash: hashOf(body), amountsOf: amounts }),
@@ -285,7 +299,27 @@ export function openQuotaHttp(options: QuotaHttpOptions): QuotaHttp {
     return { cost: priced.kind === 'priced' ? priced.costNanoUsd : undefined, ...tokens }
   }
 
+  /** Of so many calls together. A price may depend on how long a call is, so it is that of a usual one, taken so often. */
+  function costOfMany(
+    used: PricedUsage,
+    call: { readonly provider: string | undefined; readonly model: string },
+    calls: number,
+    round: (tokens: number) => number,
+  ): bigint | undefined {
+    if (calls === 0) return 0n
+    const usual = Object.fromEntries(Object.entries(used).map(([kind, tokens]) => [kind, round(tokens / calls)]))
+    const priced = priceOf({ ...call, atUnixMs: now() }, usual as PricedUsage)
+    return priced.kind === 'priced' ? priced.costNanoUsd * BigInt(calls) : undefined
+  }
+
   return { takes: (url) => url.startsWith(prefix), handle }
+}
+
+/** What the tenant wants done when no answer comes: a client remembers it. With a bound, also what this call may cost. */
+function policyHeader(policy: FailurePolicy, callNanoUsd: bigint | undefined): string {
+  if (policy.policy !== 'bounded') return policy.policy
+  const call = callNanoUsd === undefined ? '' : `;call-nano-usd=${callNanoUsd}`
+  return `bounded;cost-nano-usd=${policy.costNanoUsd};requests=${policy.requests}${call}`
 }
 
 function subjectOf(

@@ -40,6 +40,33 @@ test('quota: of 1,000 parallel reservations over four collectors with room for 1
   await expectNoDrift(pool)
 })
 
+test('quota: two collectors that wait for the same accounts find all of them, and no batch is run again', async () => {
+  const rules = [
+    { id: 'budget', measure: 'cost', amount: 1e9 },
+    { id: 'per-user', measure: 'tokens', amount: 1e9, each: 'user' },
+  ]
+  const { ledger, pool } = await open('waiting', rules)
+  const ledgers = [ledger, openLedger({ database: pool, log: { warn: () => undefined } })]
+  const pair = async (own: Ledger, callId: string, user: string): Promise<void> => {
+    const reserved = await own.run(reserve(callId, 10, { subject: { ...nobody, user } }))
+    expect(await own.run(settle(idOf(reserved), 7))).toMatchObject({ kind: 'done' })
+  }
+  for (let user = 0; user < 20; user++) await pair(ledger, `first ${user}`, `user ${user}`)
+  // A connection whose transaction failed is not kept.
+  let failed = 0
+  pool.on('remove', () => failed++)
+  const users = Array.from({ length: 20 }, (_, user) => `user ${user}`)
+  const all = ledgers.flatMap((own, at) =>
+    users.map(async (user) => {
+      for (let round = 0; round < 10; round++) await pair(own, `${at} ${user} ${round}`, user)
+    }),
+  )
+  await Promise.all(all)
+  expect(failed).toBe(0)
+  expect(await balanceOf(pool, 'budget')).toMatchObject({ held: 0, spent: 420 * 7 })
+  await expectNoDrift(pool)
+})
+
 test('quota: all limits of a call are held or none', async () => {
   const { ledger, pool } = await open('several', [
     { id: 'narrow', measure: 'cost', amount: 100 },

@@ -281,27 +281,26 @@ export function openLedger(options: LedgerOptions): Ledger {
     readonly accounts: ReadonlyMap<string, MatchedAccount['account']>
     readonly matched: readonly (readonly MatchedAccount[])[]
   }> {
-    // Many calls of a batch share their accounts: each is asked for once, and found again by its ordinal.
-    const wanted = new Map<string, Parameters<typeof lockAccounts>[1][number] & { readonly ordinal: number }>()
+    // Many calls of a batch share their accounts: each is asked for once, and found again by its place.
+    const wanted = new Map<string, Parameters<typeof lockAccounts>[1][number] & { readonly place: number }>()
     const asked = steps.map((step) =>
       matchesOf(step).map((match) => {
         const { tenant } = step
         const at = (step.kind === 'charge' || step.kind === 'record' ? step.endedAt : undefined) ?? null
         const key = `${tenant}\n${match.limit.id}\n${match.subject}\n${at?.getTime()}`
         const found = wanted.get(key)
-        const ordinal = found?.ordinal ?? wanted.size + 1
+        const place = found?.place ?? wanted.size
         if (found === undefined) {
-          wanted.set(key, { tenant, limitId: match.limit.id, subject: match.subject, at, ordinal })
+          wanted.set(key, { tenant, limitId: match.limit.id, subject: match.subject, at, place })
         }
-        return { ...match, ordinal }
+        return { ...match, place }
       }),
     )
-    const rows = await lockAccounts(client, [...wanted.values()], numbers, reservations)
-    const accounts = new Map(rows.map((row) => [row.id, accountOfRow(row)]))
-    const byOrdinal = new Map(rows.flatMap((row) => row.wanted.map((ordinal) => [ordinal, row.id] as const)))
+    const locked = await lockAccounts(client, [...wanted.values()], numbers, reservations)
+    const accounts = new Map(locked.rows.map((row) => [row.id, accountOfRow(row)]))
     const matched = asked.map((matches) =>
-      matches.map(({ limit, subject, ordinal }) => {
-        const account = accounts.get(byOrdinal.get(ordinal) ?? '')
+      matches.map(({ limit, subject, place }) => {
+        const account = accounts.get(locked.wanted[place] ?? '')
         assert(account !== undefined, `limit ${limit.id} of ${limit.tenant} got no account`)
         return { limit, subject, account }
       }),

@@ -187,7 +187,7 @@ export function openLimitBook({ database }: { readonly database: pg.Pool }): Lim
     return {
       status: 200,
       body: {
-        ...(row.answer as object),
+        ...(JSON.parse(row.answer) as object),
         callId: row.call_id,
         state: row.state,
         expiresAt,

@@ -4,13 +4,13 @@ import type { Metrics } from '../metrics.ts'
 import { pause } from '../quota/pause.ts'
 import type { Log } from '../receive/admission.ts'
 import { reservedTenant } from '../receive/key-rules.ts'
-import type { Accept } from '../receive/request.ts'
+import type { Accept, TenantId } from '../receive/request.ts'
 import type { Canary, Send } from './canary.ts'
 import type { Readings } from './readings.ts'
 
-/** Sends as the reserved tenant, past the ports. */
-export function openOwnSender(accept: Accept): Send {
-  const identity = { tenant: reservedTenant, roles: new Set(['ingest'] as const), manyTenants: false, keyId: '' }
+/** Sends past the ports. */
+export function openOwnSender(accept: Accept, tenant: TenantId = reservedTenant): Send {
+  const identity = { tenant, roles: new Set(['ingest'] as const), manyTenants: false, keyId: '' }
   return async (signal, body) => {
     const outcome = await accept({ signal, identity, encoding: 'json', contentEncoding: 'identity', body })
     return outcome.kind === 'accepted' && outcome.rejected === 0

@@ -6,6 +6,7 @@ import { quoteText, type TargetTable } from '@tallylight/storage/clickhouse/sche
 import { textsOf } from '@tallylight/storage/clickhouse/slice.ts'
 import { contentsTable, factsTable, tracesTable } from '@tallylight/storage/clickhouse/tables.ts'
 import { keyOf, type RowTable } from '../genai/row-lines.ts'
+import { sceneKeys, sceneResourceKeys } from '../genai/scene.ts'
 import type { TenantId } from '../receive/request.ts'
 
 export type TraceKey = { readonly tenantId: TenantId; readonly traceId: string }
@@ -34,6 +35,9 @@ export type SpanLink = TraceKey & {
   readonly parentSpanId: string
   readonly startUnixNano: string
   readonly endUnixNano: string
+  /** Of the span's attributes and of its resource's those that may say whose it is. */
+  readonly attributes: Readonly<Record<string, string>>
+  readonly resource: Readonly<Record<string, string>>
 }
 
 export type KnownFacts = {
@@ -43,6 +47,8 @@ export type KnownFacts = {
   keysOf(rowTable: RowTable, traces: readonly TraceTimes[]): Promise<readonly KnownKey[]>
   /** The texts of these hashes, as far as they are kept. */
   textsOf(tenantId: TenantId, hashes: readonly string[]): Promise<ReadonlyMap<string, string>>
+  /** Parents that no fact stands for, of the last hours' facts. */
+  missingParents(): Promise<readonly string[]>
   /** Every span of these traces, with its parent. */
   linksOf(traces: readonly TraceTimes[]): Promise<readonly SpanLink[]>
 }
@@ -50,6 +56,10 @@ export type KnownFacts = {
 const tracesPerQuery = 1_000
 /** Parts of one trace further apart than this do not know of each other: a trace has to be looked for somewhere. */
 const traceSpreadSeconds = 86_400
+
+/** Who starts anew waits for the parents of as many spans, of so long. */
+const awaitedMax = 100_000
+const awaitedSeconds = 7_200
 
 export function openKnownFacts(
   clickhouse: ClickHouse,
@@ -115,6 +125,14 @@ export function openKnownFacts(
       )
       return new Map(rows.map(({ hash, text }) => [hash, text]))
     },
+    missingParents: async () => {
+      const recent = `FROM ${nameOf(factsTable.name)} WHERE Timestamp > now() - toIntervalSecond(${awaitedSeconds})`
+      const rows = await clickhouse.query<{ parent: string }>(
+        `SELECT DISTINCT JSONExtractString(Fact, 'parentSpanId') AS parent ${recent}
+           AND parent != '' AND parent NOT IN (SELECT SpanId ${recent}) LIMIT ${awaitedMax}`,
+      )
+      return rows.map(({ parent }) => parent)
+    },
     linksOf: async (traces) => {
       const target = targetOf(tracesTable.name)
       // A user's own table may have no tenants; then its spans are the default tenant's, and ancestors cannot be told apart.
@@ -122,7 +140,9 @@ export function openKnownFacts(
       return ask<SpanLink>(
         `TenantId AS tenantId, TraceId AS traceId, SpanId AS spanId, ParentSpanId AS parentSpanId,
            toString(toUnixTimestamp64Nano(Timestamp)) AS startUnixNano,
-           toString(toUnixTimestamp64Nano(Timestamp) + Duration) AS endUnixNano`,
+           toString(toUnixTimestamp64Nano(Timestamp) + Duration) AS endUnixNano,
+           mapFilter((key, value) -> key IN (${sceneKeys.map(quoteText).join(', ')}), SpanAttributes) AS attributes,
+           mapFilter((key, value) -> key IN (${sceneResourceKeys.map(quoteText).join(', ')}), ResourceAttributes) AS resource`,
         tracesTable.name,
         traces,
         'WHERE {traces}',

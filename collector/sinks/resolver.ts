@@ -10,11 +10,12 @@ import type { ClickHouse } from '@tallylight/storage/clickhouse/client.ts'
 import type { TargetTable } from '@tallylight/storage/clickhouse/schema.ts'
 import type { RetentionClass } from '../config.ts'
 import type { Texts } from '../genai/estimate.ts'
-import { decodeFact, type Estimate, estimateFact, type Fact } from '../genai/fact.ts'
+import { decodeFact, type Estimate, estimateFact, type Fact, linkFact } from '../genai/fact.ts'
 import type { PriceOf } from '../genai/price.ts'
 import { resolve, revisionsMax } from '../genai/resolve/resolve.ts'
 import { deletionOf, linesOf, type RowTable, rowTables } from '../genai/row-lines.ts'
 import type { EmbeddingRow, LlmCallRow, Resolved } from '../genai/rows.ts'
+import { sceneOf } from '../genai/scene.ts'
 import { after } from '../receive/receiver.ts'
 import type { TenantId } from '../receive/request.ts'
 import {
@@ -39,6 +40,8 @@ export type ResolverOptions = {
   readonly onMore: (resolved: readonly ResolvedTrace[]) => Promise<void>
   /** Calls that are new and whose price is not known. */
   readonly onUnpriced: (calls: number) => void
+  /** Spans that would tell more of a trace if they came. */
+  readonly onMissing: (spanIds: readonly string[]) => void
   readonly onProblem: (message: string) => void
 }
 
@@ -58,6 +61,8 @@ export type Resolver = {
   resolve(facts: readonly StoredFact[], take: (resolved: ResolvedTrace) => void): Promise<void>
   /** What can be said of these facts without asking ClickHouse: from them and from what is remembered. */
   preview(facts: readonly StoredFact[]): readonly ResolvedTrace[]
+  /** Tells `onMissing` what an earlier run was waiting for. */
+  recallMissing(): Promise<void>
   /** Looks again at traces that have gone quiet, until the signal. */
   run(signal: AbortSignal): Promise<void>
   /** What was taken out of the tables is not written again from memory: all of it is read back when it is needed. */
@@ -86,6 +91,8 @@ type Trace = {
   written: Resolved | undefined
   /** How often the same facts were priced again, as far as the rows say. */
   revision: number
+  /** The highest of the rows that another run or collector has written. */
+  generationMin: number
   bytes: number
   touchedMs: number
   isChecked: boolean
@@ -163,6 +170,7 @@ export function openResolver(options: ResolverOptions): Resolver {
         if (trace === undefined) continue
         foreignKeysOf(trace, rowTable.table.name).add(found.key)
         trace.revision = Math.max(trace.revision, found.generation % revisionsMax)
+        trace.generationMin = Math.max(trace.generationMin, found.generation)
       }
     }
   }
@@ -180,6 +188,7 @@ export function openResolver(options: ResolverOptions): Resolver {
       let { resolved } = trace.links.length > 0 ? resolveTrace(trace) : each
       if (resolved.estimable.length > 0 && (await countTokens(trace, resolved))) resolved = resolveTrace(trace).resolved
       for (const rowTable of rowTables) addChanges(changes, rowTable, trace, resolved)
+      options.onMissing(resolved.missingParents)
       trace.written = resolved
       trace.foreignKeys.clear()
       take({ tenantId: trace.tenantId, traceId: trace.traceId, resolved })
@@ -187,7 +196,7 @@ export function openResolver(options: ResolverOptions): Resolver {
   }
 
   function resolveTrace(trace: Trace): { readonly trace: Trace; readonly resolved: Resolved } {
-    return { trace, resolved: resolve(allOf(trace), priceOf, trace.revision) }
+    return { trace, resolved: resolve(allOf(trace), priceOf, trace.revision, trace.generationMin) }
   }
 
   /** Whether something could be counted. */
@@ -219,7 +228,7 @@ export function openResolver(options: ResolverOptions): Resolver {
     const links = Map.groupBy(await known.linksOf(incomplete.map(timesOf)), keyOfTrace)
     for (const trace of incomplete) {
       const spansOfFacts = new Set([...trace.facts.values()].map(({ spanId }) => spanId))
-      trace.links = (links.get(keyOfTrace(trace)) ?? []).filter(({ spanId }) => !spansOfFacts.has(spanId)).map(linkFact)
+      trace.links = (links.get(keyOfTrace(trace)) ?? []).filter(({ spanId }) => !spansOfFacts.has(spanId)).map(linkOf)
     }
   }
 
@@ -373,6 +382,7 @@ export function openResolver(options: ResolverOptions): Resolver {
         const links = traces.get(key)?.links ?? []
         return { tenantId, traceId, resolved: resolve([...all.values(), ...links], priceOf) }
       }),
+    recallMissing: async () => options.onMissing(await known.missingParents()),
     run: async (signal) => {
       const stopped = new Promise<void>((done) => signal.addEventListener('abort', () => done(), { once: true }))
       for (;;) {
@@ -398,6 +408,7 @@ function openTrace({ tenantId, traceId }: TraceKey): Trace {
     foreignKeys: new Map(),
     written: undefined,
     revision: 0,
+    generationMin: 0,
     bytes: 0,
     touchedMs: 0,
     isChecked: false,
@@ -425,18 +436,11 @@ function timesOf({ tenantId, traceId, facts }: Trace): TraceTimes {
   return { tenantId, traceId, fromUnixNano, toUnixNano }
 }
 
-function linkFact({ tenantId, traceId, spanId, parentSpanId, startUnixNano, endUnixNano }: SpanLink): Fact {
-  return {
-    id: 'span',
-    tenantId,
-    traceId,
-    spanId,
-    parentSpanId: parentSpanId === spanId ? '' : parentSpanId,
-    serviceName: '',
-    dialect: '',
+function linkOf({ startUnixNano, endUnixNano, attributes, resource, ...span }: SpanLink): Fact {
+  return linkFact({
+    ...span,
     startUnixNano: BigInt(startUnixNano),
     endUnixNano: BigInt(endUnixNano),
-    scene: {},
-    says: { kind: 'link' },
-  }
+    scene: sceneOf(new Map(Object.entries(attributes)), new Map(Object.entries(resource))),
+  })
 }

@@ -2,7 +2,7 @@
 import { fileURLToPath } from 'node:url'
 import { Client } from '@modelcontextprotocol/sdk/client/index.js'
 import { StdioClientTransport } from '@modelcontextprotocol/sdk/client/stdio.js'
-import { observeMcp, recordToolCall } from '@tallylight/instrumentation/index.ts'
+import { recordToolCall } from '@tallylight/instrumentation/index.ts'
 import type { ChatCompletionFunctionTool } from 'openai/resources'
 
 export type Tools = AsyncDisposable & {
@@ -14,7 +14,7 @@ export type Tools = AsyncDisposable & {
 const parameters = { type: 'object', properties: { city: { type: 'string' } }, required: ['city'] }
 
 export async function openTools(): Promise<Tools> {
-  const weather = observeMcp(new Client({ name: 'chat-service', version: '1.0.0' }))
+  const weather = new Client({ name: 'chat-service', version: '1.0.0' })
   const program = fileURLToPath(new URL('weather-server.ts', import.meta.url))
   await weather.connect(
     new StdioClientTransport({

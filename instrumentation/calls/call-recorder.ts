@@ -49,6 +49,8 @@ export function openCallRecorder(options: CallRecorderOptions): CallRecorder {
       function finish(end: CallEnd): void {
         hold?.end(end)
         try {
+          const absencePolicy = hold?.absencePolicy() ?? ''
+          if (absencePolicy !== '') span.setAttribute(attributes.quotaPolicy, absencePolicy)
           const exceeded = quotaExceededIn(end.error)
           if (exceeded !== undefined && progress !== undefined)
             progress.blockReason = `quota ${exceeded.denial.limitId}`.trimEnd()

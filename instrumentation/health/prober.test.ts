@@ -109,6 +109,22 @@ test('prober: one that fails again and again is spared, and looked at as before 
   )
 })
 
+test('prober: its end waits for no look that hangs, and the last one is short', async () => {
+  const url = await serverOf(() => 0)
+  const checks: HealthCheck[] = []
+  const begun = Promise.withResolvers<void>()
+  const check = (signal: AbortSignal): Promise<unknown> => {
+    begun.resolve()
+    return fetch(url, { signal })
+  }
+  const prober = startProber([{ target: 'http:hung', check, timeoutMs: 60_000 }], {
+    onCheck: (each) => checks.push(each),
+  })
+  await begun.promise
+  await prober[Symbol.asyncDispose]()
+  expect(checks.map(({ event, status }) => [event, status])).toEqual([['shutdown', 'timeout']])
+})
+
 test('prober: what a look does is part of no turn, is marked, and asks for no quota', async () => {
   const check = async (): Promise<object> => {
     const reply = await fetch(modelUrl, { method: 'POST', body: '{"model":"m"}' })

@@ -1,6 +1,7 @@
 import { readFileSync } from 'node:fs'
 import zlib from 'node:zlib'
 import { Agent, request, fetch as undiciFetch } from 'undici'
+import { request as request6, fetch as undici6Fetch } from 'undici-6'
 import { afterEach, expect, test } from 'vitest'
 import { hookFetch } from './fetch.ts'
 import { type Answer, startProvider } from './fixtures/provider.ts'
@@ -46,6 +47,17 @@ test('undici: request, fetch, and an agent of one’s own are one call each, pla
     )
     expect(recorder.failures).toEqual([])
   }
+})
+
+test('undici: a copy of an older version, which tells of no pieces, is one call each with its usage, too', async () => {
+  const { recorder, url } = await setUp({ headers: sse, pieces: [recorded.subarray(0, 700), recorded.subarray(700)] })
+  const plain = await request6(url, { method: 'POST', body })
+  expect(Buffer.from(await plain.body.arrayBuffer())).toEqual(recorded)
+  expect(await (await undici6Fetch(url, { method: 'POST', body })).text()).toBe(recorded.toString())
+  const ends = await recorder.ended(2)
+  for (const end of ends) expect(end).toMatchObject({ ending: 'complete', status: 200, reply: { usage } })
+  expect(recorder.failures).toEqual([])
+  expect(recorder.unmetered).toEqual([])
 })
 
 test('undici: a stream left, aborted or cut ends its call', async () => {

@@ -11,6 +11,8 @@ type UndiciRequest = {
   readonly method?: unknown
   readonly body?: unknown
   readonly headers?: unknown
+  /** Until version 8 the request is handed its reply in pieces; since 7.11 a channel tells of them, too. */
+  onData?: (chunk: Uint8Array) => unknown
 }
 type Message = {
   readonly request: UndiciRequest
@@ -23,7 +25,10 @@ export function hookUndici(watch: Watch): () => void {
   const exchanges = new WeakMap<UndiciRequest, Exchange>()
   const replies = new WeakMap<UndiciRequest, Inflated>()
   const listeners: Readonly<Record<string, (message: Message) => void>> = {
-    'undici:request:create': ({ request }) => create(watch, exchanges, request),
+    'undici:request:create': ({ request }) => {
+      if (create(watch, exchanges, request))
+        tapData(request, (chunk) => guarded(watch, () => replies.get(request)?.write(copied(chunk)), undefined))
+    },
     'undici:request:headers': ({ request, response }) => {
       const exchange = exchanges.get(request)
       if (exchange === undefined || response === undefined) return
@@ -32,8 +37,7 @@ export function hookUndici(watch: Watch): () => void {
       replies.set(request, openInflated(header('content-encoding'), exchange))
     },
     'undici:request:bodyChunkReceived': ({ request, chunk }) => {
-      // Copied, for what undici hands on may be taken over by the stream it goes into.
-      if (chunk !== undefined) replies.get(request)?.write(chunk.slice())
+      if (chunk !== undefined && !Object.hasOwn(request, 'onData')) replies.get(request)?.write(copied(chunk))
     },
     'undici:request:trailers': ({ request }) => replies.get(request)?.end(),
     'undici:request:error': ({ request, error }) => {
@@ -53,13 +57,26 @@ export function hookUndici(watch: Watch): () => void {
   }
 }
 
-function create(watch: Watch, exchanges: WeakMap<UndiciRequest, Exchange>, request: UndiciRequest): void {
-  if (request.method !== 'POST' || isSeen()) return
+/** Since what undici hands on may be taken over by the stream it goes into. */
+const copied = (chunk: Uint8Array): Uint8Array => Uint8Array.prototype.slice.call(chunk)
+
+function tapData(request: UndiciRequest, read: (chunk: Uint8Array) => void): void {
+  const { onData } = request
+  if (onData === undefined) return
+  request.onData = function (chunk) {
+    read(chunk)
+    return Reflect.apply(onData, this, [chunk])
+  }
+}
+
+/** Whether a call began. */
+function create(watch: Watch, exchanges: WeakMap<UndiciRequest, Exchange>, request: UndiciRequest): boolean {
+  if (request.method !== 'POST' || isSeen()) return false
   const url = URL.parse(String(request.path), String(request.origin))
   const endpoint = url === null ? undefined : watch.endpointOf('POST', url)
   if (url === null || endpoint === undefined) {
     noteOther(watch, url)
-    return
+    return false
   }
   const { body } = request
   const { headers } = request
@@ -72,9 +89,10 @@ function create(watch: Watch, exchanges: WeakMap<UndiciRequest, Exchange>, reque
     header: (name) => (Array.isArray(headers) ? headerIn(headers, name) : lineIn(String(headers), name)),
     mayAsk: false,
   })
-  if (exchange === undefined) return
+  if (exchange === undefined) return false
   exchanges.set(request, exchange)
   exchange.admitted?.catch(() => undefined)
+  return true
 }
 
 function lineIn(headers: string, name: string): string {

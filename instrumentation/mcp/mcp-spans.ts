@@ -43,22 +43,44 @@ export type McpOptions = {
   readonly incoming?: 'parent' | 'link'
 }
 
-/** Watches whatever the peer connects to from now on. */
+/** Watches whatever the peer connects to from now on: for an SDK that a bundler took in, or that was loaded before us, and for a
+ *  peer that treats what comes otherwise than the rest. Others are watched without it. */
 export function observeMcp<Peer extends McpPeer<never>>(peer: Peer, options: McpOptions = {}): Peer {
   const connect = peer.connect
   peer.connect = function (this: Peer, ...args: Parameters<Peer['connect']>) {
     const instrumentation = running()
-    const transport = args[0] as McpTransport
-    if (instrumentation !== undefined)
-      guarded(instrumentation.watch, () => watchTransport(instrumentation, transport, options), undefined)
+    if (instrumentation !== undefined) observeConnection(instrumentation, args[0] as McpTransport, options)
     return Reflect.apply(connect, peer, args)
   } as Peer['connect']
   return peer
 }
 
+/** By a symbol that all copies of this package share: a peer may be observed by hand and by itself. */
+const watched = Symbol.for('tallylight.mcp.watched')
+
+export function observeConnection(
+  instrumentation: Pick<Instrumentation, 'watch' | 'exporter' | 'settings'>,
+  transport: McpTransport,
+  options: McpOptions,
+): void {
+  guarded(
+    instrumentation.watch,
+    () => {
+      if (watched in transport) return
+      Object.defineProperty(transport, watched, { value: true })
+      watchTransport(instrumentation, transport, options)
+    },
+    undefined,
+  )
+}
+
 type Open = { readonly span: Span; readonly method: string }
 
-function watchTransport(instrumentation: Instrumentation, transport: McpTransport, options: McpOptions): void {
+function watchTransport(
+  instrumentation: Pick<Instrumentation, 'watch' | 'exporter' | 'settings'>,
+  transport: McpTransport,
+  options: McpOptions,
+): void {
   instrumentation.exporter.start()
   const sent = new Map<unknown, Open>()
   const received = new Map<unknown, Open>()

@@ -17,9 +17,16 @@ test('gate: an open call extends its hold in time, no longer than a stream may l
   const startedMs = Date.now()
   let reserved = 0
   const client: QuotaClient = {
-    reserve: async () => ({ kind: 'granted', id: `r${++reserved}`, expiresAtMs: Date.now() + limits.quotaHoldMs }),
+    reserve: async () => ({
+      kind: 'granted',
+      id: `r${++reserved}`,
+      expiresAtMs: Date.now() + limits.quotaHoldMs,
+      forAbsence: undefined,
+    }),
     settle: async () => ({ kind: 'done' }),
     release: async () => ({ kind: 'done' }),
+    lease: async () => undefined,
+    endLease: async () => ({ kind: 'done' }),
     extend: async (ids) => {
       expect(ids).toEqual(['r1'])
       extended.push(Date.now() - startedMs)
@@ -27,7 +34,14 @@ test('gate: an open call extends its hold in time, no longer than a stream may l
     },
   }
   const counters = openCounters(() => undefined)
-  await using gate = openGate({ mode: 'enforce', failurePolicy: 'open', client, counters, nowMs: () => Date.now() })
+  await using gate = openGate({
+    mode: 'enforce',
+    failurePolicy: 'open',
+    leases: false,
+    client,
+    counters,
+    nowMs: () => Date.now(),
+  })
   const endpoint: Endpoint = {
     api: 'openai.chat',
     provider: 'openai',

@@ -1,18 +1,23 @@
 // Asks before a call, and settles after it. In every case what was held is settled or given back: also when the caller gave up
-// before the answer came, when the stream was cut, and when nobody read it. When the quota service is away, the policy decides,
-// and after a few failures it is not asked for a while, so that its absence does not cost each call a time-out.
+// before the answer came, when the stream was cut, and when nobody read it. A call on a hot path is granted out of a lease,
+// without a round trip. When the quota service is away, the tenant's policy decides, and after a few failures it is not asked for a
+// while, so that its absence does not cost each call a time-out.
 import { type Context, context, createContextKey } from '@opentelemetry/api'
 import type { Counters } from '../counters.ts'
 import type { CallEnd, CallStart } from '../hooks/exchange.ts'
 import { limits } from '../limits.ts'
 import { activeTurn } from '../turns/scene.ts'
 import type { Usage } from '../usage/usage.ts'
+import { type AbsencePolicy, openAbsence } from './absence.ts'
 import { type Estimate, openEstimates } from './estimates.ts'
-import type { QuotaClient, ReserveOutcome, SettledUsage } from './quota-client.ts'
+import type { LeasedCall } from './lease.ts'
+import { openLeases } from './leases.ts'
+import type { CallSubject, QuotaClient, ReserveOutcome, SettledUsage } from './quota-client.ts'
+import { refusedWhileAway } from './quota-exceeded.ts'
 
 export type GateMode = 'observe' | 'enforce'
 
-/** What becomes of a call when the quota service does not answer: it goes, or it is refused. */
+/** What becomes of a call when the quota service has never answered: it goes, or it is refused. Later its tenant's own counts. */
 export type FailurePolicy = 'open' | 'closed'
 
 export type QuotaOverride = {
@@ -21,11 +26,15 @@ export type QuotaOverride = {
   /** Instead of what we would guess. */
   readonly estimate?: Partial<Estimate>
   readonly user?: string
+  /** Whether the call may be granted out of a lease; without one as `quotaLeases` says. */
+  readonly lease?: boolean
 }
 
 export type Hold = {
   readonly callId: string
   readonly admitted: Promise<void> | undefined
+  /** By what the call went or was refused when the quota service was away; '' when it was there. */
+  absencePolicy(): AbsencePolicy | ''
   /** Settles, or gives back what was held. */
   end(end: CallEnd): void
 }
@@ -33,15 +42,18 @@ export type Hold = {
 export type Gate = AsyncDisposable & {
   /** Undefined: this call is not asked for. */
   admit(start: CallStart): Hold | undefined
-  /** Settles when no step is under way. */
+  /** Gives back the leases, and settles when no step is under way. */
   idle(): Promise<void>
 }
 
 export type GateOptions = {
   readonly mode: GateMode
   readonly failurePolicy: FailurePolicy
+  /** Whether calls are granted out of leases where they do not say otherwise. */
+  readonly leases: boolean
   readonly client: QuotaClient
   readonly counters: Counters
+  /** Monotonic. */
   readonly nowMs: () => number
 }
 
@@ -58,6 +70,8 @@ function overrideOf(from: Context): QuotaOverride {
 export function openGate(options: GateOptions): Gate {
   const { client, counters, nowMs } = options
   const estimates = openEstimates()
+  const absence = openAbsence(options.failurePolicy)
+  const leases = openLeases({ client, counters, nowMs })
   const holds = new Map<string, { expiresAtMs: number; readonly giveUpAtMs: number }>()
   const underWay = new Set<Promise<unknown>>()
   let failuresInARow = 0
@@ -76,49 +90,80 @@ export function openGate(options: GateOptions): Gate {
       counters.warnOnce('undici', 'calls over undici of one’s own are metered, and cannot be held back by the gate')
       return undefined
     }
-    const callId = crypto.randomUUID()
+    const subject = subjectOf(start, override)
     const estimate = { ...estimates.of(start.request, start.requestBytes), ...override.estimate }
-    const reserving = reserve(start, callId, estimate, override)
-    track(reserving)
-    const admitted = options.mode === 'enforce' ? reserving.then(judge) : undefined
-    // Its owner may be gone by then; whoever waits gets it all the same.
-    admitted?.catch(() => undefined)
-    return { callId, admitted, end: (end) => track(settle(start, estimate, reserving, end)) }
+    const { inputTokens, outputTokensMax: outputTokens } = estimate
+    const mayLease = options.mode === 'enforce' && (override.lease ?? options.leases)
+    const leased = mayLease ? leases.reserve(subject, { inputTokens, outputTokens }) : undefined
+    return leased === undefined ? reserved(start, subject, estimate) : leasedHold(start, estimate, leased)
   }
 
-  async function reserve(
-    { request, endpoint }: CallStart,
-    callId: string,
-    estimate: Estimate,
-    override: QuotaOverride,
-  ): Promise<ReserveOutcome> {
-    if (nowMs() < awayUntilMs) return { kind: 'unavailable', reason: 'it did not answer a moment ago' }
-    const scene = activeTurn()?.scene
-    const outcome = await client.reserve({
+  function leasedHold(start: CallStart, estimate: Estimate, leased: LeasedCall): Hold {
+    return {
+      callId: leased.callId,
+      admitted: undefined,
+      absencePolicy: () => '',
+      end: (end) => {
+        learn(start, end)
+        leased.settle(spentOf(start.request.model, estimate, end))
+      },
+    }
+  }
+
+  function reserved(start: CallStart, subject: CallSubject, estimate: Estimate): Hold {
+    const callId = crypto.randomUUID()
+    let policy: AbsencePolicy | '' = ''
+    const reserving = reserve(callId, subject, estimate)
+    track(reserving)
+    const decide = (outcome: ReserveOutcome): void => {
+      if (outcome.kind === 'denied') throw outcome.error
+      if (outcome.kind === 'granted') return
+      const judged = judge(outcome, subject, estimate)
+      policy = judged.policy
+      if (judged.verdict === 'deny') throw refusedWhileAway(outcome.reason)
+    }
+    const admitted = options.mode === 'enforce' ? reserving.then(decide) : undefined
+    // Its owner may be gone by then; whoever waits gets it all the same.
+    admitted?.catch(() => undefined)
+    return {
       callId,
-      user: override.user ?? scene?.user ?? '',
-      conversation: scene?.conversation ?? '',
-      model: request.model === '' ? 'unknown' : request.model,
-      provider: endpoint.provider,
-      estimate,
-    })
-    failuresInARow = outcome.kind === 'unavailable' ? failuresInARow + 1 : 0
+      admitted,
+      absencePolicy: () => policy,
+      end: (end) => track(settle(start, estimate, reserving, end)),
+    }
+  }
+
+  async function reserve(callId: string, subject: CallSubject, estimate: Estimate): Promise<ReserveOutcome> {
+    if (nowMs() < awayUntilMs) return { kind: 'unavailable', reason: 'it did not answer a moment ago' }
+    const request = { callId, ...subject, estimate }
+    let outcome = await client.reserve(request)
+    if (outcome.kind === 'denied' && (await leases.giveBack(subject))) outcome = await client.reserve(request)
+    const isAway = outcome.kind === 'unavailable' && outcome.verdict === undefined
+    failuresInARow = isAway ? failuresInARow + 1 : 0
     if (failuresInARow >= limits.quotaFailuresMax) awayUntilMs = nowMs() + limits.quotaAwayMs
-    if (outcome.kind === 'granted') {
+    if (outcome.kind === 'unavailable') return outcome
+    absence.answered(outcome.forAbsence, subject.model, estimate)
+    if (outcome.kind === 'denied') counters.add('denied')
+    else {
       const { id, expiresAtMs } = outcome
       holds.set(id, { expiresAtMs, giveUpAtMs: Date.now() + limits.quotaHoldMsMax })
     }
-    if (outcome.kind === 'denied') counters.add('denied')
     return outcome
   }
 
-  function judge(outcome: ReserveOutcome): void {
-    if (outcome.kind === 'granted') return
-    if (outcome.kind === 'denied') throw outcome.error
+  function judge(
+    { reason, verdict, policy }: Extract<ReserveOutcome, { kind: 'unavailable' }>,
+    { model }: CallSubject,
+    estimate: Estimate,
+  ): { readonly policy: AbsencePolicy; readonly verdict: 'allow' | 'deny' } {
+    const judged = verdict === undefined || policy === undefined ? absence.judge(model, estimate) : { policy, verdict }
     counters.add('notGated')
-    const then = options.failurePolicy === 'open' ? 'calls go without' : 'calls are refused'
-    counters.warnOnce('quota', `the quota service is not available (${outcome.reason}); ${then}`)
-    if (options.failurePolicy === 'closed') throw new Error(`the quota service is not available: ${outcome.reason}`)
+    const then = judged.verdict === 'allow' ? 'calls go without' : 'calls are refused'
+    counters.warnOnce(
+      `quota ${judged.verdict}`,
+      `the quota service is not available (${reason}); ${then}, by the policy ${judged.policy}`,
+    )
+    return judged
   }
 
   async function settle(
@@ -127,9 +172,8 @@ export function openGate(options: GateOptions): Gate {
     reserving: Promise<ReserveOutcome>,
     end: CallEnd,
   ): Promise<void> {
-    const { request, requestBytes, endpoint } = start
-    const usage = end.reply?.usage
-    if (end.reply?.usageSource === 'provider' && usage !== undefined) estimates.learn(request, requestBytes, usage)
+    const { request, endpoint } = start
+    learn(start, end)
     const outcome = await reserving
     if (outcome.kind !== 'granted') return
     holds.delete(outcome.id)
@@ -141,6 +185,11 @@ export function openGate(options: GateOptions): Gate {
         : await client.settle(outcome.id, { usage: spent, model, provider: endpoint.provider })
     // The record of the call carries its id, and settles it in the collector where this could not.
     if (step.kind !== 'done') counters.add('settlementsFailed')
+  }
+
+  function learn({ request, requestBytes }: CallStart, { reply }: CallEnd): void {
+    if (reply?.usageSource === 'provider' && reply.usage !== undefined)
+      estimates.learn(request, requestBytes, reply.usage)
   }
 
   /** Undefined: nothing was spent. What a provider served and did not count is estimated, never free. */
@@ -166,6 +215,7 @@ export function openGate(options: GateOptions): Gate {
     for (const [id, { giveUpAtMs }] of holds) if (giveUpAtMs < nowMs) holds.delete(id)
     const soonMs = nowMs + limits.quotaHoldMs / 2
     const due = [...holds].filter(([, { expiresAtMs }]) => expiresAtMs < soonMs).map(([id]) => id)
+    due.push(...leases.sweep())
     for (let at = 0; at < due.length; at += limits.quotaBatchMax)
       track(extend(due.slice(at, at + limits.quotaBatchMax)))
   }, limits.quotaHoldMs / 4).unref()
@@ -180,6 +230,7 @@ export function openGate(options: GateOptions): Gate {
   }
 
   async function idle(): Promise<void> {
+    await leases.close()
     while (underWay.size > 0) await Promise.allSettled(underWay)
   }
 
@@ -190,6 +241,16 @@ export function openGate(options: GateOptions): Gate {
       clearInterval(extending)
       await idle()
     },
+  }
+}
+
+function subjectOf({ request, endpoint }: CallStart, override: QuotaOverride): CallSubject {
+  const scene = activeTurn()?.scene
+  return {
+    user: override.user ?? scene?.user ?? '',
+    conversation: scene?.conversation ?? '',
+    model: request.model === '' ? 'unknown' : request.model,
+    provider: endpoint.provider,
   }
 }
 

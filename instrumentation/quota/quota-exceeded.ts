@@ -1,7 +1,10 @@
 // The one error that the instrumentation throws into a service, on purpose: a limit does not let the call through.
 
 export type Denial = {
-  /** '' where not a limit but a missing price is the reason. */
+  /** `limit`: one has no room. `price`: none is known, and a limit on cost blocks. `away`: the quota service does not answer, and
+   *  the tenant's policy refuses. */
+  readonly reason: 'limit' | 'price' | 'away'
+  /** '' where no limit is the reason, and what follows is then 0 or unknown. */
   readonly limitId: string
   readonly measure: string
   /** Nano-dollars, tokens or calls, by the measure: what the call may need, what the limit grants, and what of it is left. */
@@ -36,4 +39,11 @@ export function quotaExceededIn(error: unknown): QuotaExceededError | undefined 
     each = each.cause
   }
   return undefined
+}
+
+/** Refused because nobody could be asked. */
+export function refusedWhileAway(why: string): QuotaExceededError {
+  const unknown = { limitId: '', measure: '', requested: 0n, limit: 0n, used: 0n, held: 0n, free: 0n }
+  const denial: Denial = { reason: 'away', ...unknown, resetsAt: undefined, retryAfterMs: undefined }
+  return new QuotaExceededError(`the quota service is not available (${why}), and the tenant's policy refuses`, denial)
 }

@@ -322,7 +322,7 @@ test('records: tools, usage, errors, audits and health checks are spans of their
     expect(recordToolCall({ name: 'circle', arguments: circular }, () => 1)).toBe(1)
     recordUsage({ provider: 'openai', model: 'tts-1', usage: { inputTokens: 5, outputTokens: 0 } })
     recordError(new RangeError('seen'))
-    recordAudit({ action: 'delete', resource: { type: 'chat', id: '7' }, before: { a: 1 } })
+    recordAudit({ action: 'delete', resource: { type: 'chat', id: '7' }, before: { a: 1 }, after: circular })
   })
   recordHealthCheck({
     target: 'mcp:files',
@@ -369,5 +369,5 @@ test('records: tools, usage, errors, audits and health checks are spans of their
       'tallylight.probe': true,
     },
   })
-  expect(instrumentation.counters.read().failures).toBe(1)
+  expect(instrumentation.counters.read().failures).toBe(2)
 })

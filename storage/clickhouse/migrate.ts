@@ -58,6 +58,8 @@ export async function migrateClickHouse(
   const applied = await readApplied(client)
   refuseForeign(client.database, applied, known)
   const leftAlone = await rememberTables(client, before)
+  const isOfUser = (table: string): boolean =>
+    leftAlone.has(table) || (formerNames[table] ?? []).some((former) => leftAlone.has(former))
   const present = new Set(before)
   const created: string[] = []
   const run: string[] = []
@@ -65,7 +67,7 @@ export async function migrateClickHouse(
     if (applied.has(migration.number)) continue
     for (const statement of statementsOf(migration.sql, client.database, engine, login)) {
       const table = tableOf(statement, client.database)
-      if (leftAlone.has(table) || (formerNames[table] ?? []).some((former) => leftAlone.has(former))) continue
+      if (isOfUser(table) || (isView(statement) && tablesIn(statement, client.database).some(isOfUser))) continue
       await client.command(statement)
       if (!present.has(table)) created.push(table)
       present.add(table)
@@ -181,4 +183,15 @@ function tableOf(statement: string, database: string): string {
     `a migration may create or alter one table, view or dictionary of {database}; this does neither: ${text.slice(0, 80)}`,
   )
   return table
+}
+
+function isView(statement: string): boolean {
+  return withoutComments(statement).startsWith('CREATE VIEW ')
+}
+
+/** What a statement names of the database. A view of ours on a table of a user's own is not made: nobody knows its columns. */
+function tablesIn(statement: string, database: string): readonly string[] {
+  const prefix = `${quoteName(database)}.`
+  const [, ...parts] = withoutComments(statement).split(prefix)
+  return parts.flatMap((part) => /^\w+/.exec(part)?.[0] ?? [])
 }

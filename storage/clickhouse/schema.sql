@@ -66,12 +66,16 @@ CREATE TABLE tallylight.embedding_rows
     `RetentionDays` UInt16 CODEC(T64, ZSTD(1)),
     `Timestamp` DateTime64(9) CODEC(Delta(8), ZSTD(1)),
     `TraceId` String CODEC(ZSTD(1)),
+    `ServiceName` LowCardinality(String) CODEC(ZSTD(1)),
     `SpanId` String CODEC(ZSTD(1)),
     `Provider` LowCardinality(String) CODEC(ZSTD(1)),
+    `RequestModel` LowCardinality(String) CODEC(ZSTD(1)),
     `Model` LowCardinality(String) CODEC(ZSTD(1)),
     `InputTokens` Nullable(UInt64) CODEC(ZSTD(1)),
     `CostNanoUsd` Nullable(Int64) CODEC(ZSTD(1)),
     `PriceVersion` LowCardinality(String) CODEC(ZSTD(1)),
+    `ErrorType` LowCardinality(String) CODEC(ZSTD(1)),
+    `DurationNano` Nullable(UInt64) CODEC(ZSTD(1)),
     `ConversationId` String CODEC(ZSTD(1)),
     `UserId` String CODEC(ZSTD(1)),
     `Generation` UInt32 CODEC(T64, ZSTD(1)),
@@ -213,6 +217,207 @@ PARTITION BY toDate(Timestamp)
 ORDER BY (TenantId, TraceId, SpanId, FactId)
 TTL toDateTime(Timestamp) + toIntervalDay(RetentionDays)
 SETTINGS index_granularity = 256, ttl_only_drop_parts = 0, non_replicated_deduplication_window = 10000, fsync_after_insert = 1, fsync_part_directory = 1, min_rows_to_fsync_after_merge = 1;
+
+CREATE VIEW tallylight.genai_metric_coverage
+(
+    `TenantId` LowCardinality(String),
+    `ServiceName` LowCardinality(String),
+    `MetricName` LowCardinality(String),
+    `Start` DateTime64(9),
+    `Until` DateTime64(9)
+)
+AS SELECT
+    TenantId,
+    ServiceName,
+    MetricName,
+    Start,
+    max(End) OVER (PARTITION BY TenantId, ServiceName, MetricName ORDER BY Start ASC ROWS BETWEEN UNBOUNDED PRECEDING AND CURRENT ROW) AS Until
+FROM
+(
+    SELECT
+        TenantId,
+        ServiceName,
+        MetricName,
+        if(toUnixTimestamp64Nano(StartTimeUnix) = 0, toDateTime64(toDate(TimeUnix), 9), StartTimeUnix) AS Start,
+        max(TimeUnix) AS End
+    FROM
+    (
+        SELECT
+            TenantId,
+            ServiceName,
+            MetricName,
+            StartTimeUnix,
+            TimeUnix
+        FROM tallylight.otel_metrics_histogram
+        WHERE startsWith(MetricName, 'gen_ai.client.')
+        UNION ALL
+        SELECT
+            TenantId,
+            ServiceName,
+            MetricName,
+            StartTimeUnix,
+            TimeUnix
+        FROM tallylight.otel_metrics_exp_histogram
+        WHERE startsWith(MetricName, 'gen_ai.client.')
+    )
+    GROUP BY
+        TenantId,
+        ServiceName,
+        MetricName,
+        Start
+);
+
+CREATE VIEW tallylight.genai_metrics
+(
+    `TenantId` LowCardinality(String),
+    `RetentionDays` UInt16,
+    `ResourceAttributes` Map(LowCardinality(String), String),
+    `ScopeName` String,
+    `ServiceName` LowCardinality(String),
+    `MetricName` String,
+    `MetricUnit` String,
+    `Attributes` Map(LowCardinality(String), String),
+    `StartTimeUnix` DateTime64(9),
+    `TimeUnix` DateTime64(9),
+    `Count` UInt64,
+    `Sum` Float64,
+    `BucketCounts` Array(UInt64),
+    `ExplicitBounds` Array(Float64),
+    `Min` Float64,
+    `Max` Float64,
+    `AggregationTemporality` Int32
+)
+AS SELECT
+    TenantId,
+    RetentionDays,
+    ResourceAttributes,
+    ScopeName,
+    ServiceName,
+    MetricName,
+    MetricUnit,
+    Attributes,
+    StartTimeUnix,
+    TimeUnix,
+    Count,
+    Sum,
+    BucketCounts,
+    ExplicitBounds,
+    Min,
+    Max,
+    AggregationTemporality
+FROM tallylight.otel_metrics_histogram
+WHERE startsWith(MetricName, 'gen_ai.')
+UNION ALL
+SELECT
+    TenantId,
+    RetentionDays,
+    ResourceAttributes,
+    ScopeName,
+    ServiceName,
+    MetricName,
+    MetricUnit,
+    Attributes,
+    StartTimeUnix,
+    TimeUnix,
+    Count,
+    Sum,
+    arrayConcat([ZeroCount + arraySum(NegativeBucketCounts)], PositiveBucketCounts, [toUInt64(0)]) AS BucketCounts,
+    arrayMap(bucket -> exp2((PositiveOffset + bucket) * exp2(-Scale)), range(length(PositiveBucketCounts) + 1)) AS ExplicitBounds,
+    Min,
+    Max,
+    AggregationTemporality
+FROM tallylight.otel_metrics_exp_histogram
+WHERE startsWith(MetricName, 'gen_ai.')
+UNION ALL
+SELECT
+    TenantId,
+    max(RetentionDays) AS RetentionDays,
+    CAST(map('service.name', ServiceName), 'Map(LowCardinality(String), String)') AS ResourceAttributes,
+    'tallylight' AS ScopeName,
+    ServiceName,
+    MetricName,
+    if(MetricName = 'gen_ai.client.token.usage', '{token}', 's') AS MetricUnit,
+    CAST(mapFilter((name, value) -> (value != ''), map('error.type', Error, 'gen_ai.operation.name', Operation, 'gen_ai.provider.name', Provider, 'gen_ai.request.model', RequestModel, 'gen_ai.response.model', Model, 'gen_ai.token.type', TokenType, 'tallylight.metric.derived', 'true')), 'Map(LowCardinality(String), String)') AS Attributes,
+    Minute AS StartTimeUnix,
+    Minute + toIntervalMinute(1) AS TimeUnix,
+    count() AS Count,
+    sum(Value) AS Sum,
+    sumForEach(arrayMap(bucket -> toUInt64(bucket = Bucket), range(15))) AS BucketCounts,
+    any(Bounds) AS ExplicitBounds,
+    min(Value) AS Min,
+    max(Value) AS Max,
+    toInt32(1) AS AggregationTemporality
+FROM
+(
+    SELECT
+        calls.TenantId AS TenantId,
+        calls.ServiceName AS ServiceName,
+        RetentionDays,
+        Operation,
+        Provider,
+        RequestModel,
+        Model,
+        Timestamp + toIntervalNanosecond(DurationNano) AS EndTime,
+        toDateTime64(toStartOfMinute(Timestamp), 9) AS Minute,
+        measure.1 AS MetricName,
+        measure.2 AS TokenType,
+        measure.3 AS Error,
+        assumeNotNull(measure.4) AS Value,
+        if(MetricName = 'gen_ai.client.token.usage', [1., 4, 16, 64, 256, 1024, 4096, 16384, 65536, 262144, 1048576, 4194304, 16777216, 67108864], [0.01, 0.02, 0.04, 0.08, 0.16, 0.32, 0.64, 1.28, 2.56, 5.12, 10.24, 20.48, 40.96, 81.92]) AS Bounds,
+        arrayCount(bound -> (bound < Value), Bounds) AS Bucket
+    FROM
+    (
+        SELECT
+            TenantId,
+            toString(ServiceName) AS ServiceName,
+            RetentionDays,
+            'chat' AS Operation,
+            Provider,
+            RequestModel,
+            Model,
+            ErrorType,
+            InputTokens,
+            OutputTokens,
+            DurationNano,
+            TimeToFirstTokenNano,
+            Timestamp
+        FROM tallylight.llm_calls
+        UNION ALL
+        SELECT
+            TenantId,
+            toString(ServiceName) AS ServiceName,
+            RetentionDays,
+            'embeddings' AS Operation,
+            Provider,
+            RequestModel,
+            Model,
+            ErrorType,
+            InputTokens,
+            NULL AS OutputTokens,
+            assumeNotNull(DurationNano),
+            NULL AS TimeToFirstTokenNano,
+            Timestamp
+        FROM tallylight.embedding_rows
+        FINAL
+        WHERE DurationNano IS NOT NULL
+        SETTINGS do_not_merge_across_partitions_select_final = 1
+    ) AS calls
+    ARRAY JOIN [('gen_ai.client.token.usage', 'input', '', toFloat64(InputTokens)), ('gen_ai.client.token.usage', 'output', '', toFloat64(OutputTokens)), ('gen_ai.client.operation.duration', '', toString(ErrorType), toNullable(DurationNano / 1000000000.)), ('gen_ai.client.operation.time_to_first_chunk', '', '', TimeToFirstTokenNano / 1000000000.)] AS measure
+    WHERE (measure.4) IS NOT NULL
+) AS measures
+ASOF LEFT JOIN tallylight.genai_metric_coverage AS coverage ON (measures.TenantId = coverage.TenantId) AND (measures.ServiceName = coverage.ServiceName) AND (measures.MetricName = coverage.MetricName) AND (measures.EndTime >= coverage.Start)
+WHERE EndTime > Until
+GROUP BY
+    TenantId,
+    ServiceName,
+    MetricName,
+    Minute,
+    Operation,
+    Provider,
+    RequestModel,
+    Model,
+    TokenType,
+    Error;
 
 CREATE DICTIONARY tallylight.genai_texts
 (

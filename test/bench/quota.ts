@@ -4,17 +4,18 @@
 // process, without the ledger. With `--subjects` and `--entries` the ledger holds so many accounts and entries before it is
 // measured. One JSON line.
 import { readFile } from 'node:fs/promises'
-import { Agent, request } from 'node:http'
 import { loadavg } from 'node:os'
 import { join } from 'node:path'
 import { setImmediate, setTimeout } from 'node:timers/promises'
 import { parseArgs } from 'node:util'
-import { openLeasedAllowance } from '@tallylight/collector/quota/lease.ts'
 import { openTestLedger, type Rule, reserve, settle } from '@tallylight/collector/quota/testing.ts'
+import { openLeasedAllowance } from '@tallylight/instrumentation/quota/lease.ts'
 import { openPool } from '@tallylight/storage/postgres/connection.ts'
 import { startTestPostgres } from '@tallylight/storage/postgres/testing.ts'
 import type pg from 'pg'
 import { startCollector } from '../collector-process.ts'
+import { openHttpLoad } from './http-load.ts'
+import { childrenOf, cpuSeconds } from './machine.ts'
 
 const { values } = parseArgs({
   options: {
@@ -51,16 +52,21 @@ const rules: readonly Rule[] = [
   { id: 'calls', measure: 'requests', amount: 1e12, window: 'hour' },
 ]
 const leasedCalls = 200_000
-const agent = new Agent({ keepAlive: true, maxSockets: 512 })
 
 const inProcess = await measureInProcess()
 await using collector = await startCollector()
-for (const { id, ...rule } of rules)
-  await call('PUT', `limits/${id}`, { window: 'ever', action: 'block', ...rule }, 200)
+for (const { id, ...rule } of rules) await putLimit(id, { window: 'ever', action: 'block', ...rule })
 await fillCollector()
-const overHttp = await measurePairs(parallel, (at) => pairOverHttp(`http ${at}`, at))
+const load = await openHttpLoad(collector.ports().api, 512)
+const overHttp = await measurePairs(
+  parallel,
+  (at) => pairOverHttp(`http ${at}`, at),
+  collector.pid(),
+  await postmasterOf(collector.directory),
+)
 const atRate: (readonly number[])[] = []
 for (let run = 0; run < runs; run++) atRate.push((await measureAtRate(run)).sort((a, b) => a - b))
+load.close()
 const leasedMs = await measureLeased()
 console.log(
   JSON.stringify({
@@ -69,8 +75,10 @@ console.log(
     limitsPerCall: rules.length,
     subjects: users,
     entries,
-    pairsPerSecondInProcess: Math.round(inProcess),
-    pairsPerSecondOverHttp: Math.round(overHttp),
+    pairsPerSecondInProcess: inProcess.perSecond,
+    cpuMicrosecondsInProcess: inProcess.cpuMicroseconds,
+    pairsPerSecondOverHttp: overHttp.perSecond,
+    cpuMicrosecondsOverHttp: overHttp.cpuMicroseconds,
     ratePerSecond: rate,
     reserveP50Ms: round(median(atRate.map((run) => shareOf(run, 0.5)))),
     reserveP99Ms: round(median(atRate.map((run) => shareOf(run, 0.99)))),
@@ -79,20 +87,25 @@ console.log(
     loadAverage: round(loadavg()[0]),
   }),
 )
-agent.destroy()
 
-async function measureInProcess(): Promise<number> {
+async function measureInProcess(): Promise<Measured> {
   await using postgres = await startTestPostgres()
   const { ledger, pool } = await openTestLedger(postgres, 'bench', rules)
   await fill(pool, 'acme')
   // Awaited here: Postgres is stopped when this function returns.
-  return await measurePairs(parallel, async (at) => {
+  const pair = async (at: number): Promise<void> => {
     const subject = { user: `user ${at % users}`, key: '', model: '', provider: '', conversation: '' }
     const reserved = await ledger.run(reserve(`call ${at}`, 1_000, { subject }))
     if (reserved.kind !== 'done') throw new Error(`not reserved: ${JSON.stringify(reserved)}`)
     const settled = await ledger.run(settle((reserved.body as { readonly id: string }).id, 900))
     if (settled.kind !== 'done') throw new Error(`not settled: ${JSON.stringify(settled)}`)
-  })
+  }
+  return await measurePairs(parallel, pair, undefined, postgres.engine.pid() ?? 0)
+}
+
+async function postmasterOf(directory: string): Promise<number> {
+  const file = await readFile(join(directory, 'postgres', 'cluster', 'postmaster.pid'), 'utf8')
+  return Number(file.split('\n')[0])
 }
 
 async function fillCollector(): Promise<void> {
@@ -136,17 +149,14 @@ async function fill(pool: pg.Pool, tenant: string): Promise<void> {
 
 /** What reservations out of a lease take, ascending. */
 async function measureLeased(): Promise<readonly number[]> {
-  const holds = rules.map(({ measure }) => ({ measure, amount: 10n ** 15n }))
+  const holds = rules.map(({ measure }) => ({ measure, amount: 1e15 }))
   const allowance = openLeasedAllowance({
     ask: async () => ({ id: 'lease', callId: 'lease', holds }),
     end: async () => undefined,
     ttlMs: 600_000,
     clockMs: () => performance.now(),
-    onProblem: (error) => {
-      throw error
-    },
   })
-  const wanted = { costNanoUsd: 1_000n, inputTokens: 800n, outputTokens: 200n }
+  const wanted = { inputTokens: 800, outputTokens: 200 }
   allowance.reserve(wanted)
   // Until the lease is there.
   await setImmediate()
@@ -156,13 +166,24 @@ async function measureLeased(): Promise<readonly number[]> {
     const call = allowance.reserve(wanted)
     times.push(performance.now() - startedMs)
     if (call === undefined) throw new Error('the lease granted nothing')
-    call.settle({ ...wanted, outputTokens: 150n })
+    call.settle({ ...wanted, outputTokens: 150 })
   }
   return times.slice(leasedCalls / 10).sort((a, b) => a - b)
 }
 
-/** Pairs per second, after a tenth of them that does not count. */
-async function measurePairs(width: number, pair: (at: number) => Promise<void>): Promise<number> {
+type Measured = {
+  readonly perSecond: number
+  /** Of each pair: this process (the client, and in process the ledger), the collector, and all of Postgres. */
+  readonly cpuMicroseconds: { readonly client: number; readonly collector?: number; readonly postgres: number }
+}
+
+/** After a tenth of the pairs that does not count. */
+async function measurePairs(
+  width: number,
+  pair: (at: number) => Promise<void>,
+  collectorPid: number | undefined,
+  postgresPid: number,
+): Promise<Measured> {
   let next = 0
   const run = async (until: number): Promise<void> => {
     await Promise.all(
@@ -171,10 +192,26 @@ async function measurePairs(width: number, pair: (at: number) => Promise<void>):
       }),
     )
   }
+  const used = (): { readonly client: number; readonly collector?: number; readonly postgres: number } => ({
+    client: cpuSeconds(process.pid),
+    ...(collectorPid === undefined ? {} : { collector: cpuSeconds(collectorPid) }),
+    postgres: childrenOf(postgresPid).reduce((sum, pid) => sum + cpuSeconds(pid), 0),
+  })
   await run(pairs / 10)
   const startedMs = performance.now()
+  const before = used()
   await run(pairs / 10 + pairs)
-  return pairs / ((performance.now() - startedMs) / 1000)
+  const perSecond = Math.round(pairs / ((performance.now() - startedMs) / 1000))
+  const after = used()
+  const each = (seconds = 0): number => Math.round((seconds / pairs) * 1e6)
+  return {
+    perSecond,
+    cpuMicroseconds: {
+      client: each(after.client - before.client),
+      ...(collectorPid === undefined ? {} : { collector: each((after.collector ?? 0) - (before.collector ?? 0)) }),
+      postgres: each(after.postgres - before.postgres),
+    },
+  }
 }
 
 async function measureAtRate(run: number): Promise<number[]> {
@@ -194,45 +231,30 @@ async function measureAtRate(run: number): Promise<number[]> {
   return latencies
 }
 
-function reserveOverHttp(callId: string, at: number): Promise<{ readonly id?: string }> {
+async function reserveOverHttp(callId: string, at: number): Promise<{ readonly id?: string }> {
   const estimate = { inputTokens: 800, outputTokensMax: 200 }
   const body = { callId, user: `user ${at % users}`, model: 'gpt-4o', provider: 'openai', estimate }
-  return call('POST', 'reservations', body, 201)
+  return post('reservations', body, 201)
 }
 
 async function pairOverHttp(callId: string, at: number): Promise<void> {
   const reserved = await reserveOverHttp(callId, at)
-  await call('POST', `reservations/${reserved.id}/settle`, { usage: { inputTokens: 800, outputTokens: 150 } }, 200)
+  await post(`reservations/${reserved.id}/settle`, { usage: { inputTokens: 800, outputTokens: 150 } }, 200)
 }
 
-async function call(method: string, path: string, body: object, wanted: number): Promise<{ readonly id?: string }> {
-  const bytes = Buffer.from(JSON.stringify(body))
-  return new Promise((resolve, reject) => {
-    const sent = request(
-      {
-        agent,
-        host: '127.0.0.1',
-        port: collector.ports().api,
-        method,
-        path: `/v1/quota/${path}`,
-        headers: {
-          'Content-Length': bytes.length,
-          ...(method === 'PUT' ? { Authorization: `Bearer ${collector.adminKey}` } : {}),
-        },
-      },
-      (response) => {
-        const chunks: Buffer[] = []
-        response.on('data', (chunk: Buffer) => chunks.push(chunk))
-        response.on('end', () => {
-          const text = Buffer.concat(chunks).toString()
-          if (response.statusCode === wanted || response.statusCode === wanted + 1) resolve(JSON.parse(text))
-          else reject(new Error(`${method} ${path}: ${response.statusCode} ${text}`))
-        })
-      },
-    )
-    sent.on('error', reject)
-    sent.end(bytes)
+async function post(path: string, body: object, wanted: number): Promise<{ readonly id?: string }> {
+  const { status, text } = await load.post(`/v1/quota/${path}`, JSON.stringify(body))
+  if (status !== wanted) throw new Error(`POST ${path}: ${status} ${text}`)
+  return JSON.parse(text)
+}
+
+async function putLimit(id: string, limit: object): Promise<void> {
+  const response = await fetch(`http://127.0.0.1:${collector.ports().api}/v1/quota/limits/${id}`, {
+    method: 'PUT',
+    headers: { Authorization: `Bearer ${collector.adminKey}` },
+    body: JSON.stringify(limit),
   })
+  if (response.status !== 201) throw new Error(`PUT ${id}: ${response.status} ${await response.text()}`)
 }
 
 function shareOf(ascending: readonly number[], share: number): number {

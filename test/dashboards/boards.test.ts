@@ -4,7 +4,7 @@ import type { Dashboard } from '@grafana/grafana-foundation-sdk/dashboard'
 import { buildBoards } from '@tallylight/dashboards/boards.ts'
 import type { Values } from '@tallylight/dashboards/expand.ts'
 import { uids } from '@tallylight/dashboards/links.ts'
-import { afterAll, beforeAll, describe, expect, test } from 'vitest'
+import { afterAll, beforeAll, describe, expect, test, vi } from 'vitest'
 import { allOf, annotationsOf, ask, dialectOf, panelsOf, targetsOf, variableQueriesOf, variablesOf } from './queries.ts'
 import { quoted, seed, timesOf, worldConfig } from './seed.ts'
 import { idOf } from './traffic.ts'
@@ -22,6 +22,15 @@ beforeAll(async () => {
   const nowUnixMs = Date.now()
   await seed(world, timesOf(nowUnixMs))
   await world.probe()
+  // Two: the seed's, and the one that was started here, which tells of itself every five seconds.
+  await vi.waitUntil(
+    async () => {
+      const query = `SELECT uniqExact(ResourceAttributes['service.instance.id']) FROM otel_metrics_gauge
+        WHERE ServiceName = 'tallylight' AND MetricName = 'tallylight.build_info'`
+      return Number((await world.clickhouse(query)).rows[0]?.[0]) === 2
+    },
+    { timeout: 30_000, interval: 250 },
+  )
   range = { fromUnixMs: nowUnixMs - 3 * hourMs, toUnixMs: Date.now() + 1_000 }
   const found = new Map<string, readonly string[]>()
   for (const board of boards) {

@@ -26,6 +26,8 @@ import { type CollectorProcess, startCollector } from '../collector-process.ts'
 const recorded = readFileSync(new URL('../../instrumentation/providers/fixtures/openai-chat.sse', import.meta.url))
 /** What the recorded stream says it used. */
 const tokensOfCall = 1_500
+/** By the list: 176 tokens of input, 1,024 cached ones, 300 of output. */
+const nanoUsdOfCall = 176 * 2_500 + 1_024 * 1_250 + 300 * 10_000
 
 /** Nobody listens there any more. */
 let nobodyUrl = ''
@@ -79,11 +81,11 @@ function start(options: InstrumentOptions = {}): Instrumentation {
   return instrumentation
 }
 
-async function limitOf(user: string, amount: number): Promise<void> {
-  const put = await fetch(`${apiUrl()}/v1/quota/limits/${user}`, {
+async function limitOf(user: string, amount: number, id = user, measure = 'tokens'): Promise<void> {
+  const put = await fetch(`${apiUrl()}/v1/quota/limits/${id}`, {
     method: 'PUT',
     headers: { authorization: `Bearer ${collector.adminKey}` },
-    body: JSON.stringify({ subject: { user }, measure: 'tokens', amount, window: 'day', action: 'block' }),
+    body: JSON.stringify({ subject: { user }, measure, amount, window: 'day', action: 'block' }),
   })
   expect(put.status).toBe(201)
 }
@@ -219,6 +221,40 @@ describe('gate', () => {
     expect(await client.release(reserved.id)).toEqual({ kind: 'done' })
   })
 
+  test('calls on a hot path are granted out of leases, and the ledger has what they used, in tokens and in money', async () => {
+    await limitOf('hal', 10_000_000)
+    await limitOf('hal', 10_000_000_000, 'hal-cost', 'cost')
+    const instrumentation = start()
+    const asked = () => collector.metric('tallylight_quota_answers_total', { route: 'reservations' })
+    const before = await asked()
+    const calls = 150
+    await as('hal', () =>
+      withQuota({ lease: true, estimate: { inputTokens: 1_250 } }, async () => {
+        for (let call = 0; call < calls; call++) await (await post('hello')).text()
+      }),
+    )
+    const reservations = (await asked()) - before
+    expect(reservations).toBeGreaterThan(0)
+    expect(reservations).toBeLessThan(calls / 10)
+    const { held } = await accountOf('hal')
+    expect(held).toBeGreaterThan(0)
+    await instrumentation.flush()
+    expect(await accountOf('hal')).toMatchObject({ held: 0, spent: calls * tokensOfCall, debt: 0 })
+    expect(await accountOf('hal-cost')).toMatchObject({ held: 0, spent: calls * nanoUsdOfCall, debt: 0 })
+    expect(instrumentation.counters.read()).toMatchObject({ settlementsFailed: 0, notGated: 0, denied: 0 })
+  })
+
+  test('near a limit no lease is granted, one that holds what is missing is given back, and the limit is spent to its end and no further', async () => {
+    await limitOf('ina', 20 * tokensOfCall)
+    start()
+    const estimate = { inputTokens: 1_000, outputTokensMax: 500 }
+    const call = () => as('ina', () => withQuota({ lease: true, estimate }, async () => (await post('hello')).text()))
+    for (let granted = 0; granted < 20; granted++) await call()
+    await expect(call()).rejects.toThrow(QuotaExceededError)
+    expect(await accountOf('ina')).toMatchObject({ free: 0, debt: 0 })
+    expect(requests).toHaveLength(20)
+  })
+
   test('observing denies nothing and counts; skipped calls are not asked for', async () => {
     await limitOf('fay', 300)
     const instrumentation = start({ quota: 'observe' })
@@ -242,6 +278,17 @@ describe('gate', () => {
     })
   })
 
+  test('a key that no header can carry is told of, and the policy decides', async () => {
+    const said: string[] = []
+    const environment = { TALLYLIGHT_URL: apiUrl(), TALLYLIGHT_KEY: 'tl_x\n' }
+    const instrumentation = start({ environment, write: (line) => said.push(line) })
+    expect(await (await withQuota({ lease: true }, () => post('hello'))).text()).toContain('[DONE]')
+    await instrumentation.flush()
+    expect(said).toEqual([
+      expect.stringMatching(/not available \(Invalid character in header content \["authorization"\]\)/),
+    ])
+  })
+
   test.each(['open', 'closed'] as const)(
     'with the quota service away, policy %s decides, without a time-out for each call',
     async (quotaFailure) => {
@@ -254,10 +301,15 @@ describe('gate', () => {
       for (let call = 0; call < 5; call++) {
         const reply = post('hello').then((response) => response.text())
         if (quotaFailure === 'open') expect(await reply).toContain('[DONE]')
-        else await expect(reply).rejects.toThrow('the quota service is not available')
+        else
+          await expect(reply).rejects.toThrow(
+            expect.objectContaining({ denial: expect.objectContaining({ reason: 'away' }) }),
+          )
       }
       expect(requests).toHaveLength(quotaFailure === 'open' ? 5 : 0)
       expect(instrumentation.counters.read().notGated).toBe(5)
+      const span = exporter.getFinishedSpans().findLast(({ name }) => name === 'chat gpt-4o')
+      expect(span?.attributes['tallylight.quota.policy']).toBe(quotaFailure)
       expect(said).toEqual([expect.stringContaining('the quota service is not available')])
     },
   )

@@ -3,8 +3,15 @@
 import { mkdtemp, readFile, rm, writeFile } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
+import { context } from '@opentelemetry/api'
+import { AsyncLocalStorageContextManager } from '@opentelemetry/context-async-hooks'
 import { makeKey, registerKey } from '@tallylight/collector/receive/keys.ts'
 import { parseTenantId, type TenantId } from '@tallylight/collector/receive/request.ts'
+import { openCounters } from '@tallylight/instrumentation/counters.ts'
+import { readRequest } from '@tallylight/instrumentation/providers/request.ts'
+import { type Gate, openGate, runWithQuota } from '@tallylight/instrumentation/quota/gate.ts'
+import { openQuotaClient } from '@tallylight/instrumentation/quota/quota-client.ts'
+import { quotaExceededIn } from '@tallylight/instrumentation/quota/quota-exceeded.ts'
 import { openPool } from '@tallylight/storage/postgres/connection.ts'
 import type pg from 'pg'
 import { afterAll, beforeAll, expect, test } from 'vitest'
@@ -18,6 +25,7 @@ const keys = new Map<string, string>()
 type Reply = { readonly status: number; readonly body: Readonly<Record<string, unknown>>; readonly seconds: number }
 
 beforeAll(async () => {
+  context.setGlobalContextManager(new AsyncLocalStorageContextManager().enable())
   const directory = await mkdtemp(join(tmpdir(), 'tallylight-test-'))
   stack.defer(() => rm(directory, { recursive: true }))
   const failure = {
@@ -25,7 +33,8 @@ beforeAll(async () => {
     tenants: { careful: { policy: 'closed' }, trusting: { policy: 'open' } },
   }
   const path = join(directory, 'failure.json')
-  await writeFile(path, JSON.stringify({ quota: { failure } }))
+  const prices = [{ model: 'cheap', inputNanoUsdPerMillion: 1_000_000, outputNanoUsdPerMillion: 1_000_000 }]
+  await writeFile(path, JSON.stringify({ quota: { failure, prices } }))
   collector = stack.use(await startCollector({ TALLYLIGHT_CONFIG: path }))
   const password = (await readFile(join(collector.directory, 'postgres', 'owner.key'), 'utf8')).trim()
   const connectionString = `postgres://tallylight:${password}@127.0.0.1:${collector.ports().postgres}/tallylight`
@@ -136,4 +145,67 @@ test('quota: without a connection left answers are 503, a bound holds over repea
   expect((await reserveUntilAnswered('default', 'full a')).status).toBe(201)
   expect(await held('default')).toBe(160)
   expect(await collector.metric('tallylight_quota_allowed_away_nano_usd')).toBe(0)
+}, 60_000)
+
+test('gate: the policy of its tenant is told with every answer, obeyed while the ledger is away, and remembered when nobody answers', async () => {
+  const said: string[] = []
+  const counters = openCounters((line) => said.push(line))
+  await using stack = new AsyncDisposableStack()
+  const endpoint = {
+    api: 'openai.chat',
+    provider: 'openai',
+    model: '',
+    isStream: false,
+    takesUsageOption: false,
+  } as const
+  const { request } = readRequest(endpoint, '{"model":"cheap"}')
+  const asked = {
+    endpoint,
+    request,
+    url: new URL('http://x'),
+    requestBytes: 2,
+    attempt: 1,
+    transport: 'fetch',
+  } as const
+  const gates = new Map<string, Gate>()
+  for (const tenant of keys.keys()) {
+    const url = `http://127.0.0.1:${collector.ports().api}`
+    const client = openQuotaClient({ url, key: keys.get(tenant) ?? '' })
+    // The opposite of what the tenant wants, which must not count any more once it has told.
+    const failurePolicy = tenant === 'trusting' ? 'closed' : 'open'
+    const nowMs = (): number => performance.now()
+    const gate = openGate({ mode: 'enforce', failurePolicy, leases: false, client, counters, nowMs })
+    gates.set(tenant, stack.use(gate))
+  }
+  const callsOf = async (tenant: string): Promise<readonly string[]> => {
+    const outcomes: string[] = []
+    for (let call = 0; call < 3; call++) {
+      const estimate = { inputTokens: 20, outputTokensMax: 20 }
+      const hold = runWithQuota({ estimate }, () => gates.get(tenant)?.admit(asked))
+      const outcome = await hold?.admitted?.then(
+        () => 'allowed',
+        (error: unknown) => quotaExceededIn(error)?.denial.reason ?? 'failed',
+      )
+      outcomes.push(`${outcome} ${hold?.absencePolicy()}`.trimEnd())
+      hold?.end({ ending: 'denied', status: 0, reply: undefined, error: undefined })
+    }
+    return outcomes
+  }
+  for (const tenant of keys.keys()) expect(await callsOf(tenant)).toEqual(['allowed', 'allowed', 'allowed'])
+  await owner.query('alter database tallylight connection limit 0')
+  await owner.query('select pg_terminate_backend(pid) from unnest($1::int[]) pid', [await backends()])
+  const expected = {
+    default: ['allowed bounded', 'allowed bounded', 'away bounded'],
+    careful: ['away closed', 'away closed', 'away closed'],
+    trusting: ['allowed open', 'allowed open', 'allowed open'],
+  }
+  for (const [tenant, outcomes] of Object.entries(expected)) expect(await callsOf(tenant)).toEqual(outcomes)
+  await owner.query('alter database tallylight connection limit -1')
+  await collector.kill('SIGKILL')
+  for (const [tenant, outcomes] of Object.entries(expected)) expect(await callsOf(tenant)).toEqual(outcomes)
+  expect(counters.read().notGated).toBe(18)
+  expect(said.sort()).toEqual([
+    expect.stringContaining('calls are refused, by the policy'),
+    expect.stringContaining('calls go without, by the policy'),
+  ])
 }, 60_000)

@@ -63,8 +63,8 @@ test('masking: of 500 requests with secrets here and there, another decoder read
   expect(masked).toBeGreaterThanOrEqual(planted)
 })
 
-test('masking: 4,000 requests without secrets, whole and broken, are the same bytes afterwards', () => {
-  for (let seed = 0; seed < 4_000; seed++) {
+test('masking: 1,500 requests without secrets, whole and broken, are the same bytes afterwards', () => {
+  for (let seed = 0; seed < 1_500; seed++) {
     const { signal, wire, broken } = makeCase(oracle, seed, true)
     for (const bytes of [wire, broken]) {
       const before = Buffer.from(bytes)

@@ -3,15 +3,14 @@
 import { execFileSync, spawn } from 'node:child_process'
 import { once } from 'node:events'
 import { cpSync, mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, symlinkSync, writeFileSync } from 'node:fs'
-import { createServer } from 'node:http'
-import type { AddressInfo } from 'node:net'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
-import { json, text } from 'node:stream/consumers'
+import { text } from 'node:stream/consumers'
 import { fileURLToPath } from 'node:url'
-import { createGunzip } from 'node:zlib'
 import { build } from '@tallylight/instrumentation/build.ts'
+import { build as bundle } from 'esbuild'
 import { afterAll, beforeAll, expect, test } from 'vitest'
+import { type ReceivedSpan, type Receiver, startReceiver } from './receiver.ts'
 import { type StandIn, startStandIn } from './stand-in.ts'
 
 const here = fileURLToPath(new URL('.', import.meta.url))
@@ -19,36 +18,15 @@ const root = join(here, '..', '..')
 const stack = new AsyncDisposableStack()
 let project = ''
 let standIn: StandIn
-let receiver = ''
-let spans: Span[] = []
-
-type Span = {
-  readonly spanId: string
-  readonly parentSpanId?: string
-  readonly name: string
-  readonly scope: string
-  readonly attributes: Readonly<Record<string, unknown>>
-}
-type Otlp = {
-  readonly resourceSpans?: readonly {
-    readonly scopeSpans: readonly {
-      readonly scope: { readonly name: string }
-      readonly spans: readonly {
-        readonly spanId: string
-        readonly parentSpanId?: string
-        readonly name: string
-        readonly attributes: readonly { readonly key: string; readonly value: Readonly<Record<string, unknown>> }[]
-      }[]
-    }[]
-  }[]
-}
+let receiver: Receiver
+let spans: readonly ReceivedSpan[] = []
 
 beforeAll(async () => {
   project = mkdtempSync(join(tmpdir(), 'tallylight-packed-'))
   stack.defer(() => rmSync(project, { recursive: true, force: true }))
   install()
   standIn = stack.use(await startStandIn())
-  receiver = await startReceiver()
+  receiver = stack.use(await startReceiver())
 }, 120_000)
 afterAll(() => stack.disposeAsync())
 
@@ -66,34 +44,17 @@ function install(): void {
   if (file === undefined) throw new Error('npm pack made no file')
   execFileSync('tar', ['-xzf', join(project, file), '-C', project])
   cpSync(join(project, 'package'), join(modules, '@tallylight', 'instrumentation'), { recursive: true })
-  for (const name of ['setup.mjs', 'service.mjs', 'service.cjs']) cpSync(join(here, name), join(project, name))
+  for (const name of readdirSync(here).filter((name) => /\.[cm]js$/.test(name)))
+    cpSync(join(here, name), join(project, name))
 }
 
-async function startReceiver(): Promise<string> {
-  const server = createServer(async (request, response) => {
-    const body = (await json(request.pipe(createGunzip()))) as Otlp
-    for (const { scopeSpans } of body.resourceSpans ?? [])
-      for (const { scope, spans: sent } of scopeSpans)
-        for (const { attributes, ...span } of sent) {
-          const pairs = attributes.map(({ key, value }) => [key, Object.values(value)[0]])
-          spans.push({ ...span, scope: scope.name, attributes: Object.fromEntries(pairs) })
-        }
-    response.setHeader('content-type', 'application/json').end('{}')
-  })
-  server.listen(0, '127.0.0.1')
-  await once(server, 'listening')
-  stack.defer(async () => {
-    server.closeAllConnections()
-    server.close()
-    await once(server, 'close')
-  })
-  return `http://127.0.0.1:${(server.address() as AddressInfo).port}`
-}
+const bundling = { bundle: true, platform: 'node', minify: true, logLevel: 'error' } as const
+/** Packages in CommonJS ask for `require`, which a module has not. */
+const requireInModules = "import { createRequire } from 'node:module'; const require = createRequire(import.meta.url);"
 
 type Ran = { readonly given: unknown; readonly said: readonly string[] }
 
 async function run(args: readonly string[]): Promise<Ran> {
-  spans = []
   const child = spawn(process.execPath, [...args, standIn.url, standIn.bedrockUrl], {
     cwd: project,
     env: {
@@ -101,12 +62,13 @@ async function run(args: readonly string[]): Promise<Ran> {
       OPENAI_BASE_URL: `${standIn.url}/v1`,
       ANTHROPIC_BASE_URL: standIn.url,
       AWS_ENDPOINT_URL_BEDROCK_RUNTIME: standIn.bedrockUrl,
-      OTEL_EXPORTER_OTLP_ENDPOINT: receiver,
+      OTEL_EXPORTER_OTLP_ENDPOINT: receiver.url,
       OTEL_EXPORTER_OTLP_PROTOCOL: 'http/json',
     },
   })
   const [said, output, [code]] = await Promise.all([text(child.stderr), text(child.stdout), once(child, 'exit')])
   expect(code, said).toBe(0)
+  spans = receiver.take()
   return { given: JSON.parse(output), said: said.split('\n').filter((line) => line.startsWith('tallylight:')) }
 }
 
@@ -174,6 +136,62 @@ test('packed: a CommonJS service, registered by either way, shares one instrumen
     const calls = spans.filter(({ scope, name }) => scope === '@tallylight/instrumentation' && name.startsWith('chat'))
     expect(calls.map(({ attributes }) => attributes['gen_ai.conversation.id'])).toEqual(['c1', 'c1'])
     expect(spans.filter(({ name }) => name === 'turn')).toHaveLength(1)
+  }
+})
+
+test('packed: MCP clients and servers are watched by the flag alone, imported and required', async () => {
+  for (const program of ['mcp.mjs', 'mcp.cjs']) {
+    const { given } = await run(['--import', '@tallylight/instrumentation/register', program])
+    const calls = spans.filter(({ name }) => name === 'tools/call ask')
+    expect(calls.map(({ attributes }) => attributes['network.transport'])).toEqual(['tcp', 'tcp'])
+    const [served, called] = calls
+    expect(served?.parentSpanId).toBe(called?.spanId)
+    expect(given).toEqual({ text: '3', traceId: called?.traceId })
+  }
+})
+
+test('packed: of tools that an SDK’s own loop runs, calls and names are seen; a tool that tells of itself is a span', async () => {
+  const { given } = await run(['--import', '@tallylight/instrumentation/register', 'tools.mjs'])
+  expect(given).toEqual(['Hi', 'Hi'])
+  for (const [conversation, toolSpans] of [
+    ['runner', ['execute_tool get_weather']],
+    ['vercel', []],
+  ] as const) {
+    const inTurn = spans.filter(({ attributes }) => attributes['gen_ai.conversation.id'] === conversation)
+    const names = inTurn.map(({ name }) => name)
+    expect(names.toSorted()).toEqual(['chat gpt-4o', 'chat gpt-4o', ...toolSpans, 'turn'])
+    const opened = inTurn.find(({ name }) => name === 'turn')
+    expect(opened?.attributes).toMatchObject({
+      'tallylight.turn.calls': expect.toSatisfy((calls) => Number(calls) === 2),
+    })
+    expect(JSON.stringify(opened?.attributes['tallylight.turn.tools'])).toContain('get_weather')
+  }
+})
+
+test('packed: in an esbuild bundle, of the service or of the package too, a call is one span', async () => {
+  for (const format of ['esm', 'cjs'] as const) {
+    const extension = format === 'esm' ? 'mjs' : 'cjs'
+    // Into CommonJS by `require`: what `import` finds of OpenTelemetry's gRPC exporters asks for `import.meta.url`.
+    const register = '@tallylight/instrumentation/register'
+    const whole = `${format === 'esm' ? `import '${register}'` : `require('${register}')`}\nimport('./one-call.mjs')\n`
+    writeFileSync(join(project, `whole.${extension}`), whole)
+    const bundled = async (entry: string): Promise<string> => {
+      const outfile = join(project, 'bundled', `${entry}.${extension}`)
+      const banner = format === 'esm' ? { js: requireInModules } : {}
+      await bundle({ ...bundling, format, banner, entryPoints: [join(project, entry)], outfile })
+      return outfile
+    }
+    const flag = ['--import', register]
+    const alone = await bundled('one-call.mjs')
+    const both = await bundled(`whole.${extension}`)
+    for (const args of [[...flag, alone], [both], [...flag, both]]) {
+      const { given, said } = await run(args)
+      expect(given).toBe('Hi')
+      expect(said).toHaveLength(1)
+      expect(spans.map(({ name, attributes }) => [name, attributes['gen_ai.usage.input_tokens']])).toEqual([
+        ['chat gpt-4o', 9],
+      ])
+    }
   }
 })
 

@@ -103,19 +103,43 @@ const apis: readonly Api[] = [
 async function answer(request: IncomingMessage, response: ServerResponse): Promise<void> {
   const body = await text(request)
   const path = (request.url ?? '').split('?')[0] ?? ''
+  if (path.startsWith('/model/')) {
+    // As the SDKs of before HTTP/2 ask.
+    const { type, pieces } = converse(path)
+    response.writeHead(200, { 'content-type': type, 'x-amzn-requestid': 'q1' })
+    for (const piece of pieces) response.write(piece)
+    response.end()
+    return
+  }
   const api = apis.find((each) => each.path.test(path))
   if (api === undefined) {
     response.writeHead(404).end()
     return
   }
-  if (!body.includes('"stream":true') && !path.includes('streamGenerateContent')) {
-    response.writeHead(200, { 'content-type': 'application/json' }).end(JSON.stringify(api.whole))
+  const asked = JSON.parse(body)
+  if (asked.stream !== true && !path.includes('streamGenerateContent')) {
+    const whole = asksForTool(asked) ? { ...api.whole, choices: [{ index: 0, ...toolAsked }] } : api.whole
+    response.writeHead(200, { 'content-type': 'application/json' }).end(JSON.stringify(whole))
     return
   }
   response.writeHead(200, { 'content-type': 'text/event-stream' })
-  const recorded = recordingOf(api, body.includes('"include_usage":true'))
+  const recorded = recordingOf(api, asked.stream_options?.include_usage === true)
   for (let at = 0; at < recorded.length; at += 97) response.write(recorded.subarray(at, at + 97))
   response.end()
+}
+
+const toolCall = { id: 'call_1', type: 'function', function: { name: 'get_weather', arguments: '{"city":"Zürich"}' } }
+const toolAsked = {
+  message: { role: 'assistant', content: null, tool_calls: [toolCall] },
+  finish_reason: 'tool_calls',
+}
+
+/** Who offers tools is asked to run one, and answered when its result came. */
+function asksForTool(asked: {
+  readonly tools?: unknown
+  readonly messages?: readonly { readonly role: string }[]
+}): boolean {
+  return asked.tools !== undefined && asked.messages?.some(({ role }) => role === 'tool') === false
 }
 
 /** Chat completions tell their usage only to those who ask. */
@@ -126,24 +150,30 @@ function recordingOf({ stream }: Api, isUsageAsked: boolean): Buffer {
   return Buffer.from(events.filter((event) => !event.includes('"choices":[]')).join('\n\n'))
 }
 
-async function converse(stream: http2.ServerHttp2Stream, path: string): Promise<void> {
-  await text(stream)
+function converse(path: string): { readonly type: string; readonly pieces: readonly (string | Uint8Array)[] } {
   const usage = { inputTokens, outputTokens, totalTokens: inputTokens + outputTokens }
   if (path.endsWith('/converse')) {
-    stream.respond({ ':status': 200, 'content-type': 'application/json', 'x-amzn-requestid': 'q1' })
     const output = { message: { role: 'assistant', content: [{ text: 'Hi' }] } }
-    stream.end(JSON.stringify({ output, stopReason: 'end_turn', usage, metrics: { latencyMs: 1 } }))
-    return
+    const whole = { output, stopReason: 'end_turn', usage, metrics: { latencyMs: 1 } }
+    return { type: 'application/json', pieces: [JSON.stringify(whole)] }
   }
-  stream.respond({
-    ':status': 200,
-    'content-type': 'application/vnd.amazon.eventstream',
-    'x-amzn-requestid': 'q2',
-  })
-  stream.write(encodeEvent('messageStart', { role: 'assistant' }))
-  stream.write(encodeEvent('contentBlockDelta', { contentBlockIndex: 0, delta: { text: 'Hi' } }))
-  stream.write(encodeEvent('messageStop', { stopReason: 'end_turn' }))
-  stream.end(encodeEvent('metadata', { usage, metrics: { latencyMs: 1 } }))
+  return {
+    type: 'application/vnd.amazon.eventstream',
+    pieces: [
+      encodeEvent('messageStart', { role: 'assistant' }),
+      encodeEvent('contentBlockDelta', { contentBlockIndex: 0, delta: { text: 'Hi' } }),
+      encodeEvent('messageStop', { stopReason: 'end_turn' }),
+      encodeEvent('metadata', { usage, metrics: { latencyMs: 1 } }),
+    ],
+  }
+}
+
+async function answerStream(stream: http2.ServerHttp2Stream, path: string): Promise<void> {
+  await text(stream)
+  const { type, pieces } = converse(path)
+  stream.respond({ ':status': 200, 'content-type': type, 'x-amzn-requestid': 'q1' })
+  for (const piece of pieces) stream.write(piece)
+  stream.end()
 }
 
 export async function startStandIn(): Promise<StandIn> {
@@ -154,7 +184,7 @@ export async function startStandIn(): Promise<StandIn> {
   const sessions = new Set<http2.ServerHttp2Session>()
   bedrock.on('session', (session) => sessions.add(session))
   bedrock.on('stream', (stream, headers) => {
-    converse(stream, String(headers[':path'])).catch(() => stream.destroy())
+    answerStream(stream, String(headers[':path'])).catch(() => stream.destroy())
   })
   server.listen(0, '127.0.0.1')
   bedrock.listen(0, '127.0.0.1')

@@ -93,13 +93,16 @@ export function healthRows(
   const checkOf = new Map(checks.map((check) => [keyOf(check.node, check.says.target), check]))
   const innerOf = Map.groupBy(checks, (check) => outermostCheck(check, checkOf))
   return {
-    rows: [...innerOf].map(([outer, all]) =>
-      healthRow(
-        outer,
-        all.filter((check) => check !== outer),
-        generation,
+    rows: [
+      ...[...innerOf].map(([outer, all]) =>
+        healthRow(
+          outer,
+          all.filter((check) => check !== outer),
+          generation,
+        ),
       ),
-    ),
+      ...trace.nodes.flatMap((node) => readingsRow(node, generation)),
+    ],
     gone: [...innerOf].flatMap(([outer, all]) =>
       all
         .filter((check) => check.node !== outer.node)
@@ -122,14 +125,39 @@ function outermostCheck(check: Check, checkOf: ReadonlyMap<string, Check>): Chec
   return outer
 }
 
+/** Of the points of a prober that are one look; none as long as nobody has said how it went. */
+function readingsRow(node: Node, generation: number): readonly HealthCheckRow[] {
+  const readings = node.others.flatMap(({ says }) => (says.kind === 'health-reading' ? [says] : []))
+  const statuses = readings.flatMap(({ status }) => status ?? [])
+  const [first] = readings
+  const fact = node.others.find(({ says }) => says.kind === 'health-reading')
+  if (first === undefined || fact === undefined || statuses.length === 0) return []
+  return [
+    {
+      TenantId: fact.tenantId,
+      TraceId: fact.traceId,
+      Timestamp: fact.startUnixNano,
+      Generation: generation,
+      SpanId: node.spanId,
+      FactId: 'metric',
+      Target: first.target,
+      Status: worstOf(statuses),
+      EventType: first.prober,
+      ResponseTimeNano: BigInt(readings.find((one) => one.responseTimeNano !== undefined)?.responseTimeNano ?? 0),
+      ErrorMessage: readings.find(({ message }) => message !== '')?.message ?? '',
+      Metadata: Object.assign({}, ...readings.map((one) => one.metadata)) as Record<string, string>,
+    },
+  ]
+}
+
 const worst: Readonly<Record<HealthStatus, number>> = { healthy: 0, timeout: 1, unhealthy: 2 }
+
+function worstOf(statuses: readonly HealthStatus[]): HealthStatus {
+  return statuses.reduce((so, one) => (worst[one] > worst[so] ? one : so), 'healthy')
+}
 
 function healthRow({ node, fact, says }: Check, inner: readonly Check[], generation: number): HealthCheckRow {
   const all = [{ says, fact }, ...inner]
-  const status = all.reduce<HealthStatus>(
-    (so, one) => (worst[one.says.status] > worst[so] ? one.says.status : so),
-    'healthy',
-  )
   const failure = all.map((one) => one.fact.failure).find((one) => one !== undefined)
   return {
     TenantId: fact.tenantId,
@@ -139,7 +167,7 @@ function healthRow({ node, fact, says }: Check, inner: readonly Check[], generat
     SpanId: node.spanId,
     FactId: fact.id,
     Target: says.target,
-    Status: status,
+    Status: worstOf(all.map((one) => one.says.status)),
     EventType: says.eventType,
     ResponseTimeNano:
       says.responseTimeNano === undefined ? fact.endUnixNano - fact.startUnixNano : BigInt(says.responseTimeNano),

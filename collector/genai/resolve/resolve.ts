@@ -14,10 +14,12 @@ import { findAroundTurns, isTurn, possibleTurnIds, type TurnParts, turnRow } fro
 export const revisionsMax = 1_024
 
 /** All facts must be of one tenant and trace. Facts without a trace are resolved one by one. `revision` counts how often
- *  the same facts were priced again. */
-export function resolve(facts: Iterable<Fact>, priceOf: PriceOf, revision = 0): Resolved {
+ *  the same facts were priced again. `generationMin` is what rows that are there have: they may have been made with links that
+ *  are not needed any more, and are superseded all the same. */
+export function resolve(facts: Iterable<Fact>, priceOf: PriceOf, revision = 0, generationMin = 0): Resolved {
   const trace = openTrace(facts)
-  const generation = trace.facts.length * revisionsMax + revision
+  const seen = trace.facts.length * revisionsMax + revision
+  const generation = seen < generationMin ? generationMin + 1 : seen
   const { calls, embeddings, repeated } = findCalls(trace)
   const { toolCalls, repeated: repeatedTools } = findToolCalls(trace)
   const priced = calls.map((call) => ({ call, row: callRow(trace, call, priceOf, generation) }))
@@ -128,11 +130,15 @@ function embeddingRow(trace: Trace, call: Call, priceOf: PriceOf, generation: nu
   return {
     ...rowOf(call.node, generation),
     ...place,
+    ServiceName: call.node.span?.serviceName ?? '',
     Provider: call.provider,
+    RequestModel: call.requestModel,
     Model: call.model,
     InputTokens: call.usage.inputTokens ?? null,
     CostNanoUsd: costNanoUsd,
     PriceVersion: priceVersion,
+    ErrorType: call.failure?.type ?? '',
+    DurationNano: durationOf(call.node),
   }
 }
 

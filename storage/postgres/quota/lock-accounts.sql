@@ -1,32 +1,36 @@
--- $1–$4: tenants, limits, subjects and moments (null is now) of wanted accounts; `wanted` tells which of them an account is,
--- counted from 1. Others: $5 by their numbers; $6, and $7 with $8, those of reservations, by their ids and by tenant and call
--- id. Which accounts a reservation has never changes, so it need not be locked to be asked.
-with asked as (
-  select a.id, array_agg(w.ordinal::integer) as ordinals
+-- $1–$4: tenants, limits, subjects and moments (null is now) of wanted accounts. Others: $5 by their numbers; $6, and $7 with $8,
+-- those of reservations, by their ids and by tenant and call id. Which accounts a reservation has never changes, so it need not
+-- be locked to be asked. One more row, without an id, has in `wanted` the numbers of the wanted ones, null where there is none.
+--
+-- Rows are locked by their numbers alone. A row that another transaction was waited for is looked at again as it is then, with
+-- the other tables of its query as they were; behind a union that found nothing, and the account was missing in the answer.
+with asked as materialized (
+  select w.ordinal, (
+    select a.id from quota_limit_rules rule
+    cross join lateral quota_window(rule.span, rule.time_zone, coalesce(w.at, quota_now())) span
+    join quota_accounts a
+      on a.tenant = w.tenant and a.limit_id = w.limit_id and a.subject = w.subject and a.window_start = span.starts
+    where rule.tenant = w.tenant and rule.id = w.limit_id) as id
   from unnest($1::text[], $2::text[], $3::text[], $4::timestamptz[])
     with ordinality as w (tenant, limit_id, subject, at, ordinal)
-  join quota_limit_rules rule on rule.tenant = w.tenant and rule.id = w.limit_id
-  cross join lateral quota_window(rule.span, rule.time_zone, coalesce(w.at, quota_now())) span
-  join quota_accounts a
-    on a.tenant = w.tenant and a.limit_id = w.limit_id and a.subject = w.subject and a.window_start = span.starts
-  group by a.id
-), named as (
-  select id, ordinals from asked
-  union all
-  select number, '{}' from (
-    select unnest($5::bigint[]) as number
+), locked as materialized (
+  select * from quota_accounts
+  where id = any (array(
+    select id from asked
+    union
+    select unnest($5::bigint[])
     union
     select unnest(r.account_ids) from unnest($6::uuid[]) as known (id) join quota_reservation_rows r on r.id = known.id
     union
     select unnest(r.account_ids) from unnest($7::text[], $8::text[]) as known (tenant, call_id)
-      join quota_reservation_rows r on r.tenant = known.tenant and r.call_id = known.call_id
-  ) others
-  where number not in (select id from asked)
+      join quota_reservation_rows r on r.tenant = known.tenant and r.call_id = known.call_id))
+  order by id
+  for no key update
 )
-select a.id, a.tenant, a.limit_id, a.subject, a.window_end, quota_slide_ms(rule.span) as slide_ms, named.ordinals as wanted,
-       a.granted, a.held, a.spent, a.free, a.debt, a.thresholds_fired, a.bucket_at, a.bucket_spent
-from named
-join quota_accounts a on a.id = named.id
+select a.id, a.tenant, a.limit_id, a.subject, a.window_end, quota_slide_ms(rule.span) as slide_ms, a.granted, a.held, a.spent,
+       a.free, a.debt, a.thresholds_fired, a.bucket_at, a.bucket_spent, null::bigint[] as wanted
+from locked a
 join quota_limit_rules rule on rule.tenant = a.tenant and rule.id = a.limit_id
-order by a.id
-for no key update of a
+union all
+select null, null, null, null, null, null, null, null, null, null, null, null, null, null,
+       (select array_agg(id order by ordinal) from asked)

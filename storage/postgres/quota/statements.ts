@@ -14,7 +14,8 @@ export type ReservationRow = {
   readonly account_ids: readonly string[]
   readonly amounts: readonly string[]
   readonly measures: readonly string[]
-  readonly answer: unknown
+  /** JSON, read only when it is told again. */
+  readonly answer: string
   readonly outcome: unknown
   readonly is_lease: boolean
   readonly claimed: readonly string[] | null
@@ -53,8 +54,6 @@ export type AccountRow = {
   readonly subject: string
   readonly window_end: Date | null
   readonly slide_ms: string | null
-  /** Which of the wanted accounts this is, counted from 1. */
-  readonly wanted: readonly number[]
   readonly granted: string
   readonly held: string
   readonly spent: string
@@ -80,7 +79,7 @@ export type RuleRow = {
   readonly source: string
 }
 
-/** What a batch writes. Arrays and JSON are text in it, as Postgres and JSON spell them. */
+/** What a batch writes. Arrays are text in it, as Postgres spells them. */
 export type Changes = {
   readonly accounts: readonly {
     readonly id: string
@@ -98,11 +97,11 @@ export type Changes = {
     readonly call_id: string
     readonly body_hash: string
     readonly state: string
-    readonly subject: string
+    readonly subject: object
     readonly account_ids: string
     readonly amounts: string
     readonly measures: string
-    readonly answer: string
+    readonly answer: object
     readonly is_lease: boolean
     readonly recorded: string
     readonly created_ms: number
@@ -111,15 +110,14 @@ export type Changes = {
   readonly ended: readonly {
     readonly id: string
     readonly state: string
-    readonly outcome: string | null
+    readonly outcome: object | null
     readonly claimed: string | null
     readonly recorded: string
     readonly records: number
     readonly expires_ms: number
   }[]
-  readonly events: readonly (Omit<EventRow, 'answer' | 'account_ids' | 'spent'> & {
+  readonly events: readonly (Omit<EventRow, 'account_ids' | 'spent'> & {
     readonly is_new: boolean
-    readonly answer: string | null
     readonly account_ids: string
     readonly spent: string
   })[]
@@ -146,7 +144,7 @@ export type Changes = {
 const writeStatement = readFileSync(new URL('./write.sql', import.meta.url), 'utf8')
 
 const reservationColumns = `r.id, r.tenant, r.call_id, r.body_hash, r.state, r.subject, r.account_ids, r.amounts, r.measures,
-  r.answer, r.outcome, r.is_lease, r.claimed, r.recorded, r.records,
+  r.answer::text as answer, r.outcome, r.is_lease, r.claimed, r.recorded, r.records,
   (extract(epoch from r.created_at) * 1000)::float8 as created_ms, (extract(epoch from r.expires_at) * 1000)::float8 as expires_ms`
 const nowMs = 'floor(extract(epoch from quota_now()) * 1000)::float8 as now_ms'
 
@@ -167,10 +165,10 @@ export async function lockReservations(
     text: `select ${nowMs}, changes.version::text as version, locked.*
       from quota_rule_changes changes left join lateral (
         select ${reservationColumns} from quota_reservation_rows r
-        where r.id in (
+        where r.id = any (array(
           select unnest($3::uuid[])
           union select known.id from unnest($1::text[], $2::text[]) as asked (tenant, call_id)
-            join quota_reservation_rows known on known.tenant = asked.tenant and known.call_id = asked.call_id)
+            join quota_reservation_rows known on known.tenant = asked.tenant and known.call_id = asked.call_id))
         order by r.id for update of r) locked on true`,
     values: [wanted.tenants, wanted.callIds, wanted.ids],
   })
@@ -204,6 +202,9 @@ export type WantedAccount = {
 const lockAccountsStatement = readFileSync(new URL('./lock-accounts.sql', import.meta.url), 'utf8')
 const makeAccountsStatement = readFileSync(new URL('./make-accounts.sql', import.meta.url), 'utf8')
 
+/** What was locked, and the numbers of the wanted accounts in the order in which they were wanted. */
+export type LockedAccounts = { readonly rows: readonly AccountRow[]; readonly wanted: readonly string[] }
+
 /** Locks the accounts of limits and subjects, and others by their numbers or of reservations, all in the order of their
  *  numbers, so that two transactions hardly ever wait for each other. Wanted ones that are not there yet are made. */
 export async function lockAccounts(
@@ -211,7 +212,7 @@ export async function lockAccounts(
   wanted: readonly WantedAccount[],
   numbers: readonly string[],
   reservations: NamedReservations,
-): Promise<readonly AccountRow[]> {
+): Promise<LockedAccounts> {
   const asked = [
     wanted.map((each) => each.tenant),
     wanted.map((each) => each.limitId),
@@ -220,12 +221,22 @@ export async function lockAccounts(
   ]
   const { ids, tenants, callIds } = reservations
   const values = [...asked, numbers, ids, tenants, callIds]
-  const lock = { name: 'quota-lock-accounts', text: lockAccountsStatement, values }
-  const { rows } = await client.query<AccountRow>(lock)
-  if (rows.reduce((sum, row) => sum + row.wanted.length, 0) === wanted.length) return rows
+  const lock = async (): Promise<LockedAccounts & { readonly isComplete: boolean }> => {
+    const { rows } = await client.query<AccountRow | WantedRow>({
+      name: 'quota-lock-accounts',
+      text: lockAccountsStatement,
+      values,
+    })
+    const accounts = rows.flatMap((row) => (row.id === null ? [] : row))
+    const found = rows.flatMap((row) => (row.id === null ? (row.wanted ?? []) : [])).filter((id) => id !== null)
+    return { rows: accounts, wanted: found, isComplete: found.length === wanted.length }
+  }
+  const locked = await lock()
+  if (locked.isComplete) return locked
   await client.query({ name: 'quota-make-accounts', text: makeAccountsStatement, values: asked })
-  return (await client.query<AccountRow>(lock)).rows
+  return lock()
 }
+type WantedRow = { readonly id: null; readonly wanted: readonly (string | null)[] | null }
 
 /** What is booked of these events already. */
 export async function lockEvents(
@@ -277,7 +288,9 @@ export async function refuseEvent(
 }
 
 export async function writeChanges(client: Queryable, changes: Changes): Promise<void> {
-  await client.query({ name: 'quota-write', text: writeStatement, values: [JSON.stringify(changes)] })
+  const { accounts, made, ended, events, bookings, outbox, audit } = changes
+  const parts = [accounts, made, ended, events, bookings, outbox, audit]
+  await client.query({ name: 'quota-write', text: writeStatement, values: parts.map((part) => JSON.stringify(part)) })
 }
 
 export async function selectRules(

@@ -1,0 +1,180 @@
+// The two engines, embedded or the user's own, and what must be in them before records can be.
+import { join } from 'node:path'
+import { type ClickHouse, openClickHouse } from '@tallylight/storage/clickhouse/client.ts'
+import { type EmbeddedClickHouse, startEmbeddedClickHouse } from '@tallylight/storage/clickhouse/embedded.ts'
+import { type Login, migrateClickHouse } from '@tallylight/storage/clickhouse/migrate.ts'
+import { type TargetTable, verifySchema } from '@tallylight/storage/clickhouse/schema.ts'
+import { openPool, withConnection } from '@tallylight/storage/postgres/connection.ts'
+import { type EmbeddedPostgres, startEmbeddedPostgres } from '@tallylight/storage/postgres/embedded.ts'
+import { migratePostgres } from '@tallylight/storage/postgres/migrate.ts'
+import { ensurePrivateFile } from '@tallylight/storage/private-file.ts'
+import type pg from 'pg'
+import type { Config } from '../config.ts'
+import { limits } from '../limits.ts'
+import { pause } from '../quota/pause.ts'
+import { defaultTenant } from '../receive/key-rules.ts'
+import { type Keyring, makeKey, openKeyring, registerKey } from '../receive/keys.ts'
+import type { Start } from './start.ts'
+
+export type Engines = {
+  readonly clickhouse: ClickHouse
+  readonly database: pg.Pool
+  readonly postgresUrl: string | undefined
+  readonly keyring: Keyring
+  /** Undefined until the schema was found to be right. */
+  readonly targets: () => ReadonlyMap<string, TargetTable> | undefined
+  readonly keysPrepared: Promise<void>
+  readonly tablesPrepared: Promise<void>
+  readonly embedded: {
+    readonly clickhouse: EmbeddedClickHouse | undefined
+    readonly postgres: EmbeddedPostgres | undefined
+  }
+}
+
+/** Waits for the schemas of embedded engines, which are there at once, and not for those of others. */
+export async function openEngines(start: Start): Promise<Engines> {
+  const { config, dataDirectory, log, stack, loops } = start
+  const embedded = await startEmbedded(start)
+  const clickhouse = stack.use(openClickHouse(clickhouseAddress(config, embedded.clickhouse)))
+  const postgresUrl = config.postgresUrl ?? embedded.postgres?.url
+  const database = openPool(
+    {
+      connectionString: postgresUrl,
+      max: limits.postgresConnectionsMax,
+      connectionTimeoutMillis: limits.postgresConnectMsMax,
+    },
+    (error) => log.warn({ err: error }, 'a connection to Postgres was lost'),
+  )
+  stack.defer(() => database.end())
+
+  const keyring = await openKeyring({
+    database,
+    cachePath: join(dataDirectory, 'keys.cache'),
+    requireKeys: config.requireKeys,
+    pollMs: limits.keysPollMs,
+    readMsMax: limits.keysReadMsMax,
+    usesFlushMs: limits.keyUsesFlushMs,
+    log,
+  })
+  keyring.onChange(() => embedded.clickhouse?.setReaderKeys(keyring.readerKeyHashes()))
+  embedded.clickhouse?.setReaderKeys(keyring.readerKeyHashes())
+  const keysPrepared = prepareKeys(start, database, keyring)
+  if (config.postgresUrl === undefined) await keysPrepared
+  loops.add(keysPrepared.then(() => keyring.run(loops.signal)))
+
+  let targets: ReadonlyMap<string, TargetTable> | undefined
+  const tablesPrepared = prepareTables(start, clickhouse, (found) => {
+    targets = found
+  })
+  if (config.clickhouseUrl === undefined) await tablesPrepared
+  loops.add(tablesPrepared)
+  // What fails after this must not leave a loop that keeps the process alive.
+  stack.defer(loops.end)
+  return { clickhouse, database, postgresUrl, keyring, targets: () => targets, keysPrepared, tablesPrepared, embedded }
+}
+
+async function startEmbedded({ config, file, dataDirectory, log, stack }: Start): Promise<Engines['embedded']> {
+  const engineLog = (level: 'info' | 'warn' | 'error', message: string, fields?: object): void =>
+    log[level](fields ?? {}, message)
+  const startClickHouse = async (): Promise<EmbeddedClickHouse | undefined> => {
+    if (config.clickhouseUrl !== undefined) return undefined
+    const memoryBytesMax = file.clickhouse?.memoryBytesMax
+    return stack.use(
+      await startEmbeddedClickHouse({
+        directory: join(dataDirectory, 'clickhouse'),
+        port: config.ports.clickhouse,
+        ...(memoryBytesMax === undefined ? {} : { memoryBytesMax }),
+        log: engineLog,
+      }),
+    )
+  }
+  const startPostgres = async (): Promise<EmbeddedPostgres | undefined> => {
+    if (config.postgresUrl !== undefined) return undefined
+    return stack.use(
+      await startEmbeddedPostgres({
+        directory: join(dataDirectory, 'postgres'),
+        port: config.ports.postgres,
+        readerKeyPath: join(dataDirectory, 'postgres.key'),
+        log: engineLog,
+      }),
+    )
+  }
+  // Both to their end: one that came up after the other had failed would keep the process alive for nothing.
+  const [clickhouse, postgres] = await Promise.allSettled([startClickHouse(), startPostgres()])
+  if (clickhouse.status === 'rejected') throw clickhouse.reason
+  if (postgres.status === 'rejected') throw postgres.reason
+  return { clickhouse: clickhouse.value, postgres: postgres.value }
+}
+
+function clickhouseAddress(
+  config: Config,
+  engine: EmbeddedClickHouse | undefined,
+): Parameters<typeof openClickHouse>[0] {
+  if (engine !== undefined)
+    return { url: engine.url, user: engine.user, password: engine.password, database: 'tallylight' }
+  const url = new URL(config.clickhouseUrl ?? '')
+  const database = decodeURIComponent(url.pathname.slice(1)) || 'tallylight'
+  const user = decodeURIComponent(url.username) || undefined
+  const password = decodeURIComponent(url.password) || undefined
+  return { url: url.origin, user, password, database }
+}
+
+/** With a ClickHouse of one's own, and a user with a password. */
+function loginOf({ clickhouseUrl }: Config): Login | undefined {
+  const url = clickhouseUrl === undefined ? undefined : new URL(clickhouseUrl)
+  if (url === undefined || url.password === '') return undefined
+  return { user: decodeURIComponent(url.username), password: decodeURIComponent(url.password) }
+}
+
+/** The schema of Postgres and the first keys. Tried until it works: with Postgres away the cached keys go on. */
+async function prepareKeys(start: Start, database: pg.Pool, keyring: Keyring): Promise<void> {
+  await untilDone(start, 'Postgres', async () => {
+    const applied = await withConnection(database, migratePostgres)
+    if (applied.length > 0) start.log.info({ migrations: applied }, 'Postgres was migrated')
+    const adminKey = await ensurePrivateFile(join(start.dataDirectory, 'admin.key'), makeKey().key)
+    await registerKey(database, adminKey.trim(), {
+      tenant: defaultTenant,
+      roles: ['admin'],
+      manyTenants: true,
+      name: 'admin of the first start',
+    })
+    await keyring.refresh()
+  })
+}
+
+/** The schema of ClickHouse, made and compared, now or when it first appears. */
+async function prepareTables(
+  start: Start,
+  clickhouse: ClickHouse,
+  found: (targets: ReadonlyMap<string, TargetTable>) => void,
+): Promise<void> {
+  const { log } = start
+  const login = loginOf(start.config)
+  await untilDone(start, 'ClickHouse', async () => {
+    // A server that knows our user reads its dictionaries as nobody, or not at all, unless it is told who to be.
+    const [who] = await clickhouse.query<{ name: string }>('SELECT currentUser() AS name')
+    const known = who?.name === login?.user ? login : undefined
+    const { created, leftAlone } = await migrateClickHouse(clickhouse, undefined, undefined, known)
+    if (created.length > 0) log.info({ tables: created }, 'tables were made in ClickHouse')
+    if (leftAlone.length > 0) log.info({ tables: leftAlone }, 'tables of your own are used as they are')
+    const schema = await verifySchema(clickhouse)
+    if (schema.kind === 'verified') for (const warning of schema.warnings) log.warn(warning)
+    if (schema.kind === 'deviates') throw new Error(`its tables cannot take the rows: ${schema.problems.join('; ')}`)
+    found(schema.targets)
+  })
+}
+
+/** Does the work, again and again until it succeeds or the collector stops. Each reason is logged once. */
+export async function untilDone({ log, loops }: Start, what: string, work: () => Promise<void>): Promise<void> {
+  let said = ''
+  while (!loops.signal.aborted) {
+    try {
+      await work()
+      return
+    } catch (error) {
+      if (String(error) !== said) log.error({ err: error }, `${what} cannot be used yet; records wait in the journal`)
+      said = String(error)
+    }
+    await pause(limits.engineRetryMs, loops.signal)
+  }
+}
