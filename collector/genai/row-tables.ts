@@ -185,12 +185,16 @@ export const rowTables: readonly RowTable[] = [
     word(columns.ContentType, row.ContentType)
   }),
   rowTable(embeddingRows, 'chat', ['SpanId'], 'embeddings', (columns, row) => {
+    word(columns.ServiceName, row.ServiceName)
     appendWord(columns.SpanId.data, row.SpanId)
     word(columns.Provider, row.Provider)
+    word(columns.RequestModel, row.RequestModel)
     word(columns.Model, row.Model)
     maybe(columns.InputTokens, row.InputTokens)
     maybe(columns.CostNanoUsd, row.CostNanoUsd)
     word(columns.PriceVersion, row.PriceVersion)
+    word(columns.ErrorType, row.ErrorType)
+    maybe(columns.DurationNano, row.DurationNano)
     appendWord(columns.ConversationId.data, row.ConversationId)
     appendWord(columns.UserId.data, row.UserId)
   }),
