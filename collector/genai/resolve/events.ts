@@ -87,7 +87,7 @@ export function healthRows(
   trace: Trace,
   generation: number,
 ): { readonly rows: readonly HealthCheckRow[]; readonly gone: readonly Gone[] } {
-  if (!trace.has('health')) return { rows: [], gone: [] }
+  if (!trace.has('health') && !trace.has('health-reading')) return { rows: [], gone: [] }
   const checks = trace.nodes.flatMap((node) =>
     [node.span, ...node.others].flatMap((fact) =>
       fact?.says.kind === 'health' ? [{ node, fact, says: fact.says }] : [],
