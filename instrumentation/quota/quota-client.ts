@@ -105,7 +105,12 @@ export function openQuotaClient(options: { readonly url: string; readonly key: s
 
   /** Our own requests are nobody's calls, also where the collector's host is a provider's for its proxy. */
   function post(path: string, body: unknown, isWaitedFor: boolean): Promise<Answered> {
-    return runSeen(() => postOnce(path, body, isWaitedFor))
+    try {
+      return runSeen(() => postOnce(path, body, isWaitedFor))
+    } catch (error) {
+      // Thrown at once for a URL or key that no request can carry, a line break in it for one.
+      return Promise.resolve({ kind: 'unavailable', reason: error instanceof Error ? error.message : String(error) })
+    }
   }
 
   function postOnce(path: string, body: unknown, isWaitedFor: boolean): Promise<Answered> {
