@@ -311,7 +311,7 @@ test('quota: limits of the configuration file are applied at start and when it c
   await said('"changed":[{"before":')
   expect(await limitsNow()).toEqual([{ id: 'from-file', amount: 2 }])
   await writeFile(path, '{')
-  await said('cannot be used; the limits stay')
+  await said('cannot be used; limits and probes stay')
   await rm(path)
   await said('limits.json cannot be read')
   expect(await limitsNow()).toEqual([{ id: 'from-file', amount: 2 }])
