@@ -67,6 +67,18 @@ test('quota: two collectors that wait for the same accounts find all of them, an
   await expectNoDrift(pool)
 })
 
+test('quota: a call that two collectors are asked for at once is granted by both, though there is room for one', async () => {
+  const { ledger, pool } = await open('twice', [{ id: 'budget', measure: 'cost', amount: 100, each: 'user' }])
+  const other = openLedger({ database: pool, log: { warn: () => undefined } })
+  for (let round = 0; round < 40; round++) {
+    const asked = reserve(`call ${round}`, 60, { subject: { ...nobody, user: `user ${round % 20}` } })
+    const [first, second] = await Promise.all([ledger.run(asked), other.run(asked)])
+    expect(idOf(second)).toBe(idOf(first))
+    expect(await ledger.run(settle(idOf(first), 0))).toMatchObject({ kind: 'done' })
+  }
+  await expectNoDrift(pool)
+})
+
 test('quota: all limits of a call are held or none', async () => {
   const { ledger, pool } = await open('several', [
     { id: 'narrow', measure: 'cost', amount: 100 },

@@ -7,13 +7,14 @@ import { withConnection } from '@tallylight/storage/postgres/connection.ts'
 import {
   type Cursor,
   isBooked,
+  type LockedReservations,
   lockAccounts,
   lockEvents,
-  lockExpired,
   lockReservations,
   moveCursor,
   type NamedReservations,
   refuseEvent,
+  selectExpired,
   selectRules,
   writeChanges,
 } from '@tallylight/storage/postgres/quota/statements.ts'
@@ -251,16 +252,13 @@ export function openLedger(options: LedgerOptions): Ledger {
         ...events.flatMap(({ reservation }) => reservation ?? []),
       ],
     }
-    const locking = lockReservations(client, reservations)
-    // In the same trip, by the rules as they were a moment ago: they hardly ever change.
-    const matching = lockMatched(client, steps, numbers, reservations)
-    matching.catch(() => undefined)
-    const { nowMs, version, rows } = await locking
-    let { accounts, matched } = await matching
-    if (version !== limits.version) {
+    // By the rules as they were a moment ago: they hardly ever change.
+    let locked = await lockAll(client, steps, numbers, reservations)
+    if (locked.version !== limits.version) {
       await readLimits(client)
-      ;({ accounts, matched } = await lockMatched(client, steps, numbers, reservations))
+      locked = await lockAll(client, steps, numbers, reservations)
     }
+    const { nowMs, accounts, matched, rows } = locked
     const batch = openBatch(nowMs, limits, accounts, rows.map(reservationOfRow), events.map(eventOfRow))
     const result = steps.map((step, at) => take(batch, step, matched[at] ?? []))
     return { result, writes: writesOf(client, batch) }
@@ -269,6 +267,22 @@ export function openLedger(options: LedgerOptions): Ledger {
   async function readLimits(client: Pick<pg.ClientBase, 'query'>): Promise<void> {
     const { version, rows } = await selectRules(client)
     limits = openLimits(version, rows.map(limitOfRow))
+  }
+
+  /** The accounts first, then the reservations as they are by then, in one trip: another collector that is asked for the same
+   *  call has its accounts, so what it grants is seen here, and not taken for somebody else's who left no room. */
+  async function lockAll(
+    client: pg.PoolClient,
+    steps: readonly Step[],
+    numbers: readonly string[],
+    reservations: NamedReservations,
+  ): Promise<Awaited<ReturnType<typeof lockMatched>> & LockedReservations> {
+    const matching = lockMatched(client, steps, numbers, reservations)
+    const locking = lockReservations(client, reservations)
+    locking.catch(() => undefined)
+    const matched = await matching
+    const found = await locking
+    return { ...matched, ...(matched.wereMade ? await lockReservations(client, reservations) : found) }
   }
 
   /** Locks the accounts that the steps may need, and tells which of them each step's limits count in. */
@@ -280,6 +294,8 @@ export function openLedger(options: LedgerOptions): Ledger {
   ): Promise<{
     readonly accounts: ReadonlyMap<string, MatchedAccount['account']>
     readonly matched: readonly (readonly MatchedAccount[])[]
+    /** Some were not there; others may have been waited for since the first of them were locked. */
+    readonly wereMade: boolean
   }> {
     // Many calls of a batch share their accounts: each is asked for once, and found again by its place.
     const wanted = new Map<string, Parameters<typeof lockAccounts>[1][number] & { readonly place: number }>()
@@ -305,7 +321,7 @@ export function openLedger(options: LedgerOptions): Ledger {
         return { limit, subject, account }
       }),
     )
-    return { accounts, matched }
+    return { accounts, matched, wereMade: locked.wereMade }
   }
 
   function matchesOf(step: Step): readonly Match[] {
@@ -314,14 +330,16 @@ export function openLedger(options: LedgerOptions): Ledger {
 
   async function sweep(): Promise<number> {
     return inTransaction(async (client) => {
-      const { nowMs, rows } = await lockExpired(client, sweptPerBatchMax)
-      if (rows.length === 0) return { result: 0, writes: [] }
+      const ids = await selectExpired(client, sweptPerBatchMax)
+      if (ids.length === 0) return { result: 0, writes: [] }
       if (limits.version === '') await readLimits(client)
-      const numbers = [...new Set(rows.flatMap((row) => row.account_ids))]
-      const { accounts } = await lockMatched(client, [], numbers, noReservations)
+      const { nowMs, accounts, rows } = await lockAll(client, [], [], { ...noReservations, ids })
       const batch = openBatch(nowMs, limits, accounts, rows.map(reservationOfRow), [])
-      for (const reservation of batch.reservations.values()) expire(batch, reservation)
-      return { result: rows.length, writes: writesOf(client, batch) }
+      for (const reservation of batch.reservations.values()) {
+        // Settled, extended or swept by others before it was locked, it is no longer to be ended.
+        if (reservation.state === 'held' && reservation.expiresUnixMs <= nowMs) expire(batch, reservation)
+      }
+      return { result: batch.changed.size, writes: writesOf(client, batch) }
     })
   }
 

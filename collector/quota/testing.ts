@@ -79,7 +79,7 @@ export function settle(id: string, cost: number): Step {
 }
 
 export function idOf(outcome: StepOutcome): string {
-  if (outcome.kind !== 'done') throw new Error(`not done: ${JSON.stringify(outcome)}`)
+  if (outcome.kind !== 'done') throw new Error(`not done: ${outcome.kind}`)
   return (outcome.body as { readonly id: string }).id
 }
 

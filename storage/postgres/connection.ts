@@ -2,10 +2,13 @@
 // one: a transaction, a lock, a LISTEN.
 import pg from 'pg'
 
+const keepAliveMs = 10_000
+
 /** A pool that hears of every connection that is lost, also of one that is lost while it is being handed out, when neither
  *  the pool nor its user listens: that would end the process. */
 export function openPool(config: pg.PoolConfig, onLost: (error: Error) => void): pg.Pool {
-  const pool = new pg.Pool(config)
+  // A peer that is gone without a word answers no probe: idle connections to it are found by the kernel, not never.
+  const pool = new pg.Pool({ keepAlive: true, keepAliveInitialDelayMillis: keepAliveMs, ...config })
   pool.on('error', onLost)
   pool.on('connect', (client) => {
     client.on('error', () => undefined)

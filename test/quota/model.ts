@@ -127,15 +127,25 @@ export async function compareRounds(
   options: RoundOptions,
 ): Promise<void> {
   let next = 0
+  const differences: unknown[] = []
   const runRounds = async (postgres: TestPostgres): Promise<void> => {
-    while (next < steps) {
+    while (next < steps && differences.length === 0) {
       const done = next
       next += stepsPerRound
-      await compareWithModel(postgres, `round_${done}`, seed + done, Math.min(stepsPerRound, steps - done), options)
+      const round = compareWithModel(
+        postgres,
+        `round_${done}`,
+        seed + done,
+        Math.min(stepsPerRound, steps - done),
+        options,
+      )
+      // The others end their rounds: a server that is taken from them would never answer.
+      await round.catch((error: unknown) => differences.push(error))
       options.onRound?.(done + stepsPerRound)
     }
   }
   await Promise.all(servers.map(runRounds))
+  if (differences.length > 0) throw differences[0]
 }
 const stepsPerRound = 500
 

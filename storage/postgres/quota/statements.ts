@@ -155,11 +155,14 @@ export type NamedReservations = {
   readonly ids: readonly string[]
 }
 
+export type LockedReservations = {
+  readonly nowMs: number
+  readonly version: string
+  readonly rows: readonly ReservationRow[]
+}
+
 /** The moment of the transaction, the version of the rules, and the reservations, locked in the order of their ids. */
-export async function lockReservations(
-  client: Queryable,
-  wanted: NamedReservations,
-): Promise<{ readonly nowMs: number; readonly version: string; readonly rows: readonly ReservationRow[] }> {
+export async function lockReservations(client: Queryable, wanted: NamedReservations): Promise<LockedReservations> {
   const { rows } = await client.query<ReservationRow & { now_ms: number; version: string }>({
     name: 'quota-lock-reservations',
     text: `select ${nowMs}, changes.version::text as version, locked.*
@@ -177,18 +180,13 @@ export async function lockReservations(
   return { nowMs: first.now_ms, version: first.version, rows: rows.filter((row) => row.id !== null) }
 }
 
-/** Holds whose time is over, which nobody else has locked. */
-export async function lockExpired(
-  client: Queryable,
-  rowsMax: number,
-): Promise<{ readonly nowMs: number; readonly rows: readonly ReservationRow[] }> {
-  const { rows } = await client.query<ReservationRow & { now_ms: number }>(
-    `select ${nowMs}, ${reservationColumns} from quota_open_holds h join quota_reservation_rows r on r.id = h.reservation
-     where h.expires_at <= quota_now() order by h.expires_at limit $1 for update of r skip locked`,
+/** Holds whose time is over, by when it was. Not locked: that is done behind their accounts, as everywhere. */
+export async function selectExpired(client: Queryable, rowsMax: number): Promise<readonly string[]> {
+  const { rows } = await client.query<{ reservation: string }>(
+    'select reservation from quota_open_holds where expires_at <= quota_now() order by expires_at limit $1',
     [rowsMax],
   )
-  // One that was settled between the two readings of this statement is locked as it is now.
-  return { nowMs: rows[0]?.now_ms ?? 0, rows: rows.filter((row) => row.state === 'held') }
+  return rows.map(({ reservation }) => reservation)
 }
 
 export type WantedAccount = {
@@ -203,7 +201,11 @@ const lockAccountsStatement = readFileSync(new URL('./lock-accounts.sql', import
 const makeAccountsStatement = readFileSync(new URL('./make-accounts.sql', import.meta.url), 'utf8')
 
 /** What was locked, and the numbers of the wanted accounts in the order in which they were wanted. */
-export type LockedAccounts = { readonly rows: readonly AccountRow[]; readonly wanted: readonly string[] }
+export type LockedAccounts = {
+  readonly rows: readonly AccountRow[]
+  readonly wanted: readonly string[]
+  readonly wereMade: boolean
+}
 
 /** Locks the accounts of limits and subjects, and others by their numbers or of reservations, all in the order of their
  *  numbers, so that two transactions hardly ever wait for each other. Wanted ones that are not there yet are made. */
@@ -221,7 +223,7 @@ export async function lockAccounts(
   ]
   const { ids, tenants, callIds } = reservations
   const values = [...asked, numbers, ids, tenants, callIds]
-  const lock = async (): Promise<LockedAccounts & { readonly isComplete: boolean }> => {
+  const lock = async (): Promise<Omit<LockedAccounts, 'wereMade'>> => {
     const { rows } = await client.query<AccountRow | WantedRow>({
       name: 'quota-lock-accounts',
       text: lockAccountsStatement,
@@ -229,12 +231,12 @@ export async function lockAccounts(
     })
     const accounts = rows.flatMap((row) => (row.id === null ? [] : row))
     const found = rows.flatMap((row) => (row.id === null ? (row.wanted ?? []) : [])).filter((id) => id !== null)
-    return { rows: accounts, wanted: found, isComplete: found.length === wanted.length }
+    return { rows: accounts, wanted: found }
   }
   const locked = await lock()
-  if (locked.isComplete) return locked
+  if (locked.wanted.length === wanted.length) return { ...locked, wereMade: false }
   await client.query({ name: 'quota-make-accounts', text: makeAccountsStatement, values: asked })
-  return lock()
+  return { ...(await lock()), wereMade: true }
 }
 type WantedRow = { readonly id: null; readonly wanted: readonly (string | null)[] | null }
 
