@@ -67,8 +67,7 @@ async function probe(wanted: readonly unknown[], environment: ProbesOptions['env
   })
   const started = stack.use(probes)
   started.apply(settingsOf(wanted))
-  const seen = (count: number): Promise<void> =>
-    vi.waitFor(() => expect(rows.length).toBeGreaterThanOrEqual(count), { timeout: 10_000, interval: 5 })
+  const seen = (count: number): Promise<void> => until(() => expect(rows.length).toBeGreaterThanOrEqual(count))
   return { probes: started, rows, bodies, said, metrics, seen }
 }
 
@@ -92,6 +91,10 @@ function rowOf(tenant: string, body: string): Row {
   return { ...Object.fromEntries(attributes), tenant, message: span.status.message ?? '' } as Row
 }
 
+function until(is: () => void): Promise<void> {
+  return vi.waitFor(is, { timeout: 20_000, interval: 5 })
+}
+
 const brief = (rows: readonly Row[]) => rows.map((row) => [row.event, row.status])
 
 test('probes: a server that dies, hangs and comes back is seen so, at its start and at the end', async () => {
@@ -105,17 +108,17 @@ test('probes: a server that dies, hangs and comes back is seen so, at its start 
       kind: 'http',
       url: `http://127.0.0.1:${port}/`,
       intervalMs: 100,
-      timeoutMs: 60,
+      timeoutMs: 1_500,
     },
   ])
   await seen(1)
   await die(server)
-  await vi.waitFor(() => expect(rows.at(-1)?.status).toBe('unhealthy'))
+  await until(() => expect(rows.at(-1)?.status).toBe('unhealthy'))
   hangs = true
   await listen(answer, port)
-  await vi.waitFor(() => expect(rows.at(-1)?.status).toBe('timeout'))
+  await until(() => expect(rows.at(-1)?.status).toBe('timeout'))
   hangs = false
-  await vi.waitFor(() => expect(rows.at(-1)?.status).toBe('healthy'), { timeout: 10_000 })
+  await until(() => expect(rows.at(-1)?.status).toBe('healthy'))
   await probes[Symbol.asyncDispose]()
   expect(brief(rows)[0]).toEqual(['startup', 'healthy'])
   expect(brief(rows).at(-1)).toEqual(['shutdown', 'healthy'])
@@ -163,7 +166,7 @@ test('probes: an MCP server is initialized, pinged and left, and nothing else is
     { target: 'mcp:weather', kind: 'mcp', url: server.url, intervalMs: 60_000 },
   ])
   await seen(1)
-  await vi.waitFor(() => expect(server.methods).toContain('DELETE'))
+  await until(() => expect(server.methods).toContain('DELETE'))
   await probes[Symbol.asyncDispose]()
   expect(brief(rows)).toEqual([
     ['startup', 'healthy'],
@@ -205,7 +208,7 @@ test.each(['polite', 'deaf'])(
     ])
     expect(rows[0]).toMatchObject({ 'metadata.server': 'files' })
     const pids = rows.flatMap((row) => row['metadata.version'] ?? []).map(Number)
-    await vi.waitFor(() => expect(pids.filter(isAlive)).toEqual([]))
+    await until(() => expect(pids.filter(isAlive)).toEqual([]))
   },
   30_000,
 )
@@ -234,9 +237,7 @@ test('probes: values of headers come from files and variables, follow the file, 
   )
   await seen(1)
   await writeFile(file, 'Bearer swordfish-two\n')
-  await vi.waitFor(() =>
-    expect(server.authorization).toEqual(new Set(['Bearer swordfish-one', 'Bearer swordfish-two'])),
-  )
+  await until(() => expect(server.authorization).toEqual(new Set(['Bearer swordfish-one', 'Bearer swordfish-two'])))
   expect(rows[0]?.message).toContain('[masked]')
   expect(JSON.stringify([said, bodies])).not.toContain('swordfish')
 })
@@ -259,7 +260,7 @@ test('probes: what cannot be looked at for a reason of ours says nothing of the 
   )
   const notLooked = () =>
     metrics.read().filter(({ name, labels }) => name === 'tallylight_probes_total' && labels.status === 'not_looked')
-  await vi.waitFor(() => expect(notLooked().map((one) => Number(one.value) >= 2)).toEqual([true, true, true]))
+  await until(() => expect(notLooked().map((one) => Number(one.value) >= 2)).toEqual([true, true, true]))
   expect([rows, requests]).toEqual([[], 0])
   expect(said).toHaveLength(3)
   expect(said.join()).toContain('the file /no/such/file, which is not there')

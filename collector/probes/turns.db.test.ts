@@ -10,6 +10,10 @@ beforeAll(async () => {
 })
 afterAll(() => postgres[Symbol.asyncDispose]())
 
+function until(is: () => void | Promise<void>): Promise<void> {
+  return vi.waitFor(is, { timeout: 20_000, interval: 10 })
+}
+
 type Collector = {
   readonly turns: Turns
   readonly events: string[]
@@ -52,17 +56,17 @@ test('turns: of two collectors one holds a name, and the other takes over when i
   const one = await startCollector('turns_one', held)
   const giveUp = one.want('a')
   one.want('b')
-  await vi.waitFor(() => expect(one.events).toEqual(['took a', 'took b']))
+  await until(() => expect(one.events).toEqual(['took a', 'took b']))
   const other = await startCollector('turns_other', held)
   other.want('a')
   other.want('b')
   other.want('c')
-  await vi.waitFor(() => expect(other.events).toEqual(['took c']))
+  await until(() => expect(other.events).toEqual(['took c']))
   held.delete('a')
   giveUp()
-  await vi.waitFor(() => expect(other.events).toEqual(['took c', 'took a']))
+  await until(() => expect(other.events).toEqual(['took c', 'took a']))
   await one.stop()
-  await vi.waitFor(() => expect(other.events).toEqual(['took c', 'took a', 'took b']))
+  await until(() => expect(other.events).toEqual(['took c', 'took a', 'took b']))
   await other.stop()
 })
 
@@ -70,12 +74,12 @@ test('turns: who loses the connection goes on, and stops when another has taken 
   const held = new Set<string>()
   const one = await startCollector('turns_lost', held)
   one.want('lost a')
-  await vi.waitFor(() => expect(one.events).toEqual(['took lost a']))
+  await until(() => expect(one.events).toEqual(['took lost a']))
   const database = await postgres.open('turns_admin')
   const terminate = `select pg_terminate_backend(pid) from pg_locks where locktype = 'advisory' and pid <> pg_backend_pid()`
   await database.query(terminate)
   // Asked for again on a new connection.
-  await vi.waitFor(async () => {
+  await until(async () => {
     const { rows } = await database.query(`select 1 from pg_locks where locktype = 'advisory'`)
     expect(rows).toHaveLength(1)
   })
@@ -83,13 +87,13 @@ test('turns: who loses the connection goes on, and stops when another has taken 
   // The other asks first: on a connection that waits for the lock.
   const waiting = await database.connect()
   const taken = waiting.query(`select pg_advisory_lock(hashtextextended('lost a', 0))`)
-  await vi.waitFor(async () => {
+  await until(async () => {
     const { rows } = await database.query(`select 1 from pg_locks where locktype = 'advisory' and not granted`)
     expect(rows).toHaveLength(1)
   })
   await database.query(`${terminate} and granted`)
   await taken
-  await vi.waitFor(() => expect(one.events).toEqual(['took lost a', 'lost lost a']))
+  await until(() => expect(one.events).toEqual(['took lost a', 'lost lost a']))
   waiting.release()
   await one.stop()
 })

@@ -112,7 +112,14 @@ function postOverHttp(options: { readonly url: string; readonly key: string }): 
   const module = base.startsWith('https:') ? https : http
   const agent = new module.Agent({ keepAlive: true })
 
-  return (path, body, isWaitedFor) => runSeen(() => postOnce(path, body, isWaitedFor))
+  return (path, body, isWaitedFor) => {
+    try {
+      return runSeen(() => postOnce(path, body, isWaitedFor))
+    } catch (error) {
+      // Thrown at once for a URL or key that no request can carry, a line break in it for one.
+      return Promise.resolve({ kind: 'unavailable', reason: error instanceof Error ? error.message : String(error) })
+    }
+  }
 
   function postOnce(path: string, body: unknown, isWaitedFor: boolean): Promise<Answered> {
     const { promise, resolve } = Promise.withResolvers<Answered>()

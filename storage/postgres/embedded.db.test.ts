@@ -5,7 +5,7 @@ import { type AddressInfo, createServer } from 'node:net'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import pg from 'pg'
-import { afterAll, beforeAll, beforeEach, expect, test } from 'vitest'
+import { afterAll, beforeAll, beforeEach, expect, test, vi } from 'vitest'
 import { isRunning, waitUntilGone } from '../predecessor.ts'
 import { type EmbeddedPostgres, startEmbeddedPostgres } from './embedded.ts'
 import { inspectWithPs } from './postmaster.ts'
@@ -130,6 +130,26 @@ test('postgres: one that outlived its collector and its watchdog is stopped by t
   expect(await isRunning(pid, home)).toBe(false)
   expect(said).toEqual(['a Postgres left over by an earlier collector is stopped'])
   expect(await ask(engine.url, 'select 1 as a')).toEqual([{ a: 1 }])
+})
+
+test('postgres: killed with its collector while a process of it hangs, the next start waits for that one', async () => {
+  const first = await start()
+  const client = new pg.Client(first.url)
+  client.on('error', () => undefined)
+  await client.connect()
+  const { rows } = await client.query<{ pid: number }>('select pg_backend_pid() as pid')
+  const backend = rows[0]?.pid as number
+  process.kill(backend, 'SIGSTOP')
+  process.kill(first.pid() as number, 'SIGKILL')
+  await first[Symbol.asyncDispose]()
+  const starting = start()
+  await vi.waitUntil(() => said.includes('processes of a Postgres that was killed are still ending'), {
+    timeout: 20_000,
+  })
+  process.kill(backend, 'SIGCONT')
+  await using engine = await starting
+  expect(await ask(engine.url, 'select 1 as a')).toEqual([{ a: 1 }])
+  await client.end()
 })
 
 test('postgres: a directory that a living collector has is refused, with both processes named', async () => {

@@ -10,6 +10,7 @@ import { mkdir, stat } from 'node:fs/promises'
 import { createServer } from 'node:net'
 import { join } from 'node:path'
 import { createInterface } from 'node:readline'
+import { setTimeout as delay } from 'node:timers/promises'
 import pg from 'pg'
 import { takenPort } from '../port-owner.ts'
 import { ensurePrivateFile, errorCode } from '../private-file.ts'
@@ -61,7 +62,11 @@ const saidLinesMax = 20
 const saidLineLengthMax = 1_000
 const passwordBytes = 24
 
+/** Processes of a server that was killed go on until they notice, and it must not be started beside them. */
+const leftoversMsMax = 20_000
+
 class PortTaken extends Error {}
+class StillUsed extends Error {}
 
 export async function startEmbeddedPostgres(options: {
   /** Made when it is missing; may be in a private home, and its path as long as the system allows. */
@@ -160,11 +165,18 @@ export async function startEmbeddedPostgres(options: {
   }
 
   async function startFirst(): Promise<void> {
+    const startedMs = performance.now()
     for (let tries = 1; ; tries++) {
       if (options.port === 0) port = await findFreePort()
       try {
         return await start()
       } catch (error) {
+        if (error instanceof StillUsed && performance.now() - startedMs < leftoversMsMax) {
+          if (tries === 1) log('warn', 'processes of a Postgres that was killed are still ending', {})
+          // They are nobody's children any more, so there is no event to wait for.
+          await delay(restartMsMin)
+          continue
+        }
         if (!(error instanceof PortTaken)) throw error
         // Somebody else took the free one in the meantime.
         if (options.port === 0 && tries < freePortTries) continue
@@ -253,5 +265,6 @@ function findFreePort(): Promise<number> {
 function startFailure(said: readonly string[], how: string | number | null, port: number): Error {
   const text = said.join('\n')
   if (/could not bind.*Address already in use/.test(text)) return new PortTaken(`port ${port} is taken`)
-  return new Error(`the embedded Postgres ended while it started (${how}): ${text.slice(-1000)}`)
+  const message = `the embedded Postgres ended while it started (${how}): ${text.slice(-1000)}`
+  return /pre-existing shared memory block .* is still in use/.test(text) ? new StillUsed(message) : new Error(message)
 }

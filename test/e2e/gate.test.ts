@@ -278,6 +278,17 @@ describe('gate', () => {
     })
   })
 
+  test('a key that no header can carry is told of, and the policy decides', async () => {
+    const said: string[] = []
+    const environment = { TALLYLIGHT_URL: apiUrl(), TALLYLIGHT_KEY: 'tl_x\n' }
+    const instrumentation = start({ environment, write: (line) => said.push(line) })
+    expect(await (await withQuota({ lease: true }, () => post('hello'))).text()).toContain('[DONE]')
+    await instrumentation.flush()
+    expect(said).toEqual([
+      expect.stringMatching(/not available \(Invalid character in header content \["authorization"\]\)/),
+    ])
+  })
+
   test.each(['open', 'closed'] as const)(
     'with the quota service away, policy %s decides, without a time-out for each call',
     async (quotaFailure) => {

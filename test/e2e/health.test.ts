@@ -64,7 +64,7 @@ async function checksOf(tenant: string, target: string): Promise<readonly Check[
 }
 
 async function until(tenant: string, target: string, is: (checks: readonly Check[]) => boolean): Promise<void> {
-  await vi.waitFor(async () => expect(await checksOf(tenant, target)).toSatisfy(is), { timeout: 20_000, interval: 100 })
+  await vi.waitFor(async () => expect(await checksOf(tenant, target)).toSatisfy(is), { timeout: 30_000, interval: 100 })
 }
 
 test('health: configured servers are looked at as their tenant, as the file says, until it changes and to the end', async () => {

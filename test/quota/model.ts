@@ -1,8 +1,9 @@
 // The quota ledger beside a model that adds up what calls say: random steps, in random order, with a clock that is stepped
-// forward over the edges of windows and back, and with connections that are lost; what was not answered is asked again, as
-// clients do. Every outcome and, at the end, every balance must be the model's.
+// forward over the edges of windows and back, with connections that are lost, collectors that another takes over from in the
+// middle of a step, and on request a Postgres that is killed; what was not answered is asked again, as clients do. Every outcome and, at the end, every balance must be the model's.
 import assert from 'node:assert/strict'
-import type { RecordSource } from '@tallylight/collector/quota/ledger.ts'
+import { setTimeout } from 'node:timers/promises'
+import { openLedger, type RecordSource } from '@tallylight/collector/quota/ledger.ts'
 import type { RecordCall, Step, StepOutcome } from '@tallylight/collector/quota/step.ts'
 import { idOf, nobody, openClock, openTestLedger, reserve, tenant } from '@tallylight/collector/quota/testing.ts'
 import type { TestPostgres } from '@tallylight/storage/postgres/testing.ts'
@@ -118,24 +119,42 @@ function sumOf(all: readonly Used[]): Used {
   })
 }
 
-/** As many steps in rounds of 500, each with a seed of its own, some at once. */
-export async function compareRounds(postgres: TestPostgres, seed: number, steps: number): Promise<void> {
+/** As many steps in rounds of 500, each with a seed of its own, one after the other on each server. */
+export async function compareRounds(
+  servers: readonly TestPostgres[],
+  seed: number,
+  steps: number,
+  options: RoundOptions,
+): Promise<void> {
   let next = 0
-  const runRounds = async (): Promise<void> => {
+  const runRounds = async (postgres: TestPostgres): Promise<void> => {
     while (next < steps) {
       const done = next
       next += stepsPerRound
-      await compareWithModel(postgres, `round_${done}`, seed + done, Math.min(stepsPerRound, steps - done))
+      await compareWithModel(postgres, `round_${done}`, seed + done, Math.min(stepsPerRound, steps - done), options)
+      options.onRound?.(done + stepsPerRound)
     }
   }
-  await Promise.all(Array.from({ length: roundsAtOnce }, runRounds))
+  await Promise.all(servers.map(runRounds))
 }
 const stepsPerRound = 500
-const roundsAtOnce = 3
 
-async function compareWithModel(postgres: TestPostgres, schema: string, seed: number, steps: number): Promise<void> {
-  // Nobody takes the power away here, and a sync per step is most of what a test of many steps would wait for.
-  const { ledger, pool } = await openTestLedger(postgres, schema, limits, false)
+export type RoundOptions = {
+  /** Of so many reservations one is made while the server is killed; 0 for none. Nothing else may use the server then. */
+  readonly killEvery: number
+  readonly onRound?: (steps: number) => void
+}
+
+async function compareWithModel(
+  postgres: TestPostgres,
+  schema: string,
+  seed: number,
+  steps: number,
+  { killEvery }: RoundOptions,
+): Promise<void> {
+  // Where nobody kills it, a sync per step is most of what a test of many steps would wait for.
+  const { ledger: first, pool } = await openTestLedger(postgres, schema, limits, killEvery > 0)
+  let ledger = first
   const random = seededRandom(seed)
   // Just before midnight.
   const model = openModel(Date.UTC(2026, 10, 21, 23, 50))
@@ -177,7 +196,13 @@ async function compareWithModel(postgres: TestPostgres, schema: string, seed: nu
     const step = reserve(callId, held.cost, { ttlMs, amounts: amountsOf(held) })
     const isExpected = model.fits(held)
     if (random.below(20) === 0) await loseConnections(postgres, schema, ask(step))
+    if (killEvery > 0 && random.below(killEvery) === 0) await killServer(postgres, pool, ledger.run(step))
+    const leftBehind = random.below(20) === 0 ? ledger.run(step) : undefined
+    if (leftBehind !== undefined) ledger = openLedger({ database: pool, log: { warn: () => undefined } })
     const outcome = await ask(step)
+    // Whoever was first, both say the same.
+    const said = await leftBehind
+    if (said?.kind === 'done' && outcome.kind === 'done') assert.equal(idOf(said), idOf(outcome))
     assert.equal(outcome.kind, isExpected ? 'done' : 'denied')
     if (outcome.kind !== 'done') return
     const more = { state: 'held', isEnded: false, claimed: undefined, records: new Map() } as const
@@ -313,4 +338,23 @@ async function loseConnections(postgres: TestPostgres, schema: string, underWay:
   await client.query('select pg_terminate_backend(pid) from pg_stat_activity where application_name = $1', [schema])
   await client.end()
   await underWay
+}
+
+/** The server dies, wherever it is, and is started again by its keeper. */
+async function killServer(postgres: TestPostgres, pool: pg.Pool, underWay: Promise<unknown>): Promise<void> {
+  const { restarts, pid } = postgres.engine
+  const before = restarts()
+  process.kill(pid() ?? 0, 'SIGKILL')
+  await underWay
+  // Another process starts, recovers and listens: there is nothing of ours to wait for but its answer.
+  while (restarts() === before || !(await canAnswer(pool))) await setTimeout(20)
+}
+
+async function canAnswer(pool: pg.Pool): Promise<boolean> {
+  try {
+    await pool.query('select 1')
+    return true
+  } catch {
+    return false
+  }
 }
