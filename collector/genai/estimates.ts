@@ -21,7 +21,6 @@ export function openEstimates(): Estimates {
 
   function start(): Worker {
     const started = new Worker(new URL('./estimate-worker.ts', import.meta.url))
-    started.unref()
     started.on('message', ({ id, estimate }: { readonly id: number; readonly estimate: Estimate }) => {
       waiting.get(id)?.resolve(estimate)
       waiting.delete(id)
@@ -31,6 +30,8 @@ export function openEstimates(): Estimates {
       if (worker === started) worker = undefined
       failAll(new Error('the worker that counts tokens has ended'))
     })
+    // Last: to listen for messages is what keeps the process, for as long as the worker is idle, after all else has ended.
+    started.unref()
     return started
   }
 

@@ -12,7 +12,13 @@ import { setTimeout } from 'node:timers/promises'
 import { type CollectorProcess, startCollector } from '../collector-process.ts'
 import { cpuSeconds, pinApart } from './machine.ts'
 
-export type StreamLoad = { readonly streams: number; readonly events: number; readonly everyMs: number }
+export type StreamLoad = {
+  readonly streams: number
+  readonly events: number
+  readonly everyMs: number
+  /** Before the pace and after the end, for what follows an answer: settlements, records. */
+  readonly quietMs: number
+}
 
 export type Delays = {
   readonly events: number
@@ -36,12 +42,10 @@ export type ProxyBench = AsyncDisposable & {
 
 const path = '/v1/chat/completions'
 const callsPerSecond = 200
-/** For what follows an answer: settlements, records. */
-const quietMs = 1_500
 
 export async function openProxyBench(options: { readonly isPinned: boolean }): Promise<ProxyBench> {
   const stack = new AsyncDisposableStack()
-  let beat = openBeat({ streams: 1, events: 1, everyMs: 1 })
+  let beat = openBeat({ streams: 1, events: 1, everyMs: 1, quietMs: 0 })
   const provider = createServer((incoming, response) => {
     answer(incoming, response, beat).catch(() => response.destroy())
   })
@@ -75,13 +79,13 @@ export async function openProxyBench(options: { readonly isPinned: boolean }): P
       return { read }
     })
     const streams = await Promise.all(opened)
-    await setTimeout(quietMs)
+    await setTimeout(load.quietMs)
     cpu.push(cpuSeconds(collector.pid()))
     await beat.run()
     cpu.push(cpuSeconds(collector.pid()))
     beat.end()
     await Promise.all(streams.map(({ read }) => read))
-    await setTimeout(quietMs)
+    await setTimeout(load.quietMs)
     cpu.push(cpuSeconds(collector.pid()))
     const sorted = (all: readonly number[]): readonly number[] => all.toSorted((a, b) => a - b)
     const delays = sorted(reads.flatMap(({ delaysMs }) => delaysMs))

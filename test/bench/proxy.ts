@@ -25,7 +25,7 @@ if (![streams, events, everyMs, turns, readers].every((each) => Number.isSafeInt
 }
 
 await using bench = await openProxyBench({ isPinned: true })
-const load = { streams, events, everyMs }
+const load = { streams, events, everyMs, quietMs: 1_500 }
 // Both ways once before they count: code is compiled, connections are made.
 for (const way of ['straight', 'proxied'] as const) await bench.measureStreams(way, { ...load, events: 20 })
 const kernelSeconds = measureKernel()

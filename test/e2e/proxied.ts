@@ -144,10 +144,11 @@ export async function startWorld(): Promise<World> {
     trusted: { url: trusted.url, provider: 'anthropic' },
     untrusted: { url: provider.url.replace('http:', 'https:'), provider: 'anthropic' },
   }
+  const failure = { default: { policy: 'closed' }, tenants: { trusting: { policy: 'open' } } }
   const directory = mkdtempSync(join(tmpdir(), 'tallylight-proxied-'))
   stack.defer(() => rmSync(directory, { recursive: true }))
   const path = join(directory, 'tallylight.json')
-  writeFileSync(path, JSON.stringify({ proxy: { upstreams }, content: { default: 'full' } }))
+  writeFileSync(path, JSON.stringify({ proxy: { upstreams }, content: { default: 'full' }, quota: { failure } }))
   const authorityPath = join(directory, 'authority.pem')
   writeFileSync(authorityPath, authority.certPem)
   const collector = stack.use(await startCollector({ TALLYLIGHT_CONFIG: path, NODE_EXTRA_CA_CERTS: authorityPath }))

@@ -1,11 +1,16 @@
 // Who is let through the proxy, where to, and what of a request goes where: no open relay, keys with no more rights than needed,
 // and no key of anybody, ours or a provider's, in anything that is kept or said.
-import { readdirSync, readFileSync } from 'node:fs'
-import { request } from 'node:http'
+import { once } from 'node:events'
+import { mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
+import { type IncomingMessage, request } from 'node:http'
+import { get as getOverTls } from 'node:https'
+import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { json } from 'node:stream/consumers'
+import { makeCertificate } from '@tallylight/collector/receive/fixtures/certificate.ts'
 import OpenAI from 'openai'
 import { afterAll, beforeAll, expect, test } from 'vitest'
+import { startCollector } from '../collector-process.ts'
 import { providerKey, startWorld, type World } from './proxied.ts'
 
 let world: World
@@ -64,7 +69,7 @@ test('no open relay: the Host header chooses nothing', async () => {
 })
 
 test('what belongs to a connection, to us or to a trace stays here; everything else goes on as it came', async () => {
-  const { promise, resolve } = Promise.withResolvers<import('node:http').IncomingMessage>()
+  const { promise, resolve } = Promise.withResolvers<IncomingMessage>()
   const sent = request(`${world.url('openai')}/v1/models?limit=2&after=a%2Fb`, {
     headers: {
       authorization: `Bearer ${providerKey}`,
@@ -174,6 +179,27 @@ test('keys: in a header, in the path, or where the provider’s would be; and no
   const kept = [world.collector.log(), ...stored, ...filesIn(world.collector.directory)]
   expect(kept.length).toBeGreaterThan(20)
   for (const secret of secrets) expect(kept.filter((each) => each.includes(secret))).toEqual([])
+})
+
+test('the port speaks TLS when the collector has a certificate, and asks for keys where it is told to', async () => {
+  const directory = mkdtempSync(join(tmpdir(), 'tallylight-tls-'))
+  const { certPem, keyPem } = makeCertificate('localhost')
+  const [TALLYLIGHT_TLS_CERT, TALLYLIGHT_TLS_KEY] = [join(directory, 'cert.pem'), join(directory, 'key.pem')]
+  writeFileSync(TALLYLIGHT_TLS_CERT, certPem)
+  writeFileSync(TALLYLIGHT_TLS_KEY, keyPem)
+  await using collector = await startCollector({
+    TALLYLIGHT_TLS_CERT,
+    TALLYLIGHT_TLS_KEY,
+    TALLYLIGHT_REQUIRE_KEYS: '1',
+  })
+  const address = `localhost:${collector.ports().proxy}/openai/v1/models`
+  const [answer] = (await once(getOverTls(`https://${address}`, { ca: certPem, agent: false }), 'response')) as [
+    IncomingMessage,
+  ]
+  expect(answer.statusCode).toBe(401)
+  expect(await json(answer)).toMatchObject({ tallylight: { reason: 'unauthenticated' } })
+  await expect(fetch(`http://${address}`)).rejects.toThrow()
+  rmSync(directory, { recursive: true })
 })
 
 /** Every byte of the data directory: journal, both engines' files, caches. */

@@ -1,6 +1,9 @@
 // Calls through the proxy, made by the SDKs of their providers: what ClickHouse and the ledger have of them is compared with what
 // was served, and what the callers got with what the provider sent.
+import { readFileSync } from 'node:fs'
+import { join } from 'node:path'
 import Anthropic, { RateLimitError as AnthropicRateLimit } from '@anthropic-ai/sdk'
+import { openPool } from '@tallylight/storage/postgres/connection.ts'
 import OpenAI, { RateLimitError } from 'openai'
 import { afterAll, beforeAll, expect, test } from 'vitest'
 import { providerKey, recorded, startWorld, type World } from './proxied.ts'
@@ -205,4 +208,41 @@ test('a provider that refuses the option we added gets the caller’s own reques
   const asked = world.told.slice(before).map(({ body }) => body.includes('include_usage'))
   expect(asked).toEqual([true, false, false])
   expect(await callsOf('fay')).toMatchObject([{ UsageSource: 'estimated' }, { UsageSource: 'estimated' }])
+})
+
+test('with the ledger away the tenant’s policy decides, in the words of the provider', async () => {
+  // A second tenant ends requests without a key, also for the test after this one.
+  const careful = { 'x-tallylight-key': await world.keyOf(['ingest', 'quota']) }
+  const trusting = { 'x-tallylight-key': await world.keyOf(['ingest', 'quota'], 'trusting') }
+  const password = readFileSync(join(world.collector.directory, 'postgres', 'owner.key'), 'utf8').trim()
+  const connectionString = `postgres://tallylight:${password}@127.0.0.1:${world.collector.ports().postgres}/tallylight`
+  const owner = openPool({ connectionString, max: 1, application_name: 'test' }, () => undefined)
+  await owner.query('alter database tallylight connection limit 0')
+  await owner.query(
+    "select pg_terminate_backend(pid) from pg_stat_activity where usename = 'tallylight' and application_name <> 'test'",
+  )
+  const before = world.told.length
+  await expect(openai('openai', 'hal', careful).chat.completions.create(turnOf('hello'))).rejects.toMatchObject({
+    status: 503,
+    code: 'quota_unavailable',
+    type: 'server_error',
+  })
+  expect(world.told).toHaveLength(before)
+  const passed = await openai('chat', 'ida', trusting).chat.completions.create({ ...turnOf('hello'), stream: true })
+  expect((await Array.fromAsync(passed)).length).toBeGreaterThan(1)
+  await owner.query('alter database tallylight connection limit -1')
+  await owner.end()
+  expect(await callsOf('hal')).toMatchObject([{ ErrorType: 'QuotaExceededError' }])
+  expect(await callsOf('ida')).toMatchObject([{ OutputTokens: 3, UsageSource: 'provider' }])
+})
+
+test('a collector that stops breaks off what it may not wait for, and has the record of it', async () => {
+  const key = { 'x-tallylight-key': await world.keyOf(['ingest', 'quota']) }
+  const open = await openai('openai', 'jon', key).chat.completions.create({ ...turnOf('[wait]'), stream: true })
+  const events = open[Symbol.asyncIterator]()
+  expect((await events.next()).done).toBe(false)
+  const rest = Array.fromAsync({ [Symbol.asyncIterator]: () => events })
+  await Promise.all([expect(rest).rejects.toThrow(), world.collector.kill('SIGTERM')])
+  await world.collector.start()
+  expect(await callsOf('jon')).toMatchObject([{ UsageSource: expect.stringMatching(/estimated|partial/) }])
 })
