@@ -89,6 +89,10 @@ export function usersConfig(): string {
         // Nobody but the engine reads its own notes of statements, and none are kept.
         log_queries: 0,
         max_threads: 2,
+        // One conversation or user is asked for by a column that is not in the key. FINAL would read all rows of the tenant; so
+        // the keys that match are found first, and FINAL is of those alone. Above so many keys it is as before.
+        query_plan_optimize_lazy_final: 1,
+        max_rows_for_lazy_final: 5_000,
       },
     },
     quotas: { default: {} },
