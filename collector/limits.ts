@@ -100,8 +100,6 @@ export const limits = {
   rowBlockWordsMax: 32_768,
   /** Of each table's block of rows, from one segment to the next; a block of messages has some 400 bytes a row. */
   rowBlockBytesKept: 8 * MiB,
-  /** Facts of one segment that are held as objects until it is resolved, some 3 KB each; the others are decoded from it. */
-  liveFactsMax: 8_192,
   /** Names of scopes, and keys of attributes, of which is known how they are read. */
   scopesRemembered: 1_024,
   keysRemembered: 4_096,

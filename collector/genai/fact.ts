@@ -186,9 +186,6 @@ export type Fact = {
   readonly says: Says
 }
 
-/** A fact that was just encoded, for whoever would decode it again: in the origins of its row. */
-export type LiveFact = { readonly fact: Fact; readonly textChars: number }
-
 /** What the collector counted for the call of a span. */
 export function estimateFact(span: Fact, estimate: Estimate): Fact {
   const { failure: _failure, ...fact } = span

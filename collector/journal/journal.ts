@@ -309,7 +309,6 @@ export async function openJournal(options: JournalOptions): Promise<Journal> {
     // Memory that is given up and taken again every second costs more than what is written into it: page faults, and a full
     // garbage collection each time the engine sees that much of it come.
     if (spareBytes + capacity > spareBytesMax) return
-    block.origins.length = 0
     spareBytes += capacity
     kept.push(block)
     spare.set(block.table.name, kept)

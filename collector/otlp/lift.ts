@@ -6,13 +6,12 @@ import { appendUint16, appendUint64, appendWord, type Stream } from '@tallylight
 import { contentsTable, factsTable } from '@tallylight/storage/clickhouse/tables.ts'
 import type { AwaitedSpans } from '../genai/awaited-spans.ts'
 import { isWholeInPreview } from '../genai/content.ts'
-import { encodeFact, type Fact, type LiveFact } from '../genai/fact.ts'
+import { encodeFact, type Fact } from '../genai/fact.ts'
 import { factOfPoint } from '../genai/health-points.ts'
 import { ownerOfTexts, type TextNames } from '../genai/known-texts.ts'
 import type { Lifted } from '../genai/lift.ts'
 import type { AnyValue, Attributes, LiftedPoint, LiftedRecord, Scope } from '../genai/record.ts'
 import { isContentKey } from '../genai/speaks.ts'
-import { limits } from '../limits.ts'
 import type { MaskedCounts } from '../masking/request-mask.ts'
 import type { TenantId } from '../receive/request.ts'
 import { valueAt, valueLiteral, visitStrings } from './any-value.ts'
@@ -148,19 +147,16 @@ type Said = Pick<Lifted, 'facts' | 'texts'>
 
 function appendFacts(walk: Walk, lifting: Lifting, lifted: Said, low: number, high: number): void {
   const facts = walk.openBlock(factsTable, walk.day)
-  const { columns, origins } = facts
+  const { columns } = facts
   for (const fact of lifted.facts) {
     if (fact.parentSpanId !== '') lifting.awaited.add(fact.parentSpanId)
-    const text = encodeFact(fact)
     appendIndex(columns.TenantId, internTenant(walk, columns.TenantId))
     appendUint16(columns.RetentionDays.data, lifting.retentionDaysOf(fact.tenantId, fact))
     appendUint64(columns.Timestamp.data, low, high)
     appendWord(columns.TraceId.data, fact.traceId)
     appendWord(columns.SpanId.data, fact.spanId)
     appendWord(columns.FactId.data, fact.id)
-    appendCharged(walk, columns.Fact.data, text)
-    if (origins.length === facts.rows && facts.rows < limits.liveFactsMax)
-      origins.push({ fact, textChars: text.length } satisfies LiveFact)
+    appendCharged(walk, columns.Fact.data, encodeFact(fact))
     facts.rows++
   }
   appendTexts(walk, lifting, lifted)

@@ -5,7 +5,6 @@ import type { ClickHouse } from '@tallylight/storage/clickhouse/client.ts'
 import { quoteText, type TargetTable } from '@tallylight/storage/clickhouse/schema.ts'
 import { textsOf } from '@tallylight/storage/clickhouse/slice.ts'
 import { contentsTable, factsTable, tracesTable } from '@tallylight/storage/clickhouse/tables.ts'
-import type { Fact, LiveFact } from '../genai/fact.ts'
 import { keyOf, type RowKey, type RowTable } from '../genai/row-tables.ts'
 import type { Row } from '../genai/rows.ts'
 import { sceneKeys, sceneResourceKeys } from '../genai/scene.ts'
@@ -13,11 +12,8 @@ import type { TenantId } from '../receive/request.ts'
 
 export type TraceKey = { readonly tenantId: TenantId; readonly traceId: string }
 export type TraceTimes = TraceKey & { readonly fromUnixNano: bigint; readonly toUnixNano: bigint }
-/** As `encodeFact` wrote it, or as it still is in memory. */
-export type StoredFact = TraceKey & { readonly textChars: number } & (
-    | { readonly text: string; readonly fact?: undefined }
-    | { readonly fact: Fact; readonly text?: undefined }
-  )
+/** As `encodeFact` wrote it. */
+export type StoredFact = TraceKey & { readonly text: string }
 export type KnownKey = TraceKey & { readonly key: RowKey; readonly generation: number }
 
 /** The facts of a segment. */
@@ -26,27 +22,13 @@ export function factsIn(parts: readonly { readonly block: AnyBlock }[]): readonl
 }
 
 function factsOfBlock(block: AnyBlock): readonly StoredFact[] {
-  // The walk writes nothing else there (`lift.ts`).
-  const live = block.origins as readonly LiveFact[]
-  const facts: StoredFact[] = live.map(({ fact, textChars }) => ({
-    tenantId: fact.tenantId,
-    traceId: fact.traceId,
-    fact,
-    textChars,
-  }))
-  if (live.length === block.rows) return facts
   const tenants = textsOf(block, 'TenantId')
   const traces = textsOf(block, 'TraceId')
-  textsOf(block, 'Fact').forEach((text, row) => {
-    if (row < live.length) return
-    facts.push({
-      tenantId: tenants[row] as TenantId,
-      traceId: traces[row] as string,
-      text,
-      textChars: text.length,
-    })
-  })
-  return facts
+  return textsOf(block, 'Fact').map((text, row) => ({
+    tenantId: tenants[row] as TenantId,
+    traceId: traces[row] as string,
+    text,
+  }))
 }
 
 /** A span with its parent; times are digits. */
@@ -110,15 +92,8 @@ export function openKnownFacts(
   }
 
   return {
-    factsOf: async (traces) => {
-      const rows = await ask<TraceKey & { readonly text: string }>(
-        'TenantId AS tenantId, TraceId AS traceId, Fact AS text',
-        factsTable.name,
-        traces,
-        'WHERE {traces}',
-      )
-      return rows.map((row) => ({ ...row, textChars: row.text.length }))
-    },
+    factsOf: (traces) =>
+      ask('TenantId AS tenantId, TraceId AS traceId, Fact AS text', factsTable.name, traces, 'WHERE {traces}'),
     countsOf: (traces) =>
       ask(
         'TenantId AS tenantId, TraceId AS traceId, toUInt32(uniqExact(Fact)) AS facts',

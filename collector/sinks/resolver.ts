@@ -425,15 +425,15 @@ export function openResolver(options: ResolverOptions): Resolver {
 
 /** Two records may tell one fact in two ways: both are kept, so that what is known here can be compared with what is stored. */
 function addFact(facts: Map<string, KnownFact>, stored: StoredFact): void {
-  const { textChars } = stored
-  const fact = stored.fact ?? decodeFact(stored.text)
+  const { text } = stored
+  const textChars = text.length
+  const fact = decodeFact(text)
   const name = `${fact.spanId} ${fact.id}`
   const known = facts.get(name)
   if (known === undefined) {
     facts.set(name, { fact, textChars })
     return
   }
-  const text = stored.text ?? encodeFact(fact)
   if (known.textChars !== textChars || encodeFact(known.fact) !== text)
     facts.set(`${name} ${text}`, { fact, textChars })
 }
@@ -466,8 +466,7 @@ function openTrace({ tenantId, traceId }: TraceKey): Trace {
 /** A log record of no trace is one of its own. */
 function keyOfTrace(of: TraceKey | StoredFact): string {
   if (of.traceId !== '') return `${of.tenantId}\0${of.traceId}`
-  const text = 'textChars' in of ? (of.text ?? encodeFact(of.fact)) : ''
-  return `${of.tenantId}\0\0${text}`
+  return `${of.tenantId}\0\0${'text' in of ? of.text : ''}`
 }
 
 function foreignKeysOf(trace: Trace, rowTable: RowTable): Map<string, RowKey> {

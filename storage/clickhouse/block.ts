@@ -75,8 +75,6 @@ type BlockOf<Columns> = {
   /** For each stream what a frame must know of its past: nothing, a dictionary's entries, or a total of elements. */
   readonly bases: readonly StreamBase[]
   readonly dictionaries: readonly Dictionary[]
-  /** What rows were made of, by row, for whoever wants it again while the block is in memory. May be fewer than the rows. */
-  readonly origins: unknown[]
   rows: number
   rowsSynced: number
   rowsMark: number
@@ -156,7 +154,6 @@ export function openBlock<const Table extends TableDefinition>(table: Table, day
     streams,
     bases,
     dictionaries,
-    origins: [],
     rows: 0,
     rowsSynced: 0,
     rowsMark: 0,
@@ -175,7 +172,6 @@ export function isBlockOf<const Table extends TableDefinition>(
 /** Empties a block for another day, keeping its buffers: fresh memory costs more than filling it (page faults). */
 export function reuseBlock(block: AnyBlock, day: number): void {
   block.day = day
-  block.origins.length = 0
   block.rows = 0
   block.rowsSynced = 0
   block.rowsMark = 0
@@ -220,7 +216,6 @@ export function markBlock(block: AnyBlock, walk: number): void {
 /** Undoes what the walk that set the marks has appended. */
 export function cutToMark(block: AnyBlock): void {
   block.rows = block.rowsMark
-  forgetOrigins(block)
   for (const dictionary of block.dictionaries) truncateDictionary(dictionary, dictionary.mark)
   for (const stream of block.streams) stream.length = stream.mark
 }
@@ -228,16 +223,10 @@ export function cutToMark(block: AnyBlock): void {
 /** Undoes what no frame has made durable. */
 export function cutToSynced(block: AnyBlock): void {
   block.rows = block.rowsSynced
-  forgetOrigins(block)
   for (const dictionary of block.dictionaries) truncateDictionary(dictionary, Math.max(dictionary.synced, 1))
   for (const stream of block.streams) stream.length = stream.synced
   // The empty string stands in every dictionary from its beginning, synced or not.
   for (const { entries, count } of block.dictionaries) if (count === 1 && entries.length === 0) entries.length = 1
-}
-
-/** Of rows that are gone: others come to stand in their places. */
-function forgetOrigins(block: AnyBlock): void {
-  block.origins.length = Math.min(block.origins.length, block.rows)
 }
 
 /** Adds another row's index of an entry. */
