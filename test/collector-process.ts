@@ -172,7 +172,8 @@ export async function startCollector(
     log: () => said,
     [Symbol.asyncDispose]: async () => {
       await kill('SIGTERM')
-      await rm(directory, { recursive: true, force: true })
+      // Of a collector that was killed the engines are nobody's children, and may still be writing their last.
+      await rm(directory, { recursive: true, force: true, maxRetries: 50, retryDelay: 100 })
     },
   }
 }

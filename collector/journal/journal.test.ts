@@ -175,6 +175,31 @@ test('journal: power cuts at every operation of a run lose no answered row and d
   expect(cuts).toBeGreaterThan(8)
 })
 
+test('journal: what comes while a commit looks for room is on the disk with its digest, or not at all', async () => {
+  let isOver = false
+  for (let stopAfter = 1; !isOver; stopAfter++) {
+    const disk = openMemoryDisk()
+    let late: Promise<boolean> | undefined
+    const space: MemoryDisk['files']['space'] = async (directory) => {
+      if (first !== undefined) late ??= append(journal, ['late'])
+      return disk.files.space(directory)
+    }
+    let first: Promise<boolean> | undefined
+    const { journal } = await open({ ...disk, files: { ...disk.files, space } })
+    disk.stopAfter(stopAfter)
+    first = append(journal, ['first'])
+    const answered = [await first, await late]
+    isOver = !disk.hasStopped()
+    const after = await open(disk.powerCut())
+    const known = new Set(after.journal.answered.map((request) => request.digest.toString()))
+    for (const [at, id] of ['first', 'late'].entries())
+      if (answered[at] !== true && !known.has(digestOf([id]).toString()))
+        expect(await append(after.journal, [id])).toBe(true)
+    await after.journal.stop()
+    expect(await rowsIn(after), `power cut after operation ${stopAfter}`).toEqual(rowsOf(['first', 'late']))
+  }
+})
+
 test('journal: a write that fails answers no, leaves nothing behind, and the next one works', async () => {
   for (const operation of ['write', 'sync', 'open'] as const) {
     const disk = openMemoryDisk()

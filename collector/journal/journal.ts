@@ -401,10 +401,15 @@ export async function openJournal(options: JournalOptions): Promise<Journal> {
   async function commitAll(): Promise<void> {
     while (waiters.length > 0 || closing.length > 0) {
       await gathering.gather()
-      const taken = waiters
-      waiters = []
-      gathering.taken()
+      let taken: readonly Waiter[] = []
       try {
+        if (now() - spaceCheckedMs >= bounds.spaceCheckMs) await refreshSpace()
+        await truncateSuspects()
+        // Nothing is awaited from here to the snapshots: rows of a request whose digest is not in their commit would be stored
+        // again by its repeat after a crash.
+        taken = waiters
+        waiters = []
+        gathering.taken()
         await commitOnce(taken)
         for (const { resolve } of taken) resolve(true)
       } catch (error) {
@@ -422,8 +427,6 @@ export async function openJournal(options: JournalOptions): Promise<Journal> {
   }
 
   async function commitOnce(taken: readonly Waiter[]): Promise<void> {
-    if (now() - spaceCheckedMs >= bounds.spaceCheckMs) await refreshSpace()
-    await truncateSuspects()
     const growing = [...closing, ...openOnes()].filter((segment) => hasGrown(segment))
     // The record goes last: into a live segment, where it is found first after a crash.
     growing.sort((a, b) => Number(a.lane === 'live') - Number(b.lane === 'live') || a.sequence - b.sequence)
