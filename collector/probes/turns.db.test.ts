@@ -76,13 +76,16 @@ test('turns: who loses the connection goes on, and stops when another has taken 
   one.want('lost a')
   await until(() => expect(one.events).toEqual(['took lost a']))
   const database = await postgres.open('turns_admin')
-  const terminate = `select pg_terminate_backend(pid) from pg_locks where locktype = 'advisory' and pid <> pg_backend_pid()`
-  await database.query(terminate)
-  // Asked for again on a new connection.
-  await until(async () => {
-    const { rows } = await database.query(`select 1 from pg_locks where locktype = 'advisory'`)
+  // pg_terminate_backend answers before the connection and its locks are gone.
+  const holder = async (): Promise<unknown> => {
+    const { rows } = await database.query(`select pid from pg_locks where locktype = 'advisory' and granted`)
     expect(rows).toHaveLength(1)
-  })
+    return rows[0].pid
+  }
+  const first = await holder()
+  await database.query('select pg_terminate_backend($1)', [first])
+  // Asked for again on a new connection.
+  await until(async () => expect(await holder()).not.toBe(first))
   expect(one.events).toEqual(['took lost a'])
   // The other asks first: on a connection that waits for the lock.
   const waiting = await database.connect()
@@ -91,7 +94,7 @@ test('turns: who loses the connection goes on, and stops when another has taken 
     const { rows } = await database.query(`select 1 from pg_locks where locktype = 'advisory' and not granted`)
     expect(rows).toHaveLength(1)
   })
-  await database.query(`${terminate} and granted`)
+  await database.query('select pg_terminate_backend($1)', [await holder()])
   await taken
   await until(() => expect(one.events).toEqual(['took lost a', 'lost lost a']))
   waiting.release()
