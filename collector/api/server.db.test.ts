@@ -226,6 +226,11 @@ test('api: at its end it waits for nobody who only holds a connection', async ()
   await closed
 })
 
+test('api: a connection that is kept may rest longer than load balancers and clients let it', async () => {
+  const response = await fetch(`http://127.0.0.1:${api.port}/healthz`)
+  expect(response.headers.get('keep-alive')).toBe('timeout=75')
+})
+
 test('api: a runbook is read without a key, and what is none is not found', async () => {
   expect(await ask('GET', '/runbooks/journal-fill')).toMatchObject({
     status: 200,

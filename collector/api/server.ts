@@ -5,6 +5,7 @@ import { createServer as createTlsServer } from 'node:https'
 import type { AddressInfo } from 'node:net'
 import { readRunbook } from '@tallylight/dashboards/runbooks.ts'
 import express, { type NextFunction, type Request, type Response, type Router } from 'express'
+import { limits } from '../limits.ts'
 import type { QuotaHttp } from '../quota/http.ts'
 import { identityOf, isRefusal, type Log } from '../receive/admission.ts'
 import type { Keyring } from '../receive/keys.ts'
@@ -112,7 +113,15 @@ export async function openApi(options: {
     if (options.quota.takes(request.url ?? '')) options.quota.handle(request, response, localBoundToLoopback)
     else app(request, response)
   }
-  const server: Server = options.tls ? createTlsServer(options.tls.options(), answer) : createServer(answer)
+  // A service asks for quota on a connection that it keeps: with Node's 5 s the request after a pause is lost in the crossing.
+  const bounds = {
+    headersTimeout: limits.requestHeadersMs,
+    requestTimeout: limits.requestMs,
+    keepAliveTimeout: limits.connectionIdleMs,
+  }
+  const server: Server = options.tls
+    ? createTlsServer({ ...options.tls.options(), ...bounds }, answer)
+    : createServer(bounds, answer)
   options.tls?.attach(server)
   await listen(server, options.host, options.port)
   const bound = server.address() as AddressInfo

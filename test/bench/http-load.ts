@@ -6,17 +6,27 @@ import { connect, type Socket } from 'node:net'
 
 export type Reply = { readonly status: number; readonly text: string }
 export type HttpLoad = {
-  /** On a connection that is free; where none is, in the order of asking. */
+  /** On a connection that is free, or a new one; where there may be no more, in the order of asking. */
   post(path: string, body: string): Promise<Reply>
-  close(): void
+  close(): Promise<void>
 }
 
 const headEnd = '\r\n\r\n'
 
-export async function openHttpLoad(port: number, connections: number): Promise<HttpLoad> {
+/** Connections are made when they are wanted: a server ends one that never asked. */
+export function openHttpLoad(port: number, connectionsMax: number): HttpLoad {
   const waiting: ((connection: Connection) => void)[] = []
-  const free: Connection[] = await Promise.all(Array.from({ length: connections }, () => openConnection(port)))
-  const all = [...free]
+  const free: Connection[] = []
+  const opened: Promise<Connection>[] = []
+
+  function connection(): Connection | Promise<Connection> {
+    const unused = free.pop()
+    if (unused !== undefined) return unused
+    if (opened.length === connectionsMax) return new Promise((resolve) => waiting.push(resolve))
+    const made = openConnection(port)
+    opened.push(made)
+    return made
+  }
 
   function giveBack(connection: Connection): void {
     const next = waiting.shift()
@@ -26,15 +36,15 @@ export async function openHttpLoad(port: number, connections: number): Promise<H
 
   return {
     post: async (path, body) => {
-      const connection = free.pop() ?? (await new Promise<Connection>((resolve) => waiting.push(resolve)))
+      const mine = await connection()
       try {
-        return await connection.post(path, body)
+        return await mine.post(path, body)
       } finally {
-        giveBack(connection)
+        giveBack(mine)
       }
     },
-    close: () => {
-      for (const { socket } of all) socket.destroy()
+    close: async () => {
+      for (const { socket } of await Promise.all(opened)) socket.destroy()
     },
   }
 }
@@ -61,6 +71,7 @@ async function openConnection(port: number): Promise<Connection> {
     socket,
     post: (path, body) =>
       new Promise((resolve, reject) => {
+        if (socket.destroyed) return reject(new Error('the connection was closed'))
         asked = { resolve, reject }
         const length = Buffer.byteLength(body)
         socket.write(`POST ${path} HTTP/1.1\r\nHost: 127.0.0.1:${port}\r\nContent-Length: ${length}${headEnd}${body}`)

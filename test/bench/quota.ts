@@ -57,7 +57,7 @@ const inProcess = await measureInProcess()
 await using collector = await startCollector()
 for (const { id, ...rule } of rules) await putLimit(id, { window: 'ever', action: 'block', ...rule })
 await fillCollector()
-const load = await openHttpLoad(collector.ports().api, 512)
+const load = openHttpLoad(collector.ports().api, 512)
 const overHttp = await measurePairs(
   parallel,
   (at) => pairOverHttp(`http ${at}`, at),
@@ -66,7 +66,7 @@ const overHttp = await measurePairs(
 )
 const atRate: (readonly number[])[] = []
 for (let run = 0; run < runs; run++) atRate.push((await measureAtRate(run)).sort((a, b) => a - b))
-load.close()
+await load.close()
 const leasedMs = await measureLeased()
 console.log(
   JSON.stringify({
