@@ -45,14 +45,15 @@ export type Recorded = ({ readonly kind: 'recorded' } & Counts) | { readonly kin
 type Counts = { readonly booked: number; readonly repeated: number; readonly refused: number }
 
 /** Writes that are under way may be left to the commit. */
-type Worked<Result> = { readonly result: Result; readonly writes: readonly Promise<void>[] }
+type Worked<Result> = { readonly result: Result; readonly writes: readonly Promise<unknown>[] }
 type Work<Result> = (client: pg.PoolClient) => Promise<Worked<Result>>
 type Waiting = { readonly step: Step; readonly resolve: (outcome: StepOutcome) => void }
 
-const begin = `begin;
-  set local idle_in_transaction_session_timeout = '10s';
-  set local plan_cache_mode = force_generic_plan;
-  set local enable_seqscan = off; set local enable_hashjoin = off; set local enable_mergejoin = off`
+/** A server that has lost us must not keep our locks. Every row is found by its key: a planner that takes a table for small
+ *  reads all of it for each batch, and planning anew costs as much as the work. */
+const sessionSettings = `set idle_in_transaction_session_timeout = '10s';
+  set plan_cache_mode = force_generic_plan;
+  set enable_seqscan = off; set enable_hashjoin = off; set enable_mergejoin = off`
 const stepsPerBatchMax = 256
 const sweptPerBatchMax = 500
 const sweepMs = 1_000
@@ -85,6 +86,7 @@ export function openLedger(options: LedgerOptions): Ledger {
   let batches = 0
   let stepsDone = 0
   let failures = 0
+  const prepared = new WeakSet<pg.PoolClient>()
 
   function run(step: Step): Promise<StepOutcome> {
     if (waiting.length >= stepsWaitingMax) return Promise.resolve(unavailable)
@@ -155,14 +157,15 @@ export function openLedger(options: LedgerOptions): Ledger {
 
   async function inTransaction<Result>(work: Work<Result>): Promise<Result> {
     return withConnection(database, async (client) => {
-      // Sent with the first statement. A server that has lost us must not keep our locks. Every row is found by its key:
-      // a planner that takes a table for small reads all of it for each batch, and planning anew costs as much as the work.
-      const begun = client.query(begin)
-      begun.catch(() => undefined)
+      // Sent with the first statement.
+      const begun = [...(prepared.has(client) ? [] : [client.query(sessionSettings)]), client.query('begin')]
+      for (const each of begun) each.catch(() => undefined)
+      // A connection that failed is not used again.
+      prepared.add(client)
       try {
         const { result, writes } = await work(client)
         // One trip for what is written and the commit: behind a write that failed, that is a rollback.
-        for (const done of await Promise.allSettled([begun, ...writes, client.query('commit')]))
+        for (const done of await Promise.allSettled([...begun, ...writes, client.query('commit')]))
           if (done.status === 'rejected') throw done.reason
         return result
       } catch (error) {
@@ -366,9 +369,9 @@ export function openLedger(options: LedgerOptions): Ledger {
 const noReservations: NamedReservations = { tenants: [], callIds: [], ids: [] }
 const unavailable: StepOutcome = { kind: 'unavailable', reason: 'the ledger did not answer' }
 
-function writesOf(client: pg.PoolClient, batch: Batch): readonly Promise<void>[] {
+function writesOf(client: pg.PoolClient, batch: Batch): readonly Promise<unknown>[] {
   const changes = changesOf(batch)
-  return changes === undefined ? [] : [writeChanges(client, changes)]
+  return changes === undefined ? [] : writeChanges(client, changes)
 }
 
 function callsOf(step: Step): readonly string[] {

@@ -141,7 +141,11 @@ export type Changes = {
   }[]
 }
 
-const writeStatement = readFileSync(new URL('./write.sql', import.meta.url), 'utf8')
+const writeStatements = {
+  holds: readFileSync(new URL('./write-holds.sql', import.meta.url), 'utf8'),
+  events: readFileSync(new URL('./write-events.sql', import.meta.url), 'utf8'),
+  thresholds: readFileSync(new URL('./write-thresholds.sql', import.meta.url), 'utf8'),
+}
 
 const reservationColumns = `r.id, r.tenant, r.call_id, r.body_hash, r.state, r.subject, r.account_ids, r.amounts, r.measures,
   r.answer::text as answer, r.outcome, r.is_lease, r.claimed, r.recorded, r.records,
@@ -289,10 +293,19 @@ export async function refuseEvent(
   )
 }
 
-export async function writeChanges(client: Queryable, changes: Changes): Promise<void> {
+/** Sent at once; the first that fails fails the transaction. */
+export function writeChanges(client: Queryable, changes: Changes): readonly Promise<unknown>[] {
   const { accounts, made, ended, events, bookings, outbox, audit } = changes
-  const parts = [accounts, made, ended, events, bookings, outbox, audit]
-  await client.query({ name: 'quota-write', text: writeStatement, values: parts.map((part) => JSON.stringify(part)) })
+  const write = (name: keyof typeof writeStatements, parts: readonly (readonly object[])[]): Promise<unknown>[] => {
+    if (parts.every((part) => part.length === 0)) return []
+    const values = parts.map((part) => JSON.stringify(part))
+    return [client.query({ name: `quota-write-${name}`, text: writeStatements[name], values })]
+  }
+  return [
+    ...write('holds', [accounts, made, ended, bookings]),
+    ...write('events', [events]),
+    ...write('thresholds', [outbox, audit]),
+  ]
 }
 
 export async function selectRules(

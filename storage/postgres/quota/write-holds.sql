@@ -1,6 +1,8 @@
--- Everything that one batch has changed, in one statement: $1 to $7 are the parts of `Changes` of statements.ts, in its order.
--- What it changes is locked by this transaction; what it makes fails when another has made it meanwhile. Each part is json and
--- read once: jsonb was built, sorted by key and taken apart again for the same rows, a quarter more work.
+-- The holds, ends, accounts and bookings that a batch has changed, in one statement: $1 to $4 are accounts, made, ended and
+-- bookings of `Changes` of statements.ts. What it changes is locked by this transaction; what it makes fails when another has
+-- made it meanwhile. Each part is json and read once: jsonb was built, sorted by key and taken apart again for the same rows, a
+-- quarter more work. What few batches have is written by statements of its own: preparing a table to be written costs more
+-- than a row of it.
 with accounts as (
   update quota_accounts a
   set held = c.held, spent = c.spent, free = c.free, debt = c.debt, thresholds_fired = c.fired, bucket_at = c.bucket_at,
@@ -47,32 +49,9 @@ with accounts as (
   union all
   select expires_at, id from ended_rows where state = 'held'
   on conflict do nothing
-), event_rows as (
-  select * from json_to_recordset($4::json)
-    as v (is_new boolean, tenant text, event_key text, generation integer, body_hash text, answer json, reservation uuid,
-          account_ids bigint[], spent bigint[], cost_nano_usd bigint, is_metered boolean, ended_ms double precision)
-), new_events as (
-  insert into quota_events
-    (tenant, event_key, generation, body_hash, answer, reservation, account_ids, spent, cost_nano_usd, is_metered, ended_at, at)
-  select v.tenant, v.event_key, v.generation, v.body_hash, v.answer, v.reservation, v.account_ids, v.spent, v.cost_nano_usd,
-         v.is_metered, to_timestamp(v.ended_ms / 1000), quota_now()
-  from event_rows v where v.is_new order by v.tenant, v.event_key
-), next_generations as (
-  update quota_events e
-  set generation = v.generation, reservation = v.reservation, account_ids = v.account_ids, spent = v.spent,
-      cost_nano_usd = v.cost_nano_usd, is_metered = v.is_metered, ended_at = to_timestamp(v.ended_ms / 1000), at = quota_now()
-  from event_rows v where not v.is_new and e.tenant = v.tenant and e.event_key = v.event_key
-), bookings as (
-  insert into quota_bookings (at, tenant, kind, reservation, event_key, account_ids, granted, held, spent)
-  select quota_now(), b.tenant, b.kind, b.reservation, b.event_key, b.account_ids,
-         array_fill(0::bigint, array[cardinality(b.account_ids)]), b.held, b.spent
-  from json_to_recordset($5::json)
-    as b (tenant text, kind text, reservation uuid, event_key text, account_ids bigint[], held bigint[], spent bigint[])
-), outbox as (
-  insert into quota_outbox (tenant, kind, body)
-  select o.tenant, o.kind, o.body from json_to_recordset($6::json) as o (tenant text, kind text, body jsonb)
 )
-insert into quota_audit (tenant, actor, action, resource, before, after)
-select u.tenant, u.actor, u.action, u.resource, u.before, u.after
-from json_to_recordset($7::json)
-  as u (tenant text, actor text, action text, resource text, before jsonb, after jsonb)
+insert into quota_bookings (at, tenant, kind, reservation, event_key, account_ids, granted, held, spent)
+select quota_now(), b.tenant, b.kind, b.reservation, b.event_key, b.account_ids,
+       array_fill(0::bigint, array[cardinality(b.account_ids)]), b.held, b.spent
+from json_to_recordset($4::json)
+  as b (tenant text, kind text, reservation uuid, event_key text, account_ids bigint[], held bigint[], spent bigint[])
