@@ -57,6 +57,8 @@ async function sendTurn(name: string): Promise<void> {
 
 test('doctor: of a collector that is well, nothing is wrong: its schemas, its keys, and a turn that is written and read back', async () => {
   const { code, out } = await run(['doctor'])
+  expect(out).toMatch(/^good {5}versions: ClickHouse 26\.\d+\..*\ngood {5}clocks: that of ClickHouse/m)
+  expect(out).toMatch(/^good {5}versions: Postgres 18\./m)
   expect(out).toContain('good     write and read back: a turn came back from both stores')
   expect(out).toContain('good     tables: all in ClickHouse are as this version makes them')
   expect(out).toContain('good     ledger: all in Postgres is as this version makes it')
@@ -74,7 +76,7 @@ test('doctor: what is wrong is named with the command that mends it, and the exi
   expect(code).toBe(1)
   expect(out).toContain(`wrong    data directory: admin.key can be read by others\n           mend: chmod 600 ${key}`)
   expect(out).toContain('wrong    keys: the admin key is answered 401')
-  expect(out).toContain('mend: tallylight grafana provision')
+  expect(out).toContain(`mend: npm run --silent tallylight -- grafana provision ${join(directory, 'nothing')}`)
 })
 
 test('doctor: settings that the collector would refuse are named', async () => {
