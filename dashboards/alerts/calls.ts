@@ -187,7 +187,7 @@ export const callRules: readonly Rule[] = [
     fires: { when: 'above', bound: 50 },
     forSeconds: 0,
     summary: '{{ $values.B.Value }} changes of {{ $labels.tenant }} were audited in one minute',
-    board: 'overview',
-    panelId: 13,
+    board: 'integrity',
+    panelId: 40,
   },
 ]
