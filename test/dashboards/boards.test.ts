@@ -18,11 +18,11 @@ let range: { readonly fromUnixMs: number; readonly toUnixMs: number }
 let options: ReadonlyMap<string, readonly string[]>
 
 beforeAll(async () => {
-  world = await openWorld(worldConfig, { TALLYLIGHT_SELF_CHECK_MS: '5000' })
+  world = await openWorld(worldConfig, { TALLYLIGHT_SELF_CHECK_MS: '1000' })
   const nowUnixMs = Date.now()
   await seed(world, timesOf(nowUnixMs))
   await world.probe()
-  // Two: the seed's, and the one that was started here, which tells of itself every five seconds.
+  // Two: the seed's, and the one that was started here, which tells of itself every second.
   await vi.waitUntil(
     async () => {
       const query = `SELECT uniqExact(ResourceAttributes['service.instance.id']) FROM otel_metrics_gauge

@@ -100,7 +100,8 @@ function badTurns({ nowUnixMs }: Times): readonly Turn[] {
       { ...chat, name: `silent ${at}`, calls: [silent] },
       ...[chat, shop].map((scene) => ({
         ...{ ...scene, name: `denied ${scene.service} ${at}`, status: 'blocked', blockReason: 'quota month' },
-        calls: [],
+        // As often as it answers: were they failures, its ratio would fire.
+        calls: [{ ...stream, durationMs: 1, error: 'QuotaExceededError' }],
       })),
       { ...chat, name: `unpriced ${at}`, calls: [{ ...good, model: 'nobody-1' }] },
       { ...shop, name: `refused ${at}`, status: 'failure', calls: [{ ...own, error: '429', attempt: 2 }] },
