@@ -74,10 +74,10 @@ async function openSources(): Promise<Sources> {
     (type) => datasources.find((source) => source.type === type) as DataSource,
   ) as [DataSource, DataSource]
   const { host, port } = clickhouse.jsonData
-  const reader = new pg.Client({
+  const reader = new pg.Pool({
+    max: 2,
     connectionString: `postgresql://${postgres.user}:${postgres.secureJsonData.password}@${postgres.url}/${postgres.jsonData.database}`,
   })
-  await reader.connect()
   stack.defer(() => reader.end())
   return {
     clickhouse: (sql) => askClickhouse(`http://${host}:${port}`, clickhouse.secureJsonData.password, sql),

@@ -163,7 +163,13 @@ test('grafana: a folder is written once with a key that may only read, and docto
 test('help: every command is told, and an unknown one is answered with them', async () => {
   const { code, out } = await run(['--help'])
   expect(code).toBe(0)
-  for (const word of ['doctor', 'tail', 'grafana provision', 'keys create']) expect(out).toContain(`tallylight ${word}`)
+  const source = await readFile(commandLine, 'utf8')
+  const commands = [...source.matchAll(/^ {2}'?([a-z]+(?: [a-z]+)?)'?(?::|,$)/gm)].map(([, name]) => name as string)
+  expect(commands).toEqual(expect.arrayContaining(['keys create', 'erase', 'hold place', 'reprice']))
+  for (const name of ['doctor', 'tail', 'grafana provision', ...commands.filter((each) => each.includes(' '))])
+    expect(out, name).toMatch(new RegExp(`tallylight ${name}|erase list \\| show ID`))
+  for (const line of out.split('\n')) expect(line.length, line).toBeLessThanOrEqual(130)
+  expect((await run(['doctor', '--help'])).out).toBe(out)
   expect((await run(['docter'])).code).toBe(2)
 })
 
