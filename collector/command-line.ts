@@ -8,7 +8,7 @@ import { parseArgs } from 'node:util'
 import { look, lookUsage } from './look/look.ts'
 import { roles } from './receive/key-rules.ts'
 
-const usage = `tallylight: looks at a collector, and does what only its operator may.
+const usage = `usage: tallylight COMMAND, which looks at a collector or does what only its operator may.
 
 See what it does
 ${lookUsage}

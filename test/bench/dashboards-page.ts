@@ -18,20 +18,26 @@ export function pageOf(
   ]
   for (const [board, panels] of Map.groupBy(opened, (panel) => panel.board)) {
     const [{ hours } = { hours: undefined }] = panels
-    lines.push(
-      '',
-      `## ${board}`,
-      '',
-      `| ${hours === undefined ? 'alert' : `panel, over ${hours} h`} | rows | p50 | p95 | p95 over a day |`,
-    )
-    lines.push('| --- | ---: | ---: | ---: | ---: |')
-    for (const panel of panels) {
-      const { panelId, title, rows, p50Ms, p95Ms } = panel
+    const head = [hours === undefined ? 'alert' : `panel, over ${hours} h`, 'rows', 'p50', 'p95', 'p95 over a day']
+    const rows = panels.map((panel) => {
+      const { panelId, title, rows: count, p50Ms, p95Ms } = panel
       const shown = panelId === 0 ? title : `${title} (${panelId})`
-      lines.push(`| ${shown} | ${rows} | ${p50Ms} | ${p95Ms} | ${ofDay.get(nameOf(panel))?.p95Ms ?? ''} |`)
-    }
+      return [shown, count, p50Ms, p95Ms, ofDay.get(nameOf(panel))?.p95Ms ?? ''].map(String)
+    })
+    lines.push('', `## ${board}`, '', ...tableOf([head, ...rows]))
   }
   return `${lines.join('\n')}\n`
+}
+
+/** As the formatter has it: texts to the left, numbers to the right. */
+function tableOf(rows: readonly (readonly string[])[]): readonly string[] {
+  const [head = [], ...body] = rows
+  const widths = head.map((_, column) => Math.max(...rows.map((row) => row[column]?.length ?? 0)))
+  const lineOf = (cells: readonly string[]): string => `| ${cells.join(' | ')} |`
+  const padded = (row: readonly string[]): string =>
+    lineOf(row.map((cell, at) => (at === 0 ? cell.padEnd(widths[at] ?? 0) : cell.padStart(widths[at] ?? 0))))
+  const rule = lineOf(widths.map((width, at) => (at === 0 ? '-'.repeat(width) : `${'-'.repeat(width - 1)}:`)))
+  return [padded(head), rule, ...body.map(padded)]
 }
 
 function nameOf({ board, panelId, title }: MeasuredPanel): string {

@@ -13,5 +13,5 @@ test('bench dashboards: at smoke size every panel is asked, and none is empty', 
   expect(measured.length).toBeGreaterThan(100)
   const empty = measured.filter(({ board, rows }) => rows === 0 && board !== alertsTitle)
   expect(empty.map(({ board, title }) => `${board}: ${title}`)).toEqual([])
-  expect(pageOf(measured, { calls: 20_000, tenants: 100, rounds: 1 })).toContain('| Slowest calls (42) | 100 |')
+  expect(pageOf(measured, { calls: 20_000, tenants: 100, rounds: 1 })).toMatch(/\| Slowest calls \(42\) +\| +100 \|/)
 })
