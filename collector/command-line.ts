@@ -8,24 +8,45 @@ import { parseArgs } from 'node:util'
 import { look, lookUsage } from './look/look.ts'
 import { roles } from './receive/key-rules.ts'
 
-const usage = `usage:
+const usage = `usage: tallylight COMMAND, which looks at a collector or does what only its operator may.
+
+See what it does
 ${lookUsage}
+
+Tenants and keys
   tallylight tenants create NAME
   tallylight tenants list
-  tallylight keys create --tenant NAME --roles ${roles.join(',')} [--name TEXT] [--many-tenants]
+  tallylight keys create --tenant NAME --roles ROLES [--name TEXT] [--many-tenants]
+      prints the key, this once; roles with commas between them: ${roles.join(', ')}; --many-tenants: whoever
+      holds it may name the tenant of each record
   tallylight keys list
   tallylight keys rotate ID [--grace-seconds N]
+      prints a key that takes its place; the old one stays valid for the grace
   tallylight keys revoke ID
+
+Records
   tallylight erase --tenant NAME --user ID | --conversation ID [--dry-run]
+      deletes all there is of them, in both databases and the journals, and prints the proof; --dry-run counts
   tallylight erase list | show ID
   tallylight hold place --tenant NAME [--user ID | --conversation ID] --reason TEXT
+      keeps their records past their retention, until it is released
   tallylight hold list [--all]
   tallylight hold release ID
   tallylight retention apply [--dry-run]
+      gives what is stored already the retention that tallylight.json says now
   tallylight reprice [--from TIME] [--to TIME] [--tenant NAME]
+      gives calls that had no price the one that is known by now
 
-The collector is the one whose data directory is TALLYLIGHT_DATA_DIR (./data), or the one whose API port is at
-TALLYLIGHT_URL, asked with the admin key TALLYLIGHT_KEY.`
+Examples
+  tallylight doctor --grafana /etc/grafana/provisioning
+  tallylight keys create --tenant acme --roles ingest,quota --name 'chat in production'
+  tallylight erase --tenant acme --user ada --dry-run
+
+In a checkout it is called as npm run --silent tallylight -- doctor.
+
+Which collector: the one on this machine whose data directory is TALLYLIGHT_DATA_DIR (./data), or the one whose API port is at
+TALLYLIGHT_URL, asked with the admin key TALLYLIGHT_KEY. Lists are JSON, a line each.
+Exit codes: 0 done; 1 it could not be done, or the doctor found something; 2 the words are off.`
 
 const options = {
   tenant: { type: 'string' },
@@ -40,7 +61,6 @@ const options = {
   to: { type: 'string' },
   all: { type: 'boolean' },
   'dry-run': { type: 'boolean' },
-  help: { type: 'boolean', short: 'h' },
 } as const
 
 type Api = { readonly url: string; readonly key: string }
@@ -116,13 +136,13 @@ function readArguments(args: readonly string[]) {
 }
 
 async function main(args: readonly string[]): Promise<number> {
-  const looked = await look(args, process.env)
-  if (looked !== undefined) return looked
-  const { values, positionals } = readArguments(args)
-  if (values.help === true) {
+  if (args.includes('--help') || args.includes('-h')) {
     console.log(usage)
     return 0
   }
+  const looked = await look(args, process.env)
+  if (looked !== undefined) return looked
+  const { values, positionals } = readArguments(args)
   const [noun, verb, id] = positionals
   if (noun === undefined) throw new Misused('say what to do')
   const name = verb === undefined ? noun : `${noun} ${verb}`

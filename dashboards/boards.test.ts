@@ -62,8 +62,7 @@ describe.each(boards.map((board) => [board.title, board] as const))('%s', (_titl
       expect(panel.description?.length, panel.title).toBeGreaterThan(15)
       expect(panel.fieldConfig?.defaults.noValue?.length, panel.title).toBeGreaterThan(10)
       expect(panel.targets?.length, panel.title).toBeGreaterThan(0)
-      if (panel.type === 'timeseries' || panel.type === 'stat')
-        expect(panel.fieldConfig?.defaults.unit, panel.title).toBeTruthy()
+      if (panel.type !== 'traces') expect(panel.fieldConfig?.defaults.unit, panel.title).toBeTruthy()
     }
   })
 

@@ -34,12 +34,7 @@ check(
   '$__timeFilter(f(a, g(b)))',
   'f(a, g(b)) >= toDateTime(1668100000) AND f(a, g(b)) <= toDateTime(1668103600)',
 )
-check(
-  'a bracket in a text closes nothing',
-  `$__conditionalAll(c = ')' AND c IN (\${v:singlequote}), $v)`,
-  `c = ')' AND c IN ('x')`,
-  { v: ['x'] },
-)
+check('an empty text is everything', `$__conditionalAll(c = \${v:singlequote}, $v)`, '1=1', { v: [''] })
 check('all of a variable is everything', `$__conditionalAll(c IN (\${v:singlequote}), $v)`, '1=1', { v: '$__all' })
 check('nothing of a variable is everything', `$__conditionalAll(c IN (\${v:singlequote}), $v)`, '1=1', { v: [] })
 check(
@@ -76,4 +71,12 @@ test('expand: what neither a board nor the plugin knows is an error, and so is a
   expect(with_('$__timeFiltre(t)')).toThrow('$__timeFiltre is neither')
   expect(with_(`\${w:singlequote}`)).toThrow('neither')
   expect(with_(`\${v}`)).toThrow('singlequote or sqlstring')
+})
+
+test('expand: a condition that the plugin would cut elsewhere is an error', () => {
+  const with_ = (sql: string) => () => expand('clickhouse', sql, { range, intervalSeconds: 20, values: { v: ['x'] } })
+  expect(with_('$__conditionalAll(a = 1, b = 2, $v)')).toThrow('without commas')
+  expect(with_(`$__conditionalAll(a = ')', $v)`)).toThrow('without commas')
+  expect(with_('$__conditionalAll(f(a, b) = 1, $v)')()).toBe('f(a, b) = 1')
+  expect(with_('$__conditionalAll(a = 1, $w)')).toThrow('no variable w')
 })

@@ -31,15 +31,36 @@ function replaceConditions(sql: string, values: Values): string {
   const name = '$__conditionalAll('
   let text = sql
   for (let at = text.indexOf(name); at >= 0; at = text.indexOf(name)) {
-    const { inner, end } = argumentsFrom(text, at + name.length)
-    const comma = inner.lastIndexOf(',')
-    const variable = /^\s*\$(\w+)\s*$/.exec(inner.slice(comma + 1))?.[1]
-    if (variable === undefined) throw new Error('the second argument of $__conditionalAll is the bare variable')
+    const { parts, end } = conditionFrom(text, at + name.length)
+    const [condition = '', last = ''] = parts
+    const variable = /^\s*\$(\w+)\s*$/.exec(last)?.[1]
+    // The plugin leaves the macro as it stands when there are more, and ClickHouse refuses it.
+    if (parts.length !== 2 || variable === undefined)
+      throw new Error('$__conditionalAll takes a condition without commas of its own, and the bare variable')
     const chosen = values[variable]
-    const isAll = chosen === undefined || chosen === '$__all' || chosen.length === 0
-    text = text.slice(0, at) + (isAll ? '1=1' : inner.slice(0, comma)) + text.slice(end)
+    if (chosen === undefined) throw new Error(`the board has no variable ${variable}`)
+    const isAll = chosen === '$__all' || chosen.length === 0 || chosen.join() === ''
+    text = text.slice(0, at) + (isAll ? '1=1' : condition) + text.slice(end)
   }
   return text
+}
+
+/** Cut at the commas, as the plugin cuts it: brackets and commas count in quotes, too. */
+function conditionFrom(text: string, from: number): { readonly parts: readonly string[]; readonly end: number } {
+  const parts: string[] = []
+  let depth = 1
+  let start = from
+  for (let at = from; at < text.length; at++) {
+    const letter = text[at]
+    if (letter === '(') depth++
+    else if (letter === ')') depth--
+    if ((letter === ',' && depth === 1) || depth === 0) {
+      parts.push(text.slice(start, at))
+      start = at + 1
+    }
+    if (depth === 0) return { parts, end: at + 1 }
+  }
+  throw new Error('a bracket of $__conditionalAll is not closed')
 }
 
 function replaceVariables(sql: string, { values, options = {} }: Expansion): string {

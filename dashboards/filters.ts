@@ -13,9 +13,13 @@ const time = '$__timeFilter(Timestamp)'
 const tenant = chosen('TenantId', 'tenant')
 const service = chosen('ServiceName', 'service')
 
+/** What a limit denied was sent to nobody: no failure of a model, no call that it answered quickly. It is a turn's fate, and stands on
+ *  the boards of tenants, conversations and traces. */
+export const wasSent = `ErrorType != 'QuotaExceededError'`
+
 /** WHERE of llm_calls. */
 export const ofCalls = [
-  `${time} AND TenantId != '${ownTenant}'`,
+  `${time} AND TenantId != '${ownTenant}' AND ${wasSent}`,
   `  AND ${tenant} AND ${service}`,
   `  AND ${chosen('Provider', 'provider')} AND ${chosen('Model', 'model')}`,
 ].join('\n')

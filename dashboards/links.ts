@@ -36,6 +36,11 @@ export function toConversation(column = 'conversation'): Link {
   return { title: 'The conversation', url: `/d/${uids.conversations}?var-conversation=${field(column)}&${range}` }
 }
 
+/** One panel alone, for the value of a row. */
+export function toPanelOf(board: BoardName, panelId: number, variable: string, column: string, title: string): Link {
+  return { title, url: `/d/${uids[board]}?viewPanel=panel-${panelId}&var-${variable}=${field(column)}&${range}` }
+}
+
 /** Another board with one value of a row chosen. */
 export function toBoardOf(board: BoardName, variable: string, column: string, title: string): Link {
   return { title, url: `/d/${uids[board]}?var-${variable}=${field(column)}&${range}` }

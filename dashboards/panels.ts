@@ -164,6 +164,8 @@ export function table(options: Described & { readonly columns: Readonly<Record<s
         .title(options.title)
         .description(options.description)
         .noValue(options.noValue)
+        // Counts, exactly; what is not a count says so below.
+        .unit('locale')
         .targets(options.queries.map(built))
         .thresholds(thresholdsOf(undefined))
         .filterable(true)

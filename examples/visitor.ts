@@ -40,6 +40,18 @@ export async function askSocket(url: string, asked: Asked): Promise<string> {
   return answer
 }
 
+export async function changeModel(
+  url: string,
+  wanted: { readonly user: string; readonly model: string },
+): Promise<void> {
+  const reply = await fetch(`${url}/model`, {
+    method: 'PUT',
+    headers: { 'content-type': 'application/json' },
+    body: JSON.stringify(wanted),
+  })
+  console.log('the model is', await reply.json())
+}
+
 function post(url: string, body: object, signal?: AbortSignal): Promise<Response> {
   const headers = { 'content-type': 'application/json' }
   return fetch(url, {

@@ -59,10 +59,14 @@ async function ask() {
     if (!answer.ok) throw new Error(`it answers ${answer.status}`)
     const state = { ...(await answer.json()), atMs: performance.now() }
     render(state)
+    element('numbers').className = ''
     before = { state }
   } catch (error) {
     element('lamp').className = 'lamp bad'
-    show('status', `does not answer (${error.message})`)
+    show('status', `does not answer (${error.message}); below is what it said last`)
+    element('numbers').className = 'old'
+    // Rates begin anew with what comes back.
+    before = undefined
   }
   if (key !== '') await askTurns()
   setTimeout(ask, everyMs)

@@ -23,8 +23,14 @@ export type Finding = {
 }
 
 const nodeMajorMin = 24
+/** Of compose.yaml. */
+const clickhouseMin = [26, 3] as const
+const postgresMin = [18, 0] as const
 const clockSecondsMax = 2
 const differencesShownMax = 10
+const filesShownMax = 3
+/** As it is called in a checkout. */
+const command = 'npm run --silent tallylight --'
 const answerMsMax = 5_000
 
 const good = (about: string, what: string): Finding => ({ about, is: 'good', what })
@@ -51,11 +57,7 @@ export async function examine(options: {
 
 function checkNode(version: string): Finding {
   if (Number(version.split('.')[0]) >= nodeMajorMin) return good('node', `version ${version}`)
-  return wrong(
-    'node',
-    `version ${version}; ${nodeMajorMin} or newer is needed`,
-    'run it with npm run --silent tallylight',
-  )
+  return wrong('node', `version ${version}; ${nodeMajorMin} or newer is needed`, `run it with ${command} doctor`)
 }
 
 async function checkFile({ config }: Place): Promise<Finding> {
@@ -245,8 +247,14 @@ async function checkTables(place: Place, now: () => number): Promise<readonly Fi
   if (tables === undefined)
     return [unknown('ClickHouse', 'is inside of the collector, which does not run', 'npm start')]
   try {
-    const [time] = await tables.query<{ unixMs: string }>('SELECT toUnixTimestamp64Milli(now64(3)) AS unixMs')
-    return [checkClock('ClickHouse', Number(time?.unixMs), now()), ...(await checkSchema(tables))]
+    const [said] = await tables.query<{ unixMs: string; version: string }>(
+      'SELECT toUnixTimestamp64Milli(now64(3)) AS unixMs, version() AS version',
+    )
+    return [
+      checkVersion('ClickHouse', said?.version ?? '', clickhouseMin),
+      checkClock('ClickHouse', Number(said?.unixMs), now()),
+      ...(await checkSchema(tables)),
+    ]
   } catch (error) {
     return [
       wrong(
@@ -269,16 +277,10 @@ async function checkSchema(tables: ClickHouse): Promise<readonly Finding[]> {
     ),
   )
   const own = new Set(leftAlone?.names ?? [])
-  const foreign = differences.filter((line) => !own.has(line.split(' ')[0] as string))
+  const foreign = differences.filter(({ table }) => !own.has(table))
   if (foreign.length === 0)
     return [good('tables', `ours are as this version makes them; ${[...own].join(', ')} are your own`)]
-  return shown(foreign).map((line) =>
-    wrong(
-      'tables',
-      line,
-      'undo the change by hand; a table that is missing is made by a restart after its number is taken out of schema_migrations',
-    ),
-  )
+  return shown('tables', foreign)
 }
 
 async function checkLedger(place: Place, now: () => number): Promise<readonly Finding[]> {
@@ -287,13 +289,16 @@ async function checkLedger(place: Place, now: () => number): Promise<readonly Fi
   const client = new pg.Client({ connectionString: address, connectionTimeoutMillis: answerMsMax })
   try {
     await client.connect()
-    const { rows } = await client.query<{ ms: string }>('select extract(epoch from now()) * 1000 as ms')
+    const { rows } = await client.query<{ ms: string; version: string }>(
+      `select extract(epoch from now()) * 1000 as ms, current_setting('server_version') as version`,
+    )
     const differences = await columnDifferences(client)
-    const clock = checkClock('Postgres', Number(rows[0]?.ms), now())
-    if (differences.length === 0) return [clock, good('ledger', 'all in Postgres is as this version makes it')]
     return [
-      clock,
-      ...shown(differences).map((line) => wrong('ledger', line, 'undo the change by hand, or restore the database')),
+      checkVersion('Postgres', rows[0]?.version ?? '', postgresMin),
+      checkClock('Postgres', Number(rows[0]?.ms), now()),
+      ...(differences.length === 0
+        ? [good('ledger', 'all in Postgres is as this version makes it')]
+        : shown('ledger', differences)),
     ]
   } catch (error) {
     return [
@@ -311,12 +316,29 @@ async function checkLedger(place: Place, now: () => number): Promise<readonly Fi
 async function checkGrafana(directory: string, place: Place): Promise<readonly Finding[]> {
   const differences = await checkProvisioning(directory, `${place.url}/runbooks`)
   if (differences.length === 0) return [good('grafana', `${directory} is what this version writes`)]
-  return shown(differences).map((line) => wrong('grafana', line, `tallylight grafana provision ${directory}`))
+  const rest = differences.length - filesShownMax
+  const what = [...differences.slice(0, filesShownMax), ...(rest > 0 ? [`and ${rest} more`] : [])].join('; ')
+  return [wrong('grafana', what, `${command} grafana provision ${directory}`)]
 }
 
-function shown(lines: readonly string[]): readonly string[] {
-  const rest = lines.length - differencesShownMax
-  return rest > 0 ? [...lines.slice(0, differencesShownMax), `and ${rest} more`] : lines
+function shown(
+  about: string,
+  differences: readonly { readonly what: string; readonly mend: string }[],
+): readonly Finding[] {
+  const rest = differences.length - differencesShownMax
+  return [
+    ...differences.slice(0, differencesShownMax).map(({ what, mend }) => wrong(about, what, mend)),
+    ...(rest > 0 ? [wrong(about, `and ${rest} more`, 'mend these, and look again')] : []),
+  ]
+}
+
+/** Older ones may do; nobody has tried. */
+function checkVersion(of: string, version: string, least: readonly [major: number, minor: number]): Finding {
+  const [major = 0, minor = 0] = version.split('.').map(Number)
+  const isTried = major > least[0] || (major === least[0] && minor >= least[1])
+  if (isTried) return good('versions', `${of} ${version}`)
+  const what = `${of} is ${version}, and nothing older than ${least.join('.')} was tried`
+  return unknown('versions', what, 'update it; compose.yaml names versions that do')
 }
 
 /** Without what an address may hold. */

@@ -5,13 +5,13 @@ import { type Environment, findPlace, type Place } from './place.ts'
 import { tail } from './tail.ts'
 
 export const lookUsage = `  tallylight doctor [--grafana DIR]
-      looks at versions, settings, disk, ports, keys, clocks, both schemas, writes a turn and reads it back, and says
-      what mends what is wrong; exit code 1 when something is
+      looks at versions, settings, disk, ports, keys, clocks and both schemas, writes a turn and reads it back, and says
+      what is wrong with the command that mends it; DIR is the provisioning folder of a Grafana
   tallylight tail [--tenant NAME]
       turns, calls, tool calls and refusals as they come, until Ctrl-C
   tallylight grafana provision DIR [--page-url URL] [--ticket-email ADDRESS] [--policies]
-      writes data sources, boards and alerts for a Grafana on this machine: GF_PATHS_PROVISIONING=DIR; --policies also
-      replaces who is told of what, for a Grafana that is for nothing else`
+      writes data sources, boards and alerts for a Grafana on this machine, which is then started with
+      GF_PATHS_PROVISIONING=DIR; --policies also replaces who is told of what, for a Grafana that is for nothing else`
 
 const verbs = { doctor: runDoctor, tail: runTail, grafana: runGrafana } as const
 

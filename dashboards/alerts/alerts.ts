@@ -34,7 +34,8 @@ function ruleOf(rule: Rule, runbooksUrl: string): object {
   const expression = { type: '__expr__', uid: '__expr__' }
   const relativeTimeRange = { from: rule.overSeconds, to: 0 }
   return {
-    uid: rule.uid,
+    // An organisation's rules share their names with those of others.
+    uid: `tallylight-${rule.uid}`,
     title: rule.title,
     condition: 'C',
     data: [

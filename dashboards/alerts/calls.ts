@@ -1,9 +1,9 @@
 // Alerts on what users feel: calls, tools, turns and their log.
 import { everySeenTurn } from '../boards/lost-turns.ts'
-import { isRateLimited, ownTenant } from '../filters.ts'
+import { isRateLimited, ownTenant, wasSent } from '../filters.ts'
 import { ask, type Rule } from './rule.ts'
 
-const calls = `FROM llm_calls\nWHERE $__timeFilter(Timestamp) AND TenantId != '${ownTenant}'`
+const calls = `FROM llm_calls\nWHERE $__timeFilter(Timestamp) AND TenantId != '${ownTenant}' AND ${wasSent}`
 const at = 'SELECT $__toTime AS time'
 /** Below it one failed call is a tenth, and wakes somebody for nothing. */
 const callsMin = 10
@@ -187,7 +187,7 @@ export const callRules: readonly Rule[] = [
     fires: { when: 'above', bound: 50 },
     forSeconds: 0,
     summary: '{{ $values.B.Value }} changes of {{ $labels.tenant }} were audited in one minute',
-    board: 'overview',
-    panelId: 13,
+    board: 'integrity',
+    panelId: 40,
   },
 ]

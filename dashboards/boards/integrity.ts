@@ -1,5 +1,5 @@
 import type { BoardPlan } from '../board.ts'
-import { ofCalls } from '../filters.ts'
+import { ofCalls, ofTenant } from '../filters.ts'
 import { toConversation, toPanel, toTrace } from '../links.ts'
 import { counter, readingInterval } from '../own-metrics.ts'
 import { chart, stat, table } from '../panels.ts'
@@ -10,13 +10,15 @@ import { lostTurns, seenTurns } from './lost-turns.ts'
 const lost = toPanel('integrity', 20, 'The turns that are missing')
 const unpriced = toPanel('integrity', 32, 'The calls without a price')
 const unsure = toPanel('integrity', 33, 'The calls without the provider’s usage')
+const audited = toPanel('integrity', 41, 'The audited changes')
 const none = 'No turns were seen in this time'
+const noChanges = 'No audited changes in this time'
 
 export const integrity: BoardPlan = {
   name: 'integrity',
   title: 'Chat log integrity',
   description:
-    'Is every turn that was seen also stored, was every record written, is every token counted and every call priced?',
+    'Is every turn that was seen also stored, was every record written, is every token counted and every call priced, and who changed what?',
   from: 'now-3h',
   variables: ['tenant', 'service', 'provider', 'model', 'collector'],
   rows: [
@@ -144,16 +146,17 @@ export const integrity: BoardPlan = {
           id: 30,
           title: 'Usage by source',
           description:
-            'provider: said by the provider. recovered, partial, estimated: less sure, in this order. none: unknown.',
+            'Share of the calls whose tokens the provider said (provider), or that are known less surely: recovered, partial, estimated, in this order; none is unknown.',
           noValue: 'No calls in this time',
-          unit: 'short',
+          unit: 'percentunit',
           kind: 'bars',
+          max: 1,
           rows: unsure,
           queries: [
             clickhouse(
               'timeseries',
               `
-              SELECT $__timeInterval(Timestamp) AS time, UsageSource AS source, count() AS calls
+              SELECT $__timeInterval(Timestamp) AS time, UsageSource AS source, count() / sum(count()) OVER (PARTITION BY time) AS share
               FROM llm_calls
               WHERE ${ofCalls}
               GROUP BY time, source ORDER BY time, source`,
@@ -211,6 +214,51 @@ export const integrity: BoardPlan = {
               SELECT Timestamp AS time, ErrorType AS error, ${callFields}
               FROM llm_calls
               WHERE ${ofCalls} AND UsageSource NOT IN ('provider', 'recovered')
+              ORDER BY Timestamp DESC LIMIT 100`,
+            ),
+          ],
+        }),
+      ],
+    },
+    {
+      question: 'Who changed what?',
+      panels: [
+        chart({
+          id: 40,
+          title: 'Audited changes by tenant',
+          description:
+            'Events tallylight.audit of services: who did what to which resource. A burst is a script, or a theft.',
+          noValue: noChanges,
+          unit: 'short',
+          kind: 'bars',
+          rows: audited,
+          queries: [
+            clickhouse(
+              'timeseries',
+              `
+              SELECT $__timeInterval(Timestamp) AS time, TenantId AS tenant, count() AS changes
+              FROM audit_events
+              WHERE ${ofTenant}
+              GROUP BY time, tenant ORDER BY time, tenant`,
+            ),
+          ],
+        }),
+        table({
+          id: 41,
+          title: 'Audited changes',
+          description: 'The newest first; what it was before and after stands in audit_events.',
+          noValue: noChanges,
+          width: 12,
+          height: 8,
+          columns: { trace: { link: toTrace(), width: 280 } },
+          queries: [
+            clickhouse(
+              'table',
+              `
+              SELECT Timestamp AS time, TenantId AS tenant, Actor AS actor, Action AS action, ResourceType AS resource, ResourceId AS id,
+              ClientAddress AS address, TraceId AS trace
+              FROM audit_events
+              WHERE ${ofTenant}
               ORDER BY Timestamp DESC LIMIT 100`,
             ),
           ],

@@ -1,6 +1,6 @@
 import type { BoardPlan } from '../board.ts'
 import { isRateLimited, ofCalls } from '../filters.ts'
-import { toPanel } from '../links.ts'
+import { toPanel, toPanelOf, toTrace } from '../links.ts'
 import { chart, table } from '../panels.ts'
 import { clickhouse } from '../sources.ts'
 import { callColumns, callFields } from './call-table.ts'
@@ -17,7 +17,8 @@ const compared = `
                 quantileIf(0.95)(TimeToFirstTokenNano, Streaming) / 1e9 AS first_token_p95,
                 sumIf(OutputTokens, ErrorType = '') / nullIf(sumIf(DurationNano, ErrorType = '' AND OutputTokens > 0) / 1e9, 0) AS output_per_second,
                 sum(InputTokens) AS input, sum(OutputTokens) AS output, sum(CacheReadTokens) / nullIf(sum(InputTokens), 0) AS cached,
-                sum(CostNanoUsd) / 1e9 AS cost, sum(CostNanoUsd) / 1e6 / nullIf(count(CostNanoUsd), 0) AS cost_per_thousand`
+                sum(CostNanoUsd) / 1e9 AS cost, sum(CostNanoUsd) / 1e6 / nullIf(count(CostNanoUsd), 0) AS cost_per_thousand,
+                argMax(TraceId, DurationNano) AS trace`
 
 const comparedColumns = {
   calls: { unit: 'short' },
@@ -32,6 +33,7 @@ const comparedColumns = {
   cached: { unit: 'percentunit' },
   cost: { unit: 'currencyUSD' },
   cost_per_thousand: { unit: 'currencyUSD' },
+  trace: { link: toTrace(), width: 280 },
 } as const
 
 export const models: BoardPlan = {
@@ -47,9 +49,12 @@ export const models: BoardPlan = {
           id: 10,
           title: 'Models',
           description:
-            'By calls. Output per second is the output tokens of good calls over their duration; cost per thousand calls counts those with a price.',
+            'By calls. Output per second is the output tokens of good calls over their duration; cost per thousand calls counts those with a price. The trace is that of the slowest call.',
           noValue: none,
-          columns: { ...comparedColumns, model: { link: toPanel('models', 31, 'The slow calls') } },
+          columns: {
+            ...comparedColumns,
+            model: { link: toPanelOf('models', 31, 'model', 'model', 'Its slowest calls') },
+          },
           queries: [
             clickhouse(
               'table',
@@ -64,10 +69,15 @@ export const models: BoardPlan = {
         table({
           id: 11,
           title: 'Providers',
-          description: 'By calls. Repeats are attempts after the first, as far as the instrumentation counts them.',
+          description:
+            'By calls. Repeats are attempts after the first, as far as the instrumentation counts them. The trace is that of the slowest call.',
           noValue: none,
           height: 7,
-          columns: { ...comparedColumns, repeats: { unit: 'percentunit' } },
+          columns: {
+            ...comparedColumns,
+            repeats: { unit: 'percentunit' },
+            provider: { link: toPanelOf('models', 30, 'provider', 'provider', 'Its failed calls') },
+          },
           queries: [
             clickhouse(
               'table',

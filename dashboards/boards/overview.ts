@@ -72,7 +72,8 @@ export const overview: BoardPlan = {
         stat({
           id: 4,
           title: 'Calls',
-          description: 'Model calls in this time, wrappers and repeats of the same call not counted.',
+          description:
+            'Model calls in this time, wrappers and repeats of the same call not counted, nor what a limit denied.',
           noValue: 'No calls: look at the age of the last word',
           unit: 'short',
           rows: models,

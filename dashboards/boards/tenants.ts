@@ -1,5 +1,5 @@
 import type { BoardPlan } from '../board.ts'
-import { ofCalls } from '../filters.ts'
+import { ofCalls, ofService } from '../filters.ts'
 import { toBoardOf, toConversation, toPanel, toTrace } from '../links.ts'
 import { counter, readingInterval } from '../own-metrics.ts'
 import { chart, stat, table } from '../panels.ts'
@@ -74,7 +74,7 @@ export const tenants: BoardPlan = {
           unit: 'short',
           kind: 'bars',
           interval: readingInterval,
-          rows: toPanel('tenants', 14, 'The reservations'),
+          rows: toPanel('tenants', 15, 'The denied turns'),
           queries: [
             clickhouse(
               'timeseries',
@@ -101,6 +101,29 @@ export const tenants: BoardPlan = {
               FROM quota_reservations
               WHERE $__timeFilter(created_at) AND ${ofTenants}
               ORDER BY created_at DESC LIMIT 100`,
+            ),
+          ],
+        }),
+        table({
+          id: 15,
+          title: 'Denied turns',
+          description: 'Turns that a limit ended, the newest first; each leads to its trace.',
+          noValue: 'No turn was denied in this time, as far as services that send turns know',
+          width: 12,
+          columns: {
+            tenant: { link: toBoardOf('overview', 'tenant', 'tenant', 'The tenant') },
+            conversation: { link: toConversation() },
+            trace: { link: toTrace(), width: 280 },
+          },
+          queries: [
+            clickhouse(
+              'table',
+              `
+              SELECT Timestamp AS time, TenantId AS tenant, BlockReason AS reason, UserId AS user, ServiceName AS service,
+              ConversationId AS conversation, TraceId AS trace
+              FROM turns
+              WHERE ${ofService} AND Status = 'blocked'
+              ORDER BY Timestamp DESC LIMIT 100`,
             ),
           ],
         }),

@@ -222,9 +222,10 @@ export const tools: BoardPlan = {
               'table',
               `
               SELECT TraceId AS trace, any(TenantId) AS tenant, any(ServiceName) AS service, count() AS calls,
-              countIf(${hasFailed}) AS failed, topK(3)(Name) AS tools, min(Timestamp) AS first, max(Timestamp) AS last
+              countIf(${hasFailed}) AS failures, topK(3)(Name) AS tools, min(Timestamp) AS first, max(Timestamp) AS last
               FROM tool_calls
-              WHERE ${ofService}
+              WHERE ${ofService} AND TraceId IN (
+              SELECT TraceId FROM tool_calls WHERE ${ofService} GROUP BY TraceId ORDER BY count() DESC LIMIT 100)
               GROUP BY TraceId ORDER BY calls DESC LIMIT 100`,
             ),
           ],

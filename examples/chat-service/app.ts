@@ -7,6 +7,7 @@ import type { AddressInfo } from 'node:net'
 import {
   expressTurn,
   quotaExceededIn,
+  recordAudit,
   running,
   socketTurns,
   startProber,
@@ -21,7 +22,8 @@ import { openTools } from './tools.ts'
 await using tools = await openTools()
 // A call that is denied is denied again at once: the service tells its user instead of trying twice more.
 const openai = new OpenAI({ apiKey: process.env.OPENAI_API_KEY ?? 'none', maxRetries: 0 })
-const chat = openChat(openai, process.env.CHAT_MODEL ?? 'gpt-4o-mini', tools)
+let model = process.env.CHAT_MODEL ?? 'gpt-4o-mini'
+const chat = openChat(openai, () => model, tools)
 await using _prober = startProber([{ target: 'mcp:weather', check: () => tools.ping() }])
 
 type Asked = { readonly user: string; readonly conversation: string; readonly question: string }
@@ -54,6 +56,15 @@ app.post('/chat/stream', expressTurn(sceneOf('sse')), async (request: Request, r
     response.write(`event: error\ndata: ${JSON.stringify(failureOf(error))}\n\n`)
   }
   response.end()
+})
+
+/** Who changes what everybody's chat runs on is written down. */
+app.put('/model', (request: Request, response: Response) => {
+  const { model: wanted, user } = request.body as { readonly model: string; readonly user: string }
+  const [before, after] = [{ model }, { model: wanted }]
+  model = wanted
+  recordAudit({ action: 'model.change', actor: user, resource: { type: 'chat', id: 'model' }, before, after })
+  response.json(after)
 })
 
 const server = createServer(app)

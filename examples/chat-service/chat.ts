@@ -13,7 +13,7 @@ export type ChatOptions = {
 
 const iterationsMax = 5
 
-export function openChat(openai: OpenAI, model: string, tools: Tools): Chat {
+export function openChat(openai: OpenAI, model: () => string, tools: Tools): Chat {
   return async (question, options) => {
     const messages: ChatCompletionMessageParam[] = [
       { role: 'system', content: 'Answer in one sentence.' },
@@ -22,7 +22,7 @@ export function openChat(openai: OpenAI, model: string, tools: Tools): Chat {
     for (let iteration = 0; iteration < iterationsMax; iteration++) {
       const { content, calls } = await ask(
         openai,
-        { model, messages, tools: tools.definitions, max_tokens: 200 },
+        { model: model(), messages, tools: tools.definitions, max_tokens: 200 },
         options,
       )
       if (calls.length === 0) return content

@@ -12,34 +12,82 @@ export async function dumpSchema(client: ClickHouse): Promise<string> {
   return rows.map(({ text }) => `${text};\n`).join('\n')
 }
 
-/** What differs from the schema of this version, a line of a table each: columns with their types, keys, TTLs, windows. */
-export async function schemaDifferences(client: ClickHouse): Promise<readonly string[]> {
-  const [wanted, found] = [
-    await readFile(new URL('./schema.sql', import.meta.url), 'utf8'),
-    await dumpSchema(client),
-  ].map(tablesOf)
-  const differences: string[] = []
-  for (const [name, lines] of wanted ?? []) {
-    const there = found?.get(name)
-    if (there === undefined) {
-      differences.push(`${name} is missing`)
-      continue
-    }
-    for (const line of lines) if (!there.has(line)) differences.push(`${name} lacks: ${line}`)
-    for (const line of there) if (!lines.has(line)) differences.push(`${name} has besides: ${line}`)
-  }
-  return differences
+export type Difference = {
+  readonly table: string
+  readonly what: string
+  /** Statements for the server; what is not SQL stands behind `--`. */
+  readonly mend: string
 }
 
-/** The lines of each table and view, without what differs from server to server: engines, and the dictionary's login. */
-function tablesOf(dump: string): ReadonlyMap<string, ReadonlySet<string>> {
-  const tables = new Map<string, Set<string>>()
+/** Of a table or view: its lines by what each is about, a column, an index or a clause. */
+type Made = { readonly kind: 'TABLE' | 'VIEW' | 'DICTIONARY'; readonly lines: ReadonlyMap<string, string> }
+
+/** What differs from the schema of this version: columns with their types, keys, indexes, TTLs, windows. */
+export async function schemaDifferences(client: ClickHouse): Promise<readonly Difference[]> {
+  const wanted = tablesOf(await readFile(new URL('./schema.sql', import.meta.url), 'utf8'))
+  const found = tablesOf(await dumpSchema(client))
+  // Every statement of a migration can be run twice, and makes only what is not there.
+  const remake = `ALTER TABLE ${client.database}.schema_migrations DELETE WHERE number > 0; -- then restart the collector`
+  return [...wanted].flatMap(([table, { kind, lines }]) => {
+    const there = found.get(table)
+    if (there === undefined) return [{ table, what: `${table} is missing`, mend: remake }]
+    const full = `${client.database}.${table}`
+    return [...new Set([...lines.keys(), ...there.lines.keys()])]
+      .filter((about) => lines.get(about) !== there.lines.get(about))
+      .map((about) => {
+        const [should, is] = [lines.get(about), there.lines.get(about)]
+        const mend = kind === 'TABLE' ? mendOf(full, about, should, is, remake) : `DROP ${kind} ${full}; ${remake}`
+        return { table, what: `${table}: ${about} is ${is ?? 'missing'}, and should be ${should ?? 'away'}`, mend }
+      })
+  })
+}
+
+function mendOf(
+  table: string,
+  about: string,
+  should: string | undefined,
+  is: string | undefined,
+  remake: string,
+): string {
+  const alter = `ALTER TABLE ${table}`
+  if (about.startsWith('`')) {
+    if (should === undefined) return `${alter} DROP COLUMN ${about};`
+    return `${alter} ${is === undefined ? 'ADD' : 'MODIFY'} COLUMN ${about} ${should};`
+  }
+  if (about.startsWith('INDEX ')) {
+    const drop = is === undefined ? '' : `${alter} DROP ${about}; `
+    return `${drop}${should === undefined ? '' : `${alter} ADD ${about} ${should};`}`.trim()
+  }
+  if (about === 'TTL') return should === undefined ? `${alter} REMOVE TTL;` : `${alter} MODIFY TTL ${should};`
+  if (about.startsWith('SETTING '))
+    return should === undefined ? `${alter} RESET ${about};` : `${alter} MODIFY ${about} = ${should};`
+  // Keys and partitions are for the life of a table.
+  return `RENAME TABLE ${table} TO ${table}_old; ${remake}, and INSERT INTO ${table} SELECT * FROM ${table}_old`
+}
+
+/** Without what differs from server to server: engines, and the dictionary's login. */
+function tablesOf(dump: string): ReadonlyMap<string, Made> {
+  const tables = new Map<string, Made>()
   for (const statement of dump.split(/;\n/)) {
-    const name = /^\s*CREATE (?:TABLE|VIEW|DICTIONARY) tallylight\.(\w+)/.exec(statement)?.[1]
-    if (name === undefined) continue
-    const lines = statement.split('\n').map((line) => line.trim().replace(/,$/, ''))
-    const kept = lines.filter((line) => line !== '' && !/^(CREATE|ENGINE|SOURCE|UUID|[()])/.test(line))
-    tables.set(name, new Set(kept))
+    const [, kind, name] = /^\s*CREATE (TABLE|VIEW|DICTIONARY) tallylight\.(\w+)/.exec(statement) ?? []
+    if (kind === undefined || name === undefined) continue
+    const lines = statement
+      .split('\n')
+      .map((line) => line.trim().replace(/,$/, ''))
+      .filter((line) => line !== '' && !/^(CREATE|ENGINE|SOURCE|UUID|[()])/.test(line))
+    tables.set(name, { kind: kind as Made['kind'], lines: new Map(lines.flatMap(aboutOf)) })
   }
   return tables
+}
+
+/** What a line is about, and what it says of it. */
+function aboutOf(line: string): readonly (readonly [about: string, says: string])[] {
+  const settings = /^SETTINGS (.*)$/.exec(line)?.[1]
+  if (settings !== undefined)
+    return settings.split(', ').map((setting) => {
+      const [name = '', value = ''] = setting.split(' = ')
+      return [`SETTING ${name}`, value]
+    })
+  const [, about, says] = /^(`\w+`|INDEX \w+|TTL|ORDER BY|PARTITION BY|PRIMARY KEY)\s+(.*)$/.exec(line) ?? []
+  return [about === undefined ? [line, 'there'] : [about, says ?? '']]
 }

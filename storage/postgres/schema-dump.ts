@@ -13,11 +13,37 @@ export async function dumpColumns(client: Pick<pg.ClientBase, 'query'>): Promise
   return rows.map(({ line }) => `${line}\n`).join('')
 }
 
-export async function columnDifferences(client: Pick<pg.ClientBase, 'query'>): Promise<readonly string[]> {
-  const wanted = (await readFile(new URL('./schema.txt', import.meta.url), 'utf8')).split('\n').filter(Boolean)
-  const found = (await dumpColumns(client)).split('\n').filter(Boolean)
-  return [
-    ...wanted.filter((line) => !found.includes(line)).map((line) => `${line} is missing`),
-    ...found.filter((line) => !wanted.includes(line)).map((line) => `${line} is not of this version`),
-  ]
+/** What differs from this version's tables and views, and what mends it. Tables of others beside ours are theirs. */
+export async function columnDifferences(
+  client: Pick<pg.ClientBase, 'query'>,
+): Promise<readonly { readonly what: string; readonly mend: string }[]> {
+  const wanted = columnsOf(await readFile(new URL('./schema.txt', import.meta.url), 'utf8'))
+  const found = columnsOf(await dumpColumns(client))
+  return [...wanted].flatMap(([table, columns]) => {
+    const there = found.get(table)
+    if (there === undefined) return [{ what: `${table} is missing`, mend: 'restore the database from its backup' }]
+    return [...new Set([...columns.keys(), ...there.keys()])]
+      .filter((column) => columns.get(column) !== there.get(column))
+      .map((column) => {
+        const [should, is] = [columns.get(column), there.get(column)]
+        const what = `${table}.${column} is ${is ?? 'missing'}, and should be ${should ?? 'away'}`
+        const change =
+          should === undefined
+            ? `drop column ${column}`
+            : is === undefined
+              ? `add column ${column} ${should}`
+              : `alter column ${column} type ${should}`
+        return { what, mend: `alter table ${table} ${change};` }
+      })
+  })
+}
+
+/** Types by column by table. */
+function columnsOf(dump: string): ReadonlyMap<string, ReadonlyMap<string, string>> {
+  const tables = new Map<string, Map<string, string>>()
+  for (const line of dump.split('\n').filter(Boolean)) {
+    const [, table = '', column = '', type = ''] = /^(\w+)\.(\w+) (.*)$/.exec(line) ?? []
+    tables.set(table, (tables.get(table) ?? new Map<string, string>()).set(column, type))
+  }
+  return tables
 }

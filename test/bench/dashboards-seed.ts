@@ -1,5 +1,6 @@
 // Rows as a week of a large service leaves them, made inside the engines: ten million calls through the ports would take
 // minutes and tell nothing else about reading. The tests of the boards send theirs through the ports.
+import { createHash } from 'node:crypto'
 import type { ClickHouse } from '@tallylight/storage/clickhouse/client.ts'
 import type pg from 'pg'
 
@@ -15,10 +16,13 @@ type Sheet = { readonly table: string; readonly share: number; readonly values: 
 const place = {
   TenantId: `concat('tenant-', toString(n % tenants))`,
   RetentionDays: '90',
-  TraceId: `lower(hex(MD5(toString(n))))`,
+  // Two calls are a turn.
+  TraceId: `lower(hex(MD5(toString(intDiv(n, 2) * 2))))`,
 }
 const callsOfConversation = 10
 const users = 1000
+/** Each table has rows of every so manieth call; of this one all have. */
+const callsOfWholeTrace = 100
 const who = {
   ConversationId: `concat(toString(n % tenants), '-', toString(intDiv(intDiv(n, tenants), ${callsOfConversation})))`,
   UserId: `toString(n % ${users})`,
@@ -26,6 +30,13 @@ const who = {
 
 export function conversationOf(call: number, tenants: number): string {
   return `${call % tenants}-${Math.floor(Math.floor(call / tenants) / callsOfConversation)}`
+}
+
+/** Of the newest call that has rows in every table; calls of a trace are one. */
+export function traceOfNewest(calls: number): string {
+  return createHash('md5')
+    .update(String(Math.floor((calls - 1) / callsOfWholeTrace) * callsOfWholeTrace))
+    .digest('hex')
 }
 
 export function userOf(call: number): string {
@@ -88,7 +99,12 @@ const sheets: readonly Sheet[] = [
         OutputTokens: 'n % 700',
         CostNanoUsd: 'n % 100000 * 1000',
       },
-      ...{ DurationNano: took, Status: `if(n % 50 = 0, 'failure', 'success')`, ...versions },
+      ...{
+        DurationNano: took,
+        Status: `multiIf(n % 50 = 0, 'failure', n % 64 = 0, 'blocked', 'success')`,
+        ...versions,
+      },
+      BlockReason: `if(n % 64 = 0, 'quota month', '')`,
     },
   },
   {
@@ -131,6 +147,8 @@ const sheets: readonly Sheet[] = [
     share: 1,
     values: {
       ...{ ...place, Segment: `'bench-1'`, Timestamp: 'at', SpanId: spanId, FactId: `'1'` },
+      // One turn in a thousand is lost.
+      TraceId: `if(n % 1000 = 1, lower(hex(MD5(concat('lost ', toString(n))))), ${place.TraceId})`,
       Fact: `concat('{"version":1,"says":{"kind":"call"},"scene":{},"padding":"', repeat('x', 400), '"}')`,
     },
   },
@@ -244,13 +262,23 @@ function reading(kind: string, name: string, value: Readonly<Record<string, stri
   }
 }
 
+/** Two a minute, as of senders whose clocks are wrong. */
+const quarantine: Sheet = {
+  table: 'quarantine',
+  share: 0,
+  values: {
+    ...{ TenantId: place.TenantId, RetentionDays: '90', Segment: `'bench-1'`, Time: 'at', Signal: `'traces'` },
+    ...{ Reason: `'too_far_ahead'`, Message: `'a time that is to come'`, Format: `'otlp'`, Record: `'...'` },
+  },
+}
+
 /** All tables, or those of these names. */
 export async function seedTables(
   tables: ClickHouse,
   { calls, tenants, nowUnixSeconds }: SeedSize,
   only?: ReadonlySet<string>,
 ): Promise<void> {
-  for (const { table, share, values } of [...sheets, ...readings, ...histograms]) {
+  for (const { table, share, values } of [...sheets, ...readings, ...histograms, quarantine]) {
     if (only?.has(table) === false) continue
     // Readings are one per collector and minute, whatever the calls.
     const rows = share === 0 ? days * 1440 * 2 : Math.max(Math.ceil(calls * share), 1)

@@ -135,6 +135,8 @@ test('alerts: uids are their own, groups are whole, and every receiver of a poli
   }
   const all = groups.flatMap((group) => group.rules.map(({ uid }) => uid))
   expect(new Set(all).size).toBe(rules.length)
+  // They are an organisation's, beside those of others.
+  for (const uid of all) expect(uid).toMatch(/^tallylight-[a-z0-9-]{1,29}$/)
   const points = JSON.stringify(contactPoints({ pageUrl: 'http://pager', ticketEmail: 'sre@example.org' }))
   for (const [, receiver] of JSON.stringify(policies()).matchAll(/"receiver":"([^"]+)"/g))
     expect(points).toContain(`"name":"${receiver}"`)

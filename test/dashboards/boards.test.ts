@@ -18,11 +18,11 @@ let range: { readonly fromUnixMs: number; readonly toUnixMs: number }
 let options: ReadonlyMap<string, readonly string[]>
 
 beforeAll(async () => {
-  world = await openWorld(worldConfig, { TALLYLIGHT_SELF_CHECK_MS: '5000' })
+  world = await openWorld(worldConfig, { TALLYLIGHT_SELF_CHECK_MS: '2000' })
   const nowUnixMs = Date.now()
   await seed(world, timesOf(nowUnixMs))
   await world.probe()
-  // Two: the seed's, and the one that was started here, which tells of itself every five seconds.
+  // Two: the seed's, and the one that was started here, which tells of itself every two seconds.
   await vi.waitUntil(
     async () => {
       const query = `SELECT uniqExact(ResourceAttributes['service.instance.id']) FROM otel_metrics_gauge
@@ -93,28 +93,28 @@ for (const board of boards) {
     test.each(own)('with %s chosen every panel has rows', async (_choice, values) => {
       const blank: string[] = []
       const known = Object.fromEntries(Object.entries(values).filter(([name]) => names.has(name)))
-      for (const panel of panelsOf(board)) {
-        for (const query of targetsOf(panel)) {
-          const table = await ask(world, query, {
-            range,
-            panel,
-            values: { ...startOf(board), ...known },
-            options: offered(board),
-          })
-          if (table.rows.length === 0) blank.push(`${panel.id} ${panel.title}`)
-          if (panel.type === 'timeseries' && table.rows.length > 0) expectSeries(table)
-        }
-      }
+      // At once, as a browser asks them.
+      await Promise.all(
+        panelsOf(board).flatMap((panel) =>
+          targetsOf(panel).map(async (query) => {
+            const values = { ...startOf(board), ...known }
+            const table = await ask(world, query, { range, panel, values, options: offered(board) })
+            if (table.rows.length === 0) blank.push(`${panel.id} ${panel.title}`)
+            if (panel.type === 'timeseries' && table.rows.length > 0) expectSeries(table)
+          }),
+        ),
+      )
       expect(blank).toEqual([])
     })
 
-    test('every column that a link or a unit is for is there', async () => {
+    test('every column that a link or a unit is for is there, and every column has those that its name asks for', async () => {
       const missing: string[] = []
       for (const panel of panelsOf(board).filter(({ type }) => type === 'table')) {
         const [query] = targetsOf(panel)
         if (query === undefined) continue
         const { columns } = await ask(world, query, { range, panel, values: startOf(board), options: offered(board) })
         const there = new Set(columns.map(({ name }) => name))
+        missing.push(...columns.flatMap((column) => unsaid(panel, column)))
         for (const { matcher, properties } of panel.fieldConfig?.overrides ?? []) {
           if (!there.has(String(matcher.options))) missing.push(`${panel.id} ${panel.title}: ${matcher.options}`)
           for (const [, column] of JSON.stringify(properties).matchAll(/__data\.fields\[\\"(\w+)\\"\]/g))
@@ -124,6 +124,31 @@ for (const board of boards) {
       expect(missing).toEqual([])
     })
   })
+}
+
+/** What a column of this name must have: numbers their unit, and a row its way to the trace. */
+const wanted: readonly (readonly [name: RegExp, property: 'unit' | 'links', value: string])[] = [
+  [/^trace$/, 'links', `/d/${uids.trace}?var-trace=`],
+  [/^conversation$/, 'links', `/d/${uids.conversations}?var-conversation=`],
+  [/cost/, 'unit', 'currencyUSD'],
+  [/^(p\d\d|duration|silent)$|first_token|delay|_in$/, 'unit', '"s"'],
+  [/^(failed|available|used|cached|repeats|canary)$/, 'unit', 'percentunit'],
+  [/^(bytes|memory|journal)$/, 'unit', 'bytes'],
+]
+
+function unsaid(
+  panel: ReturnType<typeof panelsOf>[number],
+  { name, type }: Table['columns'][number],
+): readonly string[] {
+  const properties = (panel.fieldConfig?.overrides ?? [])
+    .filter(({ matcher }) => matcher.options === name)
+    .flatMap((override) => override.properties)
+  return wanted
+    .filter(([asks, property]) => asks.test(name) && (property === 'links' || /Int|Float|Decimal/.test(type)))
+    .filter(
+      ([, property, value]) => !JSON.stringify(properties.find(({ id }) => id === property) ?? '').includes(value),
+    )
+    .map(([, property]) => `${panel.id} ${panel.title}: ${property} of ${name}`)
 }
 
 test('boards: each says where a collector began', async () => {

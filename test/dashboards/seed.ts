@@ -98,6 +98,11 @@ function badTurns({ nowUnixMs }: Times): readonly Turn[] {
     turns.push(
       { ...chat, name: `slow ${at}`, calls: [{ ...stream, durationMs: 9_000, firstTokenMs: 7_000 }] },
       { ...chat, name: `silent ${at}`, calls: [silent] },
+      ...[chat, shop].map((scene) => ({
+        ...{ ...scene, name: `denied ${scene.service} ${at}`, status: 'blocked', blockReason: 'quota month' },
+        // As often as it answers: were they failures, its ratio would fire.
+        calls: [{ ...stream, durationMs: 1, error: 'QuotaExceededError' }],
+      })),
       { ...chat, name: `unpriced ${at}`, calls: [{ ...good, model: 'nobody-1' }] },
       { ...shop, name: `refused ${at}`, status: 'failure', calls: [{ ...own, error: '429', attempt: 2 }] },
       {

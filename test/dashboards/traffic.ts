@@ -35,6 +35,7 @@ export type Turn = {
   readonly user?: string
   readonly conversation?: string
   readonly status?: string
+  readonly blockReason?: string
   readonly calls: readonly Call[]
   readonly tools?: readonly Tool[]
 }
@@ -96,6 +97,7 @@ export function spansOf(turn: Turn): readonly Span[] {
         ...{ 'tallylight.turn.id': idOf(turn.name, 32), 'tallylight.turn.channel': 'rest', ...scene },
         ...{ 'tallylight.turn.question': `How is ${turn.name}?`, 'tallylight.turn.answer': 'Well.' },
         'tallylight.turn.status': turn.status ?? 'success',
+        ...(turn.blockReason === undefined ? {} : { 'tallylight.turn.block_reason': turn.blockReason }),
       },
     }),
     ...turn.calls.map((call, at) =>

@@ -64,14 +64,14 @@ export async function openWorld(config: object, environment: Readonly<Record<str
     return ((await made.json()) as { readonly key: string }).key
   }
   const gatewayKey = await makeKey({ tenant: 'default', roles: ['ingest'], manyTenants: true, name: 'gateway' })
-  const reader = new pg.Client({
+  const reader = new pg.Pool({
+    max: 2,
     host: '127.0.0.1',
     port: collector.ports().postgres,
     user: 'tallylight_read',
     database: 'tallylight',
     password: (await readFile(join(collector.directory, 'postgres.key'), 'utf8')).trim(),
   })
-  await reader.connect()
   stack.defer(() => reader.end())
   const kept = stack.move()
 
@@ -117,7 +117,7 @@ export async function askClickhouse(url: string, readerKey: string, sql: string)
   return { columns: meta, rows: data }
 }
 
-export async function askPostgres(reader: pg.Client | pg.Pool, sql: string): Promise<Table> {
+export async function askPostgres(reader: pg.Pool, sql: string): Promise<Table> {
   const asked: pg.QueryArrayConfig = { text: sql, rowMode: 'array' }
   const { fields, rows } = await reader.query<unknown[]>(asked)
   return { columns: fields.map(({ name, dataTypeID }) => ({ name, type: postgresType(dataTypeID) })), rows }

@@ -57,6 +57,8 @@ async function sendTurn(name: string): Promise<void> {
 
 test('doctor: of a collector that is well, nothing is wrong: its schemas, its keys, and a turn that is written and read back', async () => {
   const { code, out } = await run(['doctor'])
+  expect(out).toMatch(/^good {5}versions: ClickHouse 26\.\d+\..*\ngood {5}clocks: that of ClickHouse/m)
+  expect(out).toMatch(/^good {5}versions: Postgres 18\./m)
   expect(out).toContain('good     write and read back: a turn came back from both stores')
   expect(out).toContain('good     tables: all in ClickHouse are as this version makes them')
   expect(out).toContain('good     ledger: all in Postgres is as this version makes it')
@@ -74,7 +76,7 @@ test('doctor: what is wrong is named with the command that mends it, and the exi
   expect(code).toBe(1)
   expect(out).toContain(`wrong    data directory: admin.key can be read by others\n           mend: chmod 600 ${key}`)
   expect(out).toContain('wrong    keys: the admin key is answered 401')
-  expect(out).toContain('mend: tallylight grafana provision')
+  expect(out).toContain(`mend: npm run --silent tallylight -- grafana provision ${join(directory, 'nothing')}`)
 })
 
 test('doctor: settings that the collector would refuse are named', async () => {
@@ -161,7 +163,13 @@ test('grafana: a folder is written once with a key that may only read, and docto
 test('help: every command is told, and an unknown one is answered with them', async () => {
   const { code, out } = await run(['--help'])
   expect(code).toBe(0)
-  for (const word of ['doctor', 'tail', 'grafana provision', 'keys create']) expect(out).toContain(`tallylight ${word}`)
+  const source = await readFile(commandLine, 'utf8')
+  const commands = [...source.matchAll(/^ {2}'?([a-z]+(?: [a-z]+)?)'?(?::|,$)/gm)].map(([, name]) => name as string)
+  expect(commands).toEqual(expect.arrayContaining(['keys create', 'erase', 'hold place', 'reprice']))
+  for (const name of ['doctor', 'tail', 'grafana provision', ...commands.filter((each) => each.includes(' '))])
+    expect(out, name).toMatch(new RegExp(`tallylight ${name}|erase list \\| show ID`))
+  for (const line of out.split('\n')) expect(line.length, line).toBeLessThanOrEqual(130)
+  expect((await run(['doctor', '--help'])).out).toBe(out)
   expect((await run(['docter'])).code).toBe(2)
 })
 

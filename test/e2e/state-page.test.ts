@@ -30,7 +30,7 @@ afterAll(() => collector?.[Symbol.asyncDispose]())
 if (executablePath !== undefined) {
   test('page: in a browser it is alive, its numbers move, and the turns are reached with the keyboard alone', async () => {
     await using browser = await chromium.launch({ executablePath, args: ['--no-sandbox'] })
-    const page = await browser.newPage({ viewport: { width: 1100, height: 760 }, colorScheme: 'light' })
+    const page = await browser.newPage({ viewport: { width: 1280, height: 700 }, colorScheme: 'light' })
     const problems: string[] = []
     page.on('pageerror', (error) => problems.push(error.message))
     page.on('console', (message) => message.type() === 'error' && problems.push(message.text()))
@@ -38,6 +38,8 @@ if (executablePath !== undefined) {
     await page.getByText('is recording', { exact: true }).waitFor()
     await page.locator('#accepted', { hasText: '/s' }).waitFor()
     await page.locator('#canary', { hasText: 'back in' }).waitFor()
+    const seen = await page.locator('#accepted').textContent()
+    await expect.poll(() => page.locator('#accepted').textContent(), { timeout: 20_000 }).not.toBe(seen)
     await page.keyboard.press('Tab')
     await page.keyboard.type(collector.adminKey)
     await page.keyboard.press('Enter')
@@ -49,6 +51,12 @@ if (executablePath !== undefined) {
     }
     await collector.kill('SIGTERM')
     await page.getByText('does not answer').waitFor()
+    // Numbers of before are not those of now.
+    await page.locator('#numbers.old').waitFor()
+    if (process.env.TALLYLIGHT_TEST_PICTURES === '1') {
+      await page.emulateMedia({ colorScheme: 'dark' })
+      await page.screenshot({ path: `${pictures}state-page-away.png`, clip: { x: 0, y: 0, width: 1280, height: 420 } })
+    }
     // What is asked of a collector that is gone is an error of the network, and the only one there may be.
     expect(problems.filter((problem) => !problem.includes('ERR_CONNECTION_REFUSED'))).toEqual([])
     await collector.start()
