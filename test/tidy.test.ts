@@ -79,6 +79,7 @@ test('tidy: every source file is imported, run by a script, or a test', () => {
     'test/e2e/sdk.test.ts',
     'test/collector-process.ts',
     'test/bench/instrumentation-run.ts',
+    'test/bench/proxy-run.ts',
     'instrumentation/package.json',
     'examples/chat-service/process.ts',
     'examples/chat-service/tools.ts',

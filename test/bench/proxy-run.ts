@@ -1,7 +1,9 @@
 // What the proxy adds to streams: a provider in this process writes events that say when they were sent, at a pace, on many
-// streams at once; a client in this process reads them, straight and through the proxy of a collector, in turns. The pace
-// begins when all streams are open and none ends before the last event, so that opening and ending are measured by themselves.
+// streams at once; a client in this process reads them, straight, through a bare relay and through the proxy of a collector, in
+// turns. The pace begins when all streams are open and none ends before the last event, so that opening and ending are measured
+// by themselves. Events are spread over the pace by the clock, and are alike but for their letters, as a model's are.
 // And what a client costs that does not read what an eager provider writes.
+import { fork } from 'node:child_process'
 import { once } from 'node:events'
 import { mkdtempSync, rmSync, writeFileSync } from 'node:fs'
 import { Agent, createServer, type IncomingMessage, request, type ServerResponse } from 'node:http'
@@ -9,6 +11,7 @@ import type { AddressInfo } from 'node:net'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { setTimeout } from 'node:timers/promises'
+import { fileURLToPath } from 'node:url'
 import { type CollectorProcess, startCollector } from '../collector-process.ts'
 import { cpuSeconds, pinApart } from './machine.ts'
 
@@ -28,20 +31,24 @@ export type Delays = {
   /** From the request to the first event: through the proxy with the key, the gate and the connection to the provider. */
   readonly firstP50Ms: number
   readonly firstP99Ms: number
-  /** Of the collector's own process: for the events alone, and for opening and ending. */
+  /** Of the process in between, for the events alone, and for opening and ending. */
   readonly cpuPerMillionEvents: number
   readonly cpuPerCallMs: number
 }
 
+/** `relayed`: through a process that passes bytes and does nothing else. */
+export type Way = 'straight' | 'relayed' | 'proxied'
+
 export type ProxyBench = AsyncDisposable & {
   readonly collector: CollectorProcess
-  measureStreams(way: 'straight' | 'proxied', load: StreamLoad): Promise<Delays>
+  measureStreams(way: Way, load: StreamLoad): Promise<Delays>
   /** KiB of the collector per stream that is open and idle, and what is added where its client does not read. */
   measureSlowReaders(count: number): Promise<{ readonly idleKiB: number; readonly slowKiB: number }>
 }
 
 const path = '/v1/chat/completions'
 const callsPerSecond = 200
+const relayPath = fileURLToPath(new URL('./relay.ts', import.meta.url))
 
 export async function openProxyBench(options: { readonly isPinned: boolean }): Promise<ProxyBench> {
   const stack = new AsyncDisposableStack()
@@ -64,29 +71,37 @@ export async function openProxyBench(options: { readonly isPinned: boolean }): P
   const collector = stack.use(await startCollector({ TALLYLIGHT_CONFIG: config }))
   const agent = new Agent({ keepAlive: true })
   stack.defer(() => agent.destroy())
-  if (options.isPinned) pinApart(collector.pid(), process.pid)
-  const urls = { straight: providerUrl, proxied: `http://127.0.0.1:${collector.ports().proxy}/bench` } as const
+  const relay = fork(relayPath, [new URL(providerUrl).port])
+  stack.defer(() => relay.disconnect())
+  const [relayPort] = (await once(relay, 'message')) as [number]
+  const ways = {
+    straight: { url: providerUrl, pid: process.pid },
+    relayed: { url: `http://127.0.0.1:${relayPort}`, pid: relay.pid ?? 0 },
+    proxied: { url: `http://127.0.0.1:${collector.ports().proxy}/bench`, pid: collector.pid() },
+  } as const
+  if (options.isPinned) for (const way of [ways.relayed, ways.proxied]) pinApart(way.pid, process.pid)
 
-  async function measureStreams(way: 'straight' | 'proxied', load: StreamLoad): Promise<Delays> {
+  async function measureStreams(way: Way, load: StreamLoad): Promise<Delays> {
+    const { url, pid } = ways[way]
     beat = openBeat(load)
     const reads: { readonly firstMs: number; readonly delaysMs: readonly number[] }[] = []
-    const cpu = [cpuSeconds(collector.pid())]
+    const cpu = [cpuSeconds(pid)]
     const opened = Array.from({ length: load.streams }, async (_, at) => {
       await setTimeout((at * 1_000) / callsPerSecond)
       const started = Promise.withResolvers<void>()
-      const read = readStream(urls[way], at, started.resolve).then((each) => reads.push(each))
+      const read = readStream(url, started.resolve).then((each) => reads.push(each))
       await started.promise
       return { read }
     })
     const streams = await Promise.all(opened)
     await setTimeout(load.quietMs)
-    cpu.push(cpuSeconds(collector.pid()))
+    cpu.push(cpuSeconds(pid))
     await beat.run()
-    cpu.push(cpuSeconds(collector.pid()))
+    cpu.push(cpuSeconds(pid))
     beat.end()
     await Promise.all(streams.map(({ read }) => read))
     await setTimeout(load.quietMs)
-    cpu.push(cpuSeconds(collector.pid()))
+    cpu.push(cpuSeconds(pid))
     const sorted = (all: readonly number[]): readonly number[] => all.toSorted((a, b) => a - b)
     const delays = sorted(reads.flatMap(({ delaysMs }) => delaysMs))
     const firsts = sorted(reads.map(({ firstMs }) => firstMs))
@@ -102,9 +117,9 @@ export async function openProxyBench(options: { readonly isPinned: boolean }): P
     }
   }
 
-  async function readStream(url: string, at: number, started: () => void) {
+  async function readStream(url: string, started: () => void) {
     const startedMs = performance.now()
-    const response = await send(url, { model: 'gpt-4o', stream: true, seed: at })
+    const response = await send(url, { model: 'gpt-4o', stream: true })
     const delaysMs: number[] = []
     let firstMs = 0
     let rest = ''
@@ -117,7 +132,7 @@ export async function openProxyBench(options: { readonly isPinned: boolean }): P
       const events = (rest + String(chunk)).split('\n\n')
       rest = events.pop() ?? ''
       for (const event of events) {
-        const sentMs = /"sent":([\d.]+)/.exec(event)?.[1]
+        const sentMs = /"content":" ([\d.]+)"/.exec(event)?.[1]
         if (sentMs !== undefined) delaysMs.push(nowMs - Number(sentMs))
       }
     }
@@ -209,39 +224,34 @@ async function openMemory(log: string): Promise<Memory> {
 
 type Beat = {
   /** A stream that is written to as long as the beat goes. */
-  join(response: ServerResponse, at: number): Promise<void>
+  join(response: ServerResponse): Promise<void>
   /** Until the last event. */
   run(): Promise<void>
   end(): void
 }
 
 function openBeat({ streams, events, everyMs }: StreamLoad): Beat {
-  const begun = Promise.withResolvers<void>()
   const ended = Promise.withResolvers<void>()
-  const writing: Promise<void>[] = []
-
-  async function write(response: ServerResponse, at: number): Promise<void> {
-    await begun.promise
-    // Each has its own time in the beat.
-    await setTimeout((at / streams) * everyMs)
-    for (let event = 0; event < events && !response.destroyed; event++) {
-      const choices = [{ index: 0, delta: { content: ' token' }, finish_reason: null }]
-      response.write(eventOf({ choices, sent: performance.now() }))
-      await setTimeout(everyMs)
-    }
-  }
+  const joined: ServerResponse[] = []
 
   return {
-    async join(response, at) {
-      writing.push(write(response, at))
+    async join(response) {
+      joined.push(response)
       await ended.promise
       response.write(eventOf({ choices: [{ index: 0, delta: {}, finish_reason: 'stop' }] }))
       response.write(eventOf({ choices: [], usage: { prompt_tokens: 5, completion_tokens: events } }))
       response.end('data: [DONE]\n\n')
     },
     async run() {
-      begun.resolve()
-      await Promise.all(writing)
+      const startedMs = performance.now()
+      // By the clock: a timer for each would gather them all in the moment after the first delay, and keep them there.
+      for (let sent = 0; sent < streams * events; await setTimeout(1)) {
+        const due = Math.min(streams * events, Math.floor(((performance.now() - startedMs) / everyMs) * streams))
+        for (; sent < due; sent++) {
+          const delta = { content: ` ${performance.now()}` }
+          joined[sent % streams]?.write(eventOf({ choices: [{ index: 0, delta, finish_reason: null }] }))
+        }
+      }
     },
     end: ended.resolve,
   }
@@ -249,14 +259,11 @@ function openBeat({ streams, events, everyMs }: StreamLoad): Beat {
 
 async function answer(incoming: IncomingMessage, response: ServerResponse, beat: Beat): Promise<void> {
   const chunks = await Array.fromAsync(incoming)
-  const { model, seed } = JSON.parse(Buffer.concat(chunks).toString()) as {
-    readonly model: string
-    readonly seed: number
-  }
+  const { model } = JSON.parse(Buffer.concat(chunks).toString()) as { readonly model: string }
   response.writeHead(200, { 'content-type': 'text/event-stream' })
   response.write(eventOf({ choices: [{ index: 0, delta: { role: 'assistant', content: '' }, finish_reason: null }] }))
   if (model === 'eager') await writeEagerly(response)
-  else if (model !== 'idle') await beat.join(response, seed)
+  else if (model !== 'idle') await beat.join(response)
 }
 
 /** Comments, as providers send to keep a connection open: of an answer's text the record keeps what has passed, however fast. */

@@ -4,7 +4,8 @@ import { openProxyBench } from './proxy-run.ts'
 test('bench proxy: at smoke size every event arrives, every call is recorded, and a slow reader costs no more than 64 KiB', async () => {
   await using bench = await openProxyBench({ isPinned: false })
   const load = { streams: 20, events: 5, everyMs: 20, quietMs: 0 }
-  for (const way of ['straight', 'proxied'] as const) expect((await bench.measureStreams(way, load)).events).toBe(100)
+  for (const way of ['straight', 'relayed', 'proxied'] as const)
+    expect((await bench.measureStreams(way, load)).events).toBe(100)
   await bench.collector.drained()
   expect(
     await bench.collector.query(

@@ -1,9 +1,9 @@
-// `npm run bench:proxy`: the delay of events on many streams at once, straight and through the proxy in turns, and the memory of
-// clients that do not read. Of the differences of the turns the median. One JSON line.
+// `npm run bench:proxy`: the delay of events on many streams at once, straight, through a bare relay and through the proxy in turns,
+// and the memory of clients that do not read. Of the differences of the turns the median. One JSON line.
 import { loadavg } from 'node:os'
 import { parseArgs } from 'node:util'
 import { measureKernel } from './machine.ts'
-import { type Delays, openProxyBench } from './proxy-run.ts'
+import { type Delays, openProxyBench, type Way } from './proxy-run.ts'
 
 const { values } = parseArgs({
   options: {
@@ -26,35 +26,49 @@ if (![streams, events, everyMs, turns, readers].every((each) => Number.isSafeInt
 
 await using bench = await openProxyBench({ isPinned: true })
 const load = { streams, events, everyMs, quietMs: 1_500 }
-// Both ways once before they count: code is compiled, connections are made.
-for (const way of ['straight', 'proxied'] as const) await bench.measureStreams(way, { ...load, events: 20 })
+const ways = ['straight', 'relayed', 'proxied'] as const satisfies readonly Way[]
+// Each once before it counts: code is compiled, connections are made.
+for (const way of ways) await bench.measureStreams(way, { ...load, events: 20 })
 const kernelSeconds = measureKernel()
-const measured: { readonly straight: Delays; readonly proxied: Delays }[] = []
-for (let turn = 0; turn < turns; turn++) {
-  const straight = await bench.measureStreams('straight', load)
-  measured.push({ straight, proxied: await bench.measureStreams('proxied', load) })
-}
+const measured: Readonly<Record<Way, Delays>>[] = []
+for (let turn = 0; turn < turns; turn++)
+  measured.push({
+    straight: await bench.measureStreams('straight', load),
+    relayed: await bench.measureStreams('relayed', load),
+    proxied: await bench.measureStreams('proxied', load),
+  })
 const memory = await bench.measureSlowReaders(readers)
-const cpuPerMillion = median(measured.map(({ proxied }) => proxied.cpuPerMillionEvents))
+const cpuPerMillion = of('proxied', 'cpuPerMillionEvents')
 console.log(
   JSON.stringify({
     streams,
     eventsPerSecond: Math.round((streams * 1000) / everyMs),
-    straightP99Ms: round(median(measured.map(({ straight }) => straight.p99Ms))),
-    proxiedP99Ms: round(median(measured.map(({ proxied }) => proxied.p99Ms))),
-    addedP50Ms: round(median(measured.map(({ straight, proxied }) => proxied.p50Ms - straight.p50Ms))),
-    addedP99Ms: round(median(measured.map(({ straight, proxied }) => proxied.p99Ms - straight.p99Ms))),
-    addedFirstP50Ms: round(median(measured.map(({ straight, proxied }) => proxied.firstP50Ms - straight.firstP50Ms))),
-    addedFirstP99Ms: round(median(measured.map(({ straight, proxied }) => proxied.firstP99Ms - straight.firstP99Ms))),
+    straightP99Ms: round(of('straight', 'p99Ms')),
+    relayedP99Ms: round(of('relayed', 'p99Ms')),
+    proxiedP99Ms: round(of('proxied', 'p99Ms')),
+    addedP50Ms: round(added('p50Ms')),
+    addedP99Ms: round(added('p99Ms')),
+    addedFirstP50Ms: round(added('firstP50Ms')),
+    addedFirstP99Ms: round(added('firstP99Ms')),
     cpuSecondsPerMillionEvents: round(cpuPerMillion),
     cpuPerMillionInKernels: round(cpuPerMillion / kernelSeconds),
-    cpuPerCallMs: round(median(measured.map(({ proxied }) => proxied.cpuPerCallMs))),
+    relayCpuSecondsPerMillionEvents: round(of('relayed', 'cpuPerMillionEvents')),
+    cpuPerCallMs: round(of('proxied', 'cpuPerCallMs')),
+    relayCpuPerCallMs: round(of('relayed', 'cpuPerCallMs')),
     idleStreamKiB: memory.idleKiB,
     slowReaderKiB: memory.slowKiB,
     kernelSeconds: round(kernelSeconds),
     loadAverage: round(loadavg()[0] ?? 0),
   }),
 )
+
+function of(way: Way, figure: keyof Delays): number {
+  return median(measured.map((each) => each[way][figure]))
+}
+
+function added(figure: keyof Delays): number {
+  return median(measured.map(({ straight, proxied }) => proxied[figure] - straight[figure]))
+}
 
 function median(all: readonly number[]): number {
   return [...all].sort((a, b) => a - b)[all.length >> 1] ?? Number.NaN
