@@ -29,5 +29,5 @@ export {
 export { expressTurn, fastifyTurn, honoTurn, type SceneOf, type TurnOptions } from './turns/middleware.ts'
 export { downstreamHeaders, type Scene } from './turns/scene.ts'
 export { type ClosingSocket, type SocketTurns, socketTurns } from './turns/socket.ts'
-export { openTurn, type Turn, type TurnScene, type TurnStatus, turn } from './turns/turn.ts'
+export { failTurn, openTurn, type Turn, type TurnScene, type TurnStatus, turn } from './turns/turn.ts'
 export { version } from './version.ts'

@@ -6,6 +6,7 @@ import { createServer } from 'node:http'
 import type { AddressInfo } from 'node:net'
 import {
   expressTurn,
+  failTurn,
   quotaExceededIn,
   recordAudit,
   running,
@@ -53,6 +54,8 @@ app.post('/chat/stream', expressTurn(sceneOf('sse')), async (request: Request, r
     await chat((request.body as Asked).question, { onText, signal: left.signal })
     response.write('event: done\ndata: {}\n\n')
   } catch (error) {
+    // The status was sent long ago.
+    failTurn(error)
     response.write(`event: error\ndata: ${JSON.stringify(failureOf(error))}\n\n`)
   }
   response.end()

@@ -27,6 +27,8 @@ export type TurnProgress = {
   answer: string
   firstMs: number | undefined
   blockReason: string
+  /** What the service says went wrong, where nothing is thrown through the turn. */
+  failure: unknown
 }
 
 export type ActiveTurn = {

@@ -68,6 +68,13 @@ export function runTurn<T>(opened: Turn, work: (turn: Turn) => T): T {
   }, failed) as T
 }
 
+/** The turn that this runs in failed, though its reply began well: an error that a stream tells its reader in an event, under a
+ *  status of 200. What is thrown through a turn, and a status of 500 and above, needs no telling. */
+export function failTurn(error: unknown): void {
+  const progress = activeTurn()?.progress
+  if (progress !== undefined) progress.failure = error
+}
+
 /** For a turn whose end is no function's end. Whoever opens it ends it. */
 export function openTurn(scene: TurnScene, from: TurnFrom = {}): Turn {
   const instrumentation = running()
@@ -79,7 +86,15 @@ export function openTurn(scene: TurnScene, from: TurnFrom = {}): Turn {
   const { question = '', channel, ...own } = scene
   const merged: Scene = { ...from.joined?.scene, ...own }
   const id = from.joined?.turnId ?? crypto.randomUUID()
-  const progress = { calls: 0, tools: new Set<string>(), question, answer: '', firstMs: undefined, blockReason: '' }
+  const progress = {
+    calls: 0,
+    tools: new Set<string>(),
+    question,
+    answer: '',
+    firstMs: undefined,
+    blockReason: '',
+    failure: undefined,
+  }
   const active: ActiveTurn = { id, scene: merged, progress }
   if (from.joined?.turnId !== undefined) return within(active, parent)
   const startedMs = performance.now()
@@ -162,7 +177,8 @@ function progressAttributes({ progress }: ActiveTurn, startedMs: number): Attrib
   }
 }
 
-function setOutcome(span: Span, { progress }: ActiveTurn, said: TurnStatus | undefined, error: unknown): void {
+function setOutcome(span: Span, { progress }: ActiveTurn, said: TurnStatus | undefined, thrown: unknown): void {
+  const error = thrown ?? progress.failure
   const name = error instanceof Error ? error.name : ''
   const isBlocked = progress.blockReason !== '' || name === 'QuotaExceededError'
   const judged = isBlocked

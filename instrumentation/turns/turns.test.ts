@@ -18,6 +18,7 @@ import { type Provider, startProvider } from '../hooks/fixtures/provider.ts'
 import {
   downstreamHeaders,
   expressTurn,
+  failTurn,
   fastifyTurn,
   honoTurn,
   type Instrumentation,
@@ -213,6 +214,30 @@ describe('the same turn', () => {
     expect(new Set(turns.map((span) => span.spanContext().traceId)).size).toBe(2)
     expect(first?.spanContext().traceId).not.toBe(connection?.spanContext().traceId)
   })
+})
+
+test.each([
+  ['failure', 'APIError'],
+  ['timeout', 'TimeoutError'],
+  ['blocked', 'QuotaExceededError'],
+] as const)('a stream that tells of its end in an event is a turn with status %s', async (status, name) => {
+  const app = express()
+  app.post(
+    '/chat',
+    expressTurn(() => ({ ...scene, channel: 'sse' })),
+    async (_request, response) => {
+      response.writeHead(200, { 'content-type': 'text/event-stream' })
+      response.write('data: Gr\n\n')
+      await new Promise((resolve) => setImmediate(resolve))
+      failTurn(Object.assign(new Error('the model went away'), { name }))
+      response.end('event: error\ndata: {}\n\n')
+    },
+  )
+  const url = await listening(app)
+  const reply = await fetch(`${url}/chat`, { method: 'POST' })
+  expect(await reply.text()).toContain('event: error')
+  const [span] = await spansOnce(1)
+  expect(span?.attributes).toMatchObject({ 'tallylight.turn.status': status, 'error.type': name })
 })
 
 describe('turn', () => {

@@ -158,6 +158,14 @@ test('example: faults and an abort end their spans, and leave nothing held', asy
     [expect.any(String), 'cut'],
     [undefined, 'aborted'],
   ])
+  // Each began with a status of 200; who leaves has read enough.
+  const turns = rows.filter(({ SpanName }) => SpanName === 'turn')
+  expect(turns.map(({ SpanAttributes }) => SpanAttributes['tallylight.turn.status'])).toEqual([
+    'failure',
+    'failure',
+    'failure',
+    'success',
+  ])
   await settledAccountOf('eve')
 })
 
