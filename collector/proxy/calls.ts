@@ -140,7 +140,15 @@ function standIn(headers: IncomingHttpHeaders): Standing | Refusal {
       const message = `the ${name} of a call may have ${limits.proxyNameCharsMax} characters, ${value.length} came`
       return { reason: 'bad_request', message }
     }
-  const progress = { calls: 0, tools: new Set<string>(), question: '', answer: '', firstMs: undefined, blockReason: '' }
+  const progress = {
+    calls: 0,
+    tools: new Set<string>(),
+    question: '',
+    answer: '',
+    firstMs: undefined,
+    blockReason: '',
+    failure: undefined,
+  }
   const known = Object.fromEntries(Object.entries(own).filter(([, value]) => value !== ''))
   return { context: withTurn(parent, { id: turnId ?? '', scene: known, progress }), service }
 }
