@@ -27,7 +27,8 @@ type Call = {
   readonly heldMs: number
   expiresMs: number
   state: 'held' | 'settled' | 'released' | 'expired'
-  isEnded: boolean
+  /** How its client ended it: said again with the same words it is the same end, with others a conflict. */
+  ended: string | undefined
   claimed: Used | undefined
   readonly records: Map<string, Said>
 }
@@ -215,7 +216,7 @@ async function compareWithModel(
     if (said?.kind === 'done' && outcome.kind === 'done') assert.equal(idOf(said), idOf(outcome))
     assert.equal(outcome.kind, isExpected ? 'done' : 'denied')
     if (outcome.kind !== 'done') return
-    const more = { state: 'held', isEnded: false, claimed: undefined, records: new Map() } as const
+    const more = { state: 'held', ended: undefined, claimed: undefined, records: new Map() } as const
     const id = idOf(outcome)
     model.calls.set(id, { id, callId, held, heldMs: model.nowMs, expiresMs: model.nowMs + ttlMs, ...more })
   }
@@ -223,21 +224,24 @@ async function compareWithModel(
   async function endOne(call: Call): Promise<void> {
     const isRelease = random.below(4) === 0
     const used = usedBelow(random, 140)
+    const kind = isRelease ? 'release' : 'settle'
+    const bodyHash = JSON.stringify(used)
     const outcome = await ask({
-      kind: isRelease ? 'release' : 'settle',
+      kind,
       tenant,
       id: call.id,
-      bodyHash: JSON.stringify(used),
+      bodyHash,
       amountsOf: isRelease ? undefined : () => amountsOf(used),
     })
     model.slide()
-    if (call.isEnded) return assert.equal(outcome.kind, 'conflict')
+    const end = `${kind} ${bodyHash}`
+    if (call.ended !== undefined) return assert.equal(outcome.kind, call.ended === end ? 'done' : 'conflict')
     assert.equal(outcome.kind, 'done')
     if (isRelease && call.state !== 'held') return
     model.change(call, () => {
       if (!isRelease) call.claimed = used
       call.state = isRelease ? 'released' : 'settled'
-      call.isEnded = true
+      call.ended = end
     })
   }
 
