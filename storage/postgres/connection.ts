@@ -9,7 +9,11 @@ const keepAliveMs = 10_000
 export function openPool(config: pg.PoolConfig, onLost: (error: Error) => void): pg.Pool {
   // A peer that is gone without a word answers no probe: idle connections to it are found by the kernel, not never.
   const pool = new pg.Pool({ keepAlive: true, keepAliveInitialDelayMillis: keepAliveMs, ...config })
-  pool.on('error', onLost)
+  pool.on('error', (error: Error & { client?: unknown }) => {
+    // The whole connection, with what may cancel its queries: a log would write it down.
+    delete error.client
+    onLost(error)
+  })
   pool.on('connect', (client) => {
     client.on('error', () => undefined)
   })
