@@ -51,7 +51,7 @@ function mendOf(
 ): string {
   const alter = `ALTER TABLE ${table}`
   if (about.startsWith('`')) {
-    if (should === undefined) return `${alter} DROP COLUMN ${about};`
+    if (should === undefined) return `${alter} DROP COLUMN ${about}; -- unless a newer version made it`
     return `${alter} ${is === undefined ? 'ADD' : 'MODIFY'} COLUMN ${about} ${should};`
   }
   if (about.startsWith('INDEX ')) {

@@ -33,7 +33,8 @@ export async function columnDifferences(
             : is === undefined
               ? `add column ${column} ${should}`
               : `alter column ${column} type ${should}`
-        return { what, mend: `alter table ${table} ${change};` }
+        const unless = should === undefined ? ' -- unless a newer version made it' : ''
+        return { what, mend: `alter table ${table} ${change};${unless}` }
       })
   })
 }
