@@ -23,6 +23,8 @@ export type GenAiOptions = {
   readonly priceOf: PriceOf
   readonly retentionDaysOf: (kept: RetentionClass, tenant: string) => number
   readonly contentPolicyOf: (tenant: string) => ContentPolicy
+  /** Content that became rows stays in spans and log records, too. */
+  readonly keepsRawContent: boolean
   readonly personal: PersonalOptions
   /** Told of what calls used, where that became known later. */
   readonly onCorrected: (events: readonly UsageEvent[]) => Promise<void>
@@ -72,7 +74,8 @@ export function openGenAi(options: GenAiOptions): GenAi {
     lifting: {
       read: (record) => factsOf(record, options.contentPolicyOf(record.tenantId) === 'metadata' ? 'metadata' : 'full'),
       maskOf: (tenant) => (options.contentPolicyOf(tenant) === 'masked' ? personal.maskBytes : undefined),
-      keepsLeftover: (tenant) => options.contentPolicyOf(tenant) !== 'metadata',
+      rawContentOf: (tenant) =>
+        options.contentPolicyOf(tenant) === 'metadata' ? 'none' : options.keepsRawContent ? 'all' : 'leftover',
       retentionDaysOf: (tenant, fact) => options.retentionDaysOf(classOf(fact), tenant),
       textRetentionDaysOf: (tenant) =>
         Math.max(options.retentionDaysOf('chat', tenant), options.retentionDaysOf('tools', tenant)),

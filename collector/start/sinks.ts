@@ -33,6 +33,7 @@ export function openSinks(start: Start, engines: Engines, journal: Journal, quot
     priceOf: quota.priceOf,
     retentionDaysOf: (kept, tenant) => retentionDaysOf(file, kept, tenant),
     contentPolicyOf: (tenant) => contentPolicyOf(file, tenant),
+    keepsRawContent: file.content?.keepRaw ?? false,
     personal: maskingOf(file).personal,
     onCorrected: (events) => ledgerSink.correct(events),
     onUnpriced: (calls) => metrics.add('tallylight_unpriced_calls_total', {}, calls),

@@ -13,7 +13,10 @@ beforeAll(async () => {
 afterAll(() => engine[Symbol.asyncDispose]())
 
 const written = [...journalTables, traceTimesTable, ...resolvedTables]
-const views = 'genai_texts llm_calls tool_calls turns messages embeddings health_checks errors audit_events'.split(' ')
+const views =
+  'genai_texts llm_calls tool_calls turns messages wrapper_messages embeddings health_checks errors audit_events'.split(
+    ' ',
+  )
 const metricViews = ['genai_metric_coverage', 'genai_metrics']
 const ours = [...written.map((table) => table.name), ...views, ...metricViews, 'record_selections'].toSorted()
 
@@ -122,7 +125,7 @@ test('migrate: a number that this version does not know, and a migration that wa
     later(7, 'ALTER TABLE {database}.otel_logs ADD COLUMN IF NOT EXISTS x String;'),
   ])
   await expect(migrateClickHouse(client)).rejects.toThrow(
-    'the database foreign_versions has migration 7, and this collector knows up to 4',
+    'the database foreign_versions has migration 7, and this collector knows up to 5',
   )
 })
 

@@ -94,10 +94,43 @@ test('resolve: a chat around several chats counts nothing, and its content belon
     span('3', '1', { ...chat, ...used(20, 2) }, at(1, 2)),
   ]
   expect(rows(outer, first).messages).toMatchObject([{ SpanId: '2', Index: 0 }])
-  const { llmCalls, messages, gone } = rows(outer, first, second)
+  const { llmCalls, messages, wrapperMessages, gone } = rows(outer, first, second)
   expect(gone).toContainEqual({ table: 'messages', spanId: '2', direction: 'input', fromIndex: 0, toIndex: 1 })
   expect(llmCalls.map((row) => row.InputTokens)).toEqual([10, 20])
   expect(messages).toEqual([])
+  expect(wrapperMessages).toMatchObject([{ SpanId: '1', Content: { preview: 'hi' } }])
+})
+
+test('resolve: what stands around a call is no message of it, and what repeats it is a row only if it says more', () => {
+  const said = (...records: readonly (Sketch | LiftedRecord)[]) => {
+    const { messages, wrapperMessages } = rows(...records)
+    return [messages, wrapperMessages].map((list) => list.map((row) => `${row.SpanId} ${row.Content.preview}`))
+  }
+  const inside = span('2', '1', { ...chat, ...asked('hi') })
+  expect(said(span('1', '', { ...agent, ...asked('hi'), 'user.id': 'ada' }), inside)).toEqual([['2 hi'], ['1 hi']])
+  expect(said(span('1', '', { ...chat, ...asked('hi') }), inside)).toEqual([['2 hi'], []])
+  const more = [
+    { role: 'user', content: 'hi' },
+    { role: 'user', content: 'and?' },
+  ]
+  const longer = { 'gen_ai.input.messages': JSON.stringify(more) }
+  expect(said(span('1', '', { ...chat, ...longer }), inside)).toEqual([['2 hi', '2 and?'], []])
+  expect(said(span('1', '', { ...chat, ...asked('hi') }), span('2', '1', { ...chat, ...asked('hello') }))).toEqual([
+    ['2 hello'],
+    ['1 hi'],
+  ])
+  // Of a span that is not there, or that says nothing of models.
+  const log = sketchLog({ spanId: '2', eventName: 'gen_ai.user.message', body: new Map([['content', 'hi']]) })
+  expect(said(log)).toEqual([[], ['2 hi']])
+  expect(said(log, span('2', '', chat))).toEqual([['2 hi'], []])
+  const { wrapperMessages } = rows(span('1', '', { ...agent, ...asked('hi'), 'user.id': 'ada' }), inside)
+  expect(wrapperMessages).toMatchObject([{ UserId: 'ada', Direction: 'input', Index: 0, Role: 'user' }])
+})
+
+test('resolve: a log record of no span keeps its message: it would be a row of nobody', () => {
+  const log = { eventName: 'gen_ai.user.message', body: new Map([['content', 'hi']]) }
+  expect(factsOf(sketchLog(log)).understood.body).toBe(true)
+  expect(factsOf(sketchLog({ ...log, spanId: '' })).understood.body).toBe(false)
 })
 
 test('resolve: agents and wrappers never count, whatever tokens they repeat', () => {
