@@ -7,6 +7,7 @@ import { limits } from '../limits.ts'
 import { openPersonalMask, type PersonalOptions } from '../masking/personal.ts'
 import type { Lifting } from '../otlp/lift.ts'
 import type { UsageEvent } from '../quota/usage-event.ts'
+import { openAwaitedElsewhere } from '../sinks/awaited-elsewhere.ts'
 import type { StoredFact } from '../sinks/known-facts.ts'
 import { openResolver, type Resolver } from '../sinks/resolver.ts'
 import { usageEventsOf } from '../sinks/usage-of-calls.ts'
@@ -26,6 +27,8 @@ export type GenAiOptions = {
   /** Content that became rows stays in spans and log records, too. */
   readonly keepsRawContent: boolean
   readonly personal: PersonalOptions
+  /** Other collectors may store parts of the same traces. */
+  readonly isShared: boolean
   /** Told of what calls used, where that became known later. */
   readonly onCorrected: (events: readonly UsageEvent[]) => Promise<void>
   /** Calls that are new and whose price is not known. */
@@ -53,6 +56,20 @@ export function openGenAi(options: GenAiOptions): GenAi {
   const personal = openPersonalMask(options.personal)
   const estimates = openEstimates()
   const awaited = openAwaitedSpans()
+  const elsewhere = options.isShared
+    ? openAwaitedElsewhere({
+        clickhouse: options.clickhouse,
+        onAwaited: awaited.add,
+        now: Date.now,
+        bounds: {
+          exchangeMs: limits.awaitedExchangeMs,
+          waitingMax: limits.awaitedWaitingMax,
+          overlapMs: limits.awaitedOverlapMs,
+          heardMsMax: limits.awaitedHeardMsMax,
+        },
+        onProblem: options.onProblem,
+      })
+    : undefined
   const resolver = openResolver({
     clickhouse: options.clickhouse,
     targetOf: options.targetOf,
@@ -64,10 +81,15 @@ export function openGenAi(options: GenAiOptions): GenAi {
       rememberedBytesMax: limits.rememberedFactsBytesMax,
       quietMs: limits.quietTraceMs,
       checkMs: limits.quietTraceCheckMs,
+      looksMax: limits.quietTracesMax,
     },
     onMore: (resolved) => options.onCorrected(resolved.flatMap(usageEventsOf)),
     onUnpriced: options.onUnpriced,
-    onMissing: (spanIds) => spanIds.forEach(awaited.add),
+    isShared: options.isShared,
+    onMissing: (spanIds) => {
+      spanIds.forEach(awaited.add)
+      elsewhere?.tell(spanIds)
+    },
     onProblem: options.onProblem,
   })
   return {
@@ -92,7 +114,7 @@ export function openGenAi(options: GenAiOptions): GenAi {
     recall: resolver.recallMissing,
     run: async (signal) => {
       await using _counting = estimates
-      await resolver.run(signal)
+      await Promise.all([resolver.run(signal), elsewhere?.run(signal)])
     },
     resolver,
     pauseKnownTexts: texts.pause,

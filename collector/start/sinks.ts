@@ -35,6 +35,7 @@ export function openSinks(start: Start, engines: Engines, journal: Journal, quot
     contentPolicyOf: (tenant) => contentPolicyOf(file, tenant),
     keepsRawContent: file.content?.keepRaw ?? false,
     personal: maskingOf(file).personal,
+    isShared: config.clickhouseUrl !== undefined,
     onCorrected: (events) => ledgerSink.correct(events),
     onUnpriced: (calls) => metrics.add('tallylight_unpriced_calls_total', {}, calls),
     onProblem: (message) => log.warn({ why: message }, 'rows of GenAI records could not be checked'),

@@ -60,6 +60,16 @@ FROM tallylight.audit_event_rows
 FINAL
 SETTINGS do_not_merge_across_partitions_select_final = 1;
 
+CREATE TABLE tallylight.awaited_spans
+(
+    `ToldAt` DateTime64(3) DEFAULT now64(3) CODEC(Delta(8), ZSTD(1)),
+    `SpanId` String CODEC(ZSTD(1))
+)
+ENGINE = MergeTree
+ORDER BY ToldAt
+TTL toDateTime(ToldAt) + toIntervalHour(2)
+SETTINGS index_granularity = 8192;
+
 CREATE TABLE tallylight.embedding_rows
 (
     `TenantId` LowCardinality(String) CODEC(ZSTD(1)),
