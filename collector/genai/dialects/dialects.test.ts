@@ -439,6 +439,24 @@ test.each<[what: string, attributes: Record<string, AnyValue>, said: readonly st
   expect(heldBy({ attributes })).toEqual({ said, left: [] })
 })
 
+test('embeddings: a vector is one JSON and no messages, and as the reply to an embedding it stays where it is', () => {
+  const vectors = `[[${'0.1,'.repeat(1_535)}0.1]]`
+  const vector = vectors.slice(1, -1)
+  const workflow = { 'traceloop.span.kind': 'task', 'traceloop.entity.output': vectors }
+  expect(heldBy({ attributes: workflow })).toEqual({ said: [['output', 'json', vector]], left: [] })
+  const scope = { name: 'langsmith', version: '0.10.5' }
+  const attributes = {
+    'langsmith.span.kind': 'embedding',
+    'gen_ai.prompt': '{"input":["a","b"]}',
+    'gen_ai.completion': `{"output":${vectors}}`,
+  }
+  const said = [
+    ['input', 'text', 'a'],
+    ['input', 'text', 'b'],
+  ]
+  expect(heldBy({ scope, attributes })).toEqual({ said, left: ['gen_ai.completion'] })
+})
+
 test('embeddings: a request that holds more than the texts stays, and of texts in another order the numbers count', () => {
   const texts = (count: number) =>
     Object.fromEntries(

@@ -11,7 +11,7 @@ import { contentIn, type Reading, settleUsage, turnSays } from '../reading.ts'
 import type { Attributes, LiftedSpan } from '../record.ts'
 import { type Dialect, link, type Read } from './dialect.ts'
 import { readLogOfEvents } from './otel-logs.ts'
-import { saidOnSpan, toolContentOfEvents } from './otel-messages.ts'
+import { embeddedOnSpan, saidOnSpan, toolContentOfEvents } from './otel-messages.ts'
 
 export const otel: Dialect = {
   name: 'otel',
@@ -109,7 +109,7 @@ export function readCall(
   failure: Failure | undefined,
 ): CallSays {
   const { attributes } = span
-  const said = saidOnSpan(reading, span)
+  const said = kind === 'call' ? saidOnSpan(reading, span) : embeddedOnSpan(reading, span)
   const model = firstText(attributes, 'gen_ai.response.model', 'ai.response.model')
   const requestModel = firstText(attributes, 'gen_ai.request.model', 'ai.model.id')
   const provider =
