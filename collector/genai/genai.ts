@@ -86,9 +86,9 @@ export function openGenAi(options: GenAiOptions): GenAi {
     onMore: (resolved) => options.onCorrected(resolved.flatMap(usageEventsOf)),
     onUnpriced: options.onUnpriced,
     isShared: options.isShared,
-    onMissing: (spanIds) => {
+    onMissing: (tenantId, spanIds) => {
       spanIds.forEach(awaited.add)
-      elsewhere?.tell(spanIds)
+      elsewhere?.tell(tenantId, spanIds)
     },
     onProblem: options.onProblem,
   })
@@ -111,7 +111,7 @@ export function openGenAi(options: GenAiOptions): GenAi {
       await resolver.resolve(facts, (resolved) => events.push(...usageEventsOf(resolved)))
       return events
     },
-    recall: resolver.recallMissing,
+    recall: async () => (await resolver.recallMissing()).forEach(awaited.add),
     run: async (signal) => {
       await using _counting = estimates
       await Promise.all([resolver.run(signal), elsewhere?.run(signal)])

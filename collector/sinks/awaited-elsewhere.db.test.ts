@@ -1,6 +1,7 @@
 import { migrateClickHouse } from '@tallylight/storage/clickhouse/migrate.ts'
 import { startTestEngine, type TestEngine } from '@tallylight/storage/clickhouse/testing.ts'
 import { afterAll, beforeAll, expect, test, vi } from 'vitest'
+import type { TenantId } from '../receive/request.ts'
 import { openAwaitedElsewhere } from './awaited-elsewhere.ts'
 
 let engine: TestEngine
@@ -26,10 +27,13 @@ test('awaited elsewhere: what one waits for is heard by all, also what was told 
     }),
   )
   const running = [one, other].map((each) => each?.run(stop.signal))
-  one?.tell(Array.from({ length: 1_500 }, (_, at) => idOf(at)))
+  one?.tell(
+    'acme' as TenantId,
+    Array.from({ length: 1_500 }, (_, at) => idOf(at)),
+  )
   await vi.waitUntil(() => problems.length === 2)
   await migrateClickHouse(clickhouse)
-  other?.tell([idOf(7_000)])
+  other?.tell('globex' as TenantId, [idOf(7_000)])
   await vi.waitFor(() => expect(heard.map((ids) => ids.size)).toEqual([1_001, 1_001]), 10_000)
   const wanted = new Set([...Array.from({ length: 1_000 }, (_, at) => idOf(500 + at)), idOf(7_000)])
   expect(heard).toEqual([wanted, wanted])

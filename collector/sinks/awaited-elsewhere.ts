@@ -5,9 +5,10 @@
 import type { ClickHouse } from '@tallylight/storage/clickhouse/client.ts'
 import { quoteName } from '@tallylight/storage/clickhouse/schema.ts'
 import { after } from '../receive/receiver.ts'
+import type { TenantId } from '../receive/request.ts'
 
 export type AwaitedElsewhere = {
-  tell(spanIds: readonly string[]): void
+  tell(tenantId: TenantId, spanIds: readonly string[]): void
   /** Tells and hears until the signal, once the table is there. */
   run(signal: AbortSignal): Promise<void>
 }
@@ -32,27 +33,28 @@ export function openAwaitedElsewhere(options: {
 }): AwaitedElsewhere {
   const { clickhouse, now, bounds } = options
   const table = `${quoteName(clickhouse.database)}.awaited_spans`
-  let waiting = new Set<string>()
+  /** By id, whose trace it is of. */
+  let waiting = new Map<string, TenantId>()
   let heardMs = now()
   let isFailing = false
 
   async function flush(): Promise<void> {
     if (waiting.size === 0) return
     const told = waiting
-    waiting = new Set()
+    waiting = new Map()
     try {
-      const lines = [...told].map((SpanId) => `${JSON.stringify({ SpanId })}\n`).join('')
-      const outcome = await clickhouse.insertRows(table, ['SpanId'], lines)
+      const lines = [...told].map(([SpanId, TenantId]) => `${JSON.stringify({ TenantId, SpanId })}\n`).join('')
+      const outcome = await clickhouse.insertRows(table, ['TenantId', 'SpanId'], lines)
       if (outcome.kind !== 'inserted') throw new Error(`${table}: ${outcome.kind}: ${outcome.message}`)
     } catch (error) {
-      waiting = new Set([...told, ...waiting])
+      waiting = new Map([...told, ...waiting])
       keepNewest()
       throw error
     }
   }
 
   function keepNewest(): void {
-    for (const spanId of waiting) {
+    for (const spanId of waiting.keys()) {
       if (waiting.size <= bounds.waitingMax) return
       waiting.delete(spanId)
     }
@@ -71,8 +73,8 @@ export function openAwaitedElsewhere(options: {
   }
 
   return {
-    tell: (spanIds) => {
-      for (const spanId of spanIds) waiting.add(spanId)
+    tell: (tenantId, spanIds) => {
+      for (const spanId of spanIds) waiting.set(spanId, tenantId)
       keepNewest()
     },
     run: async (signal) => {

@@ -54,7 +54,7 @@ export type ResolverOptions = {
   /** Calls that are new and whose price is not known. */
   readonly onUnpriced: (calls: number) => void
   /** Spans that would tell more of a trace if they came. */
-  readonly onMissing: (spanIds: readonly string[]) => void
+  readonly onMissing: (tenantId: TenantId, spanIds: readonly string[]) => void
   readonly onProblem: (message: string) => void
 }
 
@@ -76,8 +76,8 @@ export type Resolver = {
   resolve(facts: readonly StoredFact[], take: (resolved: ResolvedTrace) => void): Promise<void>
   /** What can be said of these facts without asking ClickHouse: from them and from what is remembered. */
   preview(facts: readonly StoredFact[]): readonly ResolvedTrace[]
-  /** Tells `onMissing` what an earlier run was waiting for. */
-  recallMissing(): Promise<void>
+  /** The spans that an earlier run was waiting for. */
+  recallMissing(): Promise<readonly string[]>
   /** Looks again at traces that have gone quiet, where others may know more of them, until the signal. */
   run(signal: AbortSignal): Promise<void>
   /** What was taken out of the tables is not written again from memory: all of it is read back when it is needed. */
@@ -225,7 +225,7 @@ export function openResolver(options: ResolverOptions): Resolver {
       let { resolved } = trace.links.length > 0 ? resolveTrace(trace) : each
       if (resolved.estimable.length > 0 && (await countTokens(trace, resolved))) resolved = resolveTrace(trace).resolved
       for (const rowTable of rowTables) addChanges(rowTable, trace, resolved)
-      options.onMissing(resolved.missingParents)
+      options.onMissing(trace.tenantId, resolved.missingParents)
       trace.written = resolved
       trace.foreignKeys.clear()
       take({ tenantId: trace.tenantId, traceId: trace.traceId, resolved })
@@ -447,7 +447,7 @@ export function openResolver(options: ResolverOptions): Resolver {
         const facts = [...all.values()].map(({ fact }) => fact)
         return { tenantId, traceId, resolved: resolve([...facts, ...links], priceOf) }
       }),
-    recallMissing: async () => options.onMissing(await known.missingParents()),
+    recallMissing: known.missingParents,
     run: async (signal) => {
       const stopped = new Promise<void>((done) => signal.addEventListener('abort', () => done(), { once: true }))
       for (;;) {

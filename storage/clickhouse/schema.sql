@@ -62,6 +62,7 @@ SETTINGS do_not_merge_across_partitions_select_final = 1;
 
 CREATE TABLE tallylight.awaited_spans
 (
+    `TenantId` LowCardinality(String) CODEC(ZSTD(1)),
     `ToldAt` DateTime64(3) DEFAULT now64(3) CODEC(Delta(8), ZSTD(1)),
     `SpanId` String CODEC(ZSTD(1))
 )
