@@ -1,5 +1,5 @@
 import { describe, expect, test } from 'vitest'
-import { estimateFact, type Fact } from '../fact.ts'
+import { estimateFact, type Fact, linkFact } from '../fact.ts'
 import { factsOf, linkOf } from '../lift.ts'
 import { openPrices } from '../price.ts'
 import type { AnyValue, LiftedRecord } from '../record.ts'
@@ -440,6 +440,22 @@ test('resolve: log records bring the content of their span, one by one or as a l
   ])
   expect(llmCalls).toMatchObject([{ FinishReason: 'length', ErrorType: 'Cut' }])
   expect(errors).toMatchObject([{ SpanId: '1', FactId: 'span', Type: 'Cut', Message: 'gone', Stack: 'at x' }])
+})
+
+test('resolve: a span that was read as a plain one, before its fact was stored, is what its fact says, and supersedes that', () => {
+  const outer = span('1', '', { ...agent, ...asked('hi'), 'user.id': 'ada' })
+  const { id: _id, serviceName: _service, dialect: _dialect, says: _says, ...read } = factsOfAll([outer])[0] as Fact
+  const inner = factsOfAll([span('2', '1', chat)])
+  const early = resolve([...inner, linkFact(read)], priceOf)
+  expect(early).toMatchObject({ llmCalls: [{ UserId: 'ada' }], turns: [{ TurnId: early.llmCalls[0]?.TraceId }] })
+  for (const facts of [
+    [...inner, linkFact(read), ...factsOfAll([outer])],
+    [...factsOfAll([outer]), linkFact(read), ...inner],
+  ]) {
+    const all = resolve(facts, priceOf)
+    expect(all).toMatchObject({ turns: [{ TurnId: '1' }], wrapperMessages: [{ SpanId: '1' }] })
+    expect(all.generation).toBeGreaterThan(early.generation)
+  }
 })
 
 test('resolve: facts of two traces are refused', () => {

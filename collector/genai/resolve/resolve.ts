@@ -7,18 +7,21 @@ import type { EmbeddingRow, Estimable, Gone, LlmCallRow, MessageRow, Resolved, T
 import { type Call, costOf, findCalls, findMessagesBeside } from './calls.ts'
 import { auditRows, errorRows, healthRows } from './events.ts'
 import { findToolCalls, type ToolCall } from './tools.ts'
-import { byStart, type Node, openTrace, startOf, type Trace, turnIdOf } from './trace.ts'
+import { byStart, isLink, type Node, openTrace, startOf, type Trace, turnIdOf } from './trace.ts'
 import { findAroundTurns, isTurn, possibleTurnIds, type TurnParts, turnRow } from './turns.ts'
 
 /** A row with more facts supersedes every revision of one with fewer. 4 M facts of a trace fit into the column. */
-export const revisionsMax = 1_024
+export const revisionsMax = 512
+/** A link counts half: the fact of its span takes its place, and supersedes what was made with it. */
+const weightOfLink = revisionsMax
+const weightOfFact = 2 * revisionsMax
 
 /** All facts must be of one tenant and trace. Facts without a trace are resolved one by one. `revision` counts how often
  *  the same facts were priced again. `generationMin` is what rows that are there have: they may have been made with links that
  *  are not needed any more, and are superseded all the same. */
 export function resolve(facts: Iterable<Fact>, priceOf: PriceOf, revision = 0, generationMin = 0): Resolved {
   const trace = openTrace(facts)
-  const seen = trace.facts.length * revisionsMax + revision
+  const seen = trace.facts.reduce((sum, fact) => sum + (isLink(fact) ? weightOfLink : weightOfFact), revision)
   const generation = seen < generationMin ? generationMin + 1 : seen
   const { calls, embeddings, repeated } = findCalls(trace)
   const { toolCalls, repeated: repeatedTools } = findToolCalls(trace)
