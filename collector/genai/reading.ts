@@ -141,8 +141,9 @@ export function contentOfJson(reading: Reading, json: Json | undefined): Content
 /** What a span around calls holds, in whatever form its framework has: as messages if all of it is messages, else as the text
  *  that it is. Either way it may be taken out of the raw record. */
 export function wholeIn(reading: Reading, key: string, direction: Direction, role: string): readonly MessageFact[] {
-  reading.account.understood.add(key)
-  return saidWhole(reading, reading.attributes.get(key), direction, role)
+  const value = reading.attributes.get(key)
+  if (value !== undefined) reading.account.understood.add(key)
+  return saidWhole(reading, value, direction, role)
 }
 
 export function saidWhole(

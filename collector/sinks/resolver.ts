@@ -5,7 +5,8 @@
 // The memory of recent traces is the fast path. What is not in it is read back from `genai_facts`. Another collector may have
 // stored other parts of a trace; so a trace that was touched is counted once more when it has been quiet for a while, and
 // whoever looks last sees everything. What this collector has written itself is compared with what is to be written; of what
-// others wrote only the keys are known, and their rows are superseded.
+// others wrote only the keys are known, and their rows are superseded. All of it is one file, because all of it changes what is
+// remembered of a trace, and one at a time.
 import { type ClickHouse, rowSettings } from '@tallylight/storage/clickhouse/client.ts'
 import { nativeBlock } from '@tallylight/storage/clickhouse/native.ts'
 import type { TargetTable } from '@tallylight/storage/clickhouse/schema.ts'
@@ -412,7 +413,10 @@ export function openResolver(options: ResolverOptions): Resolver {
       )
       await options.onMore(await resolveAndWrite(found.map(([, trace]) => trace)))
     } catch (error) {
-      for (const [key] of changed) forget(key)
+      for (const [key, look] of changed) {
+        forget(key)
+        looks.set(key, look)
+      }
       throw error
     }
     for (const [key, trace] of found) remember(key, trace)
@@ -450,10 +454,11 @@ export function openResolver(options: ResolverOptions): Resolver {
     recallMissing: known.missingParents,
     run: async (signal) => {
       const stopped = new Promise<void>((done) => signal.addEventListener('abort', () => done(), { once: true }))
+      if (!options.isShared) return stopped
       for (;;) {
         await Promise.race([after(bounds.checkMs), stopped])
         if (signal.aborted) return
-        if (options.isShared) await inTurn(checkQuiet).catch((error: unknown) => options.onProblem(String(error)))
+        await inTurn(checkQuiet).catch((error: unknown) => options.onProblem(String(error)))
       }
     },
   }
