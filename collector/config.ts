@@ -193,6 +193,11 @@ const fileSchema = z.strictObject({
       tenants: z
         .record(tenantName, contentPolicies.meta({ description: contentWhy, default: 'content.default' }))
         .optional(),
+      keepRaw: described(
+        z.boolean(),
+        'what became rows of messages and tools stays in the spans and log records, too (`metadata`: never)',
+        'false',
+      ),
     })
     .optional(),
   deduplicateRequests: described(

@@ -96,6 +96,14 @@ export const limits = {
   /** Exporters send every few seconds; a trace that was quiet for this long is looked at once more, for what others stored. */
   quietTraceMs: 20_000,
   quietTraceCheckMs: 5_000,
+  /** Traces that wait for that look, 300 bytes each; more than 2,000 a second are not all looked at. */
+  quietTracesMax: 50_000,
+  /** What a collector waits for is told to those that share its ClickHouse. Both ways take less than a trace is quiet before it is
+   *  looked at again, so a parent that came before it was awaited is found then. */
+  awaitedExchangeMs: 3_000,
+  awaitedOverlapMs: 10_000,
+  awaitedHeardMsMax: 7_200_000,
+  awaitedWaitingMax: 100_000,
   /** Of a dictionary's 65,536: the next row goes into another block. A row brings few. */
   rowBlockWordsMax: 32_768,
   /** Of each table's block of rows, from one segment to the next; a block of messages has some 400 bytes a row. */
@@ -227,6 +235,7 @@ assert(
   limits.keysPollMs * 2 + limits.keysReadMsMax <= 10_000,
   'a revocation takes effect within 10 s, one reading lost',
 )
+assert(limits.awaitedExchangeMs * 2 < limits.quietTraceMs, 'what is awaited is known elsewhere before the last look')
 assert(limits.heldRetentionDays > 3_650, 'no retention that can be configured says that a row is held')
 assert(limits.jsonWireBytesMax < 2 ** 28, 'lengths in converted JSON are written in four bytes of seven bits')
 

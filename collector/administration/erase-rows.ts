@@ -2,7 +2,7 @@
 // first, then what collectors remember of them, then the rows; what others have in a shared trace is resolved again from what
 // is left. Texts go last, when the rows that are left say which of them others show.
 import type { ClickHouse } from '@tallylight/storage/clickhouse/client.ts'
-import { messageRows, toolCallRows } from '@tallylight/storage/clickhouse/genai-tables.ts'
+import { messageRows, toolCallRows, wrapperMessageRows } from '@tallylight/storage/clickhouse/genai-tables.ts'
 import { quoteName, quoteText, type TargetTable } from '@tallylight/storage/clickhouse/schema.ts'
 import { contentsTable } from '@tallylight/storage/clickhouse/tables.ts'
 import { limits } from '../limits.ts'
@@ -43,6 +43,7 @@ export type ErasureOf = {
 
 const textTables: readonly (readonly [table: string, hashes: string])[] = [
   [messageRows.name, '[ContentHash]'],
+  [wrapperMessageRows.name, '[ContentHash]'],
   [toolCallRows.name, '[ArgumentsHash, ResultHash]'],
 ]
 

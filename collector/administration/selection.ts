@@ -2,7 +2,7 @@
 // `record_selections`. A trace in which nobody else is named is theirs whole; of the others each span is placed as the
 // resolver places it. Selecting again adds to a selection and never takes away.
 import type { ClickHouse } from '@tallylight/storage/clickhouse/client.ts'
-import { messageRows, toolCallRows } from '@tallylight/storage/clickhouse/genai-tables.ts'
+import { messageRows, toolCallRows, wrapperMessageRows } from '@tallylight/storage/clickhouse/genai-tables.ts'
 import { quoteName, quoteText, type TargetTable } from '@tallylight/storage/clickhouse/schema.ts'
 import { factsTable, logsTable, quarantineTable, tracesTable } from '@tallylight/storage/clickhouse/tables.ts'
 import { decodeFact, type Fact } from '../genai/fact.ts'
@@ -153,6 +153,7 @@ export function openSelections(
       `SELECT DISTINCT Id, '' AS SpanId FROM (
          SELECT arrayJoin(extractAll(Fact, '"hash":"([0-9a-f]{32})"')) AS Id ${inPlace(factsTable.name)}
          UNION ALL SELECT ContentHash AS Id ${inPlace(messageRows.name)}
+         UNION ALL SELECT ContentHash AS Id ${inPlace(wrapperMessageRows.name)}
          UNION ALL SELECT arrayJoin([ArgumentsHash, ResultHash]) AS Id ${inPlace(toolCallRows.name)}) WHERE Id != ''`,
     )
   }

@@ -107,6 +107,8 @@ export type TurnSays = {
   readonly name: string
   readonly question?: Content
   readonly answer?: Content
+  /** All that the span itself holds of its conversation. Facts of before have none. */
+  readonly messages?: readonly MessageFact[]
   readonly status?: TurnStatus
   readonly blockReason?: string
   readonly timeToFirstTokenNano?: number

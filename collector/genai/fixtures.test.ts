@@ -2,9 +2,10 @@
 // through the stored form of facts.
 import { readdirSync } from 'node:fs'
 import { expect, test } from 'vitest'
+import { parseJson } from './attributes.ts'
 import { estimateUsage } from './estimate.ts'
-import { decodeFact, encodeFact, estimateFact, type Fact } from './fact.ts'
-import { factsOf } from './lift.ts'
+import { type Content, decodeFact, encodeFact, estimateFact, type Fact } from './fact.ts'
+import { factsOf, nowhere } from './lift.ts'
 import { openPrices } from './price.ts'
 import type { LiftedRecord } from './record.ts'
 import { resolve } from './resolve/resolve.ts'
@@ -35,6 +36,16 @@ function liftAll(records: readonly LiftedRecord[]): Lift {
     facts: lifted.flatMap((one) => one.facts),
     texts: new Map(lifted.flatMap((one) => [...one.texts])),
   }
+}
+
+/** What people and models said: every sentence in a value, however deep in JSON it stands. */
+function sentencesIn(value: unknown): readonly string[] {
+  if (typeof value === 'string') {
+    const json = /^\s*[[{"]/.test(value) ? parseJson(value) : undefined
+    return json === undefined ? (/\S\s+\S/.test(value) ? [value] : []) : sentencesIn(json)
+  }
+  if (value instanceof Map) return [...value.values()].flatMap(sentencesIn)
+  return typeof value === 'object' && value !== null ? Object.values(value).flatMap(sentencesIn) : []
 }
 
 /** In the order of time, over all traces of the recording. */
@@ -156,6 +167,33 @@ test.each(names)('dialects: %s yields its calls, tool calls, embeddings and heal
   const { facts, texts } = liftAll(recordsOfFixture(name))
   expect(asExpected(facts, texts)).toEqual(expectedOf(name))
 })
+
+const around = new Set(['turn', 'agent', 'wrapper', 'embedding'])
+
+test.each(names)(
+  'content: what is taken out of the raw records of %s stands in rows, and around calls all is',
+  (name) => {
+    const records = recordsOfFixture(name)
+    const { facts, texts } = liftAll(records)
+    const resolved = rowsOf(facts)
+    const messages = resolved.flatMap((rows) => [...rows.messages, ...rows.wrapperMessages])
+    const tools = resolved.flatMap((rows) => rows.toolCalls).flatMap((row) => [row.Arguments, row.Result])
+    const sentencesOf = (contents: readonly (Content | null)[]) =>
+      new Set(contents.flatMap((content) => sentencesIn(texts.get(content?.hash ?? ''))))
+    const everywhere = sentencesOf([...messages.map((row) => row.Content), ...tools])
+    for (const record of records) {
+      const { understood, leftover, facts: said } = factsOf(record)
+      const isAround = said.some(({ says }) => around.has(says.kind))
+      const own = messages.filter((row) => row.SpanId === record.spanId).map((row) => row.Content)
+      const shown = isAround ? sentencesOf(own) : everywhere
+      const out = understood.attributes.map((key) => record.attributes.get(key))
+      const events = record.kind === 'span' ? understood.events.map((at) => record.events[at]?.attributes) : []
+      const body = record.kind === 'log' && understood.body ? [record.body] : []
+      for (const sentence of [...out, ...events, ...body].flatMap(sentencesIn)) expect(shown).toContain(sentence)
+      if (isAround) expect(leftover).toEqual(nowhere)
+    }
+  },
+)
 
 test.each([
   ['otel-openai-chat-basic', 'provider'],

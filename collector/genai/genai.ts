@@ -7,6 +7,7 @@ import { limits } from '../limits.ts'
 import { openPersonalMask, type PersonalOptions } from '../masking/personal.ts'
 import type { Lifting } from '../otlp/lift.ts'
 import type { UsageEvent } from '../quota/usage-event.ts'
+import { openAwaitedElsewhere } from '../sinks/awaited-elsewhere.ts'
 import type { StoredFact } from '../sinks/known-facts.ts'
 import { openResolver, type Resolver } from '../sinks/resolver.ts'
 import { usageEventsOf } from '../sinks/usage-of-calls.ts'
@@ -23,7 +24,11 @@ export type GenAiOptions = {
   readonly priceOf: PriceOf
   readonly retentionDaysOf: (kept: RetentionClass, tenant: string) => number
   readonly contentPolicyOf: (tenant: string) => ContentPolicy
+  /** Content that became rows stays in spans and log records, too. */
+  readonly keepsRawContent: boolean
   readonly personal: PersonalOptions
+  /** Other collectors may store parts of the same traces. */
+  readonly isShared: boolean
   /** Told of what calls used, where that became known later. */
   readonly onCorrected: (events: readonly UsageEvent[]) => Promise<void>
   /** Calls that are new and whose price is not known. */
@@ -51,6 +56,20 @@ export function openGenAi(options: GenAiOptions): GenAi {
   const personal = openPersonalMask(options.personal)
   const estimates = openEstimates()
   const awaited = openAwaitedSpans()
+  const elsewhere = options.isShared
+    ? openAwaitedElsewhere({
+        clickhouse: options.clickhouse,
+        onAwaited: awaited.add,
+        now: Date.now,
+        bounds: {
+          exchangeMs: limits.awaitedExchangeMs,
+          waitingMax: limits.awaitedWaitingMax,
+          overlapMs: limits.awaitedOverlapMs,
+          heardMsMax: limits.awaitedHeardMsMax,
+        },
+        onProblem: options.onProblem,
+      })
+    : undefined
   const resolver = openResolver({
     clickhouse: options.clickhouse,
     targetOf: options.targetOf,
@@ -62,17 +81,23 @@ export function openGenAi(options: GenAiOptions): GenAi {
       rememberedBytesMax: limits.rememberedFactsBytesMax,
       quietMs: limits.quietTraceMs,
       checkMs: limits.quietTraceCheckMs,
+      looksMax: limits.quietTracesMax,
     },
     onMore: (resolved) => options.onCorrected(resolved.flatMap(usageEventsOf)),
     onUnpriced: options.onUnpriced,
-    onMissing: (spanIds) => spanIds.forEach(awaited.add),
+    isShared: options.isShared,
+    onMissing: (tenantId, spanIds) => {
+      spanIds.forEach(awaited.add)
+      elsewhere?.tell(tenantId, spanIds)
+    },
     onProblem: options.onProblem,
   })
   return {
     lifting: {
       read: (record) => factsOf(record, options.contentPolicyOf(record.tenantId) === 'metadata' ? 'metadata' : 'full'),
       maskOf: (tenant) => (options.contentPolicyOf(tenant) === 'masked' ? personal.maskBytes : undefined),
-      keepsLeftover: (tenant) => options.contentPolicyOf(tenant) !== 'metadata',
+      rawContentOf: (tenant) =>
+        options.contentPolicyOf(tenant) === 'metadata' ? 'none' : options.keepsRawContent ? 'all' : 'leftover',
       retentionDaysOf: (tenant, fact) => options.retentionDaysOf(classOf(fact), tenant),
       textRetentionDaysOf: (tenant) =>
         Math.max(options.retentionDaysOf('chat', tenant), options.retentionDaysOf('tools', tenant)),
@@ -86,10 +111,10 @@ export function openGenAi(options: GenAiOptions): GenAi {
       await resolver.resolve(facts, (resolved) => events.push(...usageEventsOf(resolved)))
       return events
     },
-    recall: resolver.recallMissing,
+    recall: async () => (await resolver.recallMissing()).forEach(awaited.add),
     run: async (signal) => {
       await using _counting = estimates
-      await resolver.run(signal)
+      await Promise.all([resolver.run(signal), elsewhere?.run(signal)])
     },
     resolver,
     pauseKnownTexts: texts.pause,

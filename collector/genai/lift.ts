@@ -131,13 +131,15 @@ function accountOf(
   isRead: boolean,
 ): Pick<Lifted, 'understood' | 'leftover' | 'malformed' | 'absurdUsage'> {
   const { account } = reading
-  const understood: ContentPlaces = isRead
-    ? {
-        attributes: [...account.understood].filter((key) => !account.leftover.has(key)),
-        events: [...account.understoodEvents],
-        body: account.isBodyUnderstood,
-      }
-    : nowhere
+  // Messages become rows of the span that they belong to: a log record of none keeps its own.
+  const understood: ContentPlaces =
+    isRead && record.spanId !== ''
+      ? {
+          attributes: [...account.understood].filter((key) => !account.leftover.has(key)),
+          events: [...account.understoodEvents],
+          body: account.isBodyUnderstood,
+        }
+      : nowhere
   return {
     understood,
     leftover: leftoverOf(record, understood),
@@ -158,10 +160,8 @@ function textsOf(facts: readonly Fact[], texts: ReadonlyMap<string, string>): Re
 }
 
 function contentsOf(says: Says): readonly Content[] {
-  if ('messages' in says) return says.messages.map((message) => message.content)
+  if ('messages' in says) return says.messages?.map((message) => message.content) ?? []
   if (says.kind === 'tool') return [says.arguments, says.result].filter((content) => content !== undefined)
-  if (says.kind === 'turn' || says.kind === 'agent' || says.kind === 'wrapper')
-    return [says.question, says.answer].filter((content) => content !== undefined)
   return []
 }
 

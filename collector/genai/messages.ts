@@ -58,8 +58,10 @@ const systemKeys = new Set(['system', 'instructions', 'systemInstruction', 'syst
 function readAny(value: Json, role: string, sink: Sink): void {
   if (value === null || value === undefined || value === '') return
   if (typeof value !== 'object') push(sink, role, 'text', String(value))
-  else if (Array.isArray(value)) for (const item of value as readonly Json[]) readItem(item, role, sink)
-  else readItem(value, role, sink)
+  else if (!Array.isArray(value)) readItem(value, role, sink)
+  // A vector, or tokens by their numbers: nobody's messages.
+  else if (typeof value[0] === 'number') push(sink, role, 'json', JSON.stringify(value))
+  else for (const item of value as readonly Json[]) readItem(item, role, sink)
 }
 
 function readItem(item: Json, role: string, sink: Sink): void {

@@ -3,7 +3,7 @@
 import { isEmpty, type Usage, type UsageRead, type UsageSource } from '@tallylight/instrumentation/usage/usage.ts'
 import { type Json, jsonOf, parseJson, textOfJson, textOfValue, toJson } from './attributes.ts'
 import type { Contents } from './content.ts'
-import type { Content, ContentType, MessageFact } from './fact.ts'
+import type { Content, ContentType, MessageFact, TurnSays } from './fact.ts'
 import { readMessages } from './messages.ts'
 import type { AnyValue, Attributes, LiftedRecord } from './record.ts'
 
@@ -138,9 +138,41 @@ export function contentOfJson(reading: Reading, json: Json | undefined): Content
   return text === '' ? undefined : reading.contents.keep(text)
 }
 
-/** What a turn shows: the last text of the user, and the texts of the answer. */
-export function lastText(messages: readonly MessageFact[], role: string): Content | undefined {
-  return messages.findLast((message) => message.type === 'text' && message.role === role)?.content
+/** What a span around calls holds, in whatever form its framework has: as messages if all of it is messages, else as the text
+ *  that it is. Either way it may be taken out of the raw record. */
+export function wholeIn(reading: Reading, key: string, direction: Direction, role: string): readonly MessageFact[] {
+  const value = reading.attributes.get(key)
+  if (value !== undefined) reading.account.understood.add(key)
+  return saidWhole(reading, value, direction, role)
+}
+
+export function saidWhole(
+  reading: Reading,
+  value: AnyValue | undefined,
+  direction: Direction,
+  role: string,
+): readonly MessageFact[] {
+  const said = readSaid(reading, value, direction, role)
+  return said.isWhole ? said.messages : [messageOf(reading, direction, role, 'json', textOfValue(value))]
+}
+
+/** A turn, or what may be one, of the messages that stand on its span: it shows the last text of the user, and of the answer. */
+export function turnSays(kind: TurnSays['kind'], name: string, messages: readonly MessageFact[]): TurnSays {
+  const question = lastText(messages, 'input', 'user')
+  const answer = lastText(messages, 'output', 'assistant')
+  return {
+    kind,
+    name,
+    ...(question === undefined ? {} : { question }),
+    ...(answer === undefined ? {} : { answer }),
+    ...(messages.length === 0 ? {} : { messages }),
+  }
+}
+
+function lastText(messages: readonly MessageFact[], direction: Direction, role: string): Content | undefined {
+  return messages.findLast(
+    (message) => message.direction === direction && message.role === role && message.type === 'text',
+  )?.content
 }
 
 /** Of an attribute with the dialect's own JSON. */

@@ -21,6 +21,7 @@ import {
   messageRows,
   toolCallRows,
   turnRows,
+  wrapperMessageRows,
 } from '@tallylight/storage/clickhouse/genai-tables.ts'
 import {
   appendBigInt64,
@@ -35,7 +36,7 @@ import type { TableDefinition } from '@tallylight/storage/clickhouse/tables.ts'
 import type { RetentionClass } from '../config.ts'
 import type { TenantId } from '../receive/request.ts'
 import type { Content } from './fact.ts'
-import type { Resolved, Row } from './rows.ts'
+import type { MessageRow, Resolved, Row } from './rows.ts'
 
 /** A row of any of the tables, for what is the same in all. */
 export type AnyRow = Row & { readonly [column: string]: unknown }
@@ -69,6 +70,8 @@ type TokenColumns = Pick<
   'InputTokens' | 'CacheReadTokens' | 'CacheWriteTokens' | 'OutputTokens' | 'ReasoningTokens'
 >
 
+type MessageColumns = Omit<Block<typeof messageRows>['columns'], keyof CommonColumns>
+
 type RowsOf<List extends keyof Resolved> = Resolved[List] extends readonly (infer Each)[] ? Each : never
 
 function rowTable<const Table extends TableDefinition, List extends keyof Resolved>(
@@ -100,6 +103,19 @@ function appendCommon(columns: CommonColumns, row: Row, retentionDays: number): 
   appendWord(columns.TraceId.data, row.TraceId)
   appendUint32(columns.Generation.data, row.Generation)
   appendUint8(columns.IsDeleted.data, 0)
+}
+
+function appendMessage(columns: MessageColumns, row: MessageRow): void {
+  appendWord(columns.SpanId.data, row.SpanId)
+  appendWord(columns.ConversationId.data, row.ConversationId)
+  appendWord(columns.UserId.data, row.UserId)
+  word(columns.Direction, row.Direction)
+  appendUint32(columns.Index.data, row.Index)
+  word(columns.Role, row.Role)
+  appendWord(columns.ContentHash.data, row.Content.hash)
+  appendUint32(columns.ContentBytes.data, row.Content.bytes)
+  appendWord(columns.ContentPreview.data, row.Content.preview)
+  word(columns.ContentType, row.ContentType)
 }
 
 export const rowTables: readonly RowTable[] = [
@@ -172,18 +188,8 @@ export const rowTables: readonly RowTable[] = [
     appendWord(columns.ClientAddress.data, row.ClientAddress)
     appendWord(columns.UserAgent.data, row.UserAgent)
   }),
-  rowTable(messageRows, 'chat', ['SpanId', 'Direction', 'Index'], 'messages', (columns, row) => {
-    appendWord(columns.SpanId.data, row.SpanId)
-    appendWord(columns.ConversationId.data, row.ConversationId)
-    appendWord(columns.UserId.data, row.UserId)
-    word(columns.Direction, row.Direction)
-    appendUint32(columns.Index.data, row.Index)
-    word(columns.Role, row.Role)
-    appendWord(columns.ContentHash.data, row.Content.hash)
-    appendUint32(columns.ContentBytes.data, row.Content.bytes)
-    appendWord(columns.ContentPreview.data, row.Content.preview)
-    word(columns.ContentType, row.ContentType)
-  }),
+  rowTable(messageRows, 'chat', ['SpanId', 'Direction', 'Index'], 'messages', appendMessage),
+  rowTable(wrapperMessageRows, 'chat', ['SpanId', 'Direction', 'Index'], 'wrapperMessages', appendMessage),
   rowTable(embeddingRows, 'chat', ['SpanId'], 'embeddings', (columns, row) => {
     word(columns.ServiceName, row.ServiceName)
     appendWord(columns.SpanId.data, row.SpanId)

@@ -162,7 +162,8 @@ export type HealthCheckRow = Row & {
 }
 
 /** Rows that an earlier generation may have written and that are none any more: a span that turned out to be a wrapper, a turn
- *  that turned out to stand inside another. To be written as deletions, if they ever were written. */
+ *  that turned out to stand inside another. To be written as deletions, if they ever were written. Of `wrapperMessages`, which
+ *  nobody counts, none is named. */
 export type Gone =
   | {
       readonly table: 'llm_calls' | 'tool_calls' | 'embeddings' | 'messages' | 'health_checks'
@@ -193,6 +194,8 @@ export type Resolved = {
   readonly llmCalls: readonly LlmCallRow[]
   readonly toolCalls: readonly ToolCallRow[]
   readonly messages: readonly MessageRow[]
+  /** What turns, agents, wrappers and other records around or beside calls hold of messages. */
+  readonly wrapperMessages: readonly MessageRow[]
   readonly turns: readonly TurnRow[]
   readonly embeddings: readonly EmbeddingRow[]
   readonly healthChecks: readonly HealthCheckRow[]

@@ -206,6 +206,10 @@ const contentKeys = new Set([
   'tool_response',
   'request_data',
   'response_data',
+  'llm.invocation_parameters',
+  'llm.prompt_template.variables',
+  'model_request_parameters',
+  'reranker.query',
   'events',
   'all_messages_events',
   'pydantic_ai.all_messages',
@@ -220,7 +224,7 @@ const contentKeys = new Set([
 ])
 
 const contentPrefixes =
-  /^(gen_ai\.(prompt|completion)\.\d|llm\.(input_messages|output_messages|prompts|choices)\.\d|embedding\.embeddings\.\d+\.embedding\.text)/
+  /^(gen_ai\.(prompt|completion)\.\d|gen_ai\.prompt\.variable\.|llm\.(input_messages|output_messages|prompts|choices)\.\d|embedding\.embeddings\.\d+\.embedding\.text|(retrieval\.documents|reranker\.(input|output)_documents)\.\d+\.document\.content)/
 
 /** Of keys that were asked for: every attribute of a record is. */
 const contentKeysKnown = new Map<string, boolean>()

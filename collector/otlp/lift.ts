@@ -26,8 +26,8 @@ export type Lifting = {
   readonly maskOf: (
     tenant: TenantId,
   ) => ((bytes: Buffer, start: number, end: number, counts: MaskedCounts) => void) | undefined
-  /** Whether content that is in no row stays in the raw record all the same. */
-  readonly keepsLeftover: (tenant: TenantId) => boolean
+  /** What of the content stays in the raw row: what is in no row of messages or tools, all of it, or nothing. */
+  readonly rawContentOf: (tenant: TenantId) => RawContent
   /** Days that a fact of this tenant is kept. */
   readonly retentionDaysOf: (tenant: TenantId, fact: Fact) => number
   /** Days that a text is kept: as long as the last row that may show it. */
@@ -39,6 +39,8 @@ export type Lifting = {
   /** Told of texts that are on the disk now. */
   readonly onTexts: (texts: TextNames) => void
 }
+
+export type RawContent = 'leftover' | 'all' | 'none'
 
 /** What is to be left out of the raw row. */
 export type LeftOut = {
@@ -119,15 +121,21 @@ export function appendLifted(walk: Walk, lifting: Lifting, record: LiftedRecord,
   walk.tally.absurdUsages += lifted.absurdUsage
   if (lifted.broken !== undefined) walk.tally.brokenRecords++
   if (lifted.facts.length > 0) appendFacts(walk, lifting, lifted, low, high)
-  if (lifting.keepsLeftover(record.tenantId)) {
-    return { attributes: understood.attributes, events: new Set(understood.events), body: understood.body }
-  }
-  return {
-    attributes: [...understood.attributes, ...leftover.attributes],
-    events: new Set([...understood.events, ...leftover.events]),
-    body: understood.body || leftover.body,
+  switch (lifting.rawContentOf(record.tenantId)) {
+    case 'all':
+      return nothingLeftOut
+    case 'leftover':
+      return { attributes: understood.attributes, events: new Set(understood.events), body: understood.body }
+    case 'none':
+      return {
+        attributes: [...understood.attributes, ...leftover.attributes],
+        events: new Set([...understood.events, ...leftover.events]),
+        body: understood.body || leftover.body,
+      }
   }
 }
+
+const nothingLeftOut: LeftOut = { attributes: [], events: new Set(), body: false }
 
 /** The same of a span that says nothing of models, and is the parent of one that does. */
 export function appendLinkFact(walk: Walk, lifting: Lifting, fact: Fact, low: number, high: number): void {

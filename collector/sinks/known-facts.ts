@@ -44,13 +44,15 @@ export type SpanLink = TraceKey & {
 
 export type KnownFacts = {
   factsOf(traces: readonly TraceTimes[]): Promise<readonly StoredFact[]>
-  /** Distinct facts per trace, cheaper than reading them; traces without any are left out. */
+  /** Distinct facts per trace, by their keys: a hundredth of reading them. Traces without any are left out. */
   countsOf(traces: readonly TraceTimes[]): Promise<readonly (TraceKey & { readonly facts: number })[]>
   keysOf(rowTable: RowTable, traces: readonly TraceTimes[]): Promise<readonly KnownKey[]>
   /** The texts of these hashes, as far as they are kept. */
   textsOf(tenantId: TenantId, hashes: readonly string[]): Promise<ReadonlyMap<string, string>>
   /** Parents that no fact stands for, of the last hours' facts. */
   missingParents(): Promise<readonly string[]>
+  /** The ids of all spans of these traces. */
+  spansOf(traces: readonly TraceTimes[]): Promise<readonly (TraceKey & { readonly spanId: string })[]>
   /** Every span of these traces, with its parent. */
   linksOf(traces: readonly TraceTimes[]): Promise<readonly SpanLink[]>
 }
@@ -71,6 +73,11 @@ export function openKnownFacts(
     const target = targetOf(table)
     if (target === undefined) throw new Error(`${table} is not known to be there`)
     return target.name
+  }
+
+  /** A user's own table may have no tenants; then its spans are the default tenant's, and ancestors cannot be told apart. */
+  function hasTenants(): boolean {
+    return targetOf(tracesTable.name)?.hasTenant === true
   }
 
   /** `{traces}` in the rest of the statement becomes the condition. Asked in turns, because a statement has a largest size. */
@@ -96,7 +103,7 @@ export function openKnownFacts(
       ask('TenantId AS tenantId, TraceId AS traceId, Fact AS text', factsTable.name, traces, 'WHERE {traces}'),
     countsOf: (traces) =>
       ask(
-        'TenantId AS tenantId, TraceId AS traceId, toUInt32(uniqExact(Fact)) AS facts',
+        'TenantId AS tenantId, TraceId AS traceId, toUInt32(uniqExact(SpanId, FactId)) AS facts',
         factsTable.name,
         traces,
         'WHERE {traces} GROUP BY TenantId, TraceId',
@@ -132,10 +139,12 @@ export function openKnownFacts(
       )
       return rows.map(({ parent }) => parent)
     },
+    spansOf: async (traces) =>
+      hasTenants()
+        ? ask('TenantId AS tenantId, TraceId AS traceId, SpanId AS spanId', tracesTable.name, traces, 'WHERE {traces}')
+        : [],
     linksOf: async (traces) => {
-      const target = targetOf(tracesTable.name)
-      // A user's own table may have no tenants; then its spans are the default tenant's, and ancestors cannot be told apart.
-      if (target?.hasTenant !== true) return []
+      if (!hasTenants()) return []
       return ask<SpanLink>(
         `TenantId AS tenantId, TraceId AS traceId, SpanId AS spanId, ParentSpanId AS parentSpanId,
            toString(toUnixTimestamp64Nano(Timestamp)) AS startUnixNano,

@@ -5,7 +5,8 @@
 // The memory of recent traces is the fast path. What is not in it is read back from `genai_facts`. Another collector may have
 // stored other parts of a trace; so a trace that was touched is counted once more when it has been quiet for a while, and
 // whoever looks last sees everything. What this collector has written itself is compared with what is to be written; of what
-// others wrote only the keys are known, and their rows are superseded.
+// others wrote only the keys are known, and their rows are superseded. All of it is one file, because all of it changes what is
+// remembered of a trace, and one at a time.
 import { type ClickHouse, rowSettings } from '@tallylight/storage/clickhouse/client.ts'
 import { nativeBlock } from '@tallylight/storage/clickhouse/native.ts'
 import type { TargetTable } from '@tallylight/storage/clickhouse/schema.ts'
@@ -47,12 +48,14 @@ export type ResolverOptions = {
   readonly retentionDaysOf: (tenant: TenantId, retention: RetentionClass) => number
   readonly now: () => number
   readonly bounds: ResolverBounds
+  /** Other collectors may store parts of the same traces. */
+  readonly isShared: boolean
   /** Told of traces that were found to have more facts, from another collector, or a price. */
   readonly onMore: (resolved: readonly ResolvedTrace[]) => Promise<void>
   /** Calls that are new and whose price is not known. */
   readonly onUnpriced: (calls: number) => void
   /** Spans that would tell more of a trace if they came. */
-  readonly onMissing: (spanIds: readonly string[]) => void
+  readonly onMissing: (tenantId: TenantId, spanIds: readonly string[]) => void
   readonly onProblem: (message: string) => void
 }
 
@@ -62,6 +65,8 @@ export type ResolverBounds = {
   /** How long a trace must be quiet before it is counted once more, and how often that is looked for. */
   readonly quietMs: number
   readonly checkMs: number
+  /** Traces that wait for it. */
+  readonly looksMax: number
 }
 
 export type ResolvedTrace = { readonly tenantId: TenantId; readonly traceId: string; readonly resolved: Resolved }
@@ -72,9 +77,9 @@ export type Resolver = {
   resolve(facts: readonly StoredFact[], take: (resolved: ResolvedTrace) => void): Promise<void>
   /** What can be said of these facts without asking ClickHouse: from them and from what is remembered. */
   preview(facts: readonly StoredFact[]): readonly ResolvedTrace[]
-  /** Tells `onMissing` what an earlier run was waiting for. */
-  recallMissing(): Promise<void>
-  /** Looks again at traces that have gone quiet, until the signal. */
+  /** The spans that an earlier run was waiting for. */
+  recallMissing(): Promise<readonly string[]>
+  /** Looks again at traces that have gone quiet, where others may know more of them, until the signal. */
   run(signal: AbortSignal): Promise<void>
   /** What was taken out of the tables is not written again from memory: all of it is read back when it is needed. */
   forget(): Promise<void>
@@ -105,8 +110,16 @@ type Trace = {
   /** The highest of the rows that another run or collector has written. */
   generationMin: number
   bytes: number
-  touchedMs: number
-  isChecked: boolean
+}
+
+/** What was known of a trace when it was last resolved. */
+type Look = {
+  readonly times: TraceTimes
+  /** Distinct ones. */
+  readonly facts: number
+  /** Ids of parents that were not there. */
+  readonly awaits: readonly string[]
+  readonly touchedMs: number
 }
 
 type KnownFact = { readonly fact: Fact; readonly textChars: number }
@@ -140,6 +153,8 @@ export function openResolver(options: ResolverOptions): Resolver {
   /** The least recently touched first. */
   const traces = new Map<string, Trace>()
   let bytes = 0
+  /** Of traces that are to be looked at once more, the least recently touched first. */
+  const looks = new Map<string, Look>()
   // Whoever changes them is alone (`inTurn`).
   const changes: Changes = { rows: openRowBlocks(), unpriced: 0 }
 
@@ -149,8 +164,22 @@ export function openResolver(options: ResolverOptions): Resolver {
     for (const { textChars } of trace.facts.values()) trace.bytes += textChars
     bytes += trace.bytes
     traces.set(key, trace)
-    trace.touchedMs = now()
-    trace.isChecked = false
+    if (options.isShared && trace.traceId !== '') lookAgain(key, trace)
+  }
+
+  function lookAgain(key: string, trace: Trace): void {
+    // Last in the order, as the latest touched.
+    looks.delete(key)
+    looks.set(key, {
+      times: timesOf(trace),
+      facts: new Set(factsOf(trace).map(nameOfFact)).size,
+      awaits: trace.written?.missingParents ?? [],
+      touchedMs: now(),
+    })
+    for (const oldest of looks.keys()) {
+      if (looks.size <= bounds.looksMax) return
+      looks.delete(oldest)
+    }
   }
 
   function forget(key: string): void {
@@ -197,7 +226,7 @@ export function openResolver(options: ResolverOptions): Resolver {
       let { resolved } = trace.links.length > 0 ? resolveTrace(trace) : each
       if (resolved.estimable.length > 0 && (await countTokens(trace, resolved))) resolved = resolveTrace(trace).resolved
       for (const rowTable of rowTables) addChanges(rowTable, trace, resolved)
-      options.onMissing(resolved.missingParents)
+      options.onMissing(trace.tenantId, resolved.missingParents)
       trace.written = resolved
       trace.foreignKeys.clear()
       take({ tenantId: trace.tenantId, traceId: trace.traceId, resolved })
@@ -361,25 +390,36 @@ export function openResolver(options: ResolverOptions): Resolver {
     return priced
   }
 
+  /** Looks once more at traces that have gone quiet, also at those that were forgotten meanwhile: whether others have stored
+   *  facts of them, or a plain span that this one waits for and that came before it could be told. */
   async function checkQuiet(): Promise<void> {
-    const quiet = [...traces.entries()].filter(
-      ([, { isChecked, touchedMs, traceId }]) => !isChecked && traceId !== '' && touchedMs <= now() - bounds.quietMs,
-    )
+    const quiet = [...looks].filter(([, { touchedMs }]) => touchedMs <= now() - bounds.quietMs)
     if (quiet.length === 0) return
-    const counts = await known.countsOf(quiet.map(([, trace]) => timesOf(trace)))
+    const counts = await known.countsOf(quiet.map(([, { times }]) => times))
     const countOf = new Map(counts.map((found) => [keyOfTrace(found), found.facts]))
-    const changed = quiet.filter(([key, trace]) => (countOf.get(key) ?? 0) > trace.facts.size)
-    for (const [, trace] of quiet) trace.isChecked = true
+    const awaiting = quiet.filter(([, { awaits }]) => awaits.length > 0)
+    const spans = Map.groupBy(await known.spansOf(awaiting.map(([, { times }]) => times)), keyOfTrace)
+    const changed = quiet.filter(
+      ([key, { facts, awaits }]) =>
+        (countOf.get(key) ?? 0) > facts || spans.get(key)?.some(({ spanId }) => awaits.includes(spanId)) === true,
+    )
+    for (const [key, look] of quiet) if (looks.get(key) === look) looks.delete(key)
     if (changed.length === 0) return
-    const found = changed.map(([, trace]) => trace)
+    const found = changed.map(([key, { times }]) => [key, traces.get(key) ?? openTrace(times)] as const)
     try {
-      await recall(found)
-      await options.onMore(await resolveAndWrite(found))
+      await recall(
+        found.map(([, trace]) => trace),
+        changed.map(([, { times }]) => times),
+      )
+      await options.onMore(await resolveAndWrite(found.map(([, trace]) => trace)))
     } catch (error) {
-      for (const [key] of changed) forget(key)
+      for (const [key, look] of changed) {
+        forget(key)
+        looks.set(key, look)
+      }
       throw error
     }
-    for (const [key, trace] of changed) remember(key, trace)
+    for (const [key, trace] of found) remember(key, trace)
     forgetOldest()
   }
 
@@ -411,9 +451,10 @@ export function openResolver(options: ResolverOptions): Resolver {
         const facts = [...all.values()].map(({ fact }) => fact)
         return { tenantId, traceId, resolved: resolve([...facts, ...links], priceOf) }
       }),
-    recallMissing: async () => options.onMissing(await known.missingParents()),
+    recallMissing: known.missingParents,
     run: async (signal) => {
       const stopped = new Promise<void>((done) => signal.addEventListener('abort', () => done(), { once: true }))
+      if (!options.isShared) return stopped
       for (;;) {
         await Promise.race([after(bounds.checkMs), stopped])
         if (signal.aborted) return
@@ -428,7 +469,7 @@ function addFact(facts: Map<string, KnownFact>, stored: StoredFact): void {
   const { text } = stored
   const textChars = text.length
   const fact = decodeFact(text)
-  const name = `${fact.spanId} ${fact.id}`
+  const name = nameOfFact(fact)
   const known = facts.get(name)
   if (known === undefined) {
     facts.set(name, { fact, textChars })
@@ -436,6 +477,10 @@ function addFact(facts: Map<string, KnownFact>, stored: StoredFact): void {
   }
   if (known.textChars !== textChars || encodeFact(known.fact) !== text)
     facts.set(`${name} ${text}`, { fact, textChars })
+}
+
+function nameOfFact({ spanId, id }: Fact): string {
+  return `${spanId} ${id}`
 }
 
 function factsOf({ facts }: Trace): readonly Fact[] {
@@ -458,8 +503,6 @@ function openTrace({ tenantId, traceId }: TraceKey): Trace {
     revision: 0,
     generationMin: 0,
     bytes: 0,
-    touchedMs: 0,
-    isChecked: false,
   }
 }
 

@@ -101,6 +101,24 @@ export const trace: BoardPlan = {
             ),
           ],
         }),
+        table({
+          id: 23,
+          title: 'Around the calls',
+          description: 'What turns, agents and chains hold of the conversation: mostly what their calls hold, too.',
+          noValue: 'No messages around the calls of this trace',
+          columns: { content: { width: 900 } },
+          queries: [
+            clickhouse(
+              'table',
+              `
+              ${withTrace}
+              SELECT Timestamp AS time, SpanId AS span, Direction AS direction, Role AS role, ContentType AS type, Content AS content
+              FROM wrapper_messages
+              WHERE ${ofTrace}
+              ORDER BY Timestamp, SpanId, Direction, Index LIMIT 500`,
+            ),
+          ],
+        }),
       ],
     },
     {

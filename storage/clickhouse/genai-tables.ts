@@ -1,5 +1,5 @@
-// The resolved rows of GenAI records, column by column: what the views llm_calls, tool_calls, turns, messages, embeddings,
-// health_checks, errors and audit_events read. A row is never changed: one with a higher `Generation` supersedes it, also by
+// The resolved rows of GenAI records, column by column: what the views llm_calls, tool_calls, turns, messages,
+// wrapper_messages, embeddings, health_checks, errors and audit_events read. A row is never changed: one with a higher `Generation` supersedes it, also by
 // saying that it is none any more (`IsDeleted`), so writing a row twice changes nothing.
 import type { TableDefinition } from './tables.ts'
 
@@ -130,6 +130,12 @@ export const messageRows = {
   ],
 } as const satisfies TableDefinition
 
+/** Of what stands around or beside calls: in a table of its own, so that nobody who reads or counts messages has them twice. */
+export const wrapperMessageRows = {
+  ...messageRows,
+  name: 'wrapper_message_rows',
+} as const satisfies TableDefinition
+
 export const embeddingRows = {
   name: 'embedding_rows',
   dayColumn: 'Timestamp',
@@ -208,6 +214,7 @@ export const resolvedTables: readonly TableDefinition[] = [
   toolCallRows,
   turnRows,
   messageRows,
+  wrapperMessageRows,
   embeddingRows,
   healthCheckRows,
   errorRows,

@@ -13,9 +13,18 @@ beforeAll(async () => {
 afterAll(() => engine[Symbol.asyncDispose]())
 
 const written = [...journalTables, traceTimesTable, ...resolvedTables]
-const views = 'genai_texts llm_calls tool_calls turns messages embeddings health_checks errors audit_events'.split(' ')
+const views =
+  'genai_texts llm_calls tool_calls turns messages wrapper_messages embeddings health_checks errors audit_events'.split(
+    ' ',
+  )
 const metricViews = ['genai_metric_coverage', 'genai_metrics']
-const ours = [...written.map((table) => table.name), ...views, ...metricViews, 'record_selections'].toSorted()
+const ours = [
+  ...written.map((table) => table.name),
+  ...views,
+  ...metricViews,
+  'record_selections',
+  'awaited_spans',
+].toSorted()
 
 async function tablesOf(client: ClickHouse): Promise<readonly string[]> {
   const rows = await client.query<{ name: string }>(
@@ -122,7 +131,7 @@ test('migrate: a number that this version does not know, and a migration that wa
     later(7, 'ALTER TABLE {database}.otel_logs ADD COLUMN IF NOT EXISTS x String;'),
   ])
   await expect(migrateClickHouse(client)).rejects.toThrow(
-    'the database foreign_versions has migration 7, and this collector knows up to 4',
+    'the database foreign_versions has migration 7, and this collector knows up to 6',
   )
 })
 

@@ -60,6 +60,17 @@ FROM tallylight.audit_event_rows
 FINAL
 SETTINGS do_not_merge_across_partitions_select_final = 1;
 
+CREATE TABLE tallylight.awaited_spans
+(
+    `TenantId` LowCardinality(String) CODEC(ZSTD(1)),
+    `ToldAt` DateTime64(3) DEFAULT now64(3) CODEC(Delta(8), ZSTD(1)),
+    `SpanId` String CODEC(ZSTD(1))
+)
+ENGINE = MergeTree
+ORDER BY ToldAt
+TTL toDateTime(ToldAt) + toIntervalHour(2)
+SETTINGS index_granularity = 8192;
+
 CREATE TABLE tallylight.embedding_rows
 (
     `TenantId` LowCardinality(String) CODEC(ZSTD(1)),
@@ -1175,5 +1186,73 @@ AS SELECT
     RetentionDays,
     Generation
 FROM tallylight.turn_rows
+FINAL
+SETTINGS do_not_merge_across_partitions_select_final = 1;
+
+CREATE TABLE tallylight.wrapper_message_rows
+(
+    `TenantId` LowCardinality(String) CODEC(ZSTD(1)),
+    `RetentionDays` UInt16 CODEC(T64, ZSTD(1)),
+    `Timestamp` DateTime64(9) CODEC(Delta(8), ZSTD(1)),
+    `TraceId` String CODEC(ZSTD(1)),
+    `SpanId` String CODEC(ZSTD(1)),
+    `ConversationId` String CODEC(ZSTD(1)),
+    `UserId` String CODEC(ZSTD(1)),
+    `Direction` LowCardinality(String) CODEC(ZSTD(1)),
+    `Index` UInt32 CODEC(ZSTD(1)),
+    `Role` LowCardinality(String) CODEC(ZSTD(1)),
+    `ContentHash` String CODEC(ZSTD(1)),
+    `ContentBytes` UInt32 CODEC(T64, ZSTD(1)),
+    `ContentPreview` String CODEC(ZSTD(1)),
+    `ContentType` LowCardinality(String) CODEC(ZSTD(1)),
+    `Generation` UInt32 CODEC(T64, ZSTD(1)),
+    `IsDeleted` UInt8 CODEC(ZSTD(1)),
+    INDEX idx_trace_id TraceId TYPE bloom_filter(0.001) GRANULARITY 1,
+    INDEX idx_conversation ConversationId TYPE bloom_filter(0.01) GRANULARITY 1,
+    INDEX idx_user UserId TYPE bloom_filter(0.01) GRANULARITY 1
+)
+ENGINE = ReplacingMergeTree(Generation, IsDeleted)
+PARTITION BY toDate(Timestamp)
+ORDER BY (TenantId, toStartOfHour(Timestamp), TraceId, SpanId, Direction, Index)
+TTL toDateTime(Timestamp) + toIntervalDay(RetentionDays)
+SETTINGS index_granularity = 8192, ttl_only_drop_parts = 0, non_replicated_deduplication_window = 10000, fsync_after_insert = 1, fsync_part_directory = 1, min_rows_to_fsync_after_merge = 1;
+
+CREATE VIEW tallylight.wrapper_messages
+(
+    `TenantId` LowCardinality(String),
+    `TraceId` String,
+    `SpanId` String,
+    `Timestamp` DateTime64(9),
+    `ConversationId` String,
+    `UserId` String,
+    `Direction` LowCardinality(String),
+    `Index` UInt32,
+    `Role` LowCardinality(String),
+    `Content` String,
+    `ContentType` LowCardinality(String),
+    `ContentHash` String,
+    `ContentBytes` UInt32,
+    `ContentPreview` String,
+    `RetentionDays` UInt16,
+    `Generation` UInt32
+)
+AS SELECT
+    TenantId,
+    TraceId,
+    SpanId,
+    Timestamp,
+    ConversationId,
+    UserId,
+    Direction,
+    Index,
+    Role,
+    if(ContentBytes = length(ContentPreview), ContentPreview, dictGet(tallylight.genai_texts, 'Text', (toString(TenantId), ContentHash))) AS Content,
+    ContentType,
+    ContentHash,
+    ContentBytes,
+    ContentPreview,
+    RetentionDays,
+    Generation
+FROM tallylight.wrapper_message_rows
 FINAL
 SETTINGS do_not_merge_across_partitions_select_final = 1;

@@ -31,8 +31,15 @@ test('turns: one that was superseded is found under what it is now alone, though
   expect(rows.map(({ TurnId }) => TurnId)).toEqual(['70', '71', '72', '75', '76', '77', '78', '79'])
   for (const conversation of ['7', '5999', 'moved', '']) {
     const found = await client.query(turnsOf(conversation))
-    expect(found).toEqual(await client.query(turnsOf(conversation, 'SETTINGS query_plan_optimize_lazy_final = 0')))
+    for (const setting of ['query_plan_optimize_lazy_final', 'optimize_move_to_prewhere_if_final'])
+      expect(found).toEqual(await client.query(turnsOf(conversation, `SETTINGS ${setting} = 0`)))
   }
   expect(await client.query(turnsOf('moved'))).toHaveLength(6_000)
   expect(await client.query(turnsOf(''))).toEqual([])
+})
+
+test('turns: only what a sort key says is asked before FINAL, and never what a superseded row may say otherwise', async () => {
+  const plan = await client.query<{ explain: string }>(`EXPLAIN actions = 1 ${turnsOf('7')}`)
+  const asked = plan.flatMap(({ explain }) => /Prewhere filter column: +(.*)$/.exec(explain)?.[1] ?? [])
+  expect(new Set(asked)).toEqual(new Set([`TenantId = 'a'`]))
 })

@@ -50,6 +50,18 @@ const spanId = `substring(lower(hex(MD5(toString(n + 7)))), 1, 16)`
 const service = `concat('service-', toString(n % 7))`
 const took = 'toUInt64(cityHash64(n, 1) % 9000000000)'
 
+const saidValues = {
+  ...{
+    ...place,
+    Timestamp: 'at',
+    SpanId: spanId,
+    ...who,
+    Direction: `if(n % 2 = 0, 'input', 'output')`,
+    Index: '0',
+  },
+  ...{ Role: `'user'`, ContentBytes: '5', ContentPreview: `'Hello'`, ContentType: `'text'`, ...versions },
+}
+
 const sheets: readonly Sheet[] = [
   {
     table: 'llm_call_rows',
@@ -127,21 +139,8 @@ const sheets: readonly Sheet[] = [
       ...{ Status: `if(cityHash64(n, 4) % 13 = 0, 'failure', 'success')`, ...versions },
     },
   },
-  {
-    table: 'message_rows',
-    share: 0.5,
-    values: {
-      ...{
-        ...place,
-        Timestamp: 'at',
-        SpanId: spanId,
-        ...who,
-        Direction: `if(n % 2 = 0, 'input', 'output')`,
-        Index: '0',
-      },
-      ...{ Role: `'user'`, ContentBytes: '5', ContentPreview: `'Hello'`, ContentType: `'text'`, ...versions },
-    },
-  },
+  { table: 'message_rows', share: 0.5, values: saidValues },
+  { table: 'wrapper_message_rows', share: 0.5, values: saidValues },
   {
     table: 'genai_facts',
     share: 1,

@@ -10,14 +10,15 @@ import { spansRequest } from '../spans.ts'
 const stack = new AsyncDisposableStack()
 let collector: CollectorProcess
 let key = ''
+let configPath = ''
 let sent = 0
 
 beforeAll(async () => {
   const directory = await mkdtemp(join(tmpdir(), 'tallylight-content-'))
   stack.defer(() => rm(directory, { recursive: true }))
-  const path = join(directory, 'tallylight.json')
-  await writeFile(path, JSON.stringify({ content: { tenants: { open: 'full', strict: 'metadata' } } }))
-  collector = stack.use(await startCollector({ TALLYLIGHT_CONFIG: path }))
+  configPath = join(directory, 'tallylight.json')
+  await writeFile(configPath, JSON.stringify({ content: { tenants: { open: 'full', strict: 'metadata' } } }))
+  collector = stack.use(await startCollector({ TALLYLIGHT_CONFIG: configPath }))
   const made = await fetch(`http://127.0.0.1:${collector.ports().api}/api/v1/keys`, {
     method: 'POST',
     headers: { Authorization: `Bearer ${collector.adminKey}`, 'Content-Type': 'application/json' },
@@ -28,6 +29,20 @@ beforeAll(async () => {
 afterAll(() => stack.disposeAsync())
 
 type Row = Readonly<Record<string, unknown>>
+
+async function send(tenant: string, attributes: Readonly<Record<string, string | number>>): Promise<string> {
+  const id = `${++sent}`.padStart(16, '0')
+  const startUnixNano = BigInt(Date.now()) * 1_000_000n
+  const times = { startUnixNano, endUnixNano: startUnixNano + 1_000_000_000n }
+  const span = { id, name: 'span', ...times, attributes: { 'tallylight.tenant.id': tenant, ...attributes } }
+  const response = await fetch(`http://127.0.0.1:${collector.ports().otlpHttp}/v1/traces`, {
+    method: 'POST',
+    headers: { 'Content-Type': 'application/x-protobuf', Authorization: `Bearer ${key}` },
+    body: new Uint8Array(spansRequest([span])),
+  })
+  expect(response.status).toBe(200)
+  return id
+}
 
 async function chat(
   tenant: string,
@@ -40,34 +55,15 @@ async function chat(
 ): Promise<string> {
   const messages = (role: string, texts: readonly string[]): string =>
     JSON.stringify(texts.map((text) => ({ role, parts: [{ type: 'text', content: text }] })))
-  const id = `${++sent}`.padStart(16, '0')
-  const startUnixNano = BigInt(Date.now()) * 1_000_000n
-  const response = await fetch(`http://127.0.0.1:${collector.ports().otlpHttp}/v1/traces`, {
-    method: 'POST',
-    headers: { 'Content-Type': 'application/x-protobuf', Authorization: `Bearer ${key}` },
-    body: new Uint8Array(
-      spansRequest([
-        {
-          id,
-          name: 'chat gpt-4o',
-          startUnixNano,
-          endUnixNano: startUnixNano + 1_000_000_000n,
-          attributes: {
-            'tallylight.tenant.id': tenant,
-            'gen_ai.operation.name': 'chat',
-            'gen_ai.provider.name': 'openai',
-            'gen_ai.request.model': 'gpt-4o',
-            ...usage,
-            'user.id': 'ann@example.com',
-            'gen_ai.input.messages': messages('user', input),
-            'gen_ai.output.messages': messages('assistant', [output]),
-          },
-        },
-      ]),
-    ),
+  return send(tenant, {
+    'gen_ai.operation.name': 'chat',
+    'gen_ai.provider.name': 'openai',
+    'gen_ai.request.model': 'gpt-4o',
+    ...usage,
+    'user.id': 'ann@example.com',
+    'gen_ai.input.messages': messages('user', input),
+    'gen_ai.output.messages': messages('assistant', [output]),
   })
-  expect(response.status).toBe(200)
-  return id
 }
 
 function rowsOf(table: string, tenant: string, columns: string): Promise<readonly Row[]> {
@@ -150,4 +146,57 @@ test('content: a stream that told no usage is counted from its texts, long ones 
   expect(counted?.input).toBeGreaterThan(990)
   expect(counted?.input).toBeLessThan(1020)
   expect(untold).toMatchObject({ UsageSource: 'none', input: null, costs: null })
+}, 60_000)
+
+/** An agent and an embedding, with what each holds of a text. */
+async function around(tenant: string, text: string): Promise<void> {
+  await send(tenant, { 'openinference.span.kind': 'CHAIN', 'input.value': JSON.stringify({ state: text }) })
+  await send(tenant, { 'langfuse.observation.type': 'agent', 'langfuse.observation.output': text })
+  await send(tenant, { 'openinference.span.kind': 'EMBEDDING', 'embedding.embeddings.0.embedding.text': text })
+  await collector.drained()
+}
+
+/** What is shown of contents that stand around calls: of chain, agent and embedding. */
+async function shownOf(tenant: string, text: string): Promise<readonly unknown[]> {
+  const condition = `TenantId = '${tenant}' AND (Content = '' OR Content LIKE '%${text}%')`
+  const views = ['wrapper_messages', 'messages'].map(
+    (view) => `SELECT SpanId, Content FROM tallylight.${view} WHERE ${condition}`,
+  )
+  const rows = await collector.query<Row>(
+    `SELECT Content FROM (${views.join(' UNION ALL ')}) ORDER BY SpanId DESC LIMIT 3`,
+  )
+  return rows.map(({ Content }) => Content).toReversed()
+}
+
+/** Spans whose attributes hold it. */
+async function rawWith(tenant: string, text: string): Promise<number> {
+  const rows = await rowsOf('otel_traces', tenant, `toString(SpanAttributes) LIKE '%${text}%' AS has`)
+  return rows.filter(({ has }) => has === 1).length
+}
+
+test('content: what chains, agents and embeddings hold is kept by the same policies as the calls’ own, and only once', async () => {
+  const text = `write to bob@example.com ${'and so on '.repeat(50)}`
+  const masked = text.replace('bob@example.com', '[masked:email]*')
+  for (const tenant of ['open', 'usual', 'strict']) await around(tenant, `${text}${tenant}`)
+  expect(await shownOf('open', 'so on')).toEqual([`{"state":"${text}open"}`, `${text}open`, `${text}open`])
+  expect(await shownOf('usual', 'so on')).toEqual([`{"state":"${masked}usual"}`, `${masked}usual`, `${masked}usual`])
+  expect(await shownOf('strict', 'so on')).toEqual(['', '', ''])
+  for (const tenant of ['open', 'usual', 'strict']) expect(await rawWith(tenant, 'so on')).toBe(0)
+  const [texts] = await collector.query(
+    "SELECT toUInt32(count()) AS texts FROM tallylight.genai_contents WHERE TenantId IN ('open', 'strict') AND Text LIKE '%so on%'",
+  )
+  expect(texts).toEqual({ texts: 2 })
+}, 60_000)
+
+test('content: what became rows stays in spans too where it is asked for, but not with a tenant of metadata only', async () => {
+  await collector.kill('SIGTERM')
+  await writeFile(
+    configPath,
+    JSON.stringify({ content: { tenants: { open: 'full', strict: 'metadata' }, keepRaw: true } }),
+  )
+  await collector.start()
+  for (const tenant of ['open', 'strict']) await around(tenant, `kept twice by ${tenant}`)
+  expect([await rawWith('open', 'kept twice'), await rawWith('strict', 'kept twice')]).toEqual([3, 0])
+  const text = 'kept twice by open'
+  expect(await shownOf('open', 'kept twice')).toEqual([`{"state":"${text}"}`, text, text])
 }, 60_000)

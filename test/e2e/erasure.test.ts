@@ -237,7 +237,7 @@ function ledgerOf(tenant: string): Promise<readonly Json[]> {
 
 /** What one tenant's users see of themselves, as sorted lines: not the turn around both, which is nobody's. */
 async function seen(tenant: string, user: string): Promise<readonly string[]> {
-  const views = ['llm_calls', 'tool_calls', 'turns', 'messages', 'errors']
+  const views = ['llm_calls', 'tool_calls', 'turns', 'messages', 'wrapper_messages', 'errors']
   const rows = await Promise.all(
     views.map((view) =>
       collector.query<Json>(
@@ -285,6 +285,7 @@ test('erasure: what one user of one tenant wrote is nowhere, what the others wro
       'otel_traces',
       'quarantine',
       'turn_rows',
+      'wrapper_message_rows',
     ]),
   )
   const others = [

@@ -240,6 +240,100 @@ test.each(names)(
   },
 )
 
+/** What the spans of one kind hold of messages, in their order. */
+function heldIn(table: string, ids: readonly string[], join: string): Promise<readonly Row[]> {
+  const list = ids.map((id) => `'${id}'`).join(', ')
+  return collector.query<Row>(
+    `SELECT SpanName AS span, arrayMap(message -> message.2, arraySort(groupArray(((Direction, Index), concat(Role, ' ', ContentType, ' ', Content))))) AS held
+     FROM tallylight.${table} AS m JOIN tallylight.otel_traces AS t ON t.TraceId = m.TraceId AND t.SpanId = m.SpanId
+     WHERE m.TraceId IN (${list}) ${join} GROUP BY m.TraceId, m.SpanId, SpanName ORDER BY min(t.Timestamp), SpanName`,
+  )
+}
+
+const weather = 'user text What is the weather in Paris?'
+const sunny = 'assistant text It is 18 degrees and sunny in Paris.'
+const system = 'system text You are a geography assistant.'
+const capital = 'user text What is the capital of France?'
+const paris = 'assistant text Paris is the capital of France.'
+const asks = 'assistant tool_call {"id":"call_fake_1","name":"get_weather","arguments":{"city":"Paris"}}'
+const report = '{"temp_c":18,"sky":"sunny","city":"Paris"}'
+
+test.each<[name: string, held: readonly (readonly string[])[]]>([
+  ['langfuse-agent-tool', [[weather, sunny]]],
+  ['openinference-tool-error', [[weather]]],
+  ['openllmetry-openai-chat-cached-workflow', [['user json {"args":[],"kwargs":{}}', paris]]],
+  [
+    'pydantic-ai-v5-agent-tool',
+    [
+      [
+        system,
+        weather,
+        'assistant tool_call {"id":"call_fake_1","name":"get_weather","arguments":"{\\"city\\":\\"Paris\\"}"}',
+        `user tool_call_response {"id":"call_fake_1","name":"get_weather","response":${report}}`,
+        sunny,
+        sunny,
+      ],
+    ],
+  ],
+  [
+    'strands-agent-tool',
+    [
+      [system, weather, sunny],
+      [weather, asks, `tool tool_call_response {"id":"call_fake_1","response":[{"json":${report}}]}`],
+    ],
+  ],
+  ['vercel-ai5-tool', [[weather, sunny]]],
+  ['vercel-ai6-generate-cached', [[system, capital, paris]]],
+  ['vercel-ai6-embed', [['user text hello', 'user text world']]],
+  ['vercel-ai7-legacy-tool', [[weather, sunny, asks]]],
+  ['vercel-ai7-otel-generate-cached', [[system, capital, paris]]],
+])(
+  'genai: what spans around the calls of %s hold is read from wrapper_messages, in every order',
+  async (name, held) => {
+    for (const way of ways) {
+      const found = await heldIn('wrapper_messages', traceIdsOf(name, way), '')
+      expect(
+        found.map((row) => row.held),
+        way,
+      ).toEqual(held)
+    }
+  },
+)
+
+test.each(['langfuse-openai-embeddings', 'openinference-openai-embeddings', 'vercel-ai5-embed', 'vercel-ai6-embed'])(
+  'genai: the texts that %s embedded are its messages',
+  async (name) => {
+    const ofEmbeddings = 'AND (m.TraceId, m.SpanId) IN (SELECT TraceId, SpanId FROM tallylight.embeddings)'
+    for (const way of ways)
+      expect((await heldIn('messages', traceIdsOf(name, way), ofEmbeddings)).map((row) => row.held)).toEqual([
+        ['user text hello', 'user text world'],
+      ])
+  },
+)
+
+test('genai: of the content of spans and log records only what holds more than messages is left in them', async () => {
+  const left = await collector.query<{ key: string }>(
+    `SELECT DISTINCT key FROM (
+       SELECT SpanAttributes AS attributes FROM tallylight.otel_traces UNION ALL
+       SELECT arrayJoin(\`Events.Attributes\`) FROM tallylight.otel_traces UNION ALL
+       SELECT LogAttributes FROM tallylight.otel_logs UNION ALL
+       SELECT map('body', Body) FROM tallylight.otel_logs)
+     ARRAY JOIN mapKeys(attributes) AS key, mapValues(attributes) AS value
+     WHERE match(value, '(weather in Paris|capital of France|degrees and sunny|geography assistant)') ORDER BY key`,
+  )
+  // Requests and replies of calls as they were sent, with models, tools and parameters, and parts with a signature.
+  expect(left.map(({ key }) => key)).toEqual([
+    'input.value',
+    'langfuse.observation.input',
+    'llm.invocation_parameters',
+    'llm.output_messages.0.message.contents.1.message_content.text',
+    'model_request_parameters',
+    'output.value',
+    'request_data',
+    'response_data',
+  ])
+})
+
 test('genai: what a trace cost is what its calls cost, and its turns say the same', async () => {
   const wrong = await collector.query(
     `SELECT TraceId, sum(CostNanoUsd) AS calls, any(turns) AS turns FROM tallylight.llm_calls

@@ -358,3 +358,119 @@ test('health: the server’s span of a prober is a check, other requests are not
   expect(check({ 'url.path': '/healthz' }, 'client')).toEqual([])
   expect(check({ 'url.path': '/chat', 'user_agent.original': 'curl' })).toEqual([])
 })
+
+/** Direction, type and text of what a span around calls holds, and which content stays in it. */
+function heldBy(sketch: SpanSketch): { readonly said: readonly string[][]; readonly left: readonly string[] } {
+  const { facts, texts, leftover } = lift(sketch)
+  const held = facts[0]?.says
+  const messages = held !== undefined && 'messages' in held ? (held.messages ?? []) : []
+  return {
+    said: messages.map(({ direction, type, content }) => [direction, type, texts.get(content.hash) ?? '']),
+    left: leftover.attributes,
+  }
+}
+
+const state = '{"messages":[{"role":"user","content":"hi"}],"remaining_steps":24}'
+const history = '{"messages":[{"role":"user","content":"hi"},{"role":"assistant","content":"hello"}]}'
+const traceInput = { 'langfuse.trace.input': 'hi', 'langfuse.observation.input': 'hi' }
+
+test.each<[what: string, attributes: Record<string, AnyValue>, said: readonly string[][]]>([
+  [
+    'a state that is more than messages is kept as its JSON',
+    { 'openinference.span.kind': 'CHAIN', 'input.value': state, 'output.value': history },
+    [
+      ['input', 'json', state],
+      ['output', 'text', 'hi'],
+      ['output', 'text', 'hello'],
+    ],
+  ],
+  [
+    'a workflow’s arguments are kept as their JSON',
+    { 'traceloop.span.kind': 'workflow', 'traceloop.entity.input': '{"args":[],"kwargs":{"q":"hi"}}' },
+    [['input', 'json', '{"args":[],"kwargs":{"q":"hi"}}']],
+  ],
+  [
+    'a run of a chain holds its request and its reply',
+    { 'langsmith.span.kind': 'chain', 'gen_ai.prompt': '{"input":"hi"}', 'gen_ai.completion': '{"output":"hello"}' },
+    [
+      ['input', 'text', 'hi'],
+      ['output', 'text', 'hello'],
+    ],
+  ],
+  [
+    'what a trace repeats of its span is held once',
+    { 'langfuse.observation.type': 'span', ...traceInput },
+    [['input', 'text', 'hi']],
+  ],
+  [
+    'what a trace says in its own words is held too',
+    { 'langfuse.observation.type': 'span', ...traceInput, 'langfuse.trace.input': 'hi there' },
+    [
+      ['input', 'text', 'hi there'],
+      ['input', 'text', 'hi'],
+    ],
+  ],
+  [
+    'a turn holds its question and its answer whole, whatever they look like',
+    {
+      'tallylight.turn.channel': 'rest',
+      'tallylight.turn.question': '{"q":1}',
+      'tallylight.turn.answer': 'x'.repeat(999),
+    },
+    [
+      ['input', 'text', '{"q":1}'],
+      ['output', 'text', 'x'.repeat(999)],
+    ],
+  ],
+  [
+    'embedded texts of an older form',
+    { 'llm.request.type': 'embedding', 'gen_ai.request.model': 'm', 'gen_ai.prompt.0.content': 'a text' },
+    [['input', 'text', 'a text']],
+  ],
+  [
+    'one embedded text, written as JSON',
+    { 'ai.operationId': 'ai.embed.doEmbed', 'ai.values': ['"{\\"a\\":1}"', '"b"'] },
+    [
+      ['input', 'text', '{"a":1}'],
+      ['input', 'text', 'b'],
+    ],
+  ],
+])('around calls: %s', (_what, attributes, said) => {
+  expect(heldBy({ attributes })).toEqual({ said, left: [] })
+})
+
+test('embeddings: a vector is one JSON and no messages, and as the reply to an embedding it stays where it is', () => {
+  const vectors = `[[${'0.1,'.repeat(1_535)}0.1]]`
+  const vector = vectors.slice(1, -1)
+  const workflow = { 'traceloop.span.kind': 'task', 'traceloop.entity.output': vectors }
+  expect(heldBy({ attributes: workflow })).toEqual({ said: [['output', 'json', vector]], left: [] })
+  const scope = { name: 'langsmith', version: '0.10.5' }
+  const attributes = {
+    'langsmith.span.kind': 'embedding',
+    'gen_ai.prompt': '{"input":["a","b"]}',
+    'gen_ai.completion': `{"output":${vectors}}`,
+  }
+  const said = [
+    ['input', 'text', 'a'],
+    ['input', 'text', 'b'],
+  ]
+  expect(heldBy({ scope, attributes })).toEqual({ said, left: ['gen_ai.completion'] })
+})
+
+test('embeddings: a request that holds more than the texts stays, and of texts in another order the numbers count', () => {
+  const texts = (count: number) =>
+    Object.fromEntries(
+      Array.from({ length: count }, (_, at) => [
+        `embedding.embeddings.${count - 1 - at}.embedding.text`,
+        `t${count - 1 - at}`,
+      ]),
+    )
+  const embedding = { 'openinference.span.kind': 'EMBEDDING', ...texts(11) }
+  expect(heldBy({ attributes: embedding }).said.map(([, , text]) => text)).toEqual(
+    Array.from({ length: 11 }, (_, at) => `t${at}`),
+  )
+  expect(heldBy({ attributes: { ...embedding, 'input.value': '{"input":["t0"],"model":"m"}' } }).left).toEqual([
+    'input.value',
+  ])
+  expect(heldBy({ attributes: { ...embedding, 'input.value': '["t0","another"]' } }).left).toEqual(['input.value'])
+})

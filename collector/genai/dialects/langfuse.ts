@@ -3,11 +3,11 @@
 import { providerOf } from '@tallylight/instrumentation/usage/names.ts'
 import { readProviderUsage } from '@tallylight/instrumentation/usage/provider-usage.ts'
 import { inclusive, readUsage, type UsageRead } from '@tallylight/instrumentation/usage/usage.ts'
-import { firstText, isObject, type Json, jsonOf } from '../attributes.ts'
+import { firstText, isObject, type Json, jsonOf, textOfValue } from '../attributes.ts'
 import { usageOf } from '../counts.ts'
-import type { Content, Failure, Says } from '../fact.ts'
+import type { Failure, MessageFact, Says } from '../fact.ts'
 import { failureOf, statusOf } from '../failure.ts'
-import { contentIn, lastText, type Reading, readSaid, saidIn, settleUsage } from '../reading.ts'
+import { contentIn, type Direction, type Reading, saidIn, settleUsage, turnSays, wholeIn } from '../reading.ts'
 import type { LiftedSpan } from '../record.ts'
 import { type Dialect, link, type Read } from './dialect.ts'
 import { callIdentity } from './otel.ts'
@@ -53,13 +53,8 @@ function readGeneration(reading: Reading, span: LiftedSpan, kind: 'call' | 'embe
   const model = modelOf(span)
   const provider = providerOf(firstText(attributes, 'gen_ai.provider.name', 'gen_ai.system'), model)
   const started = completionStart(span)
-  const messages =
-    kind === 'embedding'
-      ? []
-      : [
-          ...saidIn(reading, input, 'input', 'user').messages,
-          ...saidIn(reading, output, 'output', 'assistant').messages,
-        ]
+  const asked = saidIn(reading, input, 'input', 'user').messages
+  const messages = kind === 'embedding' ? asked : [...asked, ...saidIn(reading, output, 'output', 'assistant').messages]
   return {
     kind,
     provider,
@@ -133,14 +128,22 @@ function readTool(reading: Reading, span: LiftedSpan, failure: Failure | undefin
 }
 
 function readWrapper(reading: Reading, span: LiftedSpan, kind: 'agent' | 'wrapper'): Says {
-  const show = (key: string, direction: 'input' | 'output', role: string): Content | undefined =>
-    lastText(readSaid(reading, span.attributes.get(key), direction, role).messages, role)
-  const question = show(input, 'input', 'user')
-  const answer = show(output, 'output', 'assistant')
-  return {
-    kind,
-    name: span.name,
-    ...(question === undefined ? {} : { question }),
-    ...(answer === undefined ? {} : { answer }),
-  }
+  return turnSays(kind, span.name, [
+    ...saidAround(reading, input, 'langfuse.trace.input', 'input', 'user'),
+    ...saidAround(reading, output, 'langfuse.trace.output', 'output', 'assistant'),
+  ])
+}
+
+/** What is said of the trace mostly repeats what is said of its outermost span. */
+function saidAround(
+  reading: Reading,
+  key: string,
+  ofTrace: string,
+  direction: Direction,
+  role: string,
+): readonly MessageFact[] {
+  const own = wholeIn(reading, key, direction, role)
+  const traced = wholeIn(reading, ofTrace, direction, role)
+  const isSame = textOfValue(reading.attributes.get(key)) === textOfValue(reading.attributes.get(ofTrace))
+  return isSame ? own : [...traced, ...own]
 }

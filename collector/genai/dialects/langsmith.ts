@@ -5,7 +5,7 @@ import { providerOf } from '@tallylight/instrumentation/usage/names.ts'
 import { inclusive, type RawUsage, readUsage, type UsageRead } from '@tallylight/instrumentation/usage/usage.ts'
 import { firstText, isObject, isTrue, type Json, jsonOf } from '../attributes.ts'
 import { rawUsageOf, recoveredUsage } from '../counts.ts'
-import { contentIn, type Reading } from '../reading.ts'
+import { contentIn, type Reading, wholeIn } from '../reading.ts'
 import type { LiftedSpan } from '../record.ts'
 import type { Dialect, Read } from './dialect.ts'
 import { kindOf, type OperationKind, operationOf, readOtel } from './otel.ts'
@@ -41,6 +41,14 @@ function readSpan(reading: Reading, span: LiftedSpan): Read {
     failure: { exceptionIsFailure: true },
     agentName: firstText(attributes, 'langsmith.trace.name'),
     toolName: firstText(attributes, 'langsmith.trace.name'),
+    ...(kind === 'agent' || kind === 'wrapper'
+      ? {
+          messages: [
+            ...wholeIn(reading, 'gen_ai.prompt', 'input', 'user'),
+            ...wholeIn(reading, 'gen_ai.completion', 'output', 'assistant'),
+          ],
+        }
+      : {}),
     ...(isTool
       ? { arguments: contentIn(reading, 'gen_ai.prompt'), result: contentIn(reading, 'gen_ai.completion') }
       : {}),

@@ -2,11 +2,21 @@
 // request and reply in `input.value` and `output.value`.
 import { foldFinishReason, providerOf } from '@tallylight/instrumentation/usage/names.ts'
 import { isEmpty, readUsage, type UsageRead } from '@tallylight/instrumentation/usage/usage.ts'
-import { durationNano, firstText, isTrue, objectOf, scalarText } from '../attributes.ts'
+import { durationNano, firstText, isTrue, objectOf, scalarText, textOfValue } from '../attributes.ts'
 import { rawUsageOf, recoveredUsage, senderCounting } from '../counts.ts'
 import type { Failure, MessageFact, Says } from '../fact.ts'
 import { failureOf, statusOf } from '../failure.ts'
-import { contentIn, type Reading, settleUsage } from '../reading.ts'
+import {
+  accountFor,
+  contentIn,
+  messageOf,
+  type Reading,
+  readSaid,
+  saidIn,
+  settleUsage,
+  turnSays,
+  wholeIn,
+} from '../reading.ts'
 import type { Attributes, LiftedSpan } from '../record.ts'
 import { type Dialect, link, type Read } from './dialect.ts'
 import { callIdentity, finishReasonOf } from './otel.ts'
@@ -112,8 +122,24 @@ function readEmbedding(reading: Reading, span: LiftedSpan): Says {
     ...usageOf(reading, span, provider),
     finishReason: '',
     ...callIdentity(attributes),
-    messages: [],
+    messages: embeddedTexts(reading),
   }
+}
+
+/** Each text has an attribute; the input beside them holds the same, or a whole request. */
+function embeddedTexts(reading: Reading): readonly MessageFact[] {
+  const { attributes, account } = reading
+  const keys = [...attributes.keys()]
+    .filter((key) => /^embedding\.embeddings\.\d+\.embedding\.text$/.test(key))
+    .sort((a, b) => Number(a.split('.')[2]) - Number(b.split('.')[2]))
+  if (keys.length === 0) return saidIn(reading, 'input.value', 'input', 'user').messages
+  for (const key of keys) account.understood.add(key)
+  const texts = keys.map((key) => messageOf(reading, 'input', 'user', 'text', textOfValue(attributes.get(key))))
+  const hashes = new Set(texts.map(({ content }) => content.hash))
+  const given = readSaid(reading, attributes.get('input.value'), 'input', 'user')
+  const isSame = given.isWhole && given.messages.every(({ content }) => hashes.has(content.hash))
+  accountFor(reading, 'input.value', isSame)
+  return texts
 }
 
 function readTool(reading: Reading, span: LiftedSpan, failure: Failure | undefined): Says {
@@ -133,18 +159,10 @@ function readTool(reading: Reading, span: LiftedSpan, failure: Failure | undefin
   }
 }
 
-/** A question or an answer is shown where it came as plain text; a framework's JSON of its state is neither. */
 function readWrapper(reading: Reading, span: LiftedSpan, kind: 'agent' | 'wrapper'): Says {
-  const plain = (key: string) => {
-    const text = firstText(span.attributes, key)
-    return text === '' || /^\s*[[{"]/.test(text) ? undefined : reading.contents.keep(text)
-  }
-  const question = plain('input.value')
-  const answer = plain('output.value')
-  return {
-    kind,
-    name: firstText(span.attributes, 'agent.name', 'graph.node.id') || span.name,
-    ...(question === undefined ? {} : { question }),
-    ...(answer === undefined ? {} : { answer }),
-  }
+  const name = firstText(span.attributes, 'agent.name', 'graph.node.id') || span.name
+  return turnSays(kind, name, [
+    ...wholeIn(reading, 'input.value', 'input', 'user'),
+    ...wholeIn(reading, 'output.value', 'output', 'assistant'),
+  ])
 }

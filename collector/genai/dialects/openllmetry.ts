@@ -3,7 +3,7 @@
 import { firstText, isObject, type Json, jsonOf } from '../attributes.ts'
 import type { Failure, Says } from '../fact.ts'
 import { failureOf, statusOf } from '../failure.ts'
-import { contentOfJson, type Reading } from '../reading.ts'
+import { contentOfJson, type Reading, turnSays, wholeIn } from '../reading.ts'
 import type { LiftedSpan } from '../record.ts'
 import { type Dialect, link, type Read } from './dialect.ts'
 import { kindOf, operationOf, type Quirks, readOtel } from './otel.ts'
@@ -25,10 +25,10 @@ function readSpan(reading: Reading, span: LiftedSpan): Read | undefined {
     case 'tool':
       return readTool(reading, span)
     case 'agent':
-      return wrapperOf(span, 'agent')
+      return wrapperOf(reading, span, 'agent')
     case 'workflow':
     case 'task':
-      return wrapperOf(span, 'wrapper')
+      return wrapperOf(reading, span, 'wrapper')
     // Of an MCP client: it may be open for as long as its process, and is nobody's turn.
     case 'session':
       return { says: link, failure: failureOf(span) }
@@ -37,11 +37,13 @@ function readSpan(reading: Reading, span: LiftedSpan): Read | undefined {
   }
 }
 
-function wrapperOf(span: LiftedSpan, kind: 'agent' | 'wrapper'): Read {
-  return {
-    says: { kind, name: firstText(span.attributes, 'traceloop.entity.name') || span.name },
-    failure: failureOf(span),
-  }
+function wrapperOf(reading: Reading, span: LiftedSpan, kind: 'agent' | 'wrapper'): Read {
+  const name = firstText(span.attributes, 'traceloop.entity.name') || span.name
+  const messages = [
+    ...wholeIn(reading, 'traceloop.entity.input', 'input', 'user'),
+    ...wholeIn(reading, 'traceloop.entity.output', 'output', 'assistant'),
+  ]
+  return { says: turnSays(kind, name, messages), failure: failureOf(span) }
 }
 
 function readOperation(reading: Reading, span: LiftedSpan): Read {

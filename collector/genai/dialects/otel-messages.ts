@@ -16,13 +16,8 @@ import { accountFor, nothingSaid, type Reading, readSaid, readSaidJson, type Sai
 import type { LiftedEvent, LiftedSpan } from '../record.ts'
 
 export function saidOnSpan(reading: Reading, span: LiftedSpan): Said {
-  const ofEvents = span.events.length === 0 ? nothingSaid : saidInEvents(reading, span)
-  const input = firstSaid(
-    () => inputOfAttributes(reading),
-    () => only(ofEvents, 'input'),
-    () => saidIndexed(reading, 'gen_ai.prompt.', 'input', 'user'),
-    () => saidIn(reading, 'gen_ai.prompt', 'input', 'user'),
-  )
+  const ofEvents = saidInEvents(reading, span)
+  const input = inputSaid(reading, ofEvents)
   const output = firstSaid(
     () => saidIn(reading, 'gen_ai.output.messages', 'output', 'assistant'),
     () => only(ofEvents, 'output'),
@@ -33,6 +28,20 @@ export function saidOnSpan(reading: Reading, span: LiftedSpan): Said {
     messages: [...input.messages, ...output.messages],
     finishReason: output.finishReason || ofEvents.finishReason,
   }
+}
+
+/** What is embedded; the reply is vectors. */
+export function embeddedOnSpan(reading: Reading, span: LiftedSpan): Said {
+  return inputSaid(reading, saidInEvents(reading, span))
+}
+
+function inputSaid(reading: Reading, ofEvents: Said): Said {
+  return firstSaid(
+    () => inputOfAttributes(reading),
+    () => only(ofEvents, 'input'),
+    () => saidIndexed(reading, 'gen_ai.prompt.', 'input', 'user'),
+    () => saidIn(reading, 'gen_ai.prompt', 'input', 'user'),
+  )
 }
 
 function firstSaid(...sources: readonly (() => Said)[]): Said {
@@ -110,6 +119,7 @@ export function roleOfEvent(name: string): string | undefined {
 
 /** Events come in the order in which they were added, and in it are the conversation. */
 function saidInEvents(reading: Reading, span: LiftedSpan): Said {
+  if (span.events.length === 0) return nothingSaid
   const messages: MessageFact[] = []
   let finishReason = ''
   span.events.forEach((event, at) => {

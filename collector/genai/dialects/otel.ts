@@ -5,13 +5,13 @@ import type { UsageRead, UsageSource } from '@tallylight/instrumentation/usage/u
 import { readUsage } from '@tallylight/instrumentation/usage/usage.ts'
 import { durationNano, firstText, firstValue, isObject, isTrue, jsonOf, scalarText } from '../attributes.ts'
 import { firstReason, rawUsageOf, recoveredUsage, senderCounting } from '../counts.ts'
-import type { CallSays, Content, Failure, Says, ToolSays } from '../fact.ts'
+import type { CallSays, Content, Failure, MessageFact, Says, ToolSays } from '../fact.ts'
 import { type FailureHints, failureOf, statusOf } from '../failure.ts'
-import { contentIn, lastText, type Reading, settleUsage } from '../reading.ts'
+import { contentIn, type Reading, settleUsage, turnSays } from '../reading.ts'
 import type { Attributes, LiftedSpan } from '../record.ts'
 import { type Dialect, link, type Read } from './dialect.ts'
 import { readLogOfEvents } from './otel-logs.ts'
-import { saidOnSpan, toolContentOfEvents } from './otel-messages.ts'
+import { embeddedOnSpan, saidOnSpan, toolContentOfEvents } from './otel-messages.ts'
 
 export const otel: Dialect = {
   name: 'otel',
@@ -74,6 +74,8 @@ export type Quirks = {
   readonly arguments?: Content | undefined
   readonly result?: Content | undefined
   readonly agentName?: string
+  /** Of an agent or wrapper, in place of what stands under OpenTelemetry's names. */
+  readonly messages?: readonly MessageFact[]
 }
 
 export function readOtel(reading: Reading, span: LiftedSpan, quirks: Quirks = {}): Read {
@@ -107,7 +109,7 @@ export function readCall(
   failure: Failure | undefined,
 ): CallSays {
   const { attributes } = span
-  const said = kind === 'call' ? saidOnSpan(reading, span) : { messages: [], finishReason: '' }
+  const said = kind === 'call' ? saidOnSpan(reading, span) : embeddedOnSpan(reading, span)
   const model = firstText(attributes, 'gen_ai.response.model', 'ai.response.model')
   const requestModel = firstText(attributes, 'gen_ai.request.model', 'ai.model.id')
   const provider =
@@ -227,19 +229,7 @@ function readAgent(reading: Reading, span: LiftedSpan, kind: 'agent' | 'wrapper'
     quirks.agentName ||
     firstText(span.attributes, 'gen_ai.agent.name', 'agent_name', 'gen_ai.workflow.name') ||
     withoutOperation(span.name)
-  const { messages } = saidOnSpan(reading, span)
-  // What an agent repeats of its calls is shown on the turn and becomes no row of a message.
-  for (const key of span.attributes.keys()) reading.account.understood.delete(key)
-  reading.account.understoodEvents.clear()
-  const question = lastText(
-    messages.filter((message) => message.direction === 'input'),
-    'user',
-  )
-  const answer = lastText(
-    messages.filter((message) => message.direction === 'output'),
-    'assistant',
-  )
-  return { kind, name, ...(question ? { question } : {}), ...(answer ? { answer } : {}) }
+  return turnSays(kind, name, quirks.messages ?? saidOnSpan(reading, span).messages)
 }
 
 function withoutOperation(name: string): string {

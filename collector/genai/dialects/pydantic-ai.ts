@@ -5,10 +5,20 @@ import { foldFinishReason } from '@tallylight/instrumentation/usage/names.ts'
 import { durationNano, firstText, isObject, type Json, type JsonObject, jsonOf } from '../attributes.ts'
 import { recoveredUsage } from '../counts.ts'
 import type { CallSays, MessageFact } from '../fact.ts'
-import { accountFor, contentIn, type Reading, readSaidJson, type Said, settleUsage } from '../reading.ts'
+import {
+  accountFor,
+  contentIn,
+  nothingSaid,
+  type Reading,
+  readSaidJson,
+  type Said,
+  settleUsage,
+  wholeIn,
+} from '../reading.ts'
 import type { LiftedSpan } from '../record.ts'
 import { type Dialect, link, type Read } from './dialect.ts'
 import { kindOf, type OperationKind, operationOf, readOtel } from './otel.ts'
+import { saidOnSpan } from './otel-messages.ts'
 
 export const pydanticAi: Dialect = {
   name: 'pydantic-ai',
@@ -35,6 +45,8 @@ function readSpan(reading: Reading, span: LiftedSpan): Read | undefined {
       arguments: contentIn(reading, 'gen_ai.tool.call.arguments', 'tool_arguments'),
       result: contentIn(reading, 'gen_ai.tool.call.result', 'tool_response'),
     })
+  if (kind === 'agent' || kind === 'wrapper')
+    return readOtel(reading, span, { kind, messages: [...saidOnSpan(reading, span).messages, ...saidByAgent(reading)] })
   if (kind !== 'call') return readOtel(reading, span, { kind })
   const request = jsonOf(span.attributes.get('request_data'))
   const asked = isObject(request) ? request : {}
@@ -80,9 +92,22 @@ function completeCall(reading: Reading, call: CallSays, asked: JsonObject, spanT
   }
 }
 
+/** The whole conversation, the answer at its end, and the answer again as what the agent returned. */
+function saidByAgent(reading: Reading): readonly MessageFact[] {
+  const events = jsonOf(reading.attributes.get('all_messages_events'))
+  const ofEvents = Array.isArray(events)
+    ? saidInEventList(reading, 'all_messages_events', events as readonly Json[])
+    : nothingSaid
+  return [
+    ...wholeIn(reading, 'pydantic_ai.all_messages', 'input', 'user'),
+    ...ofEvents.messages,
+    ...wholeIn(reading, 'final_result', 'output', 'assistant'),
+  ]
+}
+
 function saidByLogfire(reading: Reading): Said {
   const events = jsonOf(reading.attributes.get('events'))
-  if (Array.isArray(events)) return saidInEventList(reading, events as readonly Json[])
+  if (Array.isArray(events)) return saidInEventList(reading, 'events', events as readonly Json[])
   const request = jsonOf(reading.attributes.get('request_data'))
   const reply = jsonOf(reading.attributes.get('response_data'))
   const input = request === undefined ? undefined : readSaidJson(reading, messagesOfRequest(request), 'input', 'user')
@@ -108,7 +133,7 @@ function messageOfReply(reply: Json): Json {
 }
 
 /** `[{"event.name": "gen_ai.user.message", content, role, …}, {"event.name": "gen_ai.choice", message: {…}}]` */
-function saidInEventList(reading: Reading, events: readonly Json[]): Said {
+function saidInEventList(reading: Reading, key: string, events: readonly Json[]): Said {
   const messages: MessageFact[] = []
   let finishReason = ''
   let isWhole = true
@@ -130,6 +155,6 @@ function saidInEventList(reading: Reading, events: readonly Json[]): Said {
     messages.push(...(said?.messages ?? []))
     finishReason ||= said?.finishReason ?? ''
   }
-  accountFor(reading, 'events', isWhole)
+  accountFor(reading, key, isWhole)
   return { messages, finishReason }
 }

@@ -1,9 +1,9 @@
 // Our instrumentation's: OpenTelemetry's conventions, and attributes of our own where there are none: the turn, audit events,
 // health checks, and errors that were recorded by themselves.
 import { firstText, textOfValue } from '../attributes.ts'
-import type { Failure, HealthStatus, Says, TurnStatus } from '../fact.ts'
+import type { Failure, HealthStatus, MessageFact, Says, TurnStatus } from '../fact.ts'
 import { failureOf, failureOfLog, isTimeout } from '../failure.ts'
-import { contentIn, lastText, type Reading } from '../reading.ts'
+import { type Direction, messageOf, type Reading, turnSays } from '../reading.ts'
 import type { Attributes, LiftedLog, LiftedSpan } from '../record.ts'
 import type { Dialect, Read } from './dialect.ts'
 import { mcp } from './mcp.ts'
@@ -42,31 +42,28 @@ function readSpan(reading: Reading, span: LiftedSpan): Read | undefined {
 const turnStatuses = new Set<string>(['pending', 'success', 'failure', 'timeout', 'retry', 'blocked'])
 
 function turnOf(reading: Reading, span: LiftedSpan): Says {
-  const { messages } = saidOnSpan(reading, span)
-  const question =
-    contentIn(reading, 'tallylight.turn.question') ??
-    lastText(
-      messages.filter((message) => message.direction === 'input'),
-      'user',
-    )
-  const answer =
-    contentIn(reading, 'tallylight.turn.answer') ??
-    lastText(
-      messages.filter((message) => message.direction === 'output'),
-      'assistant',
-    )
+  const messages = [
+    ...saidOnSpan(reading, span).messages,
+    ...plainText(reading, 'tallylight.turn.question', 'input', 'user'),
+    ...plainText(reading, 'tallylight.turn.answer', 'output', 'assistant'),
+  ]
   const status = firstText(span.attributes, 'tallylight.turn.status')
   const blockReason = firstText(span.attributes, 'tallylight.turn.block_reason')
   const seconds = span.attributes.get('gen_ai.response.time_to_first_chunk')
   return {
-    kind: 'turn',
-    name: span.name,
-    ...(question === undefined ? {} : { question }),
-    ...(answer === undefined ? {} : { answer }),
+    ...turnSays('turn', span.name, messages),
     ...(turnStatuses.has(status) ? { status: status as TurnStatus } : {}),
     ...(blockReason === '' ? {} : { blockReason }),
     ...(typeof seconds === 'number' && seconds >= 0 ? { timeToFirstTokenNano: Math.round(seconds * 1e9) } : {}),
   }
+}
+
+/** The service's own word, which may look like JSON and is a text. */
+function plainText(reading: Reading, key: string, direction: Direction, role: string): readonly MessageFact[] {
+  const text = textOfValue(reading.attributes.get(key))
+  if (text === '') return []
+  reading.account.understood.add(key)
+  return [messageOf(reading, direction, role, 'text', text)]
 }
 
 const healthStatuses = new Set<string>(['healthy', 'unhealthy', 'timeout'])

@@ -3,21 +3,23 @@
 // conventions (scope `gen_ai`), which `otel.ts` reads.
 import { foldFinishReason, providerOf } from '@tallylight/instrumentation/usage/names.ts'
 import { countingOf, inclusive, readUsage, type UsageSource } from '@tallylight/instrumentation/usage/usage.ts'
-import { durationNano, firstText, firstValue, jsonOf, parseJson } from '../attributes.ts'
+import { durationNano, firstText, firstValue, jsonOf } from '../attributes.ts'
 import { firstReason, rawUsageOf } from '../counts.ts'
-import type { CallSays, Content, Failure, MessageFact, Says } from '../fact.ts'
+import type { CallSays, Failure, MessageFact, Says } from '../fact.ts'
 import { failureOf, statusOf } from '../failure.ts'
 import {
   contentIn,
-  lastText,
   messageOf,
   type Reading,
   readSaid,
   readSaidJson,
   saidIn,
+  saidWhole,
   settleUsage,
+  turnSays,
+  wholeIn,
 } from '../reading.ts'
-import type { LiftedSpan } from '../record.ts'
+import type { AnyValue, LiftedSpan } from '../record.ts'
 import type { Dialect, Read } from './dialect.ts'
 import { callIdentity, finishReasonOf, readOtel, recoverFromMetadata } from './otel.ts'
 
@@ -37,7 +39,7 @@ function saysOf(reading: Reading, span: LiftedSpan, failure: Failure | undefined
   if (operation.endsWith('.doEmbed')) return readEmbedding(reading, span)
   if (operation === 'ai.toolCall') return readTool(reading, span, failure)
   if (/^ai\.(generate|stream)(Text|Object)$/.test(operation)) return readAgent(reading, span)
-  return { kind: 'wrapper', name: firstText(span.attributes, 'ai.telemetry.functionId') || operation }
+  return turnSays('wrapper', firstText(span.attributes, 'ai.telemetry.functionId') || operation, valuesOf(reading))
 }
 
 function readCall(reading: Reading, span: LiftedSpan, failure: Failure | undefined): CallSays {
@@ -140,8 +142,20 @@ function readEmbedding(reading: Reading, span: LiftedSpan): Says {
     ...usageOf(reading, span, provider),
     finishReason: '',
     ...callIdentity(span.attributes),
-    messages: [],
+    messages: valuesOf(reading),
   }
+}
+
+/** What is embedded: each text is written as JSON. */
+function valuesOf(reading: Reading): readonly MessageFact[] {
+  const values = reading.attributes.get('ai.values')
+  if (!Array.isArray(values)) return wholeIn(reading, 'ai.value', 'input', 'user')
+  reading.account.understood.add('ai.values')
+  const texts = (values as readonly AnyValue[]).map((value) => {
+    const text = jsonOf(value)
+    return typeof text === 'string' ? text : value
+  })
+  return saidWhole(reading, texts, 'input', 'user')
 }
 
 function readTool(reading: Reading, span: LiftedSpan, failure: Failure | undefined): Says {
@@ -161,17 +175,6 @@ function readTool(reading: Reading, span: LiftedSpan, failure: Failure | undefin
 }
 
 function readAgent(reading: Reading, span: LiftedSpan): Says {
-  const { attributes } = span
-  const prompt = firstText(attributes, 'ai.prompt')
-  const json = /^\s*[[{"]/.test(prompt) ? parseJson(prompt) : prompt
-  const asked = json === undefined ? undefined : readSaidJson(reading, json, 'input', 'user')
-  const question: Content | undefined = lastText(asked?.messages ?? [], 'user')
-  const text = firstText(attributes, 'ai.response.text', 'ai.result.text', 'ai.response.object')
-  const answer = text === '' ? undefined : reading.contents.keep(text)
-  return {
-    kind: 'agent',
-    name: firstText(attributes, 'ai.telemetry.functionId') || firstText(attributes, 'ai.operationId'),
-    ...(question === undefined ? {} : { question }),
-    ...(answer === undefined ? {} : { answer }),
-  }
+  const name = firstText(span.attributes, 'ai.telemetry.functionId', 'ai.operationId')
+  return turnSays('agent', name, [...inputOf(reading), ...outputOf(reading)])
 }

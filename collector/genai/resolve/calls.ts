@@ -27,6 +27,9 @@ export type Call = {
   readonly failure: Failure | undefined
   readonly input: readonly MessageFact[]
   readonly output: readonly MessageFact[]
+  /** The records whose lists these are. */
+  readonly inputOf: Node
+  readonly outputOf: Node
   /** The length of the longest list of messages that an earlier generation may have taken for the call's. */
   readonly longestInput: number
   readonly longestOutput: number
@@ -145,6 +148,8 @@ function callOfOne(node: Node): Call {
     failure: node.failure,
     input,
     output,
+    inputOf: node,
+    outputOf: node,
     longestInput: input.length,
     longestOutput: output.length,
   }
@@ -163,6 +168,8 @@ function callOfRecords(group: readonly Node[], leavesInside: ReadonlyMap<Node, n
   const lists = [...said, ...around.filter((outer) => !own.includes(outer)).map(messagesOfNode)]
   const input = longest(said.map((one) => one.input))
   const output = longest(said.map((one) => one.output))
+  const ownerOf = (list: readonly MessageFact[], direction: MessageFact['direction']) =>
+    own[said.findIndex((one) => one[direction] === list)] ?? node
   const { usage, usageSource } = usageOfRecords(own)
   return {
     node,
@@ -183,6 +190,8 @@ function callOfRecords(group: readonly Node[], leavesInside: ReadonlyMap<Node, n
     failure: node.failure === undefined ? undefined : richest(own.map((one) => one.failure)),
     input,
     output,
+    inputOf: ownerOf(input, 'input'),
+    outputOf: ownerOf(output, 'output'),
     longestInput: longest(lists.map((one) => one.input)).length,
     longestOutput: longest(lists.map((one) => one.output)).length,
   }
@@ -235,9 +244,9 @@ type Messages = {
 /** The span's own, a list from a log record, or one record per message: the longest, so that a list never shrinks as facts
  *  come in. */
 function messagesOfNode(node: Node): Messages {
+  const own = ownMessages(node)
   if (node.others.length === 0) {
-    const { messages } = saysOf(node)
-    const of = (direction: MessageFact['direction']) => messages.filter((message) => message.direction === direction)
+    const of = (direction: MessageFact['direction']) => own.filter((message) => message.direction === direction)
     return { input: of('input'), output: of('output'), finishReason: '' }
   }
   const told = node.others.map((fact) => ({ at: fact.startUnixNano, id: fact.id, says: fact.says }))
@@ -252,7 +261,7 @@ function messagesOfNode(node: Node): Messages {
         compare(a.id, b.id),
     )
   const lists = [
-    saysOf(node).messages,
+    own,
     ...records.filter(({ says }) => says.extent === 'list').map(({ says }) => says.messages),
     singles.flatMap(({ says }) => says.messages),
   ]
@@ -263,6 +272,39 @@ function messagesOfNode(node: Node): Messages {
     output: of('output'),
     finishReason: records.map(({ says }) => says.finishReason).find((reason) => reason !== '') ?? '',
   }
+}
+
+function ownMessages({ span }: Node): readonly MessageFact[] {
+  const says = span?.says
+  return says !== undefined && 'messages' in says ? (says.messages ?? []) : []
+}
+
+export type MessagesBeside = Pick<Messages, 'input' | 'output'> & { readonly node: Node }
+
+/** Messages that are no call's: of turns, agents and wrappers, of records that repeat a call and hold something that it does
+ *  not, of spans that are not known. So everything that a fact holds is in some row. */
+export function findMessagesBeside(trace: Trace, calls: readonly Call[]): readonly MessagesBeside[] {
+  const inputsOf = new Set(calls.map((call) => call.inputOf))
+  const outputsOf = new Set(calls.map((call) => call.outputOf))
+  const beside: MessagesBeside[] = []
+  let shown: ReadonlySet<string> | undefined
+  for (const node of trace.nodes) {
+    if ((inputsOf.has(node) && outputsOf.has(node)) || !hasMessages(node)) continue
+    const { input, output } = messagesOfNode(node)
+    const rest = { input: inputsOf.has(node) ? [] : input, output: outputsOf.has(node) ? [] : output }
+    const both = [...rest.input, ...rest.output]
+    if (isCall(node)) shown ??= hashesOf(calls)
+    if (both.some(({ content }) => !isCall(node) || shown?.has(content.hash) === false)) beside.push({ node, ...rest })
+  }
+  return beside
+}
+
+function hashesOf(calls: readonly Call[]): ReadonlySet<string> {
+  return new Set(calls.flatMap(({ input, output }) => [...input, ...output].map(({ content }) => content.hash)))
+}
+
+function hasMessages(node: Node): boolean {
+  return ownMessages(node).length > 0 || node.others.some((fact) => fact.says.kind === 'messages')
 }
 
 const roleRanks: ReadonlyMap<string, number> = new Map(

@@ -1,5 +1,5 @@
 import { describe, expect, test } from 'vitest'
-import { estimateFact, type Fact } from '../fact.ts'
+import { estimateFact, type Fact, linkFact } from '../fact.ts'
 import { factsOf, linkOf } from '../lift.ts'
 import { openPrices } from '../price.ts'
 import type { AnyValue, LiftedRecord } from '../record.ts'
@@ -94,10 +94,43 @@ test('resolve: a chat around several chats counts nothing, and its content belon
     span('3', '1', { ...chat, ...used(20, 2) }, at(1, 2)),
   ]
   expect(rows(outer, first).messages).toMatchObject([{ SpanId: '2', Index: 0 }])
-  const { llmCalls, messages, gone } = rows(outer, first, second)
+  const { llmCalls, messages, wrapperMessages, gone } = rows(outer, first, second)
   expect(gone).toContainEqual({ table: 'messages', spanId: '2', direction: 'input', fromIndex: 0, toIndex: 1 })
   expect(llmCalls.map((row) => row.InputTokens)).toEqual([10, 20])
   expect(messages).toEqual([])
+  expect(wrapperMessages).toMatchObject([{ SpanId: '1', Content: { preview: 'hi' } }])
+})
+
+test('resolve: what stands around a call is no message of it, and what repeats it is a row only if it says more', () => {
+  const said = (...records: readonly (Sketch | LiftedRecord)[]) => {
+    const { messages, wrapperMessages } = rows(...records)
+    return [messages, wrapperMessages].map((list) => list.map((row) => `${row.SpanId} ${row.Content.preview}`))
+  }
+  const inside = span('2', '1', { ...chat, ...asked('hi') })
+  expect(said(span('1', '', { ...agent, ...asked('hi'), 'user.id': 'ada' }), inside)).toEqual([['2 hi'], ['1 hi']])
+  expect(said(span('1', '', { ...chat, ...asked('hi') }), inside)).toEqual([['2 hi'], []])
+  const more = [
+    { role: 'user', content: 'hi' },
+    { role: 'user', content: 'and?' },
+  ]
+  const longer = { 'gen_ai.input.messages': JSON.stringify(more) }
+  expect(said(span('1', '', { ...chat, ...longer }), inside)).toEqual([['2 hi', '2 and?'], []])
+  expect(said(span('1', '', { ...chat, ...asked('hi') }), span('2', '1', { ...chat, ...asked('hello') }))).toEqual([
+    ['2 hello'],
+    ['1 hi'],
+  ])
+  // Of a span that is not there, or that says nothing of models.
+  const log = sketchLog({ spanId: '2', eventName: 'gen_ai.user.message', body: new Map([['content', 'hi']]) })
+  expect(said(log)).toEqual([[], ['2 hi']])
+  expect(said(log, span('2', '', chat))).toEqual([['2 hi'], []])
+  const { wrapperMessages } = rows(span('1', '', { ...agent, ...asked('hi'), 'user.id': 'ada' }), inside)
+  expect(wrapperMessages).toMatchObject([{ UserId: 'ada', Direction: 'input', Index: 0, Role: 'user' }])
+})
+
+test('resolve: a log record of no span keeps its message: it would be a row of nobody', () => {
+  const log = { eventName: 'gen_ai.user.message', body: new Map([['content', 'hi']]) }
+  expect(factsOf(sketchLog(log)).understood.body).toBe(true)
+  expect(factsOf(sketchLog({ ...log, spanId: '' })).understood.body).toBe(false)
 })
 
 test('resolve: agents and wrappers never count, whatever tokens they repeat', () => {
@@ -407,6 +440,22 @@ test('resolve: log records bring the content of their span, one by one or as a l
   ])
   expect(llmCalls).toMatchObject([{ FinishReason: 'length', ErrorType: 'Cut' }])
   expect(errors).toMatchObject([{ SpanId: '1', FactId: 'span', Type: 'Cut', Message: 'gone', Stack: 'at x' }])
+})
+
+test('resolve: a span that was read as a plain one, before its fact was stored, is what its fact says, and supersedes that', () => {
+  const outer = span('1', '', { ...agent, ...asked('hi'), 'user.id': 'ada' })
+  const { id: _id, serviceName: _service, dialect: _dialect, says: _says, ...read } = factsOfAll([outer])[0] as Fact
+  const inner = factsOfAll([span('2', '1', chat)])
+  const early = resolve([...inner, linkFact(read)], priceOf)
+  expect(early).toMatchObject({ llmCalls: [{ UserId: 'ada' }], turns: [{ TurnId: early.llmCalls[0]?.TraceId }] })
+  for (const facts of [
+    [...inner, linkFact(read), ...factsOfAll([outer])],
+    [...factsOfAll([outer]), linkFact(read), ...inner],
+  ]) {
+    const all = resolve(facts, priceOf)
+    expect(all).toMatchObject({ turns: [{ TurnId: '1' }], wrapperMessages: [{ SpanId: '1' }] })
+    expect(all.generation).toBeGreaterThan(early.generation)
+  }
 })
 
 test('resolve: facts of two traces are refused', () => {

@@ -4,26 +4,30 @@
 import type { Fact } from '../fact.ts'
 import type { PriceOf } from '../price.ts'
 import type { EmbeddingRow, Estimable, Gone, LlmCallRow, MessageRow, Resolved, ToolCallRow, TurnRow } from '../rows.ts'
-import { type Call, costOf, findCalls } from './calls.ts'
+import { type Call, costOf, findCalls, findMessagesBeside } from './calls.ts'
 import { auditRows, errorRows, healthRows } from './events.ts'
 import { findToolCalls, type ToolCall } from './tools.ts'
-import { byStart, type Node, openTrace, startOf, type Trace, turnIdOf } from './trace.ts'
+import { byStart, isLink, type Node, openTrace, startOf, type Trace, turnIdOf } from './trace.ts'
 import { findAroundTurns, isTurn, possibleTurnIds, type TurnParts, turnRow } from './turns.ts'
 
 /** A row with more facts supersedes every revision of one with fewer. 4 M facts of a trace fit into the column. */
-export const revisionsMax = 1_024
+export const revisionsMax = 512
+/** A link counts half: the fact of its span takes its place, and supersedes what was made with it. */
+const weightOfLink = revisionsMax
+const weightOfFact = 2 * revisionsMax
 
 /** All facts must be of one tenant and trace. Facts without a trace are resolved one by one. `revision` counts how often
  *  the same facts were priced again. `generationMin` is what rows that are there have: they may have been made with links that
  *  are not needed any more, and are superseded all the same. */
 export function resolve(facts: Iterable<Fact>, priceOf: PriceOf, revision = 0, generationMin = 0): Resolved {
   const trace = openTrace(facts)
-  const seen = trace.facts.length * revisionsMax + revision
+  const seen = trace.facts.reduce((sum, fact) => sum + (isLink(fact) ? weightOfLink : weightOfFact), revision)
   const generation = seen < generationMin ? generationMin + 1 : seen
   const { calls, embeddings, repeated } = findCalls(trace)
   const { toolCalls, repeated: repeatedTools } = findToolCalls(trace)
   const priced = calls.map((call) => ({ call, row: callRow(trace, call, priceOf, generation) }))
-  const acts = [...calls, ...embeddings, ...toolCalls]
+  const metered = [...calls, ...embeddings]
+  const acts = [...metered, ...toolCalls]
   const errors = errorRows(trace, acts, new Set([...repeated, ...repeatedTools]), generation)
   const health = healthRows(trace, generation)
   const turns = turnRows(trace, priced, toolCalls, generation)
@@ -31,7 +35,8 @@ export function resolve(facts: Iterable<Fact>, priceOf: PriceOf, revision = 0, g
     generation,
     llmCalls: priced.map(({ row }) => row),
     toolCalls: toolCalls.toSorted(byNode).map((tool) => toolRow(trace, tool, generation)),
-    messages: calls.flatMap((call) => messageRows(trace, call, generation)),
+    messages: metered.flatMap((call) => messageRows(trace, call, generation)),
+    wrapperMessages: findMessagesBeside(trace, metered).flatMap((beside) => messageRows(trace, beside, generation)),
     turns: turns.rows,
     embeddings: embeddings.map((call) => embeddingRow(trace, call, priceOf, generation)),
     healthChecks: health.rows,
@@ -40,7 +45,7 @@ export function resolve(facts: Iterable<Fact>, priceOf: PriceOf, revision = 0, g
     gone: [
       ...repeated.flatMap(goneCall),
       ...repeatedTools.map((node) => ({ table: 'tool_calls' as const, spanId: node.spanId })),
-      ...calls.flatMap(goneMessages),
+      ...metered.flatMap(goneMessages),
       ...errors.gone,
       ...health.gone,
       ...turns.gone,
@@ -55,7 +60,7 @@ function byNode(a: ToolCall, b: ToolCall): number {
 }
 
 function rowOf(node: Node, generation: number) {
-  const fact = node.span as Fact
+  const fact = node.span ?? (node.others[0] as Fact)
   return {
     TenantId: fact.tenantId,
     TraceId: fact.traceId,
@@ -142,11 +147,16 @@ function embeddingRow(trace: Trace, call: Call, priceOf: PriceOf, generation: nu
   }
 }
 
-function messageRows(trace: Trace, call: Call, generation: number): readonly MessageRow[] {
-  const { ConversationId, UserId } = placeOf(trace, call.node)
-  return [call.input, call.output].flatMap((messages) =>
+function messageRows(
+  trace: Trace,
+  { node, input, output }: Pick<Call, 'node' | 'input' | 'output'>,
+  generation: number,
+): readonly MessageRow[] {
+  if (input.length + output.length === 0) return []
+  const { ConversationId, UserId } = placeOf(trace, node)
+  return [input, output].flatMap((messages) =>
     messages.map((message, index) => ({
-      ...rowOf(call.node, generation),
+      ...rowOf(node, generation),
       ConversationId,
       UserId,
       Direction: message.direction,
@@ -179,12 +189,11 @@ function turnRows(
 
 function goneCall(node: Node): readonly Gone[] {
   const { spanId } = node
-  return node.span?.says.kind === 'embedding'
-    ? [{ table: 'embeddings', spanId }]
-    : [
-        { table: 'llm_calls', spanId },
-        { table: 'messages', spanId },
-      ]
+  const table = node.span?.says.kind === 'embedding' ? 'embeddings' : 'llm_calls'
+  return [
+    { table, spanId },
+    { table: 'messages', spanId },
+  ]
 }
 
 function goneMessages({ node, input, output, longestInput, longestOutput }: Call): readonly Gone[] {

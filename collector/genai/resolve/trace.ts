@@ -56,17 +56,27 @@ export function openTrace(facts: Iterable<Fact>): Trace {
   return { facts: sorted, nodes, nodeOf, placeOf: openPlaces(sorted), has: (kind) => kinds.has(kind) }
 }
 
-/** A fact delivered twice counts once. Should the two differ, the same one wins in every order. */
+/** A fact delivered twice counts once. Should the two differ, the same one wins in every order: not the one that was made of a
+ *  span whose own fact was not stored yet. */
 function uniqueFacts(facts: Iterable<Fact>): readonly Fact[] {
   const unique = new Map<string, Fact>()
   for (const fact of facts) {
     const key = `${fact.spanId} ${fact.id}`
     const known = unique.get(key)
-    if (known === undefined || encodeFact(fact) > encodeFact(known)) unique.set(key, fact)
+    if (known === undefined || saysMore(fact, known)) unique.set(key, fact)
   }
   return [...unique.values()].sort(
     (a, b) => compare(a.startUnixNano, b.startUnixNano) || compare(a.spanId, b.spanId) || compare(a.id, b.id),
   )
+}
+
+function saysMore(fact: Fact, known: Fact): boolean {
+  if (isLink(fact) !== isLink(known)) return isLink(known)
+  return encodeFact(fact) > encodeFact(known)
+}
+
+export function isLink({ says }: Fact): boolean {
+  return says.kind === 'link'
 }
 
 export function compare<Value extends bigint | string | number>(a: Value, b: Value): number {

@@ -1,0 +1,42 @@
+import { migrateClickHouse } from '@tallylight/storage/clickhouse/migrate.ts'
+import { startTestEngine, type TestEngine } from '@tallylight/storage/clickhouse/testing.ts'
+import { afterAll, beforeAll, expect, test, vi } from 'vitest'
+import type { TenantId } from '../receive/request.ts'
+import { openAwaitedElsewhere } from './awaited-elsewhere.ts'
+
+let engine: TestEngine
+beforeAll(async () => {
+  engine = await startTestEngine()
+})
+afterAll(() => engine[Symbol.asyncDispose]())
+
+const idOf = (at: number): string => at.toString(16).padStart(16, '0')
+
+test('awaited elsewhere: what one waits for is heard by all, also what was told while the tables were away, the newest of too much', async () => {
+  const clickhouse = await engine.open('told', false)
+  const heard = [new Set<string>(), new Set<string>()]
+  const problems: string[] = []
+  const stop = new AbortController()
+  const [one, other] = heard.map((ids) =>
+    openAwaitedElsewhere({
+      clickhouse,
+      onAwaited: (spanId) => ids.add(spanId),
+      now: Date.now,
+      bounds: { exchangeMs: 20, waitingMax: 1_000, overlapMs: 10_000, heardMsMax: 60_000 },
+      onProblem: (message) => problems.push(message),
+    }),
+  )
+  const running = [one, other].map((each) => each?.run(stop.signal))
+  one?.tell(
+    'acme' as TenantId,
+    Array.from({ length: 1_500 }, (_, at) => idOf(at)),
+  )
+  await vi.waitUntil(() => problems.length === 2)
+  await migrateClickHouse(clickhouse)
+  other?.tell('globex' as TenantId, [idOf(7_000)])
+  await vi.waitFor(() => expect(heard.map((ids) => ids.size)).toEqual([1_001, 1_001]), 10_000)
+  const wanted = new Set([...Array.from({ length: 1_000 }, (_, at) => idOf(500 + at)), idOf(7_000)])
+  expect(heard).toEqual([wanted, wanted])
+  stop.abort()
+  await Promise.all(running)
+})
