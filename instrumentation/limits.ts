@@ -93,6 +93,8 @@ export const limits = {
   plainLessonsMax: 16,
   /** Addresses of calls that are not parsed again; a service has one for each model or deployment. */
   knownAddressesMax: 256,
+  /** A reply that brings nothing for this long, or twice as long, is forgotten: the platform keeps one that was begun for ever. */
+  replyIdleMs: 3_600_000,
   /** An event that may be the usage chunk we asked for is held until it ends; none is near this size. */
   usageEventBytesMax: 64 * KiB,
 } as const

@@ -7,6 +7,7 @@ import type { CallReply, CallRequest, Endpoint } from '../providers/call.ts'
 import { openReply, type Reply } from '../providers/reply.ts'
 import { readRequest } from '../providers/request.ts'
 import { askForUsage, openUsageChunkFilter, type UsageChunkFilter } from '../providers/usage-chunk.ts'
+import type { FetchWire } from './fetch-wire.ts'
 
 /** `left`: the caller stopped reading. `aborted`: it said so with a signal, or its time was over. `cut`: the connection ended
  *  early, or never began. `unread`: nobody ever read the reply. `denied`: the gate refused, and nothing was sent. */
@@ -73,10 +74,15 @@ export function noteOther(watch: Watch, url: URL | null): void {
   if (url !== null && watch.isProvider(url)) watch.unmetered('api', url.hostname)
 }
 
-/** Set while a request that a hook has seen goes down to the next layer, where another hook would see it again. */
-const seen = new AsyncLocalStorage<true>()
-export const isSeen = (): boolean => seen.getStore() === true
-export const runSeen = <T>(work: () => T): T => seen.run(true, work)
+/** Set while a request that a hook has seen goes down to the next layer, where another hook would see it again. There it is
+ *  told to the wire of a fetch, where one waits for it. */
+const seen = new AsyncLocalStorage<FetchWire | true>()
+export const isSeen = (): boolean => seen.getStore() !== undefined
+export const runSeen = <T>(work: () => T, wire: FetchWire | true = true): T => seen.run(wire, work)
+export function wireAbove(): FetchWire | undefined {
+  const by = seen.getStore()
+  return by === true ? undefined : by
+}
 
 export type Exchange = {
   /** What to send instead of the caller's body, where that asks for usage. */
@@ -85,6 +91,7 @@ export type Exchange = {
   withdraw(): void
   readonly admitted: Promise<void> | undefined
   inContext<T>(work: () => T): T
+  /** Again where the reply before was not the one: a dispatcher that tries again. */
   head(status: number, header: (name: string) => string): void
   /** Whether bytes have to be taken out of what the caller reads. */
   isFiltering(): boolean
@@ -140,7 +147,7 @@ function open(watch: ExchangeWatch, start: ExchangeStart): Exchange {
         status = newStatus
         reply = openReply(endpoint, { status, header }, keepsContent)
         const isStream = header('content-type').includes('text/event-stream')
-        if (asked !== undefined && isStream && status < 400) filter = openUsageChunkFilter()
+        filter = asked !== undefined && isStream && status < 400 ? openUsageChunkFilter() : undefined
       },
       undefined,
     )
