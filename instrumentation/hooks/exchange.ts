@@ -8,6 +8,7 @@ import { openReply, type Reply } from '../providers/reply.ts'
 import { readRequest } from '../providers/request.ts'
 import { askForUsage, openUsageChunkFilter, type UsageChunkFilter } from '../providers/usage-chunk.ts'
 import type { FetchWire } from './fetch-wire.ts'
+import { openPieceBatch, type PieceBatch } from './piece-batch.ts'
 
 /** `left`: the caller stopped reading. `aborted`: it said so with a signal, or its time was over. `cut`: the connection ended
  *  early, or never began. `unread`: nobody ever read the reply. `denied`: the gate refused, and nothing was sent. */
@@ -136,6 +137,7 @@ function open(watch: ExchangeWatch, start: ExchangeStart): Exchange {
   const keepsContent = watch.keepsContent
   let status = 0
   let reply: Reply | undefined
+  let batch: PieceBatch | undefined
   let filter: UsageChunkFilter | undefined
   let hasBegun = false
   let isOver = false
@@ -145,8 +147,10 @@ function open(watch: ExchangeWatch, start: ExchangeStart): Exchange {
       watch,
       () => {
         status = newStatus
-        reply = openReply(endpoint, { status, header }, keepsContent)
+        const opened = openReply(endpoint, { status, header }, keepsContent)
+        reply = opened
         const isStream = header('content-type').includes('text/event-stream')
+        batch = isStream ? openPieceBatch(opened.write) : undefined
         filter = asked !== undefined && isStream && status < 400 ? openUsageChunkFilter() : undefined
       },
       undefined,
@@ -154,20 +158,18 @@ function open(watch: ExchangeWatch, start: ExchangeStart): Exchange {
   }
 
   function pass(bytes: Uint8Array): readonly Uint8Array[] {
-    const isPlain = guarded(watch, () => read(bytes), false)
+    guarded(watch, () => read(bytes), undefined)
     const held = filter
-    if (held === undefined || (isPlain && held.isIdle())) return [bytes]
-    return guarded(watch, () => held.write(bytes), [bytes])
+    return held === undefined ? [bytes] : guarded(watch, () => held.write(bytes), [bytes])
   }
 
-  function read(bytes: Uint8Array): boolean {
-    if (isOver || reply === undefined) return false
-    const isPlain = reply.write(bytes)
-    if (!hasBegun && reply.hasBegun()) {
-      hasBegun = true
-      record.begun()
-    }
-    return isPlain
+  function read(bytes: Uint8Array): void {
+    if (isOver || reply === undefined) return
+    if (hasBegun && batch !== undefined) batch.write(bytes)
+    else reply.write(bytes)
+    if (hasBegun || !reply.hasBegun()) return
+    hasBegun = true
+    record.begun()
   }
 
   function end(ending: Ending, error?: unknown): void {
@@ -176,6 +178,7 @@ function open(watch: ExchangeWatch, start: ExchangeStart): Exchange {
     guarded(
       watch,
       () => {
+        batch?.flush()
         reply?.end()
         const known = reply?.known()
         // The end was said, and only the bytes behind it were not fetched: nothing is missing.
