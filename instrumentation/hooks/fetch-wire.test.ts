@@ -1,8 +1,9 @@
 import { readFileSync } from 'node:fs'
-import { gzipSync } from 'node:zlib'
+import zlib from 'node:zlib'
 import { Agent, fetch as undiciFetch } from 'undici'
 import { fetch as undici6Fetch } from 'undici-6'
 import { afterEach, describe, expect, test } from 'vitest'
+import { limits } from '../limits.ts'
 import { hookFetch } from './fetch.ts'
 import { type Answer, startProvider } from './fixtures/provider.ts'
 import { openRecorder } from './fixtures/recorder.ts'
@@ -86,11 +87,39 @@ describe.each(Object.keys(fetches))('fetch of %s', (of) => {
 
   test('a compressed stream is read at its Response, and loses what we asked for there', async () => {
     const headers = { ...sse, 'content-encoding': 'gzip' }
-    const { recorder, post } = await setUp(of, { headers, pieces: [gzipSync(recorded)] })
+    const { recorder, post } = await setUp(of, { headers, pieces: [zlib.gzipSync(recorded)] })
     const response = await post(unasked)
     expect(isUntouched(response)).toBe(false)
     expect(await response.text()).not.toContain('"choices":[]')
     expect(recorder.calls).toMatchObject([{ ends: 1, end: { ending: 'complete', reply: { usage } } }])
+  })
+
+  test('compressed JSON is read below it: short, longer than is inflated at once, and cut', async () => {
+    const usage = { prompt_tokens: 5, completion_tokens: 1 }
+    const json = (content: string): string => JSON.stringify({ choices: [{ message: { content } }], usage })
+    const gzip = { 'content-type': 'application/json', 'content-encoding': 'gzip' }
+    const short = zlib.gzipSync(json('yes'))
+    const noise = Buffer.from(Array.from({ length: 200_000 }, (_, at) => (at * at * 7919) % 251)).toString('base64')
+    const cases: readonly (readonly [Answer, string])[] = [
+      [{ headers: gzip, pieces: [short.subarray(0, 9), short.subarray(9)] }, 'complete 5'],
+      [
+        { headers: { ...gzip, 'content-encoding': 'br' }, pieces: [zlib.brotliCompressSync(json('yes'))] },
+        'complete 5',
+      ],
+      [{ headers: gzip, pieces: [zlib.gzipSync(json('a'.repeat(2 * limits.inflatedAtOnceBytesMax)))] }, 'complete 5'],
+      [{ headers: gzip, pieces: [zlib.gzipSync(json(noise))] }, 'complete 5'],
+      [{ headers: gzip, pieces: [short.subarray(0, 30)], after: 'cut' }, 'cut undefined'],
+    ]
+    for (const [answer, expected] of cases) {
+      const { recorder, post } = await setUp(of, answer)
+      const response = await post('{"model":"gpt-4o"}')
+      expect(isUntouched(response)).toBe(true)
+      if (answer.after === 'cut') await expect(response.text()).rejects.toThrow(TypeError)
+      else expect(await response.json()).toMatchObject({ usage })
+      const [end] = await recorder.ended()
+      expect(`${end?.ending} ${end?.reply?.usage?.inputTokens}`).toBe(expected)
+      expect(recorder.failures).toEqual([])
+    }
   })
 
   test('a redirect is followed: the call is what the last answer says', async () => {

@@ -1,8 +1,9 @@
 // The connection below one fetch. undici tells of each request that it makes, and a request hands its reply over piece by piece:
 // there the bytes are read, and what the caller shall not have is taken out, before `fetch` sees them. So the Response that the
 // caller gets is the platform's own, untouched: one that is watched itself costs a hundred microseconds. Where no request of
-// undici answers for a fetch, or its bytes are compressed, the Response is watched after all (`tapped-body.ts`).
+// undici answers for a fetch, or a stream is compressed, the Response is watched after all (`tapped-body.ts`).
 import { type Ending, type Exchange, endingOf } from './exchange.ts'
+import { type Inflated, openInflated } from './reply-tap.ts'
 
 export type UndiciRequest = {
   readonly origin?: unknown
@@ -50,20 +51,21 @@ export function openFetchWire(
 ): FetchWire {
   /** The request that answers, as far as is known: a redirect or a dispatcher that tries again makes another. */
   let current: UndiciRequest | undefined
-  let state: 'free' | 'sent' | 'reading' | 'over' = 'free'
+  let isFirst = true
+  /** Of the reply that came last. */
+  let reading: Inflated | undefined
   let headStatus = 0
   let isAnswer = false
   /** By whoever holds the Response or the signal, and not by the connection. */
   let isStopped = false
   let stopReason: unknown
   let ended: { readonly ending: Ending; readonly error: unknown } | undefined
-  const idle: IdleWatched = { pieces: 0, piecesBefore: -1, leave: () => finish('left', undefined) }
+  const idle: IdleWatched = { pieces: 0, piecesBefore: -1, leave: () => exchange.end('left') }
 
   function tap(request: UndiciRequest & Methods): boolean {
     const names = generations.find((each) => each.data in request && each.start in request && each.end in request)
     if (names === undefined) return false
     const { [names.start]: onStart, [names.data]: onData, [names.end]: onEnd } = request as Required<Methods>
-    const isRead = (): boolean => request === current && state === 'reading'
     request[names.start] = function (abort, ...more) {
       const stop = (reason: unknown): void => {
         isStopped = true
@@ -73,26 +75,31 @@ export function openFetchWire(
       return onStart.call(this, stop, ...more)
     }
     request[names.data] = function (bytes, ...more) {
-      if (!isRead()) return onData.call(this, bytes, ...more)
+      if (request !== current || reading === undefined) return onData.call(this, bytes, ...more)
       idle.pieces++
       let hasRoom: unknown = true
-      for (const piece of exchange.pass(bytes as Uint8Array)) hasRoom = onData.call(this, piece, ...more)
+      for (const piece of reading.write(bytes as Uint8Array)) hasRoom = onData.call(this, piece, ...more)
       return hasRoom
     }
     request[names.end] = function (...args) {
-      if (isRead()) {
+      if (request === current && reading !== undefined) {
         for (const piece of exchange.rest()) onData.call(this, piece)
-        finish('complete', undefined)
+        over(({ end }) => end())
       }
       return onEnd.call(this, ...args)
     }
     return true
   }
 
-  function finish(ending: Ending, error: unknown): void {
-    state = 'over'
+  /** No more bytes of it will come. */
+  function over(tell: (reading: Inflated) => void): void {
     current = undefined
     open.delete(idle)
+    if (reading !== undefined) tell(reading)
+  }
+
+  /** All has been read; not before the fetch has given its Response, for it may still send the request again. */
+  function end(ending: Ending, error: unknown): void {
     if (isAnswer) exchange.end(ending, error)
     else ended = { ending, error }
   }
@@ -105,50 +112,46 @@ export function openFetchWire(
 
   const wire: FetchWire = {
     claim(request) {
-      const isFirst = state === 'free'
       // A dispatcher may make it in the course of another fetch, when a connection becomes free: that is not ours.
       if (isAnswer || current !== undefined || request.method !== 'POST') return
       if ((isFirst && request.path !== path) || !tap(request)) return
       request[wireOf] = wire
+      wire.restart()
       current = request
-      state = 'sent'
-      isStopped = false
-      ended = undefined
+      isFirst = false
     },
     head(request, status, header) {
       if (request !== current || status < 200) return
-      const encoding = header('content-encoding').trim()
-      if (redirects.has(status) || (encoding !== '' && encoding !== 'identity')) {
-        state = 'over'
+      const isPlain = ['', 'identity'].includes(header('content-encoding').trim())
+      if (redirects.has(status) || !(isPlain || header('content-type').includes('json'))) {
         current = undefined
         return
       }
-      state = 'reading'
       headStatus = status
       exchange.head(status, header)
+      const opened = openInflated(header, {
+        pass: (bytes) => (reading === opened ? exchange.pass(bytes) : [bytes]),
+        end: (ending, error) => (reading === opened ? end(ending, error) : undefined),
+      })
+      reading = opened
       open.add(idle)
     },
     failed(request, error) {
-      if (request !== current) return
-      if (state === 'reading') finish(endingOfFailure(error), error)
-      current = undefined
-      state = 'over'
+      if (request === current) over(({ stop }) => stop(endingOfFailure(error), error))
     },
     answers(status) {
-      if (headStatus !== status || (state !== 'reading' && ended === undefined)) {
-        wire.restart()
-        return false
-      }
-      isAnswer = true
-      if (ended !== undefined) exchange.end(ended.ending, ended.error)
-      return true
+      isAnswer = reading !== undefined && headStatus === status
+      if (!isAnswer) wire.restart()
+      if (isAnswer && ended !== undefined) exchange.end(ended.ending, ended.error)
+      return isAnswer
     },
     restart() {
-      current = undefined
-      state = 'free'
-      headStatus = 0
-      ended = undefined
       open.delete(idle)
+      current = undefined
+      reading = undefined
+      ended = undefined
+      isStopped = false
+      isFirst = true
     },
   }
   return wire
@@ -164,7 +167,10 @@ export function openIdleWatch(idleMs: number): IdleWatch {
   const open = new Set<IdleWatched>()
   const timer = setInterval(() => {
     for (const each of open) {
-      if (each.pieces === each.piecesBefore) each.leave()
+      if (each.pieces === each.piecesBefore) {
+        open.delete(each)
+        each.leave()
+      }
       each.piecesBefore = each.pieces
     }
   }, idleMs).unref()

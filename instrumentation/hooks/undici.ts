@@ -35,7 +35,7 @@ export function hookUndici(watch: Watch): () => void {
       const exchange = exchanges.get(request)
       if (exchange === undefined) return
       exchange.head(response.statusCode, header)
-      replies.set(request, openInflated(header('content-encoding'), exchange))
+      replies.set(request, openInflated(header, exchange))
     },
     'undici:request:trailers': ({ request }) => replies.get(request)?.end(),
     'undici:request:error': ({ request, error }) => {
