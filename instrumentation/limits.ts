@@ -99,6 +99,13 @@ export const limits = {
   plainLessonsMax: 16,
   /** Addresses of calls that are not parsed again; a service has one for each model or deployment. */
   knownAddressesMax: 256,
+  /** A compressed reply of JSON up to this is inflated in one go, on the thread of the service: a millisecond at the most. */
+  inflatedAtOncePackedBytesMax: 64 * KiB,
+  inflatedAtOnceBytesMax: 512 * KiB,
+  /** Pieces of a stream that are read at once: some thirty events, and no more memory than a stream may cost. */
+  pieceBatchBytes: 8 * KiB,
+  /** A reply that brings nothing for this long, or twice as long, is forgotten: the platform keeps one that was begun for ever. */
+  replyIdleMs: 3_600_000,
   /** An event that may be the usage chunk we asked for is held until it ends; none is near this size. */
   usageEventBytesMax: 64 * KiB,
 } as const

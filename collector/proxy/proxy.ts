@@ -165,7 +165,7 @@ export function openProxy(options: ProxyOptions): ProviderProxy {
       head(status, header) {
         if (status === 400 && exchange.body !== undefined && !unwilling.has(upstream.name)) return 'again'
         exchange.head(status, header)
-        inflated = openInflated(header('content-encoding'), exchange)
+        inflated = openInflated(header, exchange)
         if (!header('content-type').toLowerCase().includes('text/html')) return 'pass'
         metrics.add('tallylight_proxy_upstream_errors_total', { upstream: upstream.name, kind: 'html' }, 1)
         if (status >= 400) return 'pass'

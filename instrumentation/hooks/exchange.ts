@@ -7,6 +7,8 @@ import type { CallReply, CallRequest, Endpoint } from '../providers/call.ts'
 import { openReply, type Reply } from '../providers/reply.ts'
 import { readRequest } from '../providers/request.ts'
 import { askForUsage, openUsageChunkFilter, type UsageChunkFilter } from '../providers/usage-chunk.ts'
+import type { FetchWire } from './fetch-wire.ts'
+import { openPieceBatch, type PieceBatch } from './piece-batch.ts'
 
 /** `left`: the caller stopped reading. `aborted`: it said so with a signal, or its time was over. `cut`: the connection ended
  *  early, or never began. `unread`: nobody ever read the reply. `denied`: the gate refused, and nothing was sent. */
@@ -73,10 +75,15 @@ export function noteOther(watch: Watch, url: URL | null): void {
   if (url !== null && watch.isProvider(url)) watch.unmetered('api', url.hostname)
 }
 
-/** Set while a request that a hook has seen goes down to the next layer, where another hook would see it again. */
-const seen = new AsyncLocalStorage<true>()
-export const isSeen = (): boolean => seen.getStore() === true
-export const runSeen = <T>(work: () => T): T => seen.run(true, work)
+/** Set while a request that a hook has seen goes down to the next layer, where another hook would see it again. There it is
+ *  told to the wire of a fetch, where one waits for it. */
+const seen = new AsyncLocalStorage<FetchWire | true>()
+export const isSeen = (): boolean => seen.getStore() !== undefined
+export const runSeen = <T>(work: () => T, wire: FetchWire | true = true): T => seen.run(wire, work)
+export function wireAbove(): FetchWire | undefined {
+  const by = seen.getStore()
+  return by === true ? undefined : by
+}
 
 export type Exchange = {
   /** What to send instead of the caller's body, where that asks for usage. */
@@ -85,6 +92,7 @@ export type Exchange = {
   withdraw(): void
   readonly admitted: Promise<void> | undefined
   inContext<T>(work: () => T): T
+  /** Again where the reply before was not the one: a dispatcher that tries again. */
   head(status: number, header: (name: string) => string): void
   /** Whether bytes have to be taken out of what the caller reads. */
   isFiltering(): boolean
@@ -129,6 +137,7 @@ function open(watch: ExchangeWatch, start: ExchangeStart): Exchange {
   const keepsContent = watch.keepsContent
   let status = 0
   let reply: Reply | undefined
+  let batch: PieceBatch | undefined
   let filter: UsageChunkFilter | undefined
   let hasBegun = false
   let isOver = false
@@ -138,29 +147,29 @@ function open(watch: ExchangeWatch, start: ExchangeStart): Exchange {
       watch,
       () => {
         status = newStatus
-        reply = openReply(endpoint, { status, header }, keepsContent)
+        const opened = openReply(endpoint, { status, header }, keepsContent)
+        reply = opened
         const isStream = header('content-type').includes('text/event-stream')
-        if (asked !== undefined && isStream && status < 400) filter = openUsageChunkFilter()
+        batch = isStream ? openPieceBatch(opened.write) : undefined
+        filter = asked !== undefined && isStream && status < 400 ? openUsageChunkFilter() : undefined
       },
       undefined,
     )
   }
 
   function pass(bytes: Uint8Array): readonly Uint8Array[] {
-    const isPlain = guarded(watch, () => read(bytes), false)
+    guarded(watch, () => read(bytes), undefined)
     const held = filter
-    if (held === undefined || (isPlain && held.isIdle())) return [bytes]
-    return guarded(watch, () => held.write(bytes), [bytes])
+    return held === undefined ? [bytes] : guarded(watch, () => held.write(bytes), [bytes])
   }
 
-  function read(bytes: Uint8Array): boolean {
-    if (isOver || reply === undefined) return false
-    const isPlain = reply.write(bytes)
-    if (!hasBegun && reply.hasBegun()) {
-      hasBegun = true
-      record.begun()
-    }
-    return isPlain
+  function read(bytes: Uint8Array): void {
+    if (isOver || reply === undefined) return
+    if (hasBegun && batch !== undefined) batch.write(bytes)
+    else reply.write(bytes)
+    if (hasBegun || !reply.hasBegun()) return
+    hasBegun = true
+    record.begun()
   }
 
   function end(ending: Ending, error?: unknown): void {
@@ -169,6 +178,7 @@ function open(watch: ExchangeWatch, start: ExchangeStart): Exchange {
     guarded(
       watch,
       () => {
+        batch?.flush()
         reply?.end()
         const known = reply?.known()
         // The end was said, and only the bytes behind it were not fetched: nothing is missing.

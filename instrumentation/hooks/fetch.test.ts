@@ -5,7 +5,8 @@ import * as consumers from 'node:stream/consumers'
 import { setTimeout as delay } from 'node:timers/promises'
 import { setFlagsFromString } from 'node:v8'
 import { runInNewContext } from 'node:vm'
-import { afterEach, describe, expect, test } from 'vitest'
+import { afterEach, describe, expect, test, vi } from 'vitest'
+import { limits } from '../limits.ts'
 import { hookFetch } from './fetch.ts'
 import { type Answer, type Provider, startProvider } from './fixtures/provider.ts'
 import { openRecorder, type Recorder } from './fixtures/recorder.ts'
@@ -23,15 +24,19 @@ afterEach(async () => {
   stack = new AsyncDisposableStack()
 })
 
-/** Both hooks, as `register` sets them: what passes one passes the other. */
+/** `connection`: with the hook on undici, as `register` sets them. `response`: as where undici cannot be seen. */
+const places = ['connection', 'response'] as const
+type Place = (typeof places)[number]
+
 async function setUp(
+  place: Place,
   answer: Answer | ((body: string) => Answer),
   options: Parameters<typeof openRecorder>[1] = {},
 ): Promise<{ readonly provider: Provider; readonly recorder: Recorder; readonly url: string }> {
   const provider = stack.use(await startProvider(answer))
   const recorder = openRecorder(provider.url, options)
   stack.defer(hookFetch(recorder.watch))
-  stack.defer(hookUndici(recorder.watch))
+  if (place === 'connection') stack.defer(hookUndici(recorder.watch))
   return { provider, recorder, url: `${provider.url}/v1/chat/completions` }
 }
 
@@ -42,9 +47,9 @@ function sizedPieces(bytes: Uint8Array, size: number): readonly Uint8Array[] {
   return Array.from({ length: Math.ceil(bytes.length / size) }, (_, at) => bytes.subarray(at * size, (at + 1) * size))
 }
 
-describe('fetch', () => {
+describe.each(places)('fetch, read at the %s', (place) => {
   test('a stream reaches the caller byte by byte as it was sent, is one call, and ends with its usage', async () => {
-    const { recorder, url } = await setUp({ headers: sse, pieces: sizedPieces(recorded, 100) })
+    const { recorder, url } = await setUp(place, { headers: sse, pieces: sizedPieces(recorded, 100) })
     const response = await post(url, asking, { headers: { 'X-Stainless-Retry-Count': '2' } })
     expect(await response.bytes()).toEqual(new Uint8Array(recorded))
     const [end] = await recorder.ended()
@@ -59,7 +64,7 @@ describe('fetch', () => {
   })
 
   test('usage is asked for where the caller did not, and it reads the stream without it', async () => {
-    const { provider, recorder, url } = await setUp({ headers: sse, pieces: sizedPieces(recorded, 7) })
+    const { provider, recorder, url } = await setUp(place, { headers: sse, pieces: sizedPieces(recorded, 7) })
     const text = await (await post(url, '{"stream":true,"model":"m"}', { headers: { 'content-length': '27' } })).text()
     expect(provider.bodies).toEqual(['{"stream_options":{"include_usage":true},"stream":true,"model":"m"}'])
     expect(text).not.toContain('"choices":[]')
@@ -69,7 +74,7 @@ describe('fetch', () => {
   })
 
   test('a host that refuses the option gets the request as the caller wrote it, and is not asked again', async () => {
-    const { provider, recorder, url } = await setUp((body) =>
+    const { provider, recorder, url } = await setUp(place, (body) =>
       body.includes('stream_options')
         ? { status: 400, pieces: ['{"error":{"message":"extra inputs are not permitted"}}'] }
         : { headers: sse, pieces: [recorded] },
@@ -86,7 +91,7 @@ describe('fetch', () => {
 
   test('a Response is what it was: url, redirected, type, clone, status, headers, byte readers', async () => {
     const body = '{"choices":[],"usage":{"prompt_tokens":5,"completion_tokens":1}}'
-    const { recorder, url } = await setUp({
+    const { recorder, url } = await setUp(place, {
       status: 201,
       headers: { 'content-type': 'application/json', 'x-request-id': 'r1', 'set-cookie': 'a=b' },
       pieces: [body],
@@ -111,7 +116,7 @@ describe('fetch', () => {
   })
 
   test('bodies as text, bytes, Blob and Request are read; a stream of the caller is left alone', async () => {
-    const { provider, recorder, url } = await setUp({ pieces: ['{}'] })
+    const { provider, recorder, url } = await setUp(place, { pieces: ['{}'] })
     const body = '{"model":"gpt-4o"}'
     const bodies: readonly RequestInit[] = [
       { body },
@@ -129,13 +134,13 @@ describe('fetch', () => {
   })
 
   test('what is no call of a model passes untouched', async () => {
-    const { recorder, provider } = await setUp({ pieces: ['{}'] })
+    const { recorder, provider } = await setUp(place, { pieces: ['{}'] })
     await (await fetch(`${provider.url}/v1/models`)).text()
     await (await post(`${provider.url}/v1/files`, '{}')).text()
     await expect(fetch('no url')).rejects.toThrow(TypeError)
     await expect(post('http://', '{}')).rejects.toThrow(TypeError)
     expect(recorder.calls).toEqual([])
-    expect(recorder.unmetered).toEqual(['api 127.0.0.1'])
+    expect(recorder.unmetered).toEqual(place === 'connection' ? ['api 127.0.0.1'] : [])
     expect(recorder.failures).toEqual([])
   })
 })
@@ -213,7 +218,7 @@ const ways: Readonly<Record<string, (response: Response) => Promise<string>>> = 
   },
 }
 
-describe('fetch: a body is read by', () => {
+describe.each(places)('fetch, read at the %s: a body is read by', (place) => {
   test.each(Object.keys(ways))('%s, in pieces of any size, with and without something taken out', async (way) => {
     const read = ways[way] as (response: Response) => Promise<string>
     const asked = recorded.toString()
@@ -223,7 +228,7 @@ describe('fetch: a body is read by', () => {
       .join('\n\n')
     for (const size of [50, 61, 5_000])
       for (const body of [asking, '{"model":"gpt-4o","stream":true}']) {
-        const { recorder, url } = await setUp({ headers: sse, pieces: sizedPieces(recorded, size) })
+        const { recorder, url } = await setUp(place, { headers: sse, pieces: sizedPieces(recorded, size) })
         const response = await post(url, body)
         expect(await read(response)).toBe(body === asking ? asked : unasked)
         expect(response.bodyUsed).toBe(true)
@@ -235,9 +240,9 @@ describe('fetch: a body is read by', () => {
   })
 })
 
-describe('fetch: a stream that is not read to its end', () => {
+describe.each(places)('fetch, read at the %s: a stream that is not read to its end', (place) => {
   test('is left: the call ends, and the connection with it', async () => {
-    const { provider, recorder, url } = await setUp({
+    const { provider, recorder, url } = await setUp(place, {
       headers: sse,
       pieces: [recorded.subarray(0, 600)],
       after: 'wait',
@@ -249,14 +254,14 @@ describe('fetch: a stream that is not read to its end', () => {
   })
 
   test('is left behind its end mark: nothing is missing', async () => {
-    const { recorder, url } = await setUp({ headers: sse, pieces: [recorded], after: 'wait' })
+    const { recorder, url } = await setUp(place, { headers: sse, pieces: [recorded], after: 'wait' })
     const response = await post(url, asking)
     for await (const _ of response.body ?? []) break
     expect(await recorder.ended()).toMatchObject([{ ending: 'complete', reply: { usage } }])
   })
 
   test.each(['signal', 'time-out'])('is aborted by %s, before its head, between reads, and in a read', async (by) => {
-    const { recorder, url } = await setUp({ headers: sse, pieces: [recorded.subarray(0, 900)], after: 'wait' })
+    const { recorder, url } = await setUp(place, { headers: sse, pieces: [recorded.subarray(0, 900)], after: 'wait' })
     for (const at of ['between', 'read']) {
       const abort = new AbortController()
       const signal = by === 'signal' ? abort.signal : AbortSignal.timeout(400)
@@ -279,7 +284,7 @@ describe('fetch: a stream that is not read to its end', () => {
   test('is cut after any number of bytes: the caller gets the same bytes and the same error', async () => {
     const cuts = [0, 1, 300, 1_000, 2_000, recorded.length - 15, recorded.length]
     for (const cut of cuts) {
-      const { recorder, url } = await setUp({ headers: sse, pieces: [recorded.subarray(0, cut)], after: 'cut' })
+      const { recorder, url } = await setUp(place, { headers: sse, pieces: [recorded.subarray(0, cut)], after: 'cut' })
       const outcomes: unknown[] = []
       for (const each of [unhooked, fetch]) {
         const read: Uint8Array[] = []
@@ -294,7 +299,7 @@ describe('fetch: a stream that is not read to its end', () => {
       expect(outcomes[0]).not.toBe('end')
       expect(outcomes[1]).toEqual(outcomes[0])
       // The platform's fetch, kept from before us, is seen one layer below.
-      for (const transport of ['fetch', 'undici'] as const) {
+      for (const transport of place === 'connection' ? (['fetch', 'undici'] as const) : (['fetch'] as const)) {
         const [end] = await recorder.ended(1, transport)
         expect(end?.ending).toBe('cut')
         expect(end?.reply?.usageSource).toBe(cut >= recorded.length - 15 ? 'provider' : 'none')
@@ -305,7 +310,7 @@ describe('fetch: a stream that is not read to its end', () => {
   test('is never read: the call ends when nobody can read it any more, and the connection is given back', async () => {
     setFlagsFromString('--expose-gc')
     const gc = runInNewContext('gc') as () => void
-    const { provider, recorder, url } = await setUp({
+    const { provider, recorder, url } = await setUp(place, {
       headers: sse,
       pieces: [recorded.subarray(0, 900)],
       after: 'wait',
@@ -319,33 +324,10 @@ describe('fetch: a stream that is not read to its end', () => {
     await provider.closed()
   })
 
-  test.each(['a reader', 'an iterator', 'a clone'])(
-    'is begun by %s and forgotten: the call ends as left',
-    async (by) => {
-      setFlagsFromString('--expose-gc')
-      const gc = runInNewContext('gc') as () => void
-      const piece = recorded.subarray(0, 900)
-      const { provider, recorder, url } = await setUp({ headers: sse, pieces: [piece], after: 'wait' })
-      const begin = async (): Promise<void> => {
-        const response = await post(url, asking)
-        const body = (by === 'a clone' ? response.clone().body : response.body) as ReadableStream<Uint8Array>
-        const { value } =
-          by === 'an iterator' ? await body[Symbol.asyncIterator]().next() : await body.getReader().read()
-        expect(value?.length).toBe(piece.length)
-      }
-      await begin()
-      const ended = recorder.ended(1, 'fetch')
-      const isEnded = ended.then(() => true)
-      while (!(await Promise.race([isEnded, delay(10, false)]))) gc()
-      expect(await ended).toMatchObject([{ ending: 'left' }])
-      await provider.closed()
-    },
-  )
-
   test('is not ended while somebody waits for a piece of it, whatever else was forgotten', async () => {
     setFlagsFromString('--expose-gc')
     const gc = runInNewContext('gc') as () => void
-    const { recorder, url } = await setUp({ headers: sse, pieces: [], after: 'wait' })
+    const { recorder, url } = await setUp(place, { headers: sse, pieces: [], after: 'wait' })
     const abort = new AbortController()
     const reading = post(url, asking, { signal: abort.signal }).then(({ body }) => body?.getReader().read())
     const settled = reading.then(() => true)
@@ -360,7 +342,7 @@ describe('fetch: a stream that is not read to its end', () => {
   })
 
   test('is aborted before anybody read it: the call ends at once', async () => {
-    const { recorder, url } = await setUp({ headers: sse, pieces: [recorded.subarray(0, 900)], after: 'wait' })
+    const { recorder, url } = await setUp(place, { headers: sse, pieces: [recorded.subarray(0, 900)], after: 'wait' })
     const abort = new AbortController()
     const response = await post(url, asking, { signal: abort.signal })
     abort.abort()
@@ -370,7 +352,11 @@ describe('fetch: a stream that is not read to its end', () => {
 
   test('is not fetched ahead: a slow reader holds the provider back as it did', async () => {
     const piece = Buffer.alloc(64 * 1024, 'a')
-    const { provider, url } = await setUp({ headers: sse, pieces: Array<Buffer>(1_000).fill(piece), after: 'wait' })
+    const { provider, url } = await setUp(place, {
+      headers: sse,
+      pieces: Array<Buffer>(1_000).fill(piece),
+      after: 'wait',
+    })
     const writtenBy = async (each: typeof fetch): Promise<number> => {
       const before = provider.written()
       const abort = new AbortController()
@@ -392,17 +378,64 @@ describe('fetch: a stream that is not read to its end', () => {
   })
 })
 
-describe('fetch: the gate and our own failures', () => {
+describe('fetch: a stream that is begun and forgotten', () => {
+  test.each(['a reader', 'an iterator', 'a clone'])(
+    'by %s, read at the response: the call ends as left when nobody can read it any more',
+    async (by) => {
+      setFlagsFromString('--expose-gc')
+      const gc = runInNewContext('gc') as () => void
+      const piece = recorded.subarray(0, 900)
+      const { provider, recorder, url } = await setUp('response', { headers: sse, pieces: [piece], after: 'wait' })
+      const begin = async (): Promise<void> => {
+        const response = await post(url, asking)
+        const body = (by === 'a clone' ? response.clone().body : response.body) as ReadableStream<Uint8Array>
+        const { value } =
+          by === 'an iterator' ? await body[Symbol.asyncIterator]().next() : await body.getReader().read()
+        expect(value?.length).toBe(piece.length)
+      }
+      await begin()
+      const ended = recorder.ended(1, 'fetch')
+      const isEnded = ended.then(() => true)
+      while (!(await Promise.race([isEnded, delay(10, false)]))) gc()
+      expect(await ended).toMatchObject([{ ending: 'left' }])
+      await provider.closed()
+    },
+  )
+
+  test('read at the connection: the call ends as left when it has brought nothing for long, and the caller may go on', async () => {
+    vi.useFakeTimers({ toFake: ['setInterval', 'clearInterval'] })
+    stack.defer(() => void vi.useRealTimers())
+    const pieces = [recorded.subarray(0, 900)]
+    const { recorder, url } = await setUp('connection', { headers: sse, pieces, after: 'wait' })
+    const abort = new AbortController()
+    const reader = (await post(url, asking, { signal: abort.signal })).body?.getReader()
+    expect((await reader?.read())?.value?.length).toBe(900)
+    vi.advanceTimersByTime(limits.replyIdleMs)
+    expect(recorder.calls[0]?.ends).toBe(0)
+    vi.advanceTimersByTime(limits.replyIdleMs)
+    expect(recorder.calls[0]).toMatchObject({ ends: 1, end: { ending: 'left', reply: { usageSource: 'none' } } })
+    const next = reader?.read()
+    abort.abort()
+    await expect(next).rejects.toThrow(expect.objectContaining({ name: 'AbortError' }))
+    expect(recorder.calls[0]?.ends).toBe(1)
+  })
+})
+
+describe.each(places)('fetch, read at the %s: the gate and our own failures', (place) => {
   test('a denied call is refused before a byte is sent, with the error of the gate', async () => {
     const refusal = new Error('no more')
-    const { provider, recorder, url } = await setUp({ pieces: [] }, { admitted: () => Promise.reject(refusal) })
+    const { provider, recorder, url } = await setUp(place, { pieces: [] }, { admitted: () => Promise.reject(refusal) })
     await expect(post(url, asking)).rejects.toBe(refusal)
     expect(provider.bodies).toEqual([])
     expect(await recorder.ended()).toMatchObject([{ ending: 'denied', error: refusal }])
   })
 
   test('a caller that aborts does not wait for the gate', async () => {
-    const { provider, recorder, url } = await setUp({ pieces: [] }, { admitted: () => new Promise(() => undefined) })
+    const { provider, recorder, url } = await setUp(
+      place,
+      { pieces: [] },
+      { admitted: () => new Promise(() => undefined) },
+    )
     await expect(post(url, asking, { signal: AbortSignal.timeout(20) })).rejects.toThrow(
       expect.objectContaining({ name: 'TimeoutError' }),
     )
@@ -411,7 +444,7 @@ describe('fetch: the gate and our own failures', () => {
   })
 
   test('when whatever of ours throws, the caller sees what it would have seen', async () => {
-    const { provider, recorder } = await setUp({ headers: sse, pieces: [recorded] })
+    const { provider, recorder } = await setUp(place, { headers: sse, pieces: [recorded] })
     const broken = (): never => {
       throw new Error('ours')
     }

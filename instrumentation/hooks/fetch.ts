@@ -1,9 +1,10 @@
 // The hook on global `fetch`. A request that is no model call goes straight through. For one that is, the caller gets the
-// platform's own Response, whose body is read as the caller reads: nothing is fetched ahead, nothing waits, and leaving,
-// aborting and forgetting it reach the connection as they would have.
+// platform's own Response. Its bytes are read where they come from the connection, or, where that cannot be seen, as the caller
+// reads them: nothing is fetched ahead, nothing waits, and leaving, aborting and forgetting it reach the connection as they would have.
 
 import { limits } from '../limits.ts'
 import { endingOf, guarded, isSeen, openExchange, runSeen, type Watch } from './exchange.ts'
+import { type IdleWatch, openFetchWire, openIdleWatch } from './fetch-wire.ts'
 import { outgoingTraceHeaders } from './outgoing-trace.ts'
 import { openBodyWatch, type WatchBody } from './tapped-body.ts'
 
@@ -12,10 +13,8 @@ type Fetch = typeof globalThis.fetch
 /** Gives what undoes it. A fetch that somebody put over ours later stays. */
 export function hookFetch(watch: Watch): () => void {
   const original = globalThis.fetch
-  const watchBody = openBodyWatch()
+  const known: Known = { watchBody: openBodyWatch(), unwilling: new Set(), idle: openIdleWatch(limits.replyIdleMs) }
   const calls = openCalls(watch)
-  /** Hosts that refused a request in which usage was asked for. */
-  const unwilling = new Set<string>()
   const hooked: Fetch = function fetch(input, init) {
     if (isSeen()) return original(input, init)
     const found = guarded(watch, () => calls.of(input, init), undefined)
@@ -24,10 +23,11 @@ export function hookFetch(watch: Watch): () => void {
         input,
         guarded(watch, () => traced(input, init), init),
       )
-    return exchanged(watch, original, { watchBody, unwilling }, found, input, init)
+    return exchanged(watch, original, known, found, input, init)
   }
   globalThis.fetch = hooked
   return () => {
+    known.idle[Symbol.dispose]()
     if (globalThis.fetch === hooked) globalThis.fetch = original
   }
 }
@@ -64,12 +64,17 @@ function openCalls(watch: Watch) {
   }
 }
 
-type Known = { readonly watchBody: WatchBody; readonly unwilling: Set<string> }
+type Known = {
+  readonly watchBody: WatchBody
+  readonly idle: IdleWatch
+  /** Hosts that refused a request in which usage was asked for. */
+  readonly unwilling: Set<string>
+}
 
 async function exchanged(
   watch: Watch,
   original: Fetch,
-  { watchBody, unwilling }: Known,
+  { watchBody, unwilling, idle }: Known,
   { url, endpoint }: Call,
   input: Parameters<Fetch>[0],
   init: RequestInit | undefined,
@@ -93,16 +98,18 @@ async function exchanged(
     exchange.end(signal?.aborted === true ? 'aborted' : 'denied', error)
     throw error
   }
+  const wire = openFetchWire(exchange, `${url.pathname}${url.search}`, signal, idle.open)
   let response: Response
   try {
     const sent = exchange.body === undefined ? init : withBody(init, exchange.body)
     const send = (what: RequestInit | undefined): Promise<Response> =>
-      exchange.inContext(() => runSeen(() => original(input, what)))
+      exchange.inContext(() => runSeen(() => original(input, what), wire))
     response = await send(sent)
     if (exchange.body !== undefined && response.status === 400) {
       // It may be the option that we added: then the caller's own request is another one, and its answer the caller's.
       unwilling.add(url.host)
       exchange.withdraw()
+      wire.restart()
       await response.body?.cancel()
       response = await send(init)
     }
@@ -110,6 +117,7 @@ async function exchanged(
     exchange.end(endingOf(error, signal), error)
     throw error
   }
+  if (wire.answers(response.status)) return response
   exchange.head(response.status, (name) => response.headers.get(name) ?? '')
   if (response.body === null) {
     exchange.end('complete')

@@ -27,6 +27,8 @@ const droppedKeys: ReadonlySet<string> = new Set([
 /** Deeper than this a key is the model's own word: the arguments of a tool may have `data`. */
 const droppedDepthMax = 3
 
+export const endMark = '[DONE]'
+
 const decoder = new TextDecoder()
 
 export function openJsonDocument(wholeBytesMax: number = limits.jsonWholeBytesMax): JsonDocument {
@@ -54,6 +56,8 @@ export function openJsonDocument(wholeBytesMax: number = limits.jsonWholeBytesMa
     pieces = []
     bytes = 0
     skim = undefined
+    // What every stream of OpenAI's ends with is not worth an error and its stack.
+    if (text === endMark) return { kind: 'broken', text }
     try {
       return { kind: 'json', value: JSON.parse(text), isCut }
     } catch {

@@ -6,7 +6,7 @@ import type { CallReply, Endpoint } from './call.ts'
 import { openEmbeddingsReply } from './embeddings.ts'
 import { openEventStream } from './event-stream.ts'
 import { openGenerateReply } from './gemini.ts'
-import { type JsonRead, openJsonDocument } from './json-document.ts'
+import { endMark, type JsonRead, openJsonDocument } from './json-document.ts'
 import { openJsonElements } from './json-elements.ts'
 import { isJsonObject, type Json } from './json-fields.ts'
 import { openChatReply } from './openai-chat.ts'
@@ -42,7 +42,7 @@ export function openReply(endpoint: Endpoint, head: ReplyHead, keepsContent: boo
 
   function take(read: JsonRead, name: string, event?: Uint8Array): void {
     if (read.kind === 'broken') {
-      if (read.text.trim() === '[DONE]') reader.done()
+      if (read.text.trim() === endMark) reader.done()
       else broken++
       return
     }

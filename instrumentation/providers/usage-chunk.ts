@@ -33,14 +33,13 @@ function inFront(body: string): string {
 export type UsageChunkFilter = {
   /** What the caller may have of these bytes and of those held. */
   write(bytes: Uint8Array): readonly Uint8Array[]
-  /** Whether it is between two events and holds nothing: then whole events that are known to be others may pass it by. */
-  isIdle(): boolean
   /** What was still held, when the stream ended or was cut. */
   end(): readonly Uint8Array[]
 }
 
 const lineFeed = 0x0a
 const carriageReturn = 0x0d
+const space = 0x20
 
 export function openUsageChunkFilter(): UsageChunkFilter {
   let held: Uint8Array[] = []
@@ -101,7 +100,29 @@ export function openUsageChunkFilter(): UsageChunkFilter {
     return out
   }
 
-  return { write, isIdle: () => heldBytes + lineBytes === 0 && !isPassing && !isAfterReturn, end: release }
+  return {
+    write: (bytes) => (isBetween() && areOthers(bytes) ? [bytes] : write(bytes)),
+    end: release,
+  }
+
+  function isBetween(): boolean {
+    return heldBytes + lineBytes === 0 && !isPassing && !isAfterReturn
+  }
+}
+
+const openBracket = 0x5b
+const closeBracket = 0x5d
+
+/** Whole events without an empty list, as nearly all are: none of them is the chunk, which has no choices. */
+function areOthers(bytes: Uint8Array): boolean {
+  const { length } = bytes
+  if (bytes[length - 1] !== lineFeed || bytes[length - 2] !== lineFeed) return false
+  for (let at = bytes.indexOf(openBracket); at !== -1; at = bytes.indexOf(openBracket, at)) {
+    do at++
+    while ((bytes[at] ?? closeBracket) <= space)
+    if (bytes[at] === closeBracket) return false
+  }
+  return true
 }
 
 function isUsageChunk(event: readonly Uint8Array[]): boolean {

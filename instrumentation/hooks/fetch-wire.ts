@@ -1,0 +1,178 @@
+// The connection below one fetch. undici tells of each request that it makes, and a request hands its reply over piece by piece:
+// there the bytes are read, and what the caller shall not have is taken out, before `fetch` sees them. So the Response that the
+// caller gets is the platform's own, untouched: one that is watched itself costs a hundred microseconds. Where no request of
+// undici answers for a fetch, or a stream is compressed, the Response is watched after all (`tapped-body.ts`).
+import { type Ending, type Exchange, endingOf } from './exchange.ts'
+import { type Inflated, openInflated } from './reply-tap.ts'
+
+export type UndiciRequest = {
+  readonly origin?: unknown
+  readonly path?: unknown
+  readonly method?: unknown
+  readonly body?: unknown
+  readonly headers?: unknown
+  [wireOf]?: FetchWire
+}
+
+export const wireOf = Symbol('tallylight.wire')
+
+export type FetchWire = {
+  /** A request was made in the course of the fetch. */
+  claim(request: UndiciRequest): void
+  head(request: UndiciRequest, status: number, header: (name: string) => string): void
+  /** It ended, and not well. */
+  failed(request: UndiciRequest, error: unknown): void
+  /** Whether the Response that the fetch gave is what is read here, and will end by itself. */
+  answers(status: number): boolean
+  /** The fetch begins anew. */
+  restart(): void
+}
+
+/** By the names of undici's methods, until version 7 and since version 8. Others are not claimed. */
+const generations = [
+  { start: 'onConnect', data: 'onData', end: 'onComplete' },
+  { start: 'onRequestStart', data: 'onResponseData', end: 'onResponseEnd' },
+] as const
+
+type Method = (this: UndiciRequest, ...args: readonly unknown[]) => unknown
+type Methods = { [name in (typeof generations)[number]['start' | 'data' | 'end']]?: Method }
+
+/** `fetch` follows them, or gives them out as what they are: no model answers so. */
+const redirects = new Set([301, 302, 303, 307, 308])
+
+/** What `fetch` says when it gives up the body of a Response that nobody has any more. */
+const forgotten = 'Response object has been garbage collected'
+
+export function openFetchWire(
+  exchange: Exchange,
+  path: string,
+  signal: AbortSignal | null | undefined,
+  open: Set<IdleWatched>,
+): FetchWire {
+  /** The request that answers, as far as is known: a redirect or a dispatcher that tries again makes another. */
+  let current: UndiciRequest | undefined
+  let isFirst = true
+  /** Of the reply that came last. */
+  let reading: Inflated | undefined
+  let headStatus = 0
+  let isAnswer = false
+  /** By whoever holds the Response or the signal, and not by the connection. */
+  let isStopped = false
+  let stopReason: unknown
+  let ended: { readonly ending: Ending; readonly error: unknown } | undefined
+  const idle: IdleWatched = { pieces: 0, piecesBefore: -1, leave: () => exchange.end('left') }
+
+  function tap(request: UndiciRequest & Methods): boolean {
+    const names = generations.find((each) => each.data in request && each.start in request && each.end in request)
+    if (names === undefined) return false
+    const { [names.start]: onStart, [names.data]: onData, [names.end]: onEnd } = request as Required<Methods>
+    request[names.start] = function (abort, ...more) {
+      const stop = (reason: unknown): void => {
+        isStopped = true
+        stopReason = reason
+        ;(abort as (reason: unknown) => void)(reason)
+      }
+      return onStart.call(this, stop, ...more)
+    }
+    request[names.data] = function (bytes, ...more) {
+      if (request !== current || reading === undefined) return onData.call(this, bytes, ...more)
+      idle.pieces++
+      let hasRoom: unknown = true
+      for (const piece of reading.write(bytes as Uint8Array)) hasRoom = onData.call(this, piece, ...more)
+      return hasRoom
+    }
+    request[names.end] = function (...args) {
+      if (request === current && reading !== undefined) {
+        for (const piece of exchange.rest()) onData.call(this, piece)
+        over(({ end }) => end())
+      }
+      return onEnd.call(this, ...args)
+    }
+    return true
+  }
+
+  /** No more bytes of it will come. */
+  function over(tell: (reading: Inflated) => void): void {
+    current = undefined
+    open.delete(idle)
+    if (reading !== undefined) tell(reading)
+  }
+
+  /** All has been read; not before the fetch has given its Response, for it may still send the request again. */
+  function end(ending: Ending, error: unknown): void {
+    if (isAnswer) exchange.end(ending, error)
+    else ended = { ending, error }
+  }
+
+  function endingOfFailure(error: unknown): Ending {
+    if (signal?.aborted === true) return 'aborted'
+    if (!isStopped) return endingOf(error, signal)
+    return stopReason === forgotten ? 'unread' : 'left'
+  }
+
+  const wire: FetchWire = {
+    claim(request) {
+      // A dispatcher may make it in the course of another fetch, when a connection becomes free: that is not ours.
+      if (isAnswer || current !== undefined || request.method !== 'POST') return
+      if ((isFirst && request.path !== path) || !tap(request)) return
+      request[wireOf] = wire
+      wire.restart()
+      current = request
+      isFirst = false
+    },
+    head(request, status, header) {
+      if (request !== current || status < 200) return
+      const isPlain = ['', 'identity'].includes(header('content-encoding').trim())
+      if (redirects.has(status) || !(isPlain || header('content-type').includes('json'))) {
+        current = undefined
+        return
+      }
+      headStatus = status
+      exchange.head(status, header)
+      const opened = openInflated(header, {
+        pass: (bytes) => (reading === opened ? exchange.pass(bytes) : [bytes]),
+        end: (ending, error) => (reading === opened ? end(ending, error) : undefined),
+      })
+      reading = opened
+      open.add(idle)
+    },
+    failed(request, error) {
+      if (request === current) over(({ stop }) => stop(endingOfFailure(error), error))
+    },
+    answers(status) {
+      isAnswer = reading !== undefined && headStatus === status
+      if (!isAnswer) wire.restart()
+      if (isAnswer && ended !== undefined) exchange.end(ended.ending, ended.error)
+      return isAnswer
+    },
+    restart() {
+      open.delete(idle)
+      current = undefined
+      reading = undefined
+      ended = undefined
+      isStopped = false
+      isFirst = true
+    },
+  }
+  return wire
+}
+
+/** A reply under way, looked at from time to time: for one that was begun and forgotten, the platform never ends. */
+type IdleWatched = { pieces: number; piecesBefore: number; leave(): void }
+
+export type IdleWatch = Disposable & { readonly open: Set<IdleWatched> }
+
+/** Ends the calls whose replies have brought nothing since two looks ago. */
+export function openIdleWatch(idleMs: number): IdleWatch {
+  const open = new Set<IdleWatched>()
+  const timer = setInterval(() => {
+    for (const each of open) {
+      if (each.pieces === each.piecesBefore) {
+        open.delete(each)
+        each.leave()
+      }
+      each.piecesBefore = each.pieces
+    }
+  }, idleMs).unref()
+  return { open, [Symbol.dispose]: () => clearInterval(timer) }
+}
