@@ -146,6 +146,18 @@ test('quota: a limit of each user has an account per user, and who names none sh
   await expectNoDrift(pool)
 })
 
+test('quota: an account whose user was renamed is not found by the old name, though its number is remembered', async () => {
+  const { ledger, pool } = await open('renamed', [{ id: 'per user', measure: 'cost', amount: 10, each: 'user' }])
+  const of = (callId: string): Reserve => reserve(callId, 6, { subject: { ...nobody, user: 'ada' } })
+  const before = idOf(await ledger.run(of('1')))
+  await pool.query("update quota_accounts set subject = 'pseudonym'")
+  expect(await ledger.run(of('2'))).toMatchObject({ kind: 'done' })
+  expect(await balanceOf(pool, 'per user', 'ada')).toMatchObject({ held: 6 })
+  expect(await ledger.run(settle(before, 5))).toMatchObject({ kind: 'done' })
+  expect(await balanceOf(pool, 'per user', 'pseudonym')).toMatchObject({ held: 0, spent: 5 })
+  await expectNoDrift(pool)
+})
+
 test('quota: a limit that warns never refuses, one that allows what is left holds that, one with debt holds nothing more', async () => {
   const { ledger, pool } = await open('overage', [
     { id: 'warns', measure: 'cost', amount: 10, action: 'warn' },

@@ -2,17 +2,12 @@
 // told as granted is committed first; when it is not known whether a commit happened, the step is `unavailable`, and asking
 // again with the same call id gives the first answer. Records of calls come in groups of their own, with the cursor of the
 // journal that they come from. One transaction runs at a time, so that a collector never waits for its own locks.
-import assert from 'node:assert/strict'
 import { withConnection } from '@tallylight/storage/postgres/connection.ts'
 import {
   type Cursor,
   isBooked,
-  type LockedReservations,
-  lockAccounts,
   lockEvents,
-  lockReservations,
   moveCursor,
-  type NamedReservations,
   refuseEvent,
   selectExpired,
   selectRules,
@@ -21,10 +16,10 @@ import {
 import type pg from 'pg'
 import type { Log } from '../receive/admission.ts'
 import { type Batch, callIdsOf, expire, openBatch, take } from './batch.ts'
-import type { MatchedAccount } from './books.ts'
-import { type Match, openLimits } from './limits.ts'
+import { openLimits } from './limits.ts'
+import { type AlsoLocked, openLocking } from './locking.ts'
 import { pause } from './pause.ts'
-import { accountOfRow, changesOf, eventOfRow, limitOfRow, reservationOfRow } from './rows.ts'
+import { changesOf, eventOfRow, limitOfRow, reservationOfRow } from './rows.ts'
 import type { RecordCall, Step, StepOutcome } from './step.ts'
 
 export type Ledger = {
@@ -36,6 +31,8 @@ export type Ledger = {
   sweep(): Promise<number>
   /** Sweeps every second until the signal, and says how many calls were never settled. */
   watch(signal: AbortSignal, onExpired: (count: number) => void): Promise<void>
+  /** Names that it remembers. */
+  forget(): void
   status(): { readonly waiting: number; readonly batches: number; readonly steps: number; readonly failures: number }
 }
 
@@ -79,6 +76,7 @@ export type LedgerOptions = {
 export function openLedger(options: LedgerOptions): Ledger {
   const { database, log } = options
   let isAway = false
+  const locking = openLocking()
   let limits = openLimits('', [])
   let waiting: Waiting[] = []
   const groups: (() => Promise<void>)[] = []
@@ -261,90 +259,34 @@ export function openLedger(options: LedgerOptions): Ledger {
   async function book(client: pg.PoolClient, steps: readonly Step[]): Promise<Worked<readonly StepOutcome[]>> {
     const ofEvents = steps.filter((step) => step.kind === 'charge' || step.kind === 'record')
     const events = ofEvents.length === 0 ? [] : await lockEvents(client, ofEvents)
-    const numbers = [...new Set(events.flatMap((event) => event.account_ids))]
-    const calls = steps.flatMap((step) => callsOf(step).map((callId) => ({ tenant: step.tenant, callId })))
-    const reservations = {
-      tenants: calls.map((call) => call.tenant),
-      callIds: calls.map((call) => call.callId),
-      ids: [
+    const also = {
+      numbers: events.flatMap((event) => event.account_ids),
+      reservations: [
         ...steps.flatMap((step) => ('id' in step ? [step.id] : [])),
         ...events.flatMap(({ reservation }) => reservation ?? []),
       ],
+      told: steps.flatMap((step) => (step.kind === 'reserve' ? [{ tenant: step.tenant, callId: step.callId }] : [])),
+      settled: steps.flatMap((step) =>
+        step.kind === 'record' ? callIdsOf(step).map((callId) => ({ tenant: step.tenant, callId })) : [],
+      ),
     }
     // By the rules as they were a moment ago: they hardly ever change.
-    let locked = await lockAll(client, steps, numbers, reservations)
+    let locked = await locking.lock(client, limits, steps, also)
     if (locked.version !== limits.version) {
       await readLimits(client)
-      locked = await lockAll(client, steps, numbers, reservations)
+      locked = await locking.lock(client, limits, steps, also)
     }
     const { nowMs, accounts, matched, rows } = locked
     const batch = openBatch(nowMs, limits, accounts, rows.map(reservationOfRow), events.map(eventOfRow))
     const result = steps.map((step, at) => take(batch, step, matched[at] ?? []))
+    locking.note(batch)
     return { result, write: () => writesOf(client, batch) }
   }
 
   async function readLimits(client: Pick<pg.ClientBase, 'query'>): Promise<void> {
     const { version, rows } = await selectRules(client)
     limits = openLimits(version, rows.map(limitOfRow))
-  }
-
-  /** The accounts first, then the reservations as they are by then, in one trip: another collector that is asked for the same
-   *  call has its accounts, so what it grants is seen here, and not taken for somebody else's who left no room. */
-  async function lockAll(
-    client: pg.PoolClient,
-    steps: readonly Step[],
-    numbers: readonly string[],
-    reservations: NamedReservations,
-  ): Promise<Awaited<ReturnType<typeof lockMatched>> & LockedReservations> {
-    const matching = lockMatched(client, steps, numbers, reservations)
-    const locking = lockReservations(client, reservations)
-    locking.catch(() => undefined)
-    const matched = await matching
-    const found = await locking
-    return { ...matched, ...(matched.wereMade ? await lockReservations(client, reservations) : found) }
-  }
-
-  /** Locks the accounts that the steps may need, and tells which of them each step's limits count in. */
-  async function lockMatched(
-    client: pg.PoolClient,
-    steps: readonly Step[],
-    numbers: readonly string[],
-    reservations: NamedReservations,
-  ): Promise<{
-    readonly accounts: ReadonlyMap<string, MatchedAccount['account']>
-    readonly matched: readonly (readonly MatchedAccount[])[]
-    /** Some were not there; others may have been waited for since the first of them were locked. */
-    readonly wereMade: boolean
-  }> {
-    // Many calls of a batch share their accounts: each is asked for once, and found again by its place.
-    const wanted = new Map<string, Parameters<typeof lockAccounts>[1][number] & { readonly place: number }>()
-    const asked = steps.map((step) =>
-      matchesOf(step).map((match) => {
-        const { tenant } = step
-        const at = (step.kind === 'charge' || step.kind === 'record' ? step.endedAt : undefined) ?? null
-        const key = `${tenant}\n${match.limit.id}\n${match.subject}\n${at?.getTime()}`
-        const found = wanted.get(key)
-        const place = found?.place ?? wanted.size
-        if (found === undefined) {
-          wanted.set(key, { tenant, limitId: match.limit.id, subject: match.subject, at, place })
-        }
-        return { ...match, place }
-      }),
-    )
-    const locked = await lockAccounts(client, [...wanted.values()], numbers, reservations)
-    const accounts = new Map(locked.rows.map((row) => [row.id, accountOfRow(row)]))
-    const matched = asked.map((matches) =>
-      matches.map(({ limit, subject, place }) => {
-        const account = accounts.get(locked.wanted[place] ?? '')
-        assert(account !== undefined, `limit ${limit.id} of ${limit.tenant} got no account`)
-        return { limit, subject, account }
-      }),
-    )
-    return { accounts, matched, wereMade: locked.wereMade }
-  }
-
-  function matchesOf(step: Step): readonly Match[] {
-    return 'subject' in step ? limits.match(step.tenant, step.subject) : []
+    locking.forget()
   }
 
   async function sweep(): Promise<number> {
@@ -352,12 +294,13 @@ export function openLedger(options: LedgerOptions): Ledger {
       const ids = await selectExpired(client, sweptPerBatchMax)
       if (ids.length === 0) return { result: 0, write: nothing }
       if (limits.version === '') await readLimits(client)
-      const { nowMs, accounts, rows } = await lockAll(client, [], [], { ...noReservations, ids })
+      const { nowMs, accounts, rows } = await locking.lock(client, limits, [], { ...nothingElse, reservations: ids })
       const batch = openBatch(nowMs, limits, accounts, rows.map(reservationOfRow), [])
       for (const reservation of batch.reservations.values()) {
         // Settled, extended or swept by others before it was locked, it is no longer to be ended.
         if (reservation.state === 'held' && reservation.expiresUnixMs <= nowMs) expire(batch, reservation)
       }
+      locking.note(batch)
       return { result: batch.changed.size, write: () => writesOf(client, batch) }
     })
   }
@@ -378,11 +321,12 @@ export function openLedger(options: LedgerOptions): Ledger {
     record,
     sweep,
     watch,
+    forget: locking.forget,
     status: () => ({ waiting: waiting.length, batches, steps: stepsDone, failures }),
   }
 }
 
-const noReservations: NamedReservations = { tenants: [], callIds: [], ids: [] }
+const nothingElse: AlsoLocked = { numbers: [], reservations: [], told: [], settled: [] }
 const nothing = (): readonly Promise<unknown>[] => []
 const unavailable: StepOutcome = { kind: 'unavailable', reason: 'the ledger did not answer' }
 
@@ -400,11 +344,6 @@ function sendAsOne<Sent>(client: pg.PoolClient, send: () => Sent): Sent {
 function writesOf(client: pg.PoolClient, batch: Batch): readonly Promise<unknown>[] {
   const changes = changesOf(batch)
   return changes === undefined ? [] : writeChanges(client, changes)
-}
-
-function callsOf(step: Step): readonly string[] {
-  if (step.kind === 'reserve') return [step.callId]
-  return step.kind === 'record' ? callIdsOf(step) : []
 }
 
 function add(a: Counts, b: Counts): Counts {
