@@ -47,12 +47,14 @@ type Work<Result> = (client: pg.PoolClient) => Promise<Worked<Result>>
 type Waiting = { readonly step: Step; readonly resolve: (outcome: StepOutcome) => void }
 
 /** A server that has lost us must not keep our locks. Every row is found by its key: a planner that takes a table for small
- *  reads all of it for each batch, and planning anew costs as much as the work. */
+ *  reads all of it for each batch, and planning anew costs as much as the work. Small it may have been, and then no setting
+ *  keeps it from being read whole: plans are made anew when the steps booked have doubled since. */
 const sessionSettings = `set idle_in_transaction_session_timeout = '10s';
   set plan_cache_mode = force_generic_plan;
   set enable_seqscan = off; set enable_hashjoin = off; set enable_mergejoin = off`
 const stepsPerBatchMax = 256
 const sweptPerBatchMax = 500
+const stepsReplannedMin = 100
 const sweepMs = 1_000
 const triesMax = 4
 /** Steps in line, a second's worth; who comes then is told at once. */
@@ -84,7 +86,8 @@ export function openLedger(options: LedgerOptions): Ledger {
   let batches = 0
   let stepsDone = 0
   let failures = 0
-  const prepared = new WeakSet<pg.PoolClient>()
+  /** Of a connection: how many steps are booked when its statements are planned anew. */
+  const plannedUntil = new WeakMap<pg.PoolClient, number>()
 
   function run(step: Step): Promise<StepOutcome> {
     if (waiting.length >= stepsWaitingMax) return Promise.resolve(unavailable)
@@ -168,13 +171,11 @@ export function openLedger(options: LedgerOptions): Ledger {
   async function inTransaction<Result>(work: Work<Result>): Promise<Result> {
     return withConnection(database, async (client) => {
       const { begun, working } = sendAsOne(client, () => ({
-        begun: [...(prepared.has(client) ? [] : [client.query(sessionSettings)]), client.query('begin')],
+        begun: [...prepare(client), client.query('begin')],
         // Up to what it waits for first.
         working: work(client),
       }))
       for (const each of begun) each.catch(() => undefined)
-      // A connection that failed is not used again.
-      prepared.add(client)
       try {
         const { result, write } = await working
         // One trip for what is written and the commit: behind a write that failed, that is a rollback.
@@ -188,6 +189,14 @@ export function openLedger(options: LedgerOptions): Ledger {
         throw error
       }
     })
+  }
+
+  /** A connection that failed is not used again, so what is sent here was done. */
+  function prepare(client: pg.PoolClient): readonly Promise<unknown>[] {
+    const until = plannedUntil.get(client)
+    if (until !== undefined && stepsDone < until) return []
+    plannedUntil.set(client, Math.max(stepsReplannedMin, stepsDone * 2))
+    return [client.query(until === undefined ? sessionSettings : 'discard plans')]
   }
 
   function record(source: RecordSource | undefined, records: readonly RecordCall[]): Promise<Recorded> {
