@@ -4,6 +4,7 @@ import type { TargetTable } from '@tallylight/storage/clickhouse/schema.ts'
 import type pg from 'pg'
 import type { GenAi } from '../genai/genai.ts'
 import type { Journal } from '../journal/journal.ts'
+import type { Ledger } from '../quota/ledger.ts'
 import { type Background, openBackground } from './background.ts'
 import { openRowErasure } from './erase-rows.ts'
 import { type Erasures, openErasures } from './erasures.ts'
@@ -30,6 +31,7 @@ export function openAdministration(options: {
   readonly database: pg.Pool
   readonly journal: Pick<Journal, 'id' | 'drain'>
   readonly genai: Pick<GenAi, 'resolver' | 'pauseKnownTexts'>
+  readonly ledger: Pick<Ledger, 'forget'>
   readonly daysOf: DaysOf
   readonly tenantsWithRetention: readonly string[]
   readonly signal: AbortSignal
@@ -53,7 +55,10 @@ export function openAdministration(options: {
     rows,
     holds,
     drain: journal.drain,
-    forget: genai.resolver.forget,
+    forget: () => {
+      options.ledger.forget()
+      return genai.resolver.forget()
+    },
     pauseKnownTexts: genai.pauseKnownTexts,
     onProblem,
     onFinished: options.onErased,

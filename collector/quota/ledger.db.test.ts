@@ -146,6 +146,18 @@ test('quota: a limit of each user has an account per user, and who names none sh
   await expectNoDrift(pool)
 })
 
+test('quota: an account whose user was renamed is not found by the old name, though its number is remembered', async () => {
+  const { ledger, pool } = await open('renamed', [{ id: 'per user', measure: 'cost', amount: 10, each: 'user' }])
+  const of = (callId: string): Reserve => reserve(callId, 6, { subject: { ...nobody, user: 'ada' } })
+  const before = idOf(await ledger.run(of('1')))
+  await pool.query("update quota_accounts set subject = 'pseudonym'")
+  expect(await ledger.run(of('2'))).toMatchObject({ kind: 'done' })
+  expect(await balanceOf(pool, 'per user', 'ada')).toMatchObject({ held: 6 })
+  expect(await ledger.run(settle(before, 5))).toMatchObject({ kind: 'done' })
+  expect(await balanceOf(pool, 'per user', 'pseudonym')).toMatchObject({ held: 0, spent: 5 })
+  await expectNoDrift(pool)
+})
+
 test('quota: a limit that warns never refuses, one that allows what is left holds that, one with debt holds nothing more', async () => {
   const { ledger, pool } = await open('overage', [
     { id: 'warns', measure: 'cost', amount: 10, action: 'warn' },
@@ -256,6 +268,31 @@ test('quota: limits on tokens read and written are counted apart', async () => {
   await ledger.run({ kind: 'settle', tenant, id, bodyHash: '', amountsOf: () => used })
   expect(await balanceOf(pool, 'in')).toMatchObject({ held: 0, spent: 40 })
   expect(await balanceOf(pool, 'out')).toMatchObject({ held: 0, spent: 5 })
+})
+
+test('quota: statements planned while the tables were small do not read all of them once they have grown', async () => {
+  const { ledger, pool } = await open('grown', [{ id: 'calls', measure: 'requests', amount: 1_000_000 }])
+  const rowsRead = async (): Promise<number> => {
+    await pool.query('select pg_stat_force_next_flush()')
+    const { rows } = await pool.query(
+      `select sum(coalesce(idx_tup_fetch, 0) + seq_tup_read)::int as count from pg_stat_user_tables
+       where schemaname = current_schema() and relname = 'quota_reservation_rows'`,
+    )
+    return rows[0].count
+  }
+  const pairs = async (from: number, count: number): Promise<void> => {
+    const calls = Array.from({ length: count }, (_, at) => ledger.run(reserve(`call ${from + at}`, 1)))
+    const ids = (await Promise.all(calls)).map(idOf)
+    await Promise.all(ids.map((id) => ledger.run(settle(id, 1))))
+  }
+  await pairs(0, 1)
+  // As autovacuum does, whenever it comes by.
+  await pool.query('analyze')
+  for (let round = 1; round <= 20; round++) await pairs(round * 50, 50)
+  const before = await rowsRead()
+  await pairs(2_000, 50)
+  // Each is looked up by its id a few times, of about a thousand.
+  expect((await rowsRead()) - before).toBeLessThan(50 * 8)
 })
 
 test('quota: an amount that no account can hold is refused alone, not with the steps beside it', async () => {

@@ -2,17 +2,12 @@
 // told as granted is committed first; when it is not known whether a commit happened, the step is `unavailable`, and asking
 // again with the same call id gives the first answer. Records of calls come in groups of their own, with the cursor of the
 // journal that they come from. One transaction runs at a time, so that a collector never waits for its own locks.
-import assert from 'node:assert/strict'
 import { withConnection } from '@tallylight/storage/postgres/connection.ts'
 import {
   type Cursor,
   isBooked,
-  type LockedReservations,
-  lockAccounts,
   lockEvents,
-  lockReservations,
   moveCursor,
-  type NamedReservations,
   refuseEvent,
   selectExpired,
   selectRules,
@@ -21,10 +16,10 @@ import {
 import type pg from 'pg'
 import type { Log } from '../receive/admission.ts'
 import { type Batch, callIdsOf, expire, openBatch, take } from './batch.ts'
-import type { MatchedAccount } from './books.ts'
-import { type Match, openLimits } from './limits.ts'
+import { openLimits } from './limits.ts'
+import { type AlsoLocked, openLocking } from './locking.ts'
 import { pause } from './pause.ts'
-import { accountOfRow, changesOf, eventOfRow, limitOfRow, reservationOfRow } from './rows.ts'
+import { changesOf, eventOfRow, limitOfRow, reservationOfRow } from './rows.ts'
 import type { RecordCall, Step, StepOutcome } from './step.ts'
 
 export type Ledger = {
@@ -36,6 +31,8 @@ export type Ledger = {
   sweep(): Promise<number>
   /** Sweeps every second until the signal, and says how many calls were never settled. */
   watch(signal: AbortSignal, onExpired: (count: number) => void): Promise<void>
+  /** Names that it remembers. */
+  forget(): void
   status(): { readonly waiting: number; readonly batches: number; readonly steps: number; readonly failures: number }
 }
 
@@ -44,18 +41,20 @@ export type RecordSource = Cursor & { readonly name: string }
 export type Recorded = ({ readonly kind: 'recorded' } & Counts) | { readonly kind: 'unavailable' }
 type Counts = { readonly booked: number; readonly repeated: number; readonly refused: number }
 
-/** Writes that are under way may be left to the commit. */
-type Worked<Result> = { readonly result: Result; readonly writes: readonly Promise<unknown>[] }
+/** What is to be written leaves with the commit. */
+type Worked<Result> = { readonly result: Result; readonly write: () => readonly Promise<unknown>[] }
 type Work<Result> = (client: pg.PoolClient) => Promise<Worked<Result>>
 type Waiting = { readonly step: Step; readonly resolve: (outcome: StepOutcome) => void }
 
 /** A server that has lost us must not keep our locks. Every row is found by its key: a planner that takes a table for small
- *  reads all of it for each batch, and planning anew costs as much as the work. */
+ *  reads all of it for each batch, and planning anew costs as much as the work. Small it may have been, and then no setting
+ *  keeps it from being read whole: plans are made anew when the steps booked have doubled since. */
 const sessionSettings = `set idle_in_transaction_session_timeout = '10s';
   set plan_cache_mode = force_generic_plan;
   set enable_seqscan = off; set enable_hashjoin = off; set enable_mergejoin = off`
 const stepsPerBatchMax = 256
 const sweptPerBatchMax = 500
+const stepsReplannedMin = 100
 const sweepMs = 1_000
 const triesMax = 4
 /** Steps in line, a second's worth; who comes then is told at once. */
@@ -79,6 +78,7 @@ export type LedgerOptions = {
 export function openLedger(options: LedgerOptions): Ledger {
   const { database, log } = options
   let isAway = false
+  const locking = openLocking()
   let limits = openLimits('', [])
   let waiting: Waiting[] = []
   const groups: (() => Promise<void>)[] = []
@@ -86,7 +86,8 @@ export function openLedger(options: LedgerOptions): Ledger {
   let batches = 0
   let stepsDone = 0
   let failures = 0
-  const prepared = new WeakSet<pg.PoolClient>()
+  /** Of a connection: how many steps are booked when its statements are planned anew. */
+  const plannedUntil = new WeakMap<pg.PoolClient, number>()
 
   function run(step: Step): Promise<StepOutcome> {
     if (waiting.length >= stepsWaitingMax) return Promise.resolve(unavailable)
@@ -104,16 +105,28 @@ export function openLedger(options: LedgerOptions): Ledger {
   }
 
   async function runAll(): Promise<void> {
+    let tell = (): void => undefined
+    // The pool hands out its connection in the next tick. What is booked is told in the one behind it: Postgres works on the
+    // next batch while the answers to this one are written, which takes as long.
+    const tellBehind = <Result>(running: Promise<Result>): Promise<Result> => {
+      process.nextTick(tell)
+      tell = () => undefined
+      return running
+    }
     while (waiting.length > 0 || groups.length > 0) {
       const taken = waiting.slice(0, stepsPerBatchMax)
       waiting = waiting.slice(stepsPerBatchMax)
       if (taken.length > 0) {
-        const outcomes = await runBatch(taken.map(({ step }) => step))
-        for (const [at, { resolve }] of taken.entries()) resolve(outcomes[at] as StepOutcome)
+        const outcomes = await tellBehind(runBatch(taken.map(({ step }) => step)))
+        tell = () => {
+          for (const [at, { resolve }] of taken.entries()) resolve(outcomes[at] as StepOutcome)
+        }
       }
-      await groups.shift()?.()
+      const group = groups.shift()
+      if (group !== undefined) await tellBehind(group())
     }
     isRunning = false
+    tell()
   }
 
   async function runBatch(steps: readonly Step[]): Promise<readonly StepOutcome[]> {
@@ -157,15 +170,17 @@ export function openLedger(options: LedgerOptions): Ledger {
 
   async function inTransaction<Result>(work: Work<Result>): Promise<Result> {
     return withConnection(database, async (client) => {
-      // Sent with the first statement.
-      const begun = [...(prepared.has(client) ? [] : [client.query(sessionSettings)]), client.query('begin')]
+      const { begun, working } = sendAsOne(client, () => ({
+        begun: [...prepare(client), client.query('begin')],
+        // Up to what it waits for first.
+        working: work(client),
+      }))
       for (const each of begun) each.catch(() => undefined)
-      // A connection that failed is not used again.
-      prepared.add(client)
       try {
-        const { result, writes } = await work(client)
+        const { result, write } = await working
         // One trip for what is written and the commit: behind a write that failed, that is a rollback.
-        for (const done of await Promise.allSettled([...begun, ...writes, client.query('commit')]))
+        const sent = sendAsOne(client, () => [...write(), client.query('commit')])
+        for (const done of await Promise.allSettled([...begun, ...sent]))
           if (done.status === 'rejected') throw done.reason
         return result
       } catch (error) {
@@ -174,6 +189,14 @@ export function openLedger(options: LedgerOptions): Ledger {
         throw error
       }
     })
+  }
+
+  /** A connection that failed is not used again, so what is sent here was done. */
+  function prepare(client: pg.PoolClient): readonly Promise<unknown>[] {
+    const until = plannedUntil.get(client)
+    if (until !== undefined && stepsDone < until) return []
+    plannedUntil.set(client, Math.max(stepsReplannedMin, stepsDone * 2))
+    return [client.query(until === undefined ? sessionSettings : 'discard plans')]
   }
 
   function record(source: RecordSource | undefined, records: readonly RecordCall[]): Promise<Recorded> {
@@ -205,13 +228,13 @@ export function openLedger(options: LedgerOptions): Ledger {
     try {
       return await tryTransaction(records.length, async (client) => {
         if (source !== undefined && (await isBooked(client, source))) {
-          return { result: { booked: 0, repeated: records.length, refused: 0 }, writes: [] }
+          return { result: { booked: 0, repeated: records.length, refused: 0 }, write: nothing }
         }
-        const { result: outcomes, writes } = await book(client, records)
+        const { result: outcomes, write } = await book(client, records)
         const repeated = outcomes.filter((outcome) => outcome.kind === 'done' && outcome.isRepeat).length
         return {
           result: { booked: records.length - repeated, repeated, refused: 0 },
-          writes: isLast && source !== undefined ? [...writes, moveCursor(client, source)] : writes,
+          write: isLast && source !== undefined ? () => [...write(), moveCursor(client, source)] : write,
         }
       })
     } catch (error) {
@@ -235,7 +258,7 @@ export function openLedger(options: LedgerOptions): Ledger {
     log.warn({ tenant: record.tenant, event: record.eventKey, reason }, 'the record of a call cannot be booked')
     return inTransaction(async (client) => ({
       result: { booked: 0, repeated: 0, refused: 1 },
-      writes: [
+      write: () => [
         refuseEvent(client, { ...record, segment: source?.name ?? '', reason }),
         ...(isLast && source !== undefined ? [moveCursor(client, source)] : []),
       ],
@@ -245,104 +268,49 @@ export function openLedger(options: LedgerOptions): Ledger {
   async function book(client: pg.PoolClient, steps: readonly Step[]): Promise<Worked<readonly StepOutcome[]>> {
     const ofEvents = steps.filter((step) => step.kind === 'charge' || step.kind === 'record')
     const events = ofEvents.length === 0 ? [] : await lockEvents(client, ofEvents)
-    const numbers = [...new Set(events.flatMap((event) => event.account_ids))]
-    const calls = steps.flatMap((step) => callsOf(step).map((callId) => ({ tenant: step.tenant, callId })))
-    const reservations = {
-      tenants: calls.map((call) => call.tenant),
-      callIds: calls.map((call) => call.callId),
-      ids: [
+    const also = {
+      numbers: events.flatMap((event) => event.account_ids),
+      reservations: [
         ...steps.flatMap((step) => ('id' in step ? [step.id] : [])),
         ...events.flatMap(({ reservation }) => reservation ?? []),
       ],
+      told: steps.flatMap((step) => (step.kind === 'reserve' ? [{ tenant: step.tenant, callId: step.callId }] : [])),
+      settled: steps.flatMap((step) =>
+        step.kind === 'record' ? callIdsOf(step).map((callId) => ({ tenant: step.tenant, callId })) : [],
+      ),
     }
     // By the rules as they were a moment ago: they hardly ever change.
-    let locked = await lockAll(client, steps, numbers, reservations)
+    let locked = await locking.lock(client, limits, steps, also)
     if (locked.version !== limits.version) {
       await readLimits(client)
-      locked = await lockAll(client, steps, numbers, reservations)
+      locked = await locking.lock(client, limits, steps, also)
     }
     const { nowMs, accounts, matched, rows } = locked
     const batch = openBatch(nowMs, limits, accounts, rows.map(reservationOfRow), events.map(eventOfRow))
     const result = steps.map((step, at) => take(batch, step, matched[at] ?? []))
-    return { result, writes: writesOf(client, batch) }
+    locking.note(batch)
+    return { result, write: () => writesOf(client, batch) }
   }
 
   async function readLimits(client: Pick<pg.ClientBase, 'query'>): Promise<void> {
     const { version, rows } = await selectRules(client)
     limits = openLimits(version, rows.map(limitOfRow))
-  }
-
-  /** The accounts first, then the reservations as they are by then, in one trip: another collector that is asked for the same
-   *  call has its accounts, so what it grants is seen here, and not taken for somebody else's who left no room. */
-  async function lockAll(
-    client: pg.PoolClient,
-    steps: readonly Step[],
-    numbers: readonly string[],
-    reservations: NamedReservations,
-  ): Promise<Awaited<ReturnType<typeof lockMatched>> & LockedReservations> {
-    const matching = lockMatched(client, steps, numbers, reservations)
-    const locking = lockReservations(client, reservations)
-    locking.catch(() => undefined)
-    const matched = await matching
-    const found = await locking
-    return { ...matched, ...(matched.wereMade ? await lockReservations(client, reservations) : found) }
-  }
-
-  /** Locks the accounts that the steps may need, and tells which of them each step's limits count in. */
-  async function lockMatched(
-    client: pg.PoolClient,
-    steps: readonly Step[],
-    numbers: readonly string[],
-    reservations: NamedReservations,
-  ): Promise<{
-    readonly accounts: ReadonlyMap<string, MatchedAccount['account']>
-    readonly matched: readonly (readonly MatchedAccount[])[]
-    /** Some were not there; others may have been waited for since the first of them were locked. */
-    readonly wereMade: boolean
-  }> {
-    // Many calls of a batch share their accounts: each is asked for once, and found again by its place.
-    const wanted = new Map<string, Parameters<typeof lockAccounts>[1][number] & { readonly place: number }>()
-    const asked = steps.map((step) =>
-      matchesOf(step).map((match) => {
-        const { tenant } = step
-        const at = (step.kind === 'charge' || step.kind === 'record' ? step.endedAt : undefined) ?? null
-        const key = `${tenant}\n${match.limit.id}\n${match.subject}\n${at?.getTime()}`
-        const found = wanted.get(key)
-        const place = found?.place ?? wanted.size
-        if (found === undefined) {
-          wanted.set(key, { tenant, limitId: match.limit.id, subject: match.subject, at, place })
-        }
-        return { ...match, place }
-      }),
-    )
-    const locked = await lockAccounts(client, [...wanted.values()], numbers, reservations)
-    const accounts = new Map(locked.rows.map((row) => [row.id, accountOfRow(row)]))
-    const matched = asked.map((matches) =>
-      matches.map(({ limit, subject, place }) => {
-        const account = accounts.get(locked.wanted[place] ?? '')
-        assert(account !== undefined, `limit ${limit.id} of ${limit.tenant} got no account`)
-        return { limit, subject, account }
-      }),
-    )
-    return { accounts, matched, wereMade: locked.wereMade }
-  }
-
-  function matchesOf(step: Step): readonly Match[] {
-    return 'subject' in step ? limits.match(step.tenant, step.subject) : []
+    locking.forget()
   }
 
   async function sweep(): Promise<number> {
     return inTransaction(async (client) => {
       const ids = await selectExpired(client, sweptPerBatchMax)
-      if (ids.length === 0) return { result: 0, writes: [] }
+      if (ids.length === 0) return { result: 0, write: nothing }
       if (limits.version === '') await readLimits(client)
-      const { nowMs, accounts, rows } = await lockAll(client, [], [], { ...noReservations, ids })
+      const { nowMs, accounts, rows } = await locking.lock(client, limits, [], { ...nothingElse, reservations: ids })
       const batch = openBatch(nowMs, limits, accounts, rows.map(reservationOfRow), [])
       for (const reservation of batch.reservations.values()) {
         // Settled, extended or swept by others before it was locked, it is no longer to be ended.
         if (reservation.state === 'held' && reservation.expiresUnixMs <= nowMs) expire(batch, reservation)
       }
-      return { result: batch.changed.size, writes: writesOf(client, batch) }
+      locking.note(batch)
+      return { result: batch.changed.size, write: () => writesOf(client, batch) }
     })
   }
 
@@ -362,21 +330,29 @@ export function openLedger(options: LedgerOptions): Ledger {
     record,
     sweep,
     watch,
+    forget: locking.forget,
     status: () => ({ waiting: waiting.length, batches, steps: stepsDone, failures }),
   }
 }
 
-const noReservations: NamedReservations = { tenants: [], callIds: [], ids: [] }
+const nothingElse: AlsoLocked = { numbers: [], reservations: [], told: [], settled: [] }
+const nothing = (): readonly Promise<unknown>[] => []
 const unavailable: StepOutcome = { kind: 'unavailable', reason: 'the ledger did not answer' }
+
+/** Statements that are sent meanwhile leave in one write: each alone wakes Postgres, which then takes the core from us. */
+function sendAsOne<Sent>(client: pg.PoolClient, send: () => Sent): Sent {
+  const { stream } = client.connection
+  stream.cork()
+  try {
+    return send()
+  } finally {
+    stream.uncork()
+  }
+}
 
 function writesOf(client: pg.PoolClient, batch: Batch): readonly Promise<unknown>[] {
   const changes = changesOf(batch)
   return changes === undefined ? [] : writeChanges(client, changes)
-}
-
-function callsOf(step: Step): readonly string[] {
-  if (step.kind === 'reserve') return [step.callId]
-  return step.kind === 'record' ? callIdsOf(step) : []
 }
 
 function add(a: Counts, b: Counts): Counts {

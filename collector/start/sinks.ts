@@ -112,6 +112,7 @@ export function openSinks(start: Start, engines: Engines, journal: Journal, quot
     database,
     journal,
     genai,
+    ledger: quota.ledger,
     daysOf: (kept, tenant) => retentionDaysOf(file, kept, tenant),
     tenantsWithRetention: Object.keys(file.retention?.tenants ?? {}),
     signal: loops.signal,

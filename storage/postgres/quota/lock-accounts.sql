@@ -28,9 +28,10 @@ with asked as materialized (
   for no key update
 )
 select a.id, a.tenant, a.limit_id, a.subject, a.window_end, quota_slide_ms(rule.span) as slide_ms, a.granted, a.held, a.spent,
-       a.free, a.debt, a.thresholds_fired, a.bucket_at, a.bucket_spent, null::bigint[] as wanted
+       a.free, a.debt, a.thresholds_fired, a.bucket_at, a.bucket_spent,
+       a.window_start <= quota_now() and (a.window_end is null or quota_now() < a.window_end) as is_open, null::bigint[] as wanted
 from locked a
 join quota_limit_rules rule on rule.tenant = a.tenant and rule.id = a.limit_id
 union all
-select null, null, null, null, null, null, null, null, null, null, null, null, null, null,
+select null, null, null, null, null, null, null, null, null, null, null, null, null, null, null,
        (select array_agg(id order by ordinal) from asked)
