@@ -46,6 +46,8 @@ export const attributes = {
   toolCallId: 'gen_ai.tool.call.id',
   toolArguments: 'gen_ai.tool.call.arguments',
   toolResult: 'gen_ai.tool.call.result',
+  /** `wire`: of a tool that was asked for in one reply and answered in a later request, and that nobody told of. */
+  toolSeenOn: 'tallylight.tool.seen_on',
   promptName: 'gen_ai.prompt.name',
   mcpMethod: 'mcp.method.name',
   mcpProtocolVersion: 'mcp.protocol.version',

@@ -3,7 +3,8 @@
 
 import { type CallMetrics, openCallMetrics } from './calls/call-metrics.ts'
 import { openCallRecorder } from './calls/call-recorder.ts'
-import { openContentAttributes, type Redact } from './calls/content-attributes.ts'
+import { type ContentAttributes, openContentAttributes, type Redact } from './calls/content-attributes.ts'
+import { openRunnerTools, type RunnerTools } from './calls/runner-tools.ts'
 import { type Counters, openCounters } from './counters.ts'
 import { type Export, openExport } from './export.ts'
 import type { Watch } from './hooks/exchange.ts'
@@ -44,6 +45,8 @@ export type Instrumentation = {
   readonly watch: RealtimeWatch
   readonly counters: Counters
   readonly exporter: Export
+  readonly content: ContentAttributes
+  readonly tools: RunnerTools
   /** Sends what waits, no longer than `limits.flushMs`. */
   flush(): Promise<void>
   /** Takes the hooks out and sends what waits. */
@@ -75,7 +78,13 @@ export function instrument(options: InstrumentOptions = {}): Instrumentation {
   for (const warning of read.warnings) counters.warnOnce(warning, warning)
   const exporter = openExport({ settings, environment, counters })
   const gate = gateOf(settings, options, counters)
-  const watch = openWatch(settings, exporter, counters, gate, options.redact)
+  const failed = (error: unknown): void => {
+    counters.add('failures')
+    counters.warnOnce('failure', `a part of the instrumentation failed: ${placeOf(error)}`)
+  }
+  const content = openContentAttributes(settings.content, options.redact, counters)
+  const tools = openRunnerTools({ tracer: exporter.tracer, content, counters, failed, nowMs: Date.now })
+  const watch = openWatch({ settings, exporter, counters, content, tools }, gate, failed)
   const unhook = [...hookAll(watch), hookSdkOfMcp({ watch, exporter, settings })]
 
   const onBeforeExit = (): void => {
@@ -97,6 +106,8 @@ export function instrument(options: InstrumentOptions = {}): Instrumentation {
     watch,
     counters,
     exporter,
+    content,
+    tools,
     flush,
     async shutdown() {
       process.off('beforeExit', onBeforeExit)
@@ -148,11 +159,9 @@ function gateOf(
 }
 
 function openWatch(
-  settings: Settings,
-  exporter: Export,
-  counters: Counters,
+  { settings, exporter, counters, content, tools }: Omit<Instrumentation, 'watch' | 'flush' | 'shutdown'>,
   gate: Gate | undefined,
-  redact: Redact | undefined,
+  failed: (error: unknown) => void,
 ): RealtimeWatch {
   let metrics: CallMetrics | undefined
   const recorder = openCallRecorder({
@@ -161,7 +170,8 @@ function openWatch(
       metrics ??= openCallMetrics(exporter.meter())
       return metrics
     },
-    content: openContentAttributes(settings.content, redact, counters),
+    content,
+    tools,
     counters,
     gate,
     keepsContent: settings.content === 'full',
@@ -180,10 +190,7 @@ function openWatch(
     startCall: recorder.startCall,
     asksForUsage: settings.asksForUsage,
     keepsContent: settings.content === 'full',
-    failed: (error) => {
-      counters.add('failures')
-      counters.warnOnce('failure', `a part of the instrumentation failed: ${placeOf(error)}`)
-    },
+    failed,
     unmetered,
   }
 }

@@ -75,6 +75,12 @@ export const limits = {
   estimatedOutputsMax: 64,
   /** Models that something is learnt of; the least recently used is forgotten. */
   estimatedModelsMax: 256,
+  /** Tools that a model asked for and whose results are awaited. What takes longer is no tool that a service runs by itself: a
+   *  person is asked. */
+  askedToolsMax: 1_000,
+  /** Their arguments, each in UTF-16 units: what is longer is looked for in the later request, which most providers want whole. */
+  askedToolCharsMax: 4_096,
+  askedToolMsMax: 600_000,
   /** Requests of one MCP connection that wait for their answer; a peer that never answers must not grow a map for ever. */
   mcpRequestsMax: 10_000,
   /** Between two looks at a server, and how long one may take. */

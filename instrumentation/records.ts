@@ -6,7 +6,6 @@ import { usageAttributes } from './calls/call-recorder.ts'
 import type { HealthCheck } from './health/looks.ts'
 import { guarded } from './hooks/exchange.ts'
 import { type Instrumentation, running } from './instrument.ts'
-import { limits } from './limits.ts'
 import type { Operation } from './providers/call.ts'
 import { activeTurn, sceneAttributes } from './turns/scene.ts'
 import type { Usage } from './usage/usage.ts'
@@ -30,9 +29,17 @@ export function recordToolCall<T>(tool: ToolCall, work: () => T): T {
     ...(tool.id === undefined ? {} : { [attributes.toolCallId]: tool.id }),
   })
   activeTurn()?.progress.tools.add(tool.name)
-  addContent(instrumentation, span, attributes.toolArguments, tool.arguments)
+  // What cannot be written as JSON is left out, and counted.
+  const addContent = (args: unknown, result: unknown): void =>
+    guarded(
+      instrumentation.watch,
+      () => void span.setAttributes(instrumentation.content.ofTool(args, result)),
+      undefined,
+    )
+  instrumentation.tools.told({ id: tool.id ?? '', name: tool.name }, context.active())
+  addContent(tool.arguments, undefined)
   const ended = (result: unknown): void => {
-    addContent(instrumentation, span, attributes.toolResult, result)
+    addContent(undefined, result)
     span.end()
   }
   const failed = (error: unknown): never => {
@@ -164,18 +171,6 @@ function startSpan(
 function setFailure(span: Span, error: unknown): void {
   span.setAttribute(attributes.errorType, error instanceof Error ? error.name : typeof error)
   span.setStatus({ code: SpanStatusCode.ERROR })
-}
-
-function addContent({ settings, counters, watch }: Instrumentation, span: Span, name: string, value: unknown): void {
-  if (settings.content !== 'full' || value === undefined) return
-  try {
-    const text = textOf(value)
-    if (text.length <= limits.contentAttributeCharsMax) span.setAttribute(name, text)
-    else counters.add('contentDropped')
-  } catch (error) {
-    // A value that refers to itself, or whose toJSON throws.
-    watch.failed(error)
-  }
 }
 
 function textOf(value: unknown): string {

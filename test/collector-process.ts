@@ -147,11 +147,15 @@ export async function startCollector(
   }
 
   async function drained(): Promise<void> {
-    const deadline = Date.now() + readyMsMax
+    let least = Number.POSITIVE_INFINITY
+    let deadline = 0
     for (;;) {
       const waiting = await metric('tallylight_journal_records')
       const segments = await metric('tallylight_journal_segments')
       if (waiting === 0 && segments === 0) return
+      // A long backlog may take its time; one that gets no shorter is stuck.
+      if (waiting + segments < least) deadline = Date.now() + readyMsMax
+      least = Math.min(least, waiting + segments)
       if (Date.now() > deadline)
         throw new Error(`${waiting} records in ${segments} segments still wait:\n${said.slice(-4000)}`)
       await new Promise((resolve) => setTimeout(resolve, 100))

@@ -13,9 +13,9 @@ test('awaited spans: an id is found by its bytes until two others have its place
   expect(has('0123456789abcdee')).toBe(false)
   expect(has('1123456789abcdef')).toBe(false)
   // The same slot: the last 17 bits are equal.
-  awaited.add('aaaaaaaa00020001')
-  awaited.add('aaaaaaaa00020001')
+  awaited.add('aaaa000000020001')
+  awaited.add('aaaa000000020001')
   expect(has('fedcba9800000001')).toBe(true)
-  awaited.add('bbbbbbbb00040001')
-  expect(['fedcba9800000001', 'aaaaaaaa00020001', 'bbbbbbbb00040001'].map(has)).toEqual([false, true, true])
+  awaited.add('bbbb000000040001')
+  expect(['fedcba9800000001', 'aaaa000000020001', 'bbbb000000040001'].map(has)).toEqual([false, true, true])
 })

@@ -97,6 +97,8 @@ export type ToolSays = {
   readonly arguments?: Content
   readonly result?: Content
   readonly status: ActionStatus
+  /** Seen between two calls only: it includes whatever was done there, and gives way to a span of the tool itself. */
+  readonly isSeenOnWire?: true
 }
 
 export type TurnSays = {

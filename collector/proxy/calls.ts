@@ -91,6 +91,8 @@ export function openCalls(options: CallsOptions): Calls {
       tracer: () => span.tracer,
       metrics: () => noMetrics,
       content: openContentAttributes(keepsContent ? 'full' : 'metadata', undefined, counters),
+      // A request tells nothing of what its service did before.
+      tools: undefined,
       counters,
       gate,
       keepsContent,

@@ -248,6 +248,8 @@ export function openClickHouseSink(options: SinkOptions): ClickHouseSink {
       each.done.set(part.key, now())
       each.doubtful.delete(part.key)
       pauses.delete(part.name)
+      // It answers: the next outage begins with a short pause again.
+      pauses.delete(everything)
       if (!each.booked.has(part.key)) settle(each.segment, part, result.refusedRows)
       each.booked.add(part.key)
     }

@@ -11,6 +11,7 @@ import { activeTurn, sceneAttributes, type TurnProgress } from '../turns/scene.t
 import type { Usage } from '../usage/usage.ts'
 import type { CallMetrics } from './call-metrics.ts'
 import type { ContentAttributes } from './content-attributes.ts'
+import type { RunnerTools } from './runner-tools.ts'
 
 export type CallRecorder = { startCall(start: CallStart): CallRecord }
 
@@ -18,6 +19,8 @@ export type CallRecorderOptions = {
   readonly tracer: () => Pick<Tracer, 'startSpan'>
   readonly metrics: () => CallMetrics
   readonly content: ContentAttributes
+  /** Undefined: what is run because a model asked for it is not looked for. */
+  readonly tools: Pick<RunnerTools, 'asked' | 'answered'> | undefined
   readonly counters: Counters
   /** Undefined: quota is off. */
   readonly gate: Pick<Gate, 'admit'> | undefined
@@ -33,6 +36,7 @@ export function openCallRecorder(options: CallRecorderOptions): CallRecorder {
       const startedMs = options.nowMs()
       const described = describedBy(start)
       const parent = start.context ?? context.active()
+      options.tools?.answered(request, parent)
       const span = options.tracer().startSpan(
         `${request.operation} ${request.model}`.trimEnd(),
         {
@@ -62,6 +66,7 @@ export function openCallRecorder(options: CallRecorderOptions): CallRecorder {
           if (request.isStream && firstMs !== undefined)
             span.setAttribute(attributes.timeToFirstChunk, (firstMs - startedMs) / 1000)
           if (end.reply !== undefined && progress !== undefined) tellTurn(progress, end.reply)
+          if (end.reply !== undefined) options.tools?.asked(end.reply, parent, span.spanContext())
           if (end.reply !== undefined) span.setAttributes(replyAttributes(end.reply))
           if (end.reply !== undefined && span.isRecording()) span.setAttributes(options.content.ofReply(end.reply))
           const errorType = endSpanStatus(span, end)
@@ -104,7 +109,7 @@ function lastQuestion(request: CallRequest): string {
 
 /** The answer of a turn is the last text that a model wrote in it. */
 function tellTurn(progress: TurnProgress, reply: CallReply): void {
-  for (const name of reply.toolNames) progress.tools.add(name)
+  for (const { name } of reply.toolCalls) progress.tools.add(name)
   const answer = textOf(reply.messages[0]?.parts ?? [])
   if (answer !== '') progress.answer = answer
 }

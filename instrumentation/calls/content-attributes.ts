@@ -14,6 +14,8 @@ export type Redact = (text: string, attribute: string) => string
 export type ContentAttributes = {
   ofRequest(request: CallRequest): Attributes
   ofReply(reply: CallReply): Attributes
+  /** Undefined is left out. */
+  ofTool(args: unknown, result: unknown): Attributes
 }
 
 export function openContentAttributes(
@@ -21,9 +23,13 @@ export function openContentAttributes(
   redact: Redact | undefined,
   counters: Counters,
 ): ContentAttributes {
-  function add(found: Attributes, name: string, values: readonly unknown[]): void {
-    if (values.length === 0) return
-    const text = JSON.stringify(values)
+  function addAll(found: Attributes, name: string, values: readonly unknown[]): void {
+    if (values.length > 0) add(found, name, values)
+  }
+
+  function add(found: Attributes, name: string, value: unknown): void {
+    if (value === undefined) return
+    const text = typeof value === 'string' ? value : (JSON.stringify(value) ?? '')
     const redacted = redact === undefined ? text : redact(text, name)
     if (redacted.length > limits.contentAttributeCharsMax) counters.add('contentDropped')
     else if (redacted !== '') found[name] = redacted
@@ -35,7 +41,7 @@ export function openContentAttributes(
       if (policy === 'off') return found
       const tools = request.tools()
       if (policy === 'metadata') {
-        add(
+        addAll(
           found,
           attributes.toolDefinitions,
           tools.map(nameOnly).filter(({ name }) => name !== ''),
@@ -43,16 +49,24 @@ export function openContentAttributes(
         return found
       }
       const { system, messages } = request.content()
-      add(found, attributes.systemInstructions, system)
-      add(found, attributes.inputMessages, messages)
-      add(found, attributes.toolDefinitions, tools)
+      addAll(found, attributes.systemInstructions, system)
+      addAll(found, attributes.inputMessages, messages)
+      addAll(found, attributes.toolDefinitions, tools)
       return found
     },
     ofReply(reply) {
       const found: Attributes = {}
-      if (policy === 'full') add(found, attributes.outputMessages, reply.messages)
-      if (policy === 'metadata' && reply.toolNames.length > 0) add(found, attributes.outputMessages, toolsOnly(reply))
+      if (policy === 'full') addAll(found, attributes.outputMessages, reply.messages)
+      if (policy === 'metadata' && reply.toolCalls.length > 0)
+        addAll(found, attributes.outputMessages, toolsOnly(reply))
       if (reply.isContentCut) counters.add('contentDropped')
+      return found
+    },
+    ofTool(args, result) {
+      const found: Attributes = {}
+      if (policy !== 'full') return found
+      add(found, attributes.toolArguments, args)
+      add(found, attributes.toolResult, result)
       return found
     },
   }
@@ -66,6 +80,6 @@ function nameOnly(tool: unknown): { readonly type: string; readonly name: string
 }
 
 function toolsOnly(reply: CallReply): readonly OutputMessage[] {
-  const parts = reply.toolNames.map((name) => ({ type: 'tool_call', id: '', name, arguments: undefined }) as const)
+  const parts = reply.toolCalls.map(({ name }) => ({ type: 'tool_call', id: '', name, arguments: undefined }) as const)
   return [{ role: 'assistant', parts, finish_reason: reply.finishReasons[0] ?? '' }]
 }

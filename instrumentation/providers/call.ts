@@ -30,7 +30,7 @@ export type Operation = 'chat' | 'text_completion' | 'generate_content' | 'embed
 export type Part =
   | { readonly type: 'text' | 'reasoning'; readonly content: string }
   | { readonly type: 'tool_call'; readonly id: string; readonly name: string; readonly arguments: unknown }
-  | { readonly type: 'tool_call_response'; readonly id: string; readonly response: unknown }
+  | { readonly type: 'tool_call_response'; readonly id: string; readonly response: unknown; readonly is_error?: true }
   /** Media are named and never carried. */
   | { readonly type: 'blob'; readonly modality: string; readonly mime_type: string }
   | { readonly type: 'uri'; readonly modality: string; readonly uri: string }
@@ -74,6 +74,9 @@ export type RequestContent = {
   readonly messages: readonly Message[]
 }
 
+/** `id` is '' at providers that give none. */
+export type AskedTool = { readonly id: string; readonly name: string }
+
 export type CallFailure = { readonly type: string; readonly message: string }
 
 /** What is known of a reply, at any moment of it. */
@@ -82,8 +85,8 @@ export type CallReply = {
   readonly model: string
   readonly finishReasons: readonly string[]
   readonly messages: readonly OutputMessage[]
-  /** Of the tools that the model asked for, in order; known whatever the content policy is. */
-  readonly toolNames: readonly string[]
+  /** The tools that the model asked the service for, in order; known whatever the content policy is. */
+  readonly toolCalls: readonly AskedTool[]
   readonly usage: Usage | undefined
   /** `partial`: the provider told something and not the end of it. */
   readonly usageSource: 'provider' | 'partial' | 'none'

@@ -58,7 +58,7 @@ export function openResponsesReply(provider: string, keepsContent: boolean): Rep
     if (!hasOutput) for (const [at, item] of objectsOf(value.output).entries()) readItem(output, at, item)
     const reason = textOf(objectOf(value.incomplete_details).reason)
     if (status === 'failed' && known.failure === undefined) known.failure = { type: 'failed', message: '' }
-    const finish = status === 'completed' && output.toolNames().length > 0 ? 'tool_call' : reason || status
+    const finish = status === 'completed' && output.toolCalls().length > 0 ? 'tool_call' : reason || status
     output.finish(0, status === 'failed' ? 'error' : finish)
   }
 

@@ -2,7 +2,7 @@
 // With no content wanted only names and lengths are kept.
 import { limits } from '../limits.ts'
 import { foldFinishReason } from '../usage/names.ts'
-import type { OutputMessage, Part } from './call.ts'
+import type { AskedTool, OutputMessage, Part } from './call.ts'
 import { parsedOr } from './json-fields.ts'
 
 type OpenPart =
@@ -34,7 +34,7 @@ export type Output = {
   lastPiece(): Piece | undefined
   chars(): number
   isCut(): boolean
-  toolNames(): readonly string[]
+  toolCalls(): readonly AskedTool[]
   finishReasons(): readonly string[]
   messages(): readonly OutputMessage[]
 }
@@ -125,9 +125,11 @@ export function openOutput(keepsContent: boolean): Output {
     lastPiece: () => lastPiece,
     chars: () => chars,
     isCut: () => isCut,
-    toolNames: () =>
+    toolCalls: () =>
       [...choices.values()].flatMap(({ parts }) =>
-        [...parts.values()].flatMap((part) => (part.type === 'tool_call' && part.name !== '' ? [part.name] : [])),
+        [...parts.values()].flatMap((part) =>
+          part.type === 'tool_call' && part.name !== '' ? [{ id: part.id, name: part.name }] : [],
+        ),
       ),
     finishReasons: () => [...choices.values()].map(({ reason }) => reason).filter((reason) => reason !== ''),
     messages: () =>

@@ -71,7 +71,7 @@ export function replyOf(known: Known): Omit<CallReply, 'brokenEvents'> {
     model,
     finishReasons: output.finishReasons(),
     messages: output.messages(),
-    toolNames: output.toolNames(),
+    toolCalls: output.toolCalls(),
     usage,
     usageSource: usage === undefined ? 'none' : known.isUsageFinal ? 'provider' : 'partial',
     outputChars: output.chars(),

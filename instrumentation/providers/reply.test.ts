@@ -91,7 +91,7 @@ describe('reply: whole', () => {
         stop_reason: 'tool_use',
         usage: { input_tokens: 10, cache_read_input_tokens: 5, output_tokens: 2 },
       }),
-    ).toMatchObject({ usage: { inputTokens: 15, outputTokens: 2 }, toolNames: ['f'] })
+    ).toMatchObject({ usage: { inputTokens: 15, outputTokens: 2 }, toolCalls: [{ id: 't', name: 'f' }] })
     expect(
       read('gemini.generate', {
         promptFeedback: { blockReason: 'SAFETY' },

@@ -101,7 +101,7 @@ function anthropicPart(part: Json): Part {
     case 'tool_use':
       return toolCall(textOf(part.id), textOf(part.name), part.input)
     case 'tool_result':
-      return { type: 'tool_call_response', id: textOf(part.tool_use_id), response: withoutMedia(part.content) }
+      return toolResult(textOf(part.tool_use_id), withoutMedia(part.content), part.is_error === true)
     case 'image':
     case 'document': {
       const source = objectOf(part.source)
@@ -137,8 +137,8 @@ function bedrockPart(part: Json): Part {
     return toolCall(textOf(part.toolUse.toolUseId), textOf(part.toolUse.name), part.toolUse.input)
   }
   if (isJsonObject(part.toolResult)) {
-    const { toolUseId, content } = part.toolResult
-    return { type: 'tool_call_response', id: textOf(toolUseId), response: withoutMedia(content) }
+    const { toolUseId, content, status } = part.toolResult
+    return toolResult(textOf(toolUseId), withoutMedia(content), status === 'error')
   }
   const reasoning = objectOf(objectOf(part.reasoningContent).reasoningText)
   if (typeof reasoning.text === 'string') return { type: 'reasoning', content: reasoning.text }
@@ -158,6 +158,10 @@ function withoutMedia(content: unknown): unknown {
 
 function toolCall(id: string, name: string, args: unknown): Part {
   return { type: 'tool_call', id, name, arguments: typeof args === 'string' ? parsedOr(args) : args }
+}
+
+function toolResult(id: string, response: unknown, isError: boolean): Part {
+  return { type: 'tool_call_response', id, response, ...(isError ? { is_error: true } : {}) }
 }
 
 function uriOrBlob(modality: string, uri: string): Part {

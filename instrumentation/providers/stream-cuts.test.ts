@@ -60,7 +60,10 @@ const streams: readonly Stream[] = [
         outputAudioTokens: 0,
       },
       finishReasons: ['tool_call'],
-      toolNames: ['get_weather', 'get_time'],
+      toolCalls: [
+        { id: 'call_w1', name: 'get_weather' },
+        { id: 'call_w2', name: 'get_time' },
+      ],
       messages: [
         {
           role: 'assistant',

@@ -1,4 +1,4 @@
-import { execFile, spawn } from 'node:child_process'
+import { execFile, spawn, spawnSync } from 'node:child_process'
 import { createHash } from 'node:crypto'
 import { once } from 'node:events'
 import { mkdtemp, readFile, rm } from 'node:fs/promises'
@@ -22,6 +22,26 @@ const start = (port = 0): Promise<EmbeddedClickHouse> =>
   startEmbeddedClickHouse({ directory, port, log: () => undefined })
 const clientOf = (engine: EmbeddedClickHouse) =>
   openClickHouse({ url: engine.url, user: engine.user, password: engine.password, database: 'default' })
+
+/** A process that starts an engine here, runs `then`, and stays. */
+function startParent(then: string) {
+  const script = `
+    import { startEmbeddedClickHouse } from ${JSON.stringify(new URL('./embedded.ts', import.meta.url).href)}
+    const engine = await startEmbeddedClickHouse({ directory: ${JSON.stringify(directory)}, port: 0, log: () => undefined })
+    ${then}
+    setInterval(() => undefined, 1000)`
+  const args = ['--disable-warning=ExperimentalWarning', '--input-type=module', '-e', script]
+  return spawn(process.execPath, args, { stdio: ['ignore', 'pipe', 'inherit'] })
+}
+
+/** The engine of this process, as soon as it loads its library: it opens the directory next. */
+async function loadingEngineOf(pid: number): Promise<number> {
+  for (;;) {
+    await new Promise(setImmediate)
+    const child = spawnSync('pgrep', ['-P', String(pid), '-f', 'embedded-child'], { encoding: 'utf8' }).stdout.trim()
+    if (child !== '' && (await readFile(`/proc/${child}/maps`, 'utf8')).includes('chdb')) return Number(child)
+  }
+}
 
 /** Asks until the engine answers: after a kill it is away for a moment. */
 async function untilAnswered<Row>(client: ReturnType<typeof clientOf>, sql: string): Promise<readonly Row[]> {
@@ -109,17 +129,9 @@ describe('embedded ClickHouse', () => {
   })
 
   it('ends with its parent, also when that is killed in the middle of a statement, and leaves the directory to the next', async () => {
-    const script = `
-      import { startEmbeddedClickHouse } from ${JSON.stringify(new URL('./embedded.ts', import.meta.url).href)}
-      const engine = await startEmbeddedClickHouse({ directory: ${JSON.stringify(directory)}, port: 0, log: () => undefined })
+    using parent = startParent(`
       fetch(engine.url, { method: 'POST', body: 'SELECT sleepEachRow(1) FROM numbers(30) SETTINGS max_block_size = 1', headers: { 'X-ClickHouse-User': engine.user, 'X-ClickHouse-Key': engine.password } })
-      console.log(engine.pid())
-      setInterval(() => undefined, 1000)`
-    const parent = spawn(
-      process.execPath,
-      ['--disable-warning=ExperimentalWarning', '--input-type=module', '-e', script],
-      { stdio: ['ignore', 'pipe', 'inherit'] },
-    )
+      console.log(engine.pid())`)
     const [line] = (await once(createInterface(parent.stdout), 'line')) as [string]
     const pid = Number(line)
     expect(await isRunning(pid, 'embedded-child')).toBe(true)
@@ -127,6 +139,21 @@ describe('embedded ClickHouse', () => {
     await using engine = await start()
     expect(await isRunning(pid, 'embedded-child')).toBe(false)
     expect(engine.pid()).not.toBe(pid)
+  })
+
+  it('is waited for when its parent was killed before it had opened the directory', async () => {
+    {
+      await using _ = await start()
+    }
+    using parent = startParent('')
+    const pid = await loadingEngineOf(parent.pid as number)
+    parent.kill('SIGKILL')
+    // It takes its time, longer than the next one needs to open the directory itself.
+    process.kill(pid, 'SIGSTOP')
+    setTimeout(() => process.kill(pid, 'SIGKILL'), 3000)
+    await using engine = await start()
+    expect(await isRunning(pid, 'embedded-child')).toBe(false)
+    expect(engine.restarts()).toBe(0)
   })
 
   it('stopped, it leaves no process behind, and waits for a statement under way', async () => {

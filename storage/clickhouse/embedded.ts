@@ -5,6 +5,7 @@
 // doubles; stopped in the end. The port, once known, stays.
 import { type ChildProcess, fork } from 'node:child_process'
 import { randomBytes } from 'node:crypto'
+import { writeFileSync } from 'node:fs'
 import { mkdir } from 'node:fs/promises'
 import { join } from 'node:path'
 import { fileURLToPath } from 'node:url'
@@ -83,6 +84,7 @@ export async function startEmbeddedClickHouse(options: {
     await waitForPredecessor(directory)
     const child = forkChild(log)
     state = { kind: 'starting', child }
+    noteHolder(directory, child)
     const ready = await readyOf(child, {
       kind: 'start',
       directory,
@@ -150,11 +152,25 @@ export async function startEmbeddedClickHouse(options: {
   }
 }
 
-/** The child of a collector that was killed may still be on its way out. */
+/** The child of a collector that was killed may still be on its way out, or still on its way in: while the engine opens the
+ *  directory it does not hear that its parent is gone, and its own note of who has the directory comes late. */
 async function waitForPredecessor(directory: string): Promise<void> {
-  // The engine's own note of who has the directory.
-  const holder = /PID: (\d+)/.exec((await readIfPresent(join(directory, 'store', 'status'))) ?? '')?.[1]
-  if (holder !== undefined) await waitUntilGone(Number(holder), 'embedded-child', limits.predecessorMsMax)
+  const holder = await readIfPresent(holderPath(directory))
+  if (holder) await waitUntilGone(Number(holder), 'embedded-child', limits.predecessorMsMax)
+}
+
+/** Before the child is told to open the directory: whoever comes next waits for it, however far it came. */
+function noteHolder(directory: string, child: ChildProcess): void {
+  try {
+    writeFileSync(holderPath(directory), String(child.pid ?? ''), { mode: 0o600 })
+  } catch (error) {
+    child.kill()
+    throw error
+  }
+}
+
+function holderPath(directory: string): string {
+  return join(directory, 'engine.pid')
 }
 
 function forkChild(log: EngineLog): ChildProcess {

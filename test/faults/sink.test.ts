@@ -7,7 +7,7 @@ import { limits } from '@tallylight/collector/limits.ts'
 import { openAccept } from '@tallylight/collector/receive/accept.ts'
 import { openInflate } from '@tallylight/collector/receive/inflate.ts'
 import { parseTenantId } from '@tallylight/collector/receive/request.ts'
-import { openClickHouseSink, type SinkProblem } from '@tallylight/collector/sinks/clickhouse.ts'
+import { openClickHouseSink, type SinkOptions, type SinkProblem } from '@tallylight/collector/sinks/clickhouse.ts'
 import { countStatement } from '@tallylight/collector/sinks/counting.ts'
 import { type ClickHouse, insertSettings } from '@tallylight/storage/clickhouse/client.ts'
 import type { EmbeddedClickHouse } from '@tallylight/storage/clickhouse/embedded.ts'
@@ -39,7 +39,11 @@ type Run = {
 }
 
 /** A collector without its ports: the journal on `disk`, the road into it, and the sink. */
-async function run(disk: MemoryDisk, graceMs = 600_000): Promise<Run> {
+async function run(
+  disk: MemoryDisk,
+  graceMs = 600_000,
+  sinks: Partial<Pick<SinkOptions, 'clickhouse' | 'now' | 'onProblem'>> = {},
+): Promise<Run> {
   const sealed: SealedSegment[] = []
   let take = (segment: SealedSegment): void => void sealed.push(segment)
   const journal = await openJournal({
@@ -70,6 +74,7 @@ async function run(disk: MemoryDisk, graceMs = 600_000): Promise<Run> {
     bounds: { retryMsMin: 20, retryMsMax: 200, graceMs, refusedRowsMax: limits.sinkRefusedRowsMax },
     onProblem: (problem) => problems.push(problem),
     onInsert: () => undefined,
+    ...sinks,
   })
   for (const segment of sealed) sink.enqueue(segment)
   take = sink.enqueue
@@ -241,4 +246,31 @@ test('sink: a row that was put aside is not taken for one that its segment itsel
     { Reason: 'future_time', rows: 1 },
     { Reason: 'refused_by_table', rows: 1 },
   ])
+})
+
+test('sink: a short outage after a long one is not waited for as the long one was', async () => {
+  let clockMs = Date.now()
+  let failures = 0
+  let afterFailureMs = 0
+  const awaySometimes: ClickHouse = {
+    ...owner,
+    insertNative: async (...args: Parameters<ClickHouse['insertNative']>) =>
+      failures-- > 0 ? ({ kind: 'unreachable', message: 'away' } as const) : owner.insertNative(...args),
+  }
+  const sinkRun = await run(openMemoryDisk(), undefined, {
+    clickhouse: awaySometimes,
+    now: () => clockMs,
+    onProblem: () => {
+      clockMs += afterFailureMs
+    },
+  })
+  // Long: each pause, however far it has grown, passes at once.
+  ;[failures, afterFailureMs] = [10, 1000]
+  expect(await sinkRun.send(0, rows)).toBe('accepted')
+  await untilStored(sinkRun, rows)
+  // Short: the longest that a first pause of 20 ms can be.
+  ;[failures, afterFailureMs] = [1, 25]
+  expect(await sinkRun.send(rows, rows)).toBe('accepted')
+  await untilStored(sinkRun, 2 * rows)
+  await sinkRun.stop()
 })

@@ -218,6 +218,7 @@ export function readTool(reading: Reading, span: LiftedSpan, quirks: Quirks, fai
     ...(args === undefined ? {} : { arguments: args }),
     ...(result === undefined ? {} : { result }),
     status: statusOf(failure),
+    ...(attributes.get('tallylight.tool.seen_on') === 'wire' ? { isSeenOnWire: true } : {}),
   }
 }
 

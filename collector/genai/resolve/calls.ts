@@ -4,7 +4,7 @@
 import { isConsistent, isEmpty, type Usage, type UsageSource } from '@tallylight/instrumentation/usage/usage.ts'
 import type { CallSays, Estimate, Failure, MessageFact } from '../fact.ts'
 import type { NanoUsd, PriceOf } from '../price.ts'
-import { byStart, compare, type Node, richest, startOf, type Trace } from './trace.ts'
+import { byStart, compare, endOf, type Node, richest, startOf, type Trace } from './trace.ts'
 
 export type Call = {
   /** The span that is the call: its times, its id. */
@@ -107,10 +107,6 @@ function joinOverlapping(leaves: readonly Node[], join: (a: Node, b: Node) => vo
     if (startOf(leaf) < endOf(last)) join(last, leaf)
     if (endOf(leaf) > endOf(last)) last = leaf
   }
-}
-
-function endOf(node: Node): bigint {
-  return node.span?.endUnixNano ?? startOf(node)
 }
 
 const sourceRanks: Readonly<Record<UsageSource, number>> = {

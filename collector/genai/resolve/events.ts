@@ -5,7 +5,7 @@ import type { Fact, Failure, HealthStatus, Says } from '../fact.ts'
 import type { AuditEventRow, ErrorRow, Gone, HealthCheckRow } from '../rows.ts'
 import type { Call } from './calls.ts'
 import type { ToolCall } from './tools.ts'
-import { type Node, startOf, type Trace, turnIdOf } from './trace.ts'
+import { endOf, type Node, type Trace, turnIdOf } from './trace.ts'
 
 type Told = { readonly node: Node; readonly factId: string; readonly failure: Failure; readonly timestamp: bigint }
 
@@ -30,7 +30,7 @@ export function errorRows(
     node,
     factId: 'span',
     failure: (failureOfAct.get(node) ?? node.failure) as Failure,
-    timestamp: node.span?.endUnixNano ?? startOf(node),
+    timestamp: endOf(node),
   }))
   for (const node of trace.nodes)
     for (const fact of node.others)

@@ -1,4 +1,4 @@
-import { expect, test } from 'vitest'
+import { describe, expect, test } from 'vitest'
 import { estimateFact, type Fact } from '../fact.ts'
 import { factsOf, linkOf } from '../lift.ts'
 import { openPrices } from '../price.ts'
@@ -288,6 +288,52 @@ test('resolve: the tool of an agent, its MCP client and the server are one tool 
   expect(toolCalls).toMatchObject([
     { SpanId: '1', CallId: 'c', McpServer: 'search-server', Status: 'failure', ErrorType: 'tool_error' },
   ])
+})
+
+describe('resolve: a tool that was seen on the wire', () => {
+  const seen = (id: string, name = 'search') => ({
+    ...tool,
+    'gen_ai.tool.name': name,
+    'gen_ai.tool.call.id': id,
+    'gen_ai.tool.call.result': `result of ${id}`,
+    'tallylight.tool.seen_on': 'wire',
+  })
+  const turn = span('1', '', agent, at(0, 9))
+
+  test('is a tool call where nobody tells of it', () => {
+    const { toolCalls, turns } = rows(turn, span('2', '1', seen('c'), at(1, 2)))
+    expect(toolCalls).toMatchObject([{ SpanId: '2', CallId: 'c', Name: 'search', Status: 'success' }])
+    expect(turns).toMatchObject([{ ToolCalls: 1 }])
+  })
+
+  test('gives way to one with its id, and to one of its name that begins in its time, once each', () => {
+    const { toolCalls, gone } = rows(
+      turn,
+      span('2', '1', seen('a'), at(1, 4)),
+      span('3', '1', seen('b'), at(1, 4)),
+      span('4', '1', seen('d', 'mcp_find'), at(1, 4)),
+      span('5', '1', { ...tool, 'gen_ai.tool.call.id': 'b' }, at(3, 4)),
+      span('6', '1', tool, at(2, 3)),
+      span('7', '1', { 'mcp.method.name': 'tools/call', 'gen_ai.tool.name': 'find' }, at(2, 3)),
+      span('8', '1', tool, at(5, 6)),
+    )
+    expect(toolCalls.map((row) => [row.SpanId, row.CallId, row.Result?.preview])).toEqual([
+      ['6', 'a', 'result of a'],
+      ['7', 'd', 'result of d'],
+      ['5', 'b', 'result of b'],
+      ['8', '', undefined],
+    ])
+    expect(gone).toEqual(expect.arrayContaining(['2', '3', '4'].map((spanId) => ({ table: 'tool_calls', spanId }))))
+  })
+
+  test('is another call than one of its name with another id', () => {
+    const { toolCalls } = rows(
+      turn,
+      span('2', '1', seen('a'), at(1, 4)),
+      span('3', '1', { ...tool, 'gen_ai.tool.call.id': 'b' }, at(2, 3)),
+    )
+    expect(toolCalls.map((row) => row.CallId)).toEqual(['a', 'b'])
+  })
 })
 
 test('resolve: a tool that calls two others through MCP is three tool calls', () => {

@@ -1,8 +1,10 @@
 // Which spans are tool calls: a tool that is called through MCP is seen by the agent, by the client and by the server. The
-// outermost is the call; arguments and results come from outside in, the server's name and the error from inside out.
+// outermost is the call; arguments and results come from outside in, the server's name and the error from inside out. One that
+// was seen on the wire alone stands around nothing, though it was seen from the asking to the answer: a tool of the same id, or of
+// the same name and begun in that time, is the same call.
 import type { ActionStatus, Content, Failure, ToolSays } from '../fact.ts'
 import { statusOf } from '../failure.ts'
-import { type Node, richest, type Trace } from './trace.ts'
+import { endOf, type Node, richest, startOf, type Trace } from './trace.ts'
 
 export type ToolCall = {
   readonly node: Node
@@ -26,8 +28,12 @@ function saysOf(node: Node): ToolSays {
 export function findToolCalls(trace: Trace): ToolCalls {
   if (!trace.has('tool')) return { toolCalls: [], repeated: [] }
   const spans = trace.nodes.filter((node) => node.span?.says.kind === 'tool' && !node.isProbe)
-  const outerOf = joinInner(spans)
-  const groups = Map.groupBy(spans, (node) => outermost(node, outerOf))
+  const seen = spans.filter((node) => saysOf(node).isSeenOnWire === true)
+  const told = spans.filter((node) => saysOf(node).isSeenOnWire !== true)
+  const outerOf = joinInner(told)
+  joinSeen(seen, told, outerOf)
+  // What was told comes first in each group.
+  const groups = Map.groupBy([...told, ...seen], (node) => outermost(node, outerOf))
   const serverOf = openServers(trace)
   const toolCalls = [...groups].map(([outer, members]) => toolCallOf(outer, members, serverOf))
   const probes = trace.nodes.filter((node) => node.span?.says.kind === 'tool' && node.isProbe)
@@ -36,7 +42,7 @@ export function findToolCalls(trace: Trace): ToolCalls {
 
 /** Tools inside a tool that are the same call. A tool of the same name, or the only one that is called through MCP, is; two
  *  different ones are calls that the tool makes. */
-function joinInner(spans: readonly Node[]): ReadonlyMap<Node, Node> {
+function joinInner(spans: readonly Node[]): Map<Node, Node> {
   const outerOf = new Map<Node, Node>()
   for (const [outer, inner] of Map.groupBy(spans, (node) => node.outerTool)) {
     if (outer === undefined) continue
@@ -48,6 +54,33 @@ function joinInner(spans: readonly Node[]): ReadonlyMap<Node, Node> {
   }
   return outerOf
 }
+
+/** Each told one is what was seen once. */
+function joinSeen(seen: readonly Node[], told: readonly Node[], outerOf: Map<Node, Node>): void {
+  const free = new Set(told.filter((node) => !outerOf.has(node)))
+  const join = (isSame: (seenNode: Node, toldNode: Node) => boolean): void => {
+    for (const node of seen) {
+      if (outerOf.has(node)) continue
+      const same = [...free].find((each) => isSame(node, each))
+      if (same === undefined) continue
+      outerOf.set(node, same)
+      free.delete(same)
+    }
+  }
+  join((a, b) => saysOf(a).callId !== '' && saysOf(a).callId === saysOf(b).callId)
+  join((a, b) => isSameName(saysOf(a), saysOf(b)) && startsWithin(b, a) && !(saysOf(a).callId && saysOf(b).callId))
+}
+
+function isSameName(seen: ToolSays, told: ToolSays): boolean {
+  return told.name === seen.name || (told.mcp !== undefined && told.name !== '' && seen.name.endsWith(told.name))
+}
+
+function startsWithin(node: Node, around: Node): boolean {
+  return startOf(node) >= startOf(around) - clockNano && startOf(node) <= endOf(around) + clockNano
+}
+
+/** The wire is watched by a clock of milliseconds. */
+const clockNano = 1_000_000n
 
 function isSameCall(outer: ToolSays, inner: ToolSays, isOnly: boolean): boolean {
   if (outer.callId !== '' && outer.callId === inner.callId) return true

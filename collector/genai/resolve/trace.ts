@@ -81,6 +81,10 @@ export function startOf(node: Node): bigint {
   return (node.span ?? (node.others[0] as Fact)).startUnixNano
 }
 
+export function endOf(node: Node): bigint {
+  return node.span?.endUnixNano ?? startOf(node)
+}
+
 /** Goes up to the first ancestor that is placed already, or is not known, or would close a circle, and places downwards. */
 function placeWithAncestors(
   spanId: string,
