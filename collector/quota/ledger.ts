@@ -41,8 +41,8 @@ export type RecordSource = Cursor & { readonly name: string }
 export type Recorded = ({ readonly kind: 'recorded' } & Counts) | { readonly kind: 'unavailable' }
 type Counts = { readonly booked: number; readonly repeated: number; readonly refused: number }
 
-/** What is to be written leaves with the commit. */
-type Worked<Result> = { readonly result: Result; readonly write: () => readonly Promise<unknown>[] }
+/** Writes that are under way may be left to the commit. */
+type Worked<Result> = { readonly result: Result; readonly writes: readonly Promise<unknown>[] }
 type Work<Result> = (client: pg.PoolClient) => Promise<Worked<Result>>
 type Waiting = { readonly step: Step; readonly resolve: (outcome: StepOutcome) => void }
 
@@ -105,28 +105,16 @@ export function openLedger(options: LedgerOptions): Ledger {
   }
 
   async function runAll(): Promise<void> {
-    let tell = (): void => undefined
-    // The pool hands out its connection in the next tick. What is booked is told in the one behind it: Postgres works on the
-    // next batch while the answers to this one are written, which takes as long.
-    const tellBehind = <Result>(running: Promise<Result>): Promise<Result> => {
-      process.nextTick(tell)
-      tell = () => undefined
-      return running
-    }
     while (waiting.length > 0 || groups.length > 0) {
       const taken = waiting.slice(0, stepsPerBatchMax)
       waiting = waiting.slice(stepsPerBatchMax)
       if (taken.length > 0) {
-        const outcomes = await tellBehind(runBatch(taken.map(({ step }) => step)))
-        tell = () => {
-          for (const [at, { resolve }] of taken.entries()) resolve(outcomes[at] as StepOutcome)
-        }
+        const outcomes = await runBatch(taken.map(({ step }) => step))
+        for (const [at, { resolve }] of taken.entries()) resolve(outcomes[at] as StepOutcome)
       }
-      const group = groups.shift()
-      if (group !== undefined) await tellBehind(group())
+      await groups.shift()?.()
     }
     isRunning = false
-    tell()
   }
 
   async function runBatch(steps: readonly Step[]): Promise<readonly StepOutcome[]> {
@@ -170,17 +158,13 @@ export function openLedger(options: LedgerOptions): Ledger {
 
   async function inTransaction<Result>(work: Work<Result>): Promise<Result> {
     return withConnection(database, async (client) => {
-      const { begun, working } = sendAsOne(client, () => ({
-        begun: [...prepare(client), client.query('begin')],
-        // Up to what it waits for first.
-        working: work(client),
-      }))
+      // Sent with the first statement.
+      const begun = [...prepare(client), client.query('begin')]
       for (const each of begun) each.catch(() => undefined)
       try {
-        const { result, write } = await working
+        const { result, writes } = await work(client)
         // One trip for what is written and the commit: behind a write that failed, that is a rollback.
-        const sent = sendAsOne(client, () => [...write(), client.query('commit')])
-        for (const done of await Promise.allSettled([...begun, ...sent]))
+        for (const done of await Promise.allSettled([...begun, ...writes, client.query('commit')]))
           if (done.status === 'rejected') throw done.reason
         return result
       } catch (error) {
@@ -228,13 +212,13 @@ export function openLedger(options: LedgerOptions): Ledger {
     try {
       return await tryTransaction(records.length, async (client) => {
         if (source !== undefined && (await isBooked(client, source))) {
-          return { result: { booked: 0, repeated: records.length, refused: 0 }, write: nothing }
+          return { result: { booked: 0, repeated: records.length, refused: 0 }, writes: [] }
         }
-        const { result: outcomes, write } = await book(client, records)
+        const { result: outcomes, writes } = await book(client, records)
         const repeated = outcomes.filter((outcome) => outcome.kind === 'done' && outcome.isRepeat).length
         return {
           result: { booked: records.length - repeated, repeated, refused: 0 },
-          write: isLast && source !== undefined ? () => [...write(), moveCursor(client, source)] : write,
+          writes: isLast && source !== undefined ? [...writes, moveCursor(client, source)] : writes,
         }
       })
     } catch (error) {
@@ -258,7 +242,7 @@ export function openLedger(options: LedgerOptions): Ledger {
     log.warn({ tenant: record.tenant, event: record.eventKey, reason }, 'the record of a call cannot be booked')
     return inTransaction(async (client) => ({
       result: { booked: 0, repeated: 0, refused: 1 },
-      write: () => [
+      writes: [
         refuseEvent(client, { ...record, segment: source?.name ?? '', reason }),
         ...(isLast && source !== undefined ? [moveCursor(client, source)] : []),
       ],
@@ -289,7 +273,7 @@ export function openLedger(options: LedgerOptions): Ledger {
     const batch = openBatch(nowMs, limits, accounts, rows.map(reservationOfRow), events.map(eventOfRow))
     const result = steps.map((step, at) => take(batch, step, matched[at] ?? []))
     locking.note(batch)
-    return { result, write: () => writesOf(client, batch) }
+    return { result, writes: writesOf(client, batch) }
   }
 
   async function readLimits(client: Pick<pg.ClientBase, 'query'>): Promise<void> {
@@ -301,7 +285,7 @@ export function openLedger(options: LedgerOptions): Ledger {
   async function sweep(): Promise<number> {
     return inTransaction(async (client) => {
       const ids = await selectExpired(client, sweptPerBatchMax)
-      if (ids.length === 0) return { result: 0, write: nothing }
+      if (ids.length === 0) return { result: 0, writes: [] }
       if (limits.version === '') await readLimits(client)
       const { nowMs, accounts, rows } = await locking.lock(client, limits, [], { ...nothingElse, reservations: ids })
       const batch = openBatch(nowMs, limits, accounts, rows.map(reservationOfRow), [])
@@ -310,7 +294,7 @@ export function openLedger(options: LedgerOptions): Ledger {
         if (reservation.state === 'held' && reservation.expiresUnixMs <= nowMs) expire(batch, reservation)
       }
       locking.note(batch)
-      return { result: batch.changed.size, write: () => writesOf(client, batch) }
+      return { result: batch.changed.size, writes: writesOf(client, batch) }
     })
   }
 
@@ -336,19 +320,7 @@ export function openLedger(options: LedgerOptions): Ledger {
 }
 
 const nothingElse: AlsoLocked = { numbers: [], reservations: [], told: [], settled: [] }
-const nothing = (): readonly Promise<unknown>[] => []
 const unavailable: StepOutcome = { kind: 'unavailable', reason: 'the ledger did not answer' }
-
-/** Statements that are sent meanwhile leave in one write: each alone wakes Postgres, which then takes the core from us. */
-function sendAsOne<Sent>(client: pg.PoolClient, send: () => Sent): Sent {
-  const { stream } = client.connection
-  stream.cork()
-  try {
-    return send()
-  } finally {
-    stream.uncork()
-  }
-}
 
 function writesOf(client: pg.PoolClient, batch: Batch): readonly Promise<unknown>[] {
   const changes = changesOf(batch)
