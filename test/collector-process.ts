@@ -47,6 +47,8 @@ export async function startCollector(
     readonly volume?: string
     /** The file of the plan for fault-points.ts. */
     readonly faultPlan?: string
+    /** Takes other ports at each start: while it is away, anybody may take those that it had. */
+    readonly movesPorts?: boolean
     /** Another checkout of the project, whose collector is run. */
     readonly checkout?: string | undefined
   } = {},
@@ -67,7 +69,8 @@ export async function startCollector(
       POSTGRES_PORT: ports?.postgres,
       PROXY_PORT: ports?.proxy,
     }
-    for (const [name, port] of Object.entries(names)) fixed[`TALLYLIGHT_${name}`] = String(port ?? 0)
+    for (const [name, port] of Object.entries(names))
+      fixed[`TALLYLIGHT_${name}`] = String(options.movesPorts === true ? 0 : (port ?? 0))
     const faults = options.faultPlan === undefined ? [] : ['--import', faultPointsUrl]
     const started = spawn(process.execPath, ['--disable-warning=ExperimentalWarning', ...faults, programPath], {
       env: {

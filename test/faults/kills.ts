@@ -52,7 +52,7 @@ export async function runKills(options: {
   await using stack = new AsyncDisposableStack()
   stack.defer(() => rm(directory, { recursive: true }))
   const faultPlan = join(directory, 'plan')
-  const collector = stack.use(await startCollector({}, { faultPlan }))
+  const collector = stack.use(await startCollector({}, { faultPlan, movesPorts: true }))
   const answered: string[] = []
   let isOver = false
   let point = 0
@@ -66,6 +66,7 @@ export async function runKills(options: {
   for (let kill = 0; kill < options.kills; kill++) {
     await waitForAnswers(answered, answered.length + 1 + random.below(2000))
     const victim = random.pick(options.victims)
+    if (kill > 0 && kill % 50 === 0) console.error(`${kill} kills, ${answered.length} spans answered`)
     switch (victim) {
       case 'collector':
         await collector.kill('SIGKILL')
