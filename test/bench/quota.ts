@@ -2,7 +2,8 @@
 // In process: the ledger on an embedded Postgres. Over HTTP: a collector of its own, and this process as its client. At a
 // rate: reservations leave at their times, and latencies count from then; of several runs the median. From a lease: in this
 // process, without the ledger. With `--subjects` and `--entries` the ledger holds so many accounts and entries before it is
-// measured. One JSON line.
+// measured, and with `--active` the calls are of so many of the subjects: the same work on a small ledger and on a large one.
+// One JSON line.
 import { readFile } from 'node:fs/promises'
 import { loadavg } from 'node:os'
 import { join } from 'node:path'
@@ -26,6 +27,7 @@ const { values } = parseArgs({
     runs: { type: 'string' },
     subjects: { type: 'string' },
     entries: { type: 'string' },
+    active: { type: 'string' },
   },
 })
 const pairs = Number(values.pairs ?? 20_000)
@@ -35,13 +37,15 @@ const seconds = Number(values.seconds ?? 5)
 const runs = Number(values.runs ?? 5)
 const users = Number(values.subjects ?? 100)
 const entries = Number(values.entries ?? 0)
+const active = Number(values.active ?? users)
 if (
   ![pairs, parallel, rate, seconds, runs, users].every((each) => Number.isSafeInteger(each) && each > 0) ||
   !Number.isSafeInteger(entries) ||
-  entries < 0
+  entries < 0 ||
+  !(active >= 1 && active <= users)
 ) {
   console.error(
-    'usage: npm run bench:quota -- [--pairs 20000] [--parallel 256] [--rate 2000] [--seconds 5] [--runs 5] [--subjects 100] [--entries 0]',
+    'usage: npm run bench:quota -- [--pairs 20000] [--parallel 256] [--rate 2000] [--seconds 5] [--runs 5] [--subjects 100] [--entries 0] [--active SUBJECTS]',
   )
   process.exit(2)
 }
@@ -74,6 +78,7 @@ console.log(
     parallel,
     limitsPerCall: rules.length,
     subjects: users,
+    active,
     entries,
     pairsPerSecondInProcess: inProcess.perSecond,
     cpuMicrosecondsInProcess: inProcess.cpuMicroseconds,
@@ -88,13 +93,18 @@ console.log(
   }),
 )
 
+/** Spread over all of them, as busy users are. */
+function userOf(at: number): string {
+  return `user ${(at % active) * Math.floor(users / active)}`
+}
+
 async function measureInProcess(): Promise<Measured> {
   await using postgres = await startTestPostgres()
   const { ledger, pool } = await openTestLedger(postgres, 'bench', rules)
   await fill(pool, 'acme')
   // Awaited here: Postgres is stopped when this function returns.
   const pair = async (at: number): Promise<void> => {
-    const subject = { user: `user ${at % users}`, key: '', model: '', provider: '', conversation: '' }
+    const subject = { user: userOf(at), key: '', model: '', provider: '', conversation: '' }
     const reserved = await ledger.run(reserve(`call ${at}`, 1_000, { subject }))
     if (reserved.kind !== 'done') throw new Error(`not reserved: ${JSON.stringify(reserved)}`)
     const settled = await ledger.run(settle((reserved.body as { readonly id: string }).id, 900))
@@ -233,7 +243,7 @@ async function measureAtRate(run: number): Promise<number[]> {
 
 async function reserveOverHttp(callId: string, at: number): Promise<{ readonly id?: string }> {
   const estimate = { inputTokens: 800, outputTokensMax: 200 }
-  const body = { callId, user: `user ${at % users}`, model: 'gpt-4o', provider: 'openai', estimate }
+  const body = { callId, user: userOf(at), model: 'gpt-4o', provider: 'openai', estimate }
   return post('reservations', body, 201)
 }
 
