@@ -104,8 +104,9 @@ export const limits = {
   inflatedAtOnceBytesMax: 512 * KiB,
   /** Pieces of a stream that are read at once: some thirty events, and no more memory than a stream may cost. */
   pieceBatchBytes: 8 * KiB,
-  /** A reply that brings nothing for this long, or twice as long, is forgotten: the platform keeps one that was begun for ever. */
-  replyIdleMs: 3_600_000,
+  /** A reply that brings nothing for this long, or twice as long, is forgotten. The platform gives up a body after as long, but not
+   *  one whose reader has stopped taking: that it keeps for ever. */
+  replyIdleMs: 300_000,
   /** An event that may be the usage chunk we asked for is held until it ends; none is near this size. */
   usageEventBytesMax: 64 * KiB,
 } as const
