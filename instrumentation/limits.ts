@@ -102,8 +102,8 @@ export const limits = {
   /** A compressed reply of JSON up to this is inflated in one go, on the thread of the service: a millisecond at the most. */
   inflatedAtOncePackedBytesMax: 64 * KiB,
   inflatedAtOnceBytesMax: 512 * KiB,
-  /** Pieces of a stream that are read at once: some thirty events, and no more memory than a stream may cost. */
-  pieceBatchBytes: 8 * KiB,
+  /** Pieces of a stream that are read at once: a dozen events, and little memory for a stream that nobody reads. */
+  pieceBatchBytes: 4 * KiB,
   /** A reply that brings nothing for this long, or twice as long, is forgotten. The platform gives up a body after as long, but not
    *  one whose reader has stopped taking: that it keeps for ever. */
   replyIdleMs: 300_000,

@@ -1,6 +1,6 @@
 // The pieces of a stream are as small as a word, and come one at a time among all that a service does meanwhile. Read each by itself,
 // the code that reads them and all it knows have to come back into the caches for every one: that costs several times what the
-// same pieces cost together. So they are copied, which is cheap, and read some dozens at once.
+// same pieces cost together. So they are copied, which is cheap, and read a dozen at once.
 import { limits } from '../limits.ts'
 
 export type PieceBatch = {

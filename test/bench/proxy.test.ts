@@ -12,6 +12,7 @@ test('bench proxy: at smoke size every event arrives, every call is recorded, an
       'SELECT count() AS calls, sum(OutputTokens) AS tokens FROM tallylight.llm_calls SETTINGS output_format_json_quote_64bit_integers = 0',
     ),
   ).toEqual([{ calls: 20, tokens: 100 }])
-  const { slowKiB } = await bench.measureSlowReaders(80)
+  // So many that what the rest of the collector does meanwhile is little of it.
+  const { slowKiB } = await bench.measureSlowReaders(240)
   expect(slowKiB).toBeLessThanOrEqual(64)
 }, 120_000)
