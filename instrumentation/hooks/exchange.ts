@@ -76,14 +76,14 @@ export function noteOther(watch: Watch, url: URL | null): void {
 }
 
 /** Set while a request that a hook has seen goes down to the next layer, where another hook would see it again. There it is
- *  told to the wire of a fetch, where one waits for it. */
-const seen = new AsyncLocalStorage<FetchWire | true>()
+ *  told to the wire of a fetch, where one waits for it. Every socket that is opened meanwhile keeps this for its life, and may
+ *  make the requests of others in it: so the wire is taken out of it when it waits for none any more. */
+export type SeenBy = { wire: FetchWire | undefined }
+const seen = new AsyncLocalStorage<SeenBy>()
+const nobodyWaits: SeenBy = { wire: undefined }
 export const isSeen = (): boolean => seen.getStore() !== undefined
-export const runSeen = <T>(work: () => T, wire: FetchWire | true = true): T => seen.run(wire, work)
-export function wireAbove(): FetchWire | undefined {
-  const by = seen.getStore()
-  return by === true ? undefined : by
-}
+export const runSeen = <T>(work: () => T, by: SeenBy = nobodyWaits): T => seen.run(by, work)
+export const wireAbove = (): FetchWire | undefined => seen.getStore()?.wire
 
 export type Exchange = {
   /** What to send instead of the caller's body, where that asks for usage. */

@@ -1,7 +1,7 @@
 import { readFileSync } from 'node:fs'
 import zlib from 'node:zlib'
 import { Agent, fetch as undiciFetch } from 'undici'
-import { fetch as undici6Fetch } from 'undici-6'
+import { Agent as AgentOfUndici6, fetch as undici6Fetch } from 'undici-6'
 import { afterEach, describe, expect, test } from 'vitest'
 import { limits } from '../limits.ts'
 import { hookFetch } from './fetch.ts'
@@ -165,4 +165,19 @@ test('fetch over one connection for many: each call has its own answer, whoeverâ
   const said = recorder.calls.map(({ start, end, ends }) => [start.request.model, end?.reply?.model, end?.ending, ends])
   expect(said).toEqual(models.map((model) => [model, model, 'complete', 1]))
   expect(recorder.calls.filter(({ start }) => start.transport === 'undici')).toEqual([])
+})
+
+test('fetch over few connections: one that waited for anotherâ€™s is not taken for it, when that has its answer', async () => {
+  const packed = { ...sse, 'content-encoding': 'gzip' }
+  const { recorder, post } = await setUp('undici 6', (body) =>
+    body.includes('packed') ? { headers: packed, pieces: [zlib.gzipSync(recorded)] } : { headers: sse, pieces },
+  )
+  const dispatcher = new AgentOfUndici6({ connections: 2 })
+  stack.defer(() => dispatcher.close())
+  const init: object = { dispatcher }
+  const packedOnes = [1, 2].map((at) => post(`{"model":"packed-${at}","stream":true}`, init))
+  const waiting = [asking, unasked, asking, unasked].map((body) => post(body, init))
+  const texts = await Promise.all([...packedOnes, ...waiting].map(async (response) => (await response).text()))
+  expect(texts.map((text) => text.includes('"choices":[]'))).toEqual([false, false, true, false, true, false])
+  expect(await recorder.ended()).toMatchObject(texts.map(() => ({ ending: 'complete', reply: { usage } })))
 })

@@ -11,6 +11,7 @@ export type UndiciRequest = {
   readonly method?: unknown
   readonly body?: unknown
   readonly headers?: unknown
+  readonly aborted?: unknown
   [wireOf]?: FetchWire
 }
 
@@ -24,7 +25,7 @@ export type FetchWire = {
   failed(request: UndiciRequest, error: unknown): void
   /** Whether the Response that the fetch gave is what is read here, and will end by itself. */
   answers(status: number): boolean
-  /** The fetch begins anew. */
+  /** The fetch begins anew, or came to nothing. */
   restart(): void
 }
 
@@ -78,12 +79,17 @@ export function openFetchWire(
       if (request !== current || reading === undefined) return onData.call(this, bytes, ...more)
       idle.pieces++
       let hasRoom: unknown = true
-      for (const piece of reading.write(bytes as Uint8Array)) hasRoom = onData.call(this, piece, ...more)
+      for (const piece of reading.write(bytes as Uint8Array)) {
+        hasRoom = onData.call(this, piece, ...more)
+        // Who gets the pieces may stop at any of them, and is then given none.
+        if (this.aborted) break
+      }
       return hasRoom
     }
     request[names.end] = function (...args) {
       if (request === current && reading !== undefined) {
-        for (const piece of exchange.rest()) onData.call(this, piece)
+        for (const piece of exchange.rest()) if (!this.aborted) onData.call(this, piece)
+        if (this.aborted) return undefined
         over(({ end }) => end())
       }
       return onEnd.call(this, ...args)
@@ -112,8 +118,10 @@ export function openFetchWire(
 
   const wire: FetchWire = {
     claim(request) {
-      // A dispatcher may make it in the course of another fetch, when a connection becomes free: that is not ours.
-      if (isAnswer || current !== undefined || request.method !== 'POST') return
+      // A dispatcher may make it in the course of another fetch, when a connection becomes free: that is not ours. One that tries
+      // again does so after a reply that failed.
+      const hasReply = ended?.ending === 'complete' && headStatus < 400
+      if (hasReply || current !== undefined || request.method !== 'POST') return
       if ((isFirst && request.path !== path) || !tap(request)) return
       request[wireOf] = wire
       wire.restart()

@@ -3,7 +3,7 @@
 // reads them: nothing is fetched ahead, nothing waits, and leaving, aborting and forgetting it reach the connection as they would have.
 
 import { limits } from '../limits.ts'
-import { endingOf, guarded, isSeen, openExchange, runSeen, type Watch } from './exchange.ts'
+import { endingOf, guarded, isSeen, openExchange, runSeen, type SeenBy, type Watch } from './exchange.ts'
 import { type IdleWatch, openFetchWire, openIdleWatch } from './fetch-wire.ts'
 import { outgoingTraceHeaders } from './outgoing-trace.ts'
 import { openBodyWatch, type WatchBody } from './tapped-body.ts'
@@ -99,11 +99,12 @@ async function exchanged(
     throw error
   }
   const wire = openFetchWire(exchange, `${url.pathname}${url.search}`, signal, idle.open)
+  const seenBy: SeenBy = { wire }
   let response: Response
   try {
     const sent = exchange.body === undefined ? init : withBody(init, exchange.body)
     const send = (what: RequestInit | undefined): Promise<Response> =>
-      exchange.inContext(() => runSeen(() => original(input, what), wire))
+      exchange.inContext(() => runSeen(() => original(input, what), seenBy))
     response = await send(sent)
     if (exchange.body !== undefined && response.status === 400) {
       // It may be the option that we added: then the caller's own request is another one, and its answer the caller's.
@@ -114,8 +115,11 @@ async function exchanged(
       response = await send(init)
     }
   } catch (error) {
+    wire.restart()
     exchange.end(endingOf(error, signal), error)
     throw error
+  } finally {
+    seenBy.wire = undefined
   }
   if (wire.answers(response.status)) return response
   exchange.head(response.status, (name) => response.headers.get(name) ?? '')

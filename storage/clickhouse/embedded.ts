@@ -155,7 +155,10 @@ export async function startEmbeddedClickHouse(options: {
 /** The child of a collector that was killed may still be on its way out, or still on its way in: while the engine opens the
  *  directory it does not hear that its parent is gone, and its own note of who has the directory comes late. */
 async function waitForPredecessor(directory: string): Promise<void> {
-  const holder = await readIfPresent(holderPath(directory))
+  // Collectors of before left no file, and the engine's own note tells.
+  const holder =
+    (await readIfPresent(holderPath(directory))) ??
+    /PID: (\d+)/.exec((await readIfPresent(join(directory, 'store', 'status'))) ?? '')?.[1]
   if (holder) await waitUntilGone(Number(holder), 'embedded-child', limits.predecessorMsMax)
 }
 
