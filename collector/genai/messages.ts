@@ -164,6 +164,7 @@ function readMessage(message: JsonObject, fallbackRole: string, sink: Sink): voi
   readAny(message.refusal ?? null, role, sink)
   const calls = message.tool_calls ?? message.toolCalls ?? (message.function_call ? [message.function_call] : [])
   const known = new Set(sink.parts.slice(from).map((part) => part.toolCallId))
+  if (!Array.isArray(calls)) sink.isWhole = false
   for (const call of Array.isArray(calls) ? (calls as readonly Json[]) : []) readToolCall(call, role, known, sink)
   noteRest(message, messageKeys, sink)
 }
@@ -232,20 +233,26 @@ function readPart(part: JsonObject, role: string, sink: Sink): void {
   if (reasoningTypes.has(type)) readReasoning(part, role, sink)
   else if (typeof text === 'string' && (textTypes.has(type) || (type === '' && part.text !== undefined))) {
     if (text !== '') push(sink, role, part.thought === true ? 'reasoning' : 'text', text)
-    noteRest(part, textKeys, sink)
+    noteRest(part, part.text === undefined ? textKeys : textKeysAlone, sink)
   } else if (isObject(part.reasoningContent)) {
     const inner = part.reasoningContent.reasoningText
     const thought = isObject(inner) ? textOfJson(inner.text) : JSON.stringify(part.reasoningContent)
     push(sink, role, 'reasoning', thought)
-  } else if (part.json !== undefined && type === '') push(sink, role, 'json', textOfJson(part.json))
-  else if (callTypes.has(type) || part.toolUse !== undefined || part.functionCall !== undefined)
+    noteBeside(part, sink)
+  } else if (part.json !== undefined && type === '') {
+    push(sink, role, 'json', textOfJson(part.json))
+    noteBeside(part, sink)
+  } else if (callTypes.has(type) || part.toolUse !== undefined || part.functionCall !== undefined) {
     readToolCall(part, role, noneKnown, sink)
-  else if (responseTypes.has(type) || part.toolResult !== undefined || part.functionResponse !== undefined)
+    noteBeside(part, sink)
+  } else if (responseTypes.has(type) || part.toolResult !== undefined || part.functionResponse !== undefined) {
     readToolResponse(part, role, sink)
-  else push(sink, role, 'json', JSON.stringify(part))
+    noteBeside(part, sink)
+  } else push(sink, role, 'json', JSON.stringify(part))
 }
 
 const textKeys = new Set(['type', 'text', 'content', 'thought', ...finishKeys, 'index', 'annotations', 'logprobs'])
+const textKeysAlone = new Set([...textKeys].filter((key) => key !== 'content'))
 const thoughtKeys = new Set(['type', 'content', 'text', 'thinking'])
 const summaryKeys = new Set(['type', 'summary', 'id', 'status'])
 const noneKnown: ReadonlySet<string | undefined> = new Set()
@@ -304,6 +311,13 @@ function noteFinish(item: JsonObject, sink: Sink): void {
   for (const key of finishKeys)
     if (sink.finishReason === '' && typeof item[key] === 'string') sink.finishReason = item[key] as string
 }
+
+/** A part without a type is one key. Gemini signs its thoughts beside it. */
+function noteBeside(part: JsonObject, sink: Sink): void {
+  if (part.type === undefined) noteRest(part, untypedPartKeys, sink)
+}
+
+const untypedPartKeys = new Set([...untypedKeys, 'thought', 'thoughtSignature', 'thought_signature'])
 
 /** What a message says beside what was read: the attribute then stays where it is. */
 function noteRest(item: JsonObject, read: ReadonlySet<string>, sink: Sink): void {

@@ -152,8 +152,11 @@ export function saidWhole(
   direction: Direction,
   role: string,
 ): readonly MessageFact[] {
-  const said = readSaid(reading, value, direction, role)
-  return said.isWhole ? said.messages : [messageOf(reading, direction, role, 'json', textOfValue(value))]
+  const { messages, isWhole } = readSaid(reading, value, direction, role)
+  if (isWhole && messages.some(({ type }) => type !== 'json')) return messages
+  // Not as it was parsed: numbers may be longer than JavaScript's.
+  const text = textOfValue(value)
+  return text === '' ? [] : [messageOf(reading, direction, role, 'json', text)]
 }
 
 /** A turn, or what may be one, of the messages that stand on its span: it shows the last text of the user, and of the answer. */

@@ -188,6 +188,7 @@ const contentKeys = new Set([
   'ai.response.object',
   'ai.response.toolCalls',
   'ai.result.text',
+  'ai.result.reasoning',
   'ai.result.object',
   'ai.result.toolCalls',
   'ai.toolCall.args',

@@ -439,11 +439,35 @@ test.each<[what: string, attributes: Record<string, AnyValue>, said: readonly st
   expect(heldBy({ attributes })).toEqual({ said, left: [] })
 })
 
+test.each([
+  '{"order_id":12345678901234567890,"big":1e400}',
+  '{"json":{"a":1},"customer":"Ann"}',
+  '{"functionCall":{"name":"f"},"note":"keep"}',
+  '{"reasoningContent":{"reasoningText":{"text":"t"}},"q":"lost?"}',
+  '{"role":"user","content":"hi","tool_calls":{"a":1}}',
+  '{"type":"text","text":"a","content":"b"}',
+  '{"type":"order","role":"user","id":"c-1","status":"vip"}',
+])('what stands around calls and is more or less than messages is one JSON to the letter: %s', (value) => {
+  const attributes = { 'traceloop.span.kind': 'task', 'traceloop.entity.output': value }
+  expect(heldBy({ attributes })).toEqual({ said: [['output', 'json', value]], left: [] })
+})
+
+test('events: what instructions in an attribute leave to say is said, and an event that says more than is told stays', () => {
+  const events = [
+    { name: 'gen_ai.user.message', timeUnixNano: 0n, attributes: new Map([['content', 'hi']]) },
+    { name: 'gen_ai.choice', timeUnixNano: 0n, attributes: new Map([['message', 'hello']]) },
+  ]
+  const agent = { 'gen_ai.operation.name': 'invoke_agent', 'gen_ai.system_instructions': 'be kind' }
+  expect(heldBy({ attributes: agent, events }).said.map(([, , text]) => text)).toEqual(['be kind', 'hi', 'hello'])
+  expect(lift({ attributes: agent, events }).understood.events).toEqual([0, 1])
+  const told = { ...agent, 'gen_ai.input.messages': '[{"role":"user","content":"something else"}]' }
+  expect(lift({ attributes: told, events }).understood.events).toEqual([1])
+})
+
 test('embeddings: a vector is one JSON and no messages, and as the reply to an embedding it stays where it is', () => {
   const vectors = `[[${'0.1,'.repeat(1_535)}0.1]]`
-  const vector = vectors.slice(1, -1)
   const workflow = { 'traceloop.span.kind': 'task', 'traceloop.entity.output': vectors }
-  expect(heldBy({ attributes: workflow })).toEqual({ said: [['output', 'json', vector]], left: [] })
+  expect(heldBy({ attributes: workflow })).toEqual({ said: [['output', 'json', vectors]], left: [] })
   const scope = { name: 'langsmith', version: '0.10.5' }
   const attributes = {
     'langsmith.span.kind': 'embedding',

@@ -16,7 +16,8 @@ import { accountFor, nothingSaid, type Reading, readSaid, readSaidJson, type Sai
 import type { LiftedEvent, LiftedSpan } from '../record.ts'
 
 export function saidOnSpan(reading: Reading, span: LiftedSpan): Said {
-  const ofEvents = saidInEvents(reading, span)
+  const events = saidByEvents(reading, span)
+  const ofEvents = joined(events)
   const input = inputSaid(reading, ofEvents)
   const output = firstSaid(
     () => saidIn(reading, 'gen_ai.output.messages', 'output', 'assistant'),
@@ -24,24 +25,42 @@ export function saidOnSpan(reading: Reading, span: LiftedSpan): Said {
     () => saidIndexed(reading, 'gen_ai.completion.', 'output', 'assistant'),
     () => saidIn(reading, 'gen_ai.completion', 'output', 'assistant'),
   )
-  return {
-    messages: [...input.messages, ...output.messages],
-    finishReason: output.finishReason || ofEvents.finishReason,
-  }
+  const messages = [...input.messages, ...output.messages]
+  accountForEvents(reading, events, messages)
+  return { messages, finishReason: output.finishReason || ofEvents.finishReason }
 }
 
 /** What is embedded; the reply is vectors. */
 export function embeddedOnSpan(reading: Reading, span: LiftedSpan): Said {
-  return inputSaid(reading, saidInEvents(reading, span))
+  const events = saidByEvents(reading, span)
+  const input = inputSaid(reading, joined(events))
+  accountForEvents(reading, events, input.messages)
+  return input
 }
 
 function inputSaid(reading: Reading, ofEvents: Said): Said {
-  return firstSaid(
-    () => inputOfAttributes(reading),
+  const system = systemOfAttributes(reading)
+  const said = firstSaid(
+    () => saidIn(reading, 'gen_ai.input.messages', 'input', 'user'),
     () => only(ofEvents, 'input'),
     () => saidIndexed(reading, 'gen_ai.prompt.', 'input', 'user'),
     () => saidIn(reading, 'gen_ai.prompt', 'input', 'user'),
+  ).messages
+  // The system's instructions stand among the messages as well, at times.
+  const fresh = system.filter(
+    (one) => !said.some((message) => message.role === 'system' && isSameContent(message.content, one.content)),
   )
+  return { messages: [...fresh, ...said], finishReason: '' }
+}
+
+/** An event may go when all that it says is told: where another form has told more, it may say something else. */
+function accountForEvents(reading: Reading, events: readonly SaidByEvent[], told: readonly MessageFact[]): void {
+  for (const { at, messages, isWhole } of events) {
+    const isTold = messages.every(({ direction, content }) =>
+      told.some((message) => message.direction === direction && isSameContent(message.content, content)),
+    )
+    if (isWhole && isTold) reading.account.understoodEvents.add(at)
+  }
 }
 
 function firstSaid(...sources: readonly (() => Said)[]): Said {
@@ -56,17 +75,12 @@ function only({ messages, finishReason }: Said, direction: MessageFact['directio
   return { messages: messages.filter((message) => message.direction === direction), finishReason }
 }
 
-/** The system's instructions stand in an attribute of their own, and at times among the messages as well. */
-function inputOfAttributes(reading: Reading): Said {
-  const system = saidIn(reading, 'gen_ai.system_instructions', 'input', 'system').messages.map((message) => ({
+/** The system's instructions have an attribute of their own. */
+function systemOfAttributes(reading: Reading): readonly MessageFact[] {
+  return saidIn(reading, 'gen_ai.system_instructions', 'input', 'system').messages.map((message) => ({
     ...message,
     role: 'system',
   }))
-  const said = saidIn(reading, 'gen_ai.input.messages', 'input', 'user').messages
-  const fresh = system.filter(
-    (one) => !said.some((message) => message.role === 'system' && isSameContent(message.content, one.content)),
-  )
-  return { messages: [...fresh, ...said], finishReason: '' }
 }
 
 function isSameContent(one: Content, other: Content): boolean {
@@ -117,19 +131,21 @@ export function roleOfEvent(name: string): string | undefined {
   return rolesOfEvents.get(name)
 }
 
-/** Events come in the order in which they were added, and in it are the conversation. */
-function saidInEvents(reading: Reading, span: LiftedSpan): Said {
-  if (span.events.length === 0) return nothingSaid
-  const messages: MessageFact[] = []
-  let finishReason = ''
-  span.events.forEach((event, at) => {
+type SaidByEvent = Said & { readonly at: number; readonly isWhole: boolean }
+
+function saidByEvents(reading: Reading, span: LiftedSpan): readonly SaidByEvent[] {
+  return span.events.flatMap((event, at) => {
     const said = saidInEvent(reading, event)
-    if (said === undefined) return
-    if (said.isWhole) reading.account.understoodEvents.add(at)
-    messages.push(...said.messages)
-    finishReason ||= said.finishReason
+    return said === undefined ? [] : [{ ...said, at }]
   })
-  return { messages, finishReason }
+}
+
+/** Events come in the order in which they were added, and in it are the conversation. */
+function joined(events: readonly SaidByEvent[]): Said {
+  return {
+    messages: events.flatMap(({ messages }) => messages),
+    finishReason: events.map(({ finishReason }) => finishReason).find((reason) => reason !== '') ?? '',
+  }
 }
 
 function saidInEvent(reading: Reading, event: LiftedEvent): (Said & { readonly isWhole: boolean }) | undefined {

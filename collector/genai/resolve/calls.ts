@@ -238,6 +238,8 @@ function isCutStream(own: readonly Node[]): boolean {
 type Messages = {
   readonly input: readonly MessageFact[]
   readonly output: readonly MessageFact[]
+  /** Of the other lists, what these do not say. */
+  readonly more: readonly MessageFact[]
   readonly finishReason: string
 }
 
@@ -247,7 +249,7 @@ function messagesOfNode(node: Node): Messages {
   const own = ownMessages(node)
   if (node.others.length === 0) {
     const of = (direction: MessageFact['direction']) => own.filter((message) => message.direction === direction)
-    return { input: of('input'), output: of('output'), finishReason: '' }
+    return { input: of('input'), output: of('output'), more: [], finishReason: '' }
   }
   const told = node.others.map((fact) => ({ at: fact.startUnixNano, id: fact.id, says: fact.says }))
   const records = told.flatMap(({ at, id, says }) => (says.kind === 'messages' ? [{ at, id, says }] : []))
@@ -267,11 +269,23 @@ function messagesOfNode(node: Node): Messages {
   ]
   const of = (direction: MessageFact['direction']) =>
     longest(lists.map((list) => list.filter((message) => message.direction === direction)))
+  const [input, output] = [of('input'), of('output')]
   return {
-    input: of('input'),
-    output: of('output'),
+    input,
+    output,
+    more: othersThan([...input, ...output], lists.flat()),
     finishReason: records.map(({ says }) => says.finishReason).find((reason) => reason !== '') ?? '',
   }
+}
+
+function othersThan(said: readonly MessageFact[], all: readonly MessageFact[]): readonly MessageFact[] {
+  const known = new Set(said.map(({ direction, content }) => `${direction} ${content.hash}`))
+  return all.filter(({ direction, content }) => {
+    const key = `${direction} ${content.hash}`
+    if (known.has(key)) return false
+    known.add(key)
+    return true
+  })
 }
 
 function ownMessages({ span }: Node): readonly MessageFact[] {
@@ -289,9 +303,14 @@ export function findMessagesBeside(trace: Trace, calls: readonly Call[]): readon
   const beside: MessagesBeside[] = []
   let shown: ReadonlySet<string> | undefined
   for (const node of trace.nodes) {
-    if ((inputsOf.has(node) && outputsOf.has(node)) || !hasMessages(node)) continue
-    const { input, output } = messagesOfNode(node)
-    const rest = { input: inputsOf.has(node) ? [] : input, output: outputsOf.has(node) ? [] : output }
+    const isShown = inputsOf.has(node) && outputsOf.has(node)
+    if ((isShown && node.others.length === 0) || !hasMessages(node)) continue
+    const { input, output, more } = messagesOfNode(node)
+    const moreOf = (direction: MessageFact['direction']) => more.filter((message) => message.direction === direction)
+    const rest = {
+      input: [...(inputsOf.has(node) ? [] : input), ...moreOf('input')],
+      output: [...(outputsOf.has(node) ? [] : output), ...moreOf('output')],
+    }
     const both = [...rest.input, ...rest.output]
     if (isCall(node)) shown ??= hashesOf(calls)
     if (both.some(({ content }) => !isCall(node) || shown?.has(content.hash) === false)) beside.push({ node, ...rest })

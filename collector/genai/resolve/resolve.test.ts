@@ -323,6 +323,24 @@ test('resolve: the tool of an agent, its MCP client and the server are one tool 
   ])
 })
 
+test('resolve: what a record of a span says beside the longest is a row as well', () => {
+  const list = (text: string) => `[{"role":"user","parts":[{"type":"text","content":"${text}"}]}]`
+  const details = sketchLog({
+    spanId: '1',
+    eventName: 'gen_ai.client.inference.operation.details',
+    attributes: { 'gen_ai.input.messages': list('of the log'), 'gen_ai.output.messages': list('out') },
+  })
+  const around = rows(span('1', '', { ...agent, ...asked('of the span') }), details)
+  expect(around.wrapperMessages.map((row) => row.Content.preview).toSorted()).toEqual([
+    'of the log',
+    'of the span',
+    'out',
+  ])
+  const call = rows(span('1', '', { ...chat, ...asked('of the span') }), details)
+  expect(call.messages.map((row) => row.Content.preview)).toEqual(['of the span', 'out'])
+  expect(call.wrapperMessages.map((row) => row.Content.preview)).toEqual(['of the log'])
+})
+
 describe('resolve: a tool that was seen on the wire', () => {
   const seen = (id: string, name = 'search') => ({
     ...tool,
@@ -357,6 +375,30 @@ describe('resolve: a tool that was seen on the wire', () => {
       ['8', '', undefined],
     ])
     expect(gone).toEqual(expect.arrayContaining(['2', '3', '4'].map((spanId) => ({ table: 'tool_calls', spanId }))))
+  })
+
+  test('by two services is one call, told of or not', () => {
+    const { toolCalls } = rows(
+      turn,
+      span('2', '1', seen('a'), at(1, 4)),
+      span('3', '1', seen('a'), at(1, 4)),
+      span('4', '1', seen('b'), at(1, 4)),
+      span('5', '1', seen('b'), at(1, 4)),
+      span('6', '1', { ...tool, 'gen_ai.tool.call.id': 'b' }, at(2, 3)),
+    )
+    expect(toolCalls.map((row) => [row.SpanId, row.CallId])).toEqual([
+      ['2', 'a'],
+      ['6', 'b'],
+    ])
+  })
+
+  test('is no call of MCP whose name is the end of a word in its own', () => {
+    const { toolCalls } = rows(
+      turn,
+      span('2', '1', seen('a', 'budget'), at(1, 4)),
+      span('3', '1', { 'mcp.method.name': 'tools/call', 'gen_ai.tool.name': 'get' }, at(2, 3)),
+    )
+    expect(toolCalls.map((row) => row.Name)).toEqual(['budget', 'get'])
   })
 
   test('is another call than one of its name with another id', () => {

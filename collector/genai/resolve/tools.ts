@@ -55,24 +55,41 @@ function joinInner(spans: readonly Node[]): Map<Node, Node> {
   return outerOf
 }
 
-/** Each told one is what was seen once. */
+/** By their ids, also what two services saw of one; then each told one is what was seen once. */
 function joinSeen(seen: readonly Node[], told: readonly Node[], outerOf: Map<Node, Node>): void {
-  const free = new Set(told.filter((node) => !outerOf.has(node)))
-  const join = (isSame: (seenNode: Node, toldNode: Node) => boolean): void => {
-    for (const node of seen) {
-      if (outerOf.has(node)) continue
-      const same = [...free].find((each) => isSame(node, each))
-      if (same === undefined) continue
-      outerOf.set(node, same)
-      free.delete(same)
+  const outer = told.filter((node) => !outerOf.has(node))
+  const taken = new Set<Node>()
+  const ofId = new Map<string, Node>()
+  for (const node of [...outer, ...seen]) {
+    const { callId, isSeenOnWire } = saysOf(node)
+    const first = ofId.get(callId)
+    if (callId === '') continue
+    if (first === undefined) ofId.set(callId, node)
+    else if (isSeenOnWire === true) {
+      outerOf.set(node, first)
+      taken.add(first)
     }
   }
-  join((a, b) => saysOf(a).callId !== '' && saysOf(a).callId === saysOf(b).callId)
-  join((a, b) => isSameName(saysOf(a), saysOf(b)) && startsWithin(b, a) && !(saysOf(a).callId && saysOf(b).callId))
+  for (const node of seen) {
+    if (outerOf.has(node)) continue
+    const same = outer.find((each) => !taken.has(each) && isSameUnnamed(node, each))
+    if (same === undefined) continue
+    outerOf.set(node, same)
+    taken.add(same)
+  }
 }
 
+/** Of the same name, begun in its time, and not both with an id. */
+function isSameUnnamed(seen: Node, told: Node): boolean {
+  const [one, other] = [saysOf(seen), saysOf(told)]
+  return isSameName(one, other) && startsWithin(told, seen) && (one.callId === '' || other.callId === '')
+}
+
+/** An agent may call `get_weather` of a server by `weather_get_weather`. */
 function isSameName(seen: ToolSays, told: ToolSays): boolean {
-  return told.name === seen.name || (told.mcp !== undefined && told.name !== '' && seen.name.endsWith(told.name))
+  if (told.name === seen.name) return true
+  if (told.mcp === undefined || told.name === '' || !seen.name.endsWith(told.name)) return false
+  return /[_./:-]/.test(seen.name[seen.name.length - told.name.length - 1] ?? '')
 }
 
 function startsWithin(node: Node, around: Node): boolean {
