@@ -498,3 +498,26 @@ test('embeddings: a request that holds more than the texts stays, and of texts i
   ])
   expect(heldBy({ attributes: { ...embedding, 'input.value': '["t0","another"]' } }).left).toEqual(['input.value'])
 })
+
+test('logs: a body that holds more than the input and output that were read stays where it is', () => {
+  const scope = { name: 'strands.telemetry.tracer', version: '' }
+  const input = new Map([
+    [
+      'messages',
+      [
+        new Map([
+          ['role', 'user'],
+          ['content', 'hi'],
+        ]),
+      ],
+    ],
+  ])
+  const isUnderstood = (more: readonly (readonly [string, AnyValue])[]): boolean =>
+    factsOf(sketchLog({ spanId: '1', scope, body: new Map<string, AnyValue>([['input', input], ...more]) })).understood
+      .body
+  expect([isUnderstood([]), isUnderstood([['note', 'keep']]), isUnderstood([['output', 'text']])]).toEqual([
+    true,
+    false,
+    false,
+  ])
+})

@@ -62,7 +62,10 @@ function readPayload(reading: Reading, log: LiftedLog): Read | undefined {
   if (!isObject(body)) return undefined
   const input = isObject(body.input) ? readSaidJson(reading, body.input, 'input', 'user') : undefined
   const output = isObject(body.output) ? readSaidJson(reading, body.output, 'output', 'assistant') : undefined
-  reading.account.isBodyUnderstood = (input?.isWhole ?? true) && (output?.isWhole ?? true)
+  const isAllRead = Object.entries(body).every(
+    ([key, value]) => (key === 'input' || key === 'output') && (isObject(value) || value === null),
+  )
+  reading.account.isBodyUnderstood = isAllRead && (input?.isWhole ?? true) && (output?.isWhole ?? true)
   return messagesOf(log, 'list', [...(input?.messages ?? []), ...(output?.messages ?? [])], output?.finishReason ?? '')
 }
 
