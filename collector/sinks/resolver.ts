@@ -107,7 +107,7 @@ type Trace = {
   written: Resolved | undefined
   /** How often the same facts were priced again, as far as the rows say. */
   revision: number
-  /** The highest of the rows that another run or collector has written. */
+  /** The highest of the rows that are to be superseded: of what another run or collector has written, or this one. */
   generationMin: number
   bytes: number
 }
@@ -226,6 +226,10 @@ export function openResolver(options: ResolverOptions): Resolver {
       const { trace } = each
       let { resolved } = trace.links.length > 0 ? resolveTrace(trace) : each
       if (resolved.estimable.length > 0 && (await countTokens(trace, resolved))) resolved = resolveTrace(trace).resolved
+      if (mustSupersede(trace.written, resolved)) {
+        trace.generationMin = trace.written.generation
+        resolved = resolveTrace(trace).resolved
+      }
       for (const rowTable of rowTables) addChanges(rowTable, trace, resolved)
       options.onMissing(trace.tenantId, resolved.missingParents)
       trace.written = resolved
@@ -500,6 +504,22 @@ function addFact(facts: Map<string, KnownFact>, stored: StoredFact): void {
   }
   if (known.textChars !== textChars || encodeFact(known.fact) !== text)
     facts.set(`${name} ${text}`, { fact, textChars })
+}
+
+/** Whether what was written says something else under the same generation, or the same under a later one: readers and the
+ *  ledger would keep to it. What is said twice keeps its generation, or repeats would raise it for ever. */
+function mustSupersede(written: Resolved | undefined, resolved: Resolved): written is Resolved {
+  if (written === undefined || resolved.generation > written.generation) return false
+  return resolved.generation < written.generation || !areSameRows(written, resolved)
+}
+
+/** The same facts give their rows in the same order. */
+function areSameRows(one: Resolved, other: Resolved): boolean {
+  return rowTables.every(({ rowsOf }) => {
+    const rows = rowsOf(one)
+    const others = rowsOf(other)
+    return rows.length === others.length && rows.every((row, at) => isSameRow(row, others[at] as AnyRow))
+  })
 }
 
 function nameOfFact({ spanId, id }: Fact): string {
