@@ -103,6 +103,8 @@ export const limits = {
   awaitedExchangeMs: 3_000,
   awaitedOverlapMs: 10_000,
   awaitedHeardMsMax: 7_200_000,
+  /** Ids of an answer, 3 MiB as one text: twice what one collector keeps for the others while ClickHouse is away. */
+  awaitedHeardMax: 200_000,
   awaitedWaitingMax: 100_000,
   /** Of a dictionary's 65,536: the next row goes into another block. A row brings few. */
   rowBlockWordsMax: 32_768,

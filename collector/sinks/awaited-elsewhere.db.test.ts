@@ -1,6 +1,7 @@
 import { migrateClickHouse } from '@tallylight/storage/clickhouse/migrate.ts'
 import { startTestEngine, type TestEngine } from '@tallylight/storage/clickhouse/testing.ts'
 import { afterAll, beforeAll, expect, test, vi } from 'vitest'
+import { limits } from '../limits.ts'
 import type { TenantId } from '../receive/request.ts'
 import { openAwaitedElsewhere } from './awaited-elsewhere.ts'
 
@@ -39,4 +40,28 @@ test('awaited elsewhere: what one waits for is heard by all, also what was told 
   expect(heard).toEqual([wanted, wanted])
   stop.abort()
   await Promise.all(running)
+})
+
+test('awaited elsewhere: of more than an answer holds, the newest are heard', async () => {
+  const clickhouse = await engine.open('many', false)
+  await migrateClickHouse(clickhouse)
+  await clickhouse.command(
+    `INSERT INTO many.awaited_spans (TenantId, ToldAt, SpanId)
+     SELECT 'acme', now64(3) - toIntervalSecond(number < 100 ? 5 : 1), leftPad(lower(hex(number)), ${idOf(0).length}, '0')
+     FROM numbers(${limits.awaitedHeardMax + 100})`,
+  )
+  const heard = new Set<string>()
+  const stop = new AbortController()
+  const listener = openAwaitedElsewhere({
+    clickhouse,
+    onAwaited: (spanId) => heard.add(spanId),
+    now: Date.now,
+    bounds: { exchangeMs: 20, waitingMax: 1_000, overlapMs: 60_000, heardMsMax: 60_000 },
+    onProblem: (message) => expect.fail(message),
+  })
+  const running = listener.run(stop.signal)
+  await vi.waitUntil(() => heard.size > 0)
+  stop.abort()
+  await running
+  expect([heard.size, heard.has(idOf(99)), heard.has(idOf(100))]).toEqual([limits.awaitedHeardMax, false, true])
 })

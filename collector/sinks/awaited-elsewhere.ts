@@ -1,9 +1,10 @@
 // What collectors that share a ClickHouse tell each other: the ids of parents that each waits for. A plain span that says whose
-// a call is may come to another collector than the call, hours later, and is lifted there because its id was told. Each id is
-// told once by whoever resolved its child, and read by all, so it costs the same however long the parent is waited for; spans
-// that nobody waits for cost nothing. What came before it could be told is found by the resolver's second look at a trace.
+// a call is may come to another collector than the call, hours later, and is lifted there because its id was told. An id is
+// told by whoever resolved its child, and again with each resolve of its trace while the parent is missing; all read it, once
+// each time, so waiting itself costs nothing, however long, nor do spans that nobody waits for. What came before it could be told is found by the resolver's second look at a trace.
 import type { ClickHouse } from '@tallylight/storage/clickhouse/client.ts'
 import { quoteName } from '@tallylight/storage/clickhouse/schema.ts'
+import { limits } from '../limits.ts'
 import { after } from '../receive/receiver.ts'
 import type { TenantId } from '../receive/request.ts'
 
@@ -60,12 +61,15 @@ export function openAwaitedElsewhere(options: {
     }
   }
 
+  /** Of too many the newest: their parents are the likeliest to come. */
   async function hear(): Promise<void> {
     const startedMs = now()
     const sinceMs = Math.min(startedMs - heardMs + bounds.overlapMs, bounds.heardMsMax)
     // One text of all ids: a row for each would cost ten times as much to read.
     const [row] = await clickhouse.query<{ ids: string }>(
-      `SELECT arrayStringConcat(groupUniqArray(SpanId)) AS ids FROM ${table} WHERE ToldAt > now64(3) - toIntervalMillisecond(${sinceMs})`,
+      `SELECT arrayStringConcat(groupUniqArray(SpanId)) AS ids FROM (
+         SELECT SpanId FROM ${table} WHERE ToldAt > now64(3) - toIntervalMillisecond(${sinceMs})
+         ORDER BY ToldAt DESC LIMIT ${limits.awaitedHeardMax})`,
     )
     const ids = row?.ids ?? ''
     for (let at = 0; at < ids.length; at += idChars) options.onAwaited(ids.slice(at, at + idChars))

@@ -14,6 +14,8 @@ export type TraceKey = { readonly tenantId: TenantId; readonly traceId: string }
 export type TraceTimes = TraceKey & { readonly fromUnixNano: bigint; readonly toUnixNano: bigint }
 /** As `encodeFact` wrote it. */
 export type StoredFact = TraceKey & { readonly text: string }
+/** The ids of spans that are not known of a trace. */
+export type AwaitingTrace = { readonly times: TraceTimes; readonly awaits: readonly string[] }
 export type KnownKey = TraceKey & { readonly key: RowKey; readonly generation: number }
 
 /** The facts of a segment. */
@@ -51,8 +53,8 @@ export type KnownFacts = {
   textsOf(tenantId: TenantId, hashes: readonly string[]): Promise<ReadonlyMap<string, string>>
   /** Parents that no fact stands for, of the last hours' facts. */
   missingParents(): Promise<readonly string[]>
-  /** The ids of all spans of these traces. */
-  spansOf(traces: readonly TraceTimes[]): Promise<readonly (TraceKey & { readonly spanId: string })[]>
+  /** The spans of these traces that one of them awaits. */
+  spansOf(awaiting: readonly AwaitingTrace[]): Promise<readonly (TraceKey & { readonly spanId: string })[]>
   /** Every span of these traces, with its parent. */
   linksOf(traces: readonly TraceTimes[]): Promise<readonly SpanLink[]>
 }
@@ -139,10 +141,24 @@ export function openKnownFacts(
       )
       return rows.map(({ parent }) => parent)
     },
-    spansOf: async (traces) =>
-      hasTenants()
-        ? ask('TenantId AS tenantId, TraceId AS traceId, SpanId AS spanId', tracesTable.name, traces, 'WHERE {traces}')
-        : [],
+    spansOf: async (awaiting) => {
+      if (!hasTenants()) return []
+      const pairs = awaiting.flatMap(({ times, awaits }) => awaits.map((spanId) => ({ times, spanId })))
+      const spans: (TraceKey & { readonly spanId: string })[] = []
+      // So many of both in a statement: a trace may await any number.
+      for (let at = 0; at < pairs.length; at += tracesPerQuery) {
+        const some = pairs.slice(at, at + tracesPerQuery)
+        const ids = [...new Set(some.map(({ spanId }) => spanId))].map(quoteText)
+        const found = await ask<TraceKey & { readonly spanId: string }>(
+          'DISTINCT TenantId AS tenantId, TraceId AS traceId, SpanId AS spanId',
+          tracesTable.name,
+          [...new Set(some.map(({ times }) => times))],
+          `WHERE {traces} AND SpanId IN (${ids.join(', ')})`,
+        )
+        for (const span of found) spans.push(span)
+      }
+      return spans
+    },
     linksOf: async (traces) => {
       if (!hasTenants()) return []
       return ask<SpanLink>(

@@ -107,7 +107,7 @@ type Trace = {
   written: Resolved | undefined
   /** How often the same facts were priced again, as far as the rows say. */
   revision: number
-  /** The highest of the rows that another run or collector has written. */
+  /** The highest of the rows that are to be superseded: of what another run or collector has written, or this one. */
   generationMin: number
   bytes: number
 }
@@ -122,6 +122,9 @@ type Look = {
   readonly touchedMs: number
 }
 
+/** One of which more is stored: how many facts. */
+type QuietTrace = { readonly key: string; readonly look: Look; readonly facts: number }
+
 type KnownFact = { readonly fact: Fact; readonly textChars: number }
 
 /** What is to be written. */
@@ -131,14 +134,12 @@ type Changes = { readonly rows: RowBlocks; unpriced: number }
  *  that was forgotten between two portions would not know what the first is about to write. */
 const factsAtOnce = 500
 
-function* portionsOf<Group extends readonly [string, readonly StoredFact[]]>(
-  groups: readonly Group[],
-): Generator<readonly Group[]> {
+function* portionsOf<Group>(groups: readonly Group[], factsIn: (group: Group) => number): Generator<readonly Group[]> {
   let portion: Group[] = []
   let facts = 0
   for (const group of groups) {
     portion.push(group)
-    facts += group[1].length
+    facts += factsIn(group)
     if (facts < factsAtOnce) continue
     yield portion
     portion = []
@@ -225,6 +226,10 @@ export function openResolver(options: ResolverOptions): Resolver {
       const { trace } = each
       let { resolved } = trace.links.length > 0 ? resolveTrace(trace) : each
       if (resolved.estimable.length > 0 && (await countTokens(trace, resolved))) resolved = resolveTrace(trace).resolved
+      if (mustSupersede(trace.written, resolved)) {
+        trace.generationMin = trace.written.generation
+        resolved = resolveTrace(trace).resolved
+      }
       for (const rowTable of rowTables) addChanges(rowTable, trace, resolved)
       options.onMissing(trace.tenantId, resolved.missingParents)
       trace.written = resolved
@@ -335,7 +340,7 @@ export function openResolver(options: ResolverOptions): Resolver {
     const groups = [...Map.groupBy(facts, keyOfTrace)]
     try {
       await andWrite(async () => {
-        for (const portion of portionsOf(groups)) await resolvePortion(portion, take)
+        for (const portion of portionsOf(groups, ([, added]) => added.length)) await resolvePortion(portion, take)
       })
     } catch (error) {
       // What is written is not known now: read back next time.
@@ -391,29 +396,51 @@ export function openResolver(options: ResolverOptions): Resolver {
   }
 
   /** Looks once more at traces that have gone quiet, also at those that were forgotten meanwhile: whether others have stored
-   *  facts of them, or a plain span that this one waits for and that came before it could be told. */
-  async function checkQuiet(): Promise<void> {
+   *  facts of them, or a plain span that this one waits for and that came before it could be told. They may be many: between
+   *  two portions others have their turn, and a portion that fails takes none of the others with it. */
+  async function checkQuiet(signal: AbortSignal): Promise<void> {
+    const changed = await findChanged()
+    const problems: unknown[] = []
+    for (const portion of portionsOf(changed, ({ facts }) => facts)) {
+      if (signal.aborted) break
+      await inTurn(() => resolveQuiet(portion)).catch((error: unknown) => problems.push(error))
+    }
+    if (problems.length > 0) throw problems[0]
+  }
+
+  /** Of the quiet traces those of which more is stored than was known. None of them is looked at again by itself. */
+  async function findChanged(): Promise<readonly QuietTrace[]> {
     const quiet = [...looks].filter(([, { touchedMs }]) => touchedMs <= now() - bounds.quietMs)
-    if (quiet.length === 0) return
+    if (quiet.length === 0) return []
     const counts = await known.countsOf(quiet.map(([, { times }]) => times))
     const countOf = new Map(counts.map((found) => [keyOfTrace(found), found.facts]))
-    const awaiting = quiet.filter(([, { awaits }]) => awaits.length > 0)
-    const spans = Map.groupBy(await known.spansOf(awaiting.map(([, { times }]) => times)), keyOfTrace)
-    const changed = quiet.filter(
-      ([key, { facts, awaits }]) =>
-        (countOf.get(key) ?? 0) > facts || spans.get(key)?.some(({ spanId }) => awaits.includes(spanId)) === true,
-    )
-    for (const [key, look] of quiet) if (looks.get(key) === look) looks.delete(key)
-    if (changed.length === 0) return
-    const found = changed.map(([key, { times }]) => [key, traces.get(key) ?? openTrace(times)] as const)
+    const awaiting = quiet.map(([, look]) => look).filter(({ awaits }) => awaits.length > 0)
+    const spans = Map.groupBy(await known.spansOf(awaiting), keyOfTrace)
+    const changed: QuietTrace[] = []
+    for (const [key, look] of quiet) {
+      // Touched while this was asked: it waits anew.
+      if (looks.get(key) !== look) continue
+      looks.delete(key)
+      const facts = countOf.get(key) ?? 0
+      const isAwaitedThere = spans.get(key)?.some(({ spanId }) => look.awaits.includes(spanId)) === true
+      if (facts > look.facts || isAwaitedThere) changed.push({ key, look, facts })
+    }
+    return changed
+  }
+
+  async function resolveQuiet(portion: readonly QuietTrace[]): Promise<void> {
+    // What was touched since is looked at when it is quiet again.
+    const still = portion.filter(({ key }) => !looks.has(key))
+    if (still.length === 0) return
+    const found = still.map(({ key, look }) => [key, traces.get(key) ?? openTrace(look.times)] as const)
     try {
       await recall(
         found.map(([, trace]) => trace),
-        changed.map(([, { times }]) => times),
+        still.map(({ look }) => look.times),
       )
       await options.onMore(await resolveAndWrite(found.map(([, trace]) => trace)))
     } catch (error) {
-      for (const [key, look] of changed) {
+      for (const { key, look } of still) {
         forget(key)
         looks.set(key, look)
       }
@@ -458,7 +485,7 @@ export function openResolver(options: ResolverOptions): Resolver {
       for (;;) {
         await Promise.race([after(bounds.checkMs), stopped])
         if (signal.aborted) return
-        await inTurn(checkQuiet).catch((error: unknown) => options.onProblem(String(error)))
+        await checkQuiet(signal).catch((error: unknown) => options.onProblem(String(error)))
       }
     },
   }
@@ -477,6 +504,22 @@ function addFact(facts: Map<string, KnownFact>, stored: StoredFact): void {
   }
   if (known.textChars !== textChars || encodeFact(known.fact) !== text)
     facts.set(`${name} ${text}`, { fact, textChars })
+}
+
+/** Whether what was written says something else under the same generation, or the same under a later one: readers and the
+ *  ledger would keep to it. What is said twice keeps its generation, or repeats would raise it for ever. */
+function mustSupersede(written: Resolved | undefined, resolved: Resolved): written is Resolved {
+  if (written === undefined || resolved.generation > written.generation) return false
+  return resolved.generation < written.generation || !areSameRows(written, resolved)
+}
+
+/** The same facts give their rows in the same order. */
+function areSameRows(one: Resolved, other: Resolved): boolean {
+  return rowTables.every(({ rowsOf }) => {
+    const rows = rowsOf(one)
+    const others = rowsOf(other)
+    return rows.length === others.length && rows.every((row, at) => isSameRow(row, others[at] as AnyRow))
+  })
 }
 
 function nameOfFact({ spanId, id }: Fact): string {
