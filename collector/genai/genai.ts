@@ -66,6 +66,7 @@ export function openGenAi(options: GenAiOptions): GenAi {
           waitingMax: limits.awaitedWaitingMax,
           overlapMs: limits.awaitedOverlapMs,
           heardMsMax: limits.awaitedHeardMsMax,
+          heardMax: limits.awaitedHeardMax,
         },
         onProblem: options.onProblem,
       })

@@ -1,7 +1,6 @@
 import { migrateClickHouse } from '@tallylight/storage/clickhouse/migrate.ts'
 import { startTestEngine, type TestEngine } from '@tallylight/storage/clickhouse/testing.ts'
 import { afterAll, beforeAll, expect, test, vi } from 'vitest'
-import { limits } from '../limits.ts'
 import type { TenantId } from '../receive/request.ts'
 import { openAwaitedElsewhere } from './awaited-elsewhere.ts'
 
@@ -11,6 +10,7 @@ beforeAll(async () => {
 })
 afterAll(() => engine[Symbol.asyncDispose]())
 
+const heardMax = 10_000
 const idOf = (at: number): string => at.toString(16).padStart(16, '0')
 
 test('awaited elsewhere: what one waits for is heard by all, also what was told while the tables were away, the newest of too much', async () => {
@@ -23,7 +23,7 @@ test('awaited elsewhere: what one waits for is heard by all, also what was told 
       clickhouse,
       onAwaited: (spanId) => ids.add(spanId),
       now: Date.now,
-      bounds: { exchangeMs: 20, waitingMax: 1_000, overlapMs: 10_000, heardMsMax: 60_000 },
+      bounds: { exchangeMs: 20, waitingMax: 1_000, overlapMs: 10_000, heardMsMax: 60_000, heardMax },
       onProblem: (message) => problems.push(message),
     }),
   )
@@ -48,7 +48,7 @@ test('awaited elsewhere: of more than an answer holds, the newest are heard', as
   await clickhouse.command(
     `INSERT INTO many.awaited_spans (TenantId, ToldAt, SpanId)
      SELECT 'acme', now64(3) - toIntervalSecond(number < 100 ? 5 : 1), leftPad(lower(hex(number)), ${idOf(0).length}, '0')
-     FROM numbers(${limits.awaitedHeardMax + 100})`,
+     FROM numbers(${heardMax + 100})`,
   )
   const heard = new Set<string>()
   const stop = new AbortController()
@@ -56,12 +56,12 @@ test('awaited elsewhere: of more than an answer holds, the newest are heard', as
     clickhouse,
     onAwaited: (spanId) => heard.add(spanId),
     now: Date.now,
-    bounds: { exchangeMs: 20, waitingMax: 1_000, overlapMs: 60_000, heardMsMax: 60_000 },
+    bounds: { exchangeMs: 20, waitingMax: 1_000, overlapMs: 60_000, heardMsMax: 60_000, heardMax },
     onProblem: (message) => expect.fail(message),
   })
   const running = listener.run(stop.signal)
   await vi.waitUntil(() => heard.size > 0)
   stop.abort()
   await running
-  expect([heard.size, heard.has(idOf(99)), heard.has(idOf(100))]).toEqual([limits.awaitedHeardMax, false, true])
+  expect([heard.size, heard.has(idOf(99)), heard.has(idOf(100))]).toEqual([heardMax, false, true])
 })

@@ -1,10 +1,10 @@
 // What collectors that share a ClickHouse tell each other: the ids of parents that each waits for. A plain span that says whose
 // a call is may come to another collector than the call, hours later, and is lifted there because its id was told. An id is
-// told by whoever resolved its child, and again with each resolve of its trace while the parent is missing; all read it, once
-// each time, so waiting itself costs nothing, however long, nor do spans that nobody waits for. What came before it could be told is found by the resolver's second look at a trace.
+// told by whoever resolved its child, and again with each resolve of its trace while the parent is missing; waiting itself costs
+// nothing, however long, nor do spans that nobody waits for. What came before it could be told is found by the resolver's
+// second look at a trace.
 import type { ClickHouse } from '@tallylight/storage/clickhouse/client.ts'
 import { quoteName } from '@tallylight/storage/clickhouse/schema.ts'
-import { limits } from '../limits.ts'
 import { after } from '../receive/receiver.ts'
 import type { TenantId } from '../receive/request.ts'
 
@@ -21,6 +21,8 @@ export type AwaitedElsewhereBounds = {
   /** What is asked for reaches back so much further than the last answer: an insert is seen a while after its time. */
   readonly overlapMs: number
   readonly heardMsMax: number
+  /** Ids of one answer. */
+  readonly heardMax: number
 }
 
 const idChars = 16
@@ -69,7 +71,7 @@ export function openAwaitedElsewhere(options: {
     const [row] = await clickhouse.query<{ ids: string }>(
       `SELECT arrayStringConcat(groupUniqArray(SpanId)) AS ids FROM (
          SELECT SpanId FROM ${table} WHERE ToldAt > now64(3) - toIntervalMillisecond(${sinceMs})
-         ORDER BY ToldAt DESC LIMIT ${limits.awaitedHeardMax})`,
+         ORDER BY ToldAt DESC LIMIT ${bounds.heardMax})`,
     )
     const ids = row?.ids ?? ''
     for (let at = 0; at < ids.length; at += idChars) options.onAwaited(ids.slice(at, at + idChars))

@@ -1,7 +1,7 @@
 // Whose a call is stands on a span that says nothing of models, and that comes before it, with it, after it, or after a restart.
-import { createHash } from 'node:crypto'
 import { afterAll, beforeAll, expect, test } from 'vitest'
 import { type CollectorProcess, startCollector } from '../collector-process.ts'
+import { between, call, type FamilySpan, outermost, sendFamily } from './family.ts'
 
 let collector: CollectorProcess
 beforeAll(async () => {
@@ -9,34 +9,8 @@ beforeAll(async () => {
 }, 60_000)
 afterAll(() => collector?.[Symbol.asyncDispose]())
 
-type Span = { readonly id: string; readonly parent?: string; readonly attributes?: Readonly<Record<string, string>> }
-
-const call: Span = {
-  id: '3',
-  parent: '2',
-  attributes: { 'gen_ai.operation.name': 'chat', 'gen_ai.provider.name': 'openai', 'gen_ai.request.model': 'gpt' },
-}
-const between: Span = { id: '2', parent: '1', attributes: { 'http.route': '/chat' } }
-const outermost: Span = { id: '1', attributes: { 'user.id': 'ada', 'session.id': 's1', 'client.address': '::1' } }
-const beside: readonly Span[] = ['4', '5', '6', '7'].map((id) => ({ id, parent: '9' }))
-
-async function send(trace: string, ...spans: readonly Span[]): Promise<void> {
-  const traceId = createHash('sha256').update(trace).digest('hex').slice(0, 32)
-  const startTimeUnixNano = `${BigInt(Date.now()) * 1_000_000n}`
-  // Ids of different traces differ.
-  const idOf = (id: string): string => createHash('sha256').update(`${trace} ${id}`).digest('hex').slice(0, 16)
-  const sent = spans.map(({ id, parent, attributes = {} }) => ({
-    ...{ traceId, spanId: idOf(id), name: id, startTimeUnixNano, endTimeUnixNano: startTimeUnixNano },
-    ...(parent === undefined ? {} : { parentSpanId: idOf(parent) }),
-    attributes: Object.entries(attributes).map(([key, stringValue]) => ({ key, value: { stringValue } })),
-  }))
-  const response = await fetch(`http://127.0.0.1:${collector.ports().otlpHttp}/v1/traces`, {
-    method: 'POST',
-    body: JSON.stringify({ resourceSpans: [{ scopeSpans: [{ spans: sent }] }] }),
-    headers: { 'Content-Type': 'application/json' },
-  })
-  expect([response.status, await response.text()]).toEqual([200, '{}'])
-}
+const beside = ['4', '5', '6', '7'].map((id): FamilySpan => ({ id, parent: '9' }))
+const send = (trace: string, ...spans: readonly FamilySpan[]): Promise<void> => sendFamily(collector, trace, ...spans)
 
 async function owners(): Promise<readonly string[]> {
   const rows = await collector.query<{ owner: string }>(

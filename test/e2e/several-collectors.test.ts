@@ -1,9 +1,9 @@
 // Two collectors that share a ClickHouse and each see a part of a trace: they come to the same rows within a minute, whichever
 // part came first, and wherever the span stands that says whose a call is.
-import { createHash } from 'node:crypto'
 import { afterAll, beforeAll, expect, test, vi } from 'vitest'
 import { type CollectorProcess, startCollector } from '../collector-process.ts'
 import { openOwner, startServer, urlOf } from '../faults/own-server.ts'
+import { between, call, type FamilySpan, outermost, sendFamily, traceIdOf } from './family.ts'
 
 const stack = new AsyncDisposableStack()
 let one: CollectorProcess
@@ -20,32 +20,10 @@ beforeAll(async () => {
 }, 60_000)
 afterAll(() => stack.disposeAsync())
 
-type Span = { readonly id: string; readonly parent?: string; readonly attributes?: Readonly<Record<string, string>> }
-
-const model = { 'gen_ai.operation.name': 'chat', 'gen_ai.provider.name': 'openai', 'gen_ai.request.model': 'gpt' }
-const call: Span = { id: '3', parent: '2', attributes: model }
-const between: Span = { id: '2', parent: '1', attributes: { 'http.route': '/chat' } }
-const outermost: Span = { id: '1', attributes: { 'user.id': 'ada', 'session.id': 's1' } }
-const agent: Span = { id: '2', parent: '1', attributes: { 'gen_ai.operation.name': 'invoke_agent', 'user.id': 'ada' } }
-
-async function send(collector: CollectorProcess, trace: string, ...spans: readonly Span[]): Promise<void> {
-  const startTimeUnixNano = `${BigInt(Date.now()) * 1_000_000n}`
-  const idOf = (id: string): string => createHash('sha256').update(`${trace} ${id}`).digest('hex').slice(0, 16)
-  const sent = spans.map(({ id, parent, attributes = {} }) => ({
-    ...{ traceId: traceIdOf(trace), spanId: idOf(id), name: id, startTimeUnixNano, endTimeUnixNano: startTimeUnixNano },
-    ...(parent === undefined ? {} : { parentSpanId: idOf(parent) }),
-    attributes: Object.entries(attributes).map(([key, stringValue]) => ({ key, value: { stringValue } })),
-  }))
-  const response = await fetch(`http://127.0.0.1:${collector.ports().otlpHttp}/v1/traces`, {
-    method: 'POST',
-    body: JSON.stringify({ resourceSpans: [{ scopeSpans: [{ spans: sent }] }] }),
-    headers: { 'Content-Type': 'application/json' },
-  })
-  expect([response.status, await response.text()]).toEqual([200, '{}'])
-}
-
-function traceIdOf(trace: string): string {
-  return createHash('sha256').update(trace).digest('hex').slice(0, 32)
+const agent: FamilySpan = {
+  id: '2',
+  parent: '1',
+  attributes: { 'gen_ai.operation.name': 'invoke_agent', 'user.id': 'ada' },
 }
 
 /** By name of the trace. */
@@ -67,11 +45,11 @@ function allOf(traces: readonly string[], name: string): Readonly<Record<string,
 
 /** Until the one lifts a span because the other waits for it: all that was waited for before is known to it then. */
 async function hears(listener: CollectorProcess, teller: CollectorProcess, trace: string): Promise<void> {
-  await send(teller, trace, call)
+  await sendFamily(teller, trace, call)
   await teller.drained()
   await vi.waitFor(
     async () => {
-      await send(listener, trace, between)
+      await sendFamily(listener, trace, between)
       await listener.drained()
       const lifted = `SELECT FactId FROM books.genai_facts WHERE TraceId = '${traceIdOf(trace)}'`
       expect(await owner.query(lifted)).toHaveLength(2)
@@ -82,29 +60,29 @@ async function hears(listener: CollectorProcess, teller: CollectorProcess, trace
 
 test('several collectors: a call is its user’s whichever of them gets the plain span that says so, before it, at once or later', async () => {
   const late = ['late', 'in two steps', 'by turns']
-  for (const trace of late) await send(one, trace, call)
+  for (const trace of late) await sendFamily(one, trace, call)
   await hears(other, one, 'heard')
-  await send(other, 'late', between, outermost)
-  await send(other, 'in two steps', between)
-  await send(other, 'by turns', between)
+  await sendFamily(other, 'late', between, outermost)
+  await sendFamily(other, 'in two steps', between)
+  await sendFamily(other, 'by turns', between)
   await drained()
   expect(await owners(late)).toEqual({ ...allOf(late, ' '), late: 'ada s1' })
   await hears(one, other, 'heard back')
-  await send(other, 'in two steps', outermost)
-  await send(one, 'by turns', outermost)
+  await sendFamily(other, 'in two steps', outermost)
+  await sendFamily(one, 'by turns', outermost)
   await drained()
   expect(await owners(late)).toEqual(allOf(late, 'ada s1'))
 
   const soon = ['before', 'at once', 'an agent, before', 'an agent, at once']
-  await send(other, 'before', between, outermost)
-  await send(other, 'an agent, before', agent, outermost)
+  await sendFamily(other, 'before', between, outermost)
+  await sendFamily(other, 'an agent, before', agent, outermost)
   await drained()
-  await send(one, 'before', call)
-  await send(one, 'an agent, before', call)
-  await send(one, 'at once', call)
-  await send(other, 'at once', between, outermost)
-  await send(other, 'an agent, at once', agent, outermost)
-  await send(one, 'an agent, at once', call)
+  await sendFamily(one, 'before', call)
+  await sendFamily(one, 'an agent, before', call)
+  await sendFamily(one, 'at once', call)
+  await sendFamily(other, 'at once', between, outermost)
+  await sendFamily(other, 'an agent, at once', agent, outermost)
+  await sendFamily(one, 'an agent, at once', call)
   await vi.waitFor(async () => expect(await owners(soon)).toEqual(allOf(soon, 'ada s1')), {
     timeout: 60_000,
     interval: 500,

@@ -515,6 +515,12 @@ test('logs: a body that holds more than the input and output that were read stay
   const isUnderstood = (more: readonly (readonly [string, AnyValue])[]): boolean =>
     factsOf(sketchLog({ spanId: '1', scope, body: new Map<string, AnyValue>([['input', input], ...more]) })).understood
       .body
+  const choice = new Map<string, AnyValue>([
+    ['message', new Map([['content', 'hi']])],
+    ['index', 0],
+  ])
+  const ofChoice = (body: AnyValue) => factsOf(sketchLog({ eventName: 'gen_ai.choice', body })).understood.body
+  expect([ofChoice(choice), ofChoice(new Map([...choice, ['note', 'keep']]))]).toEqual([true, false])
   expect([isUnderstood([]), isUnderstood([['note', 'keep']]), isUnderstood([['output', 'text']])]).toEqual([
     true,
     false,

@@ -45,7 +45,7 @@ function readOneMessage(reading: Reading, log: LiftedLog, role: string | undefin
     : { role: role ?? 'assistant', content: body }
   const said = readSaidJson(reading, message, role === undefined ? 'output' : 'input', role ?? 'assistant')
   if (said === undefined) return undefined
-  reading.account.isBodyUnderstood = said.isWhole
+  reading.account.isBodyUnderstood = said.isWhole && !hasMoreThanMessage(body)
   return messagesOf(log, 'one', said.messages, said.finishReason)
 }
 
@@ -56,6 +56,13 @@ function withRole(message: { readonly [key: string]: Json }, role: string): { re
 function withToolCallId(body: { readonly [key: string]: Json }): { readonly [key: string]: Json } {
   return body.id === undefined ? body : { ...body, tool_call_id: body.id }
 }
+
+/** Of a choice the message is read, and why it ended. */
+function hasMoreThanMessage(body: Json): boolean {
+  return isObject(body) && isObject(body.message) && Object.keys(body).some((key) => !choiceKeys.has(key))
+}
+
+const choiceKeys = new Set(['message', 'finish_reason', 'index', 'id'])
 
 function readPayload(reading: Reading, log: LiftedLog): Read | undefined {
   const body = toJson(log.body)
