@@ -70,8 +70,11 @@ if (program === undefined) {
   console.error('usage: node start.mjs PROGRAM [arguments]')
   process.exit(2)
 }
+// What is compiled is kept: to strip the types of a collector's files takes half of the time in which it starts.
+const compiledPath = join(root, 'node_modules', '.tallylight-compiled')
 const child = spawn(nodePath, ['--disable-warning=ExperimentalWarning', join(root, program), ...args], {
   stdio: 'inherit',
+  env: { NODE_COMPILE_CACHE: compiledPath, ...process.env },
 })
 // The terminal sends Ctrl-C to the whole group, a supervisor only to us: passing it on makes both end the same way, and
 // the child decides when it is done.

@@ -39,6 +39,8 @@ export type CollectorProcess = {
 const mainPath = fileURLToPath(new URL('../collector/main.ts', import.meta.url))
 const faultPointsUrl = new URL('./faults/fault-points.ts', import.meta.url).href
 const readyMsMax = 60_000
+/** Of start.mjs. */
+const compiledPath = process.env.NODE_COMPILE_CACHE
 
 export async function startCollector(
   environment: Readonly<Record<string, string>> = {},
@@ -75,6 +77,7 @@ export async function startCollector(
     const started = spawn(process.execPath, ['--disable-warning=ExperimentalWarning', ...faults, programPath], {
       env: {
         PATH: process.env.PATH ?? '',
+        ...(compiledPath === undefined ? {} : { NODE_COMPILE_CACHE: compiledPath }),
         ...fixed,
         TALLYLIGHT_DATA_DIR: directory,
         // Tests count what they sent; those of the self check say so.
