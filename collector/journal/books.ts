@@ -90,3 +90,7 @@ export function subtractSignals(from: BySignal, taken: BySignal): void {
   from.metrics -= taken.metrics
   from.logs -= taken.logs
 }
+
+export function sumOfSignals(a: BySignal, b: BySignal): BySignal {
+  return { traces: a.traces + b.traces, metrics: a.metrics + b.metrics, logs: a.logs + b.logs }
+}

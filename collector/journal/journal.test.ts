@@ -8,8 +8,10 @@ import { quarantineTable } from '@tallylight/storage/clickhouse/tables.ts'
 import { expect, test } from 'vitest'
 import { internBytes } from '../otlp/walk.ts'
 import { Malformed } from '../otlp/wire.ts'
-import { type Journal, type JournalProblem, openJournal, type SealedSegment } from './journal.ts'
+import { type Journal, openJournal } from './journal.ts'
 import { type MemoryDisk, openMemoryDisk } from './memory-disk.ts'
+import type { JournalProblem } from './problem.ts'
+import type { SealedSegment } from './sealed-segments.ts'
 
 const today = Math.floor(Date.now() / 86_400_000)
 

@@ -3,11 +3,12 @@
 // gigabytes does not hold the start up. Once every file was read and understood, the tails that were never answered are
 // cut off: left there, a later commit of the same number would make them valid.
 import { join } from 'node:path'
+import type { AnsweredRequest } from './answered.ts'
 import type { Books } from './books.ts'
 import { addSignals, subtractSignals, writeWhole } from './books.ts'
 import type { JournalFile, JournalFiles } from './files.ts'
 import { type BySignal, type FrameHead, noneBySignal, signals, type Totals } from './frame.ts'
-import type { AnsweredRequest, JournalProblem } from './journal.ts'
+import type { JournalProblem } from './problem.ts'
 import {
   corruptFileName,
   type Lane,

@@ -2,7 +2,8 @@
 // wait until it is on the disk. Every receiver hands its requests to this one function.
 import { hash } from 'node:crypto'
 import type { TextNames } from '../genai/known-texts.ts'
-import type { Appended, Journal } from '../journal/journal.ts'
+import type { Journal } from '../journal/journal.ts'
+import type { Appended } from '../journal/open-segments.ts'
 import type { MaskedCounts, MaskRequest } from '../masking/request-mask.ts'
 import { wireFromJson } from '../otlp/json.ts'
 import type { Lifting } from '../otlp/lift.ts'

@@ -5,7 +5,8 @@
 // difference. Exactly once rests on the ledger: the key and generation of an event, and the journal's cursor, which it moves
 // in the transaction that books. A segment without events asks nobody.
 import { setTimeout as delay } from 'node:timers/promises'
-import type { Journal, SealedSegment, SegmentPart } from '../journal/journal.ts'
+import type { Journal } from '../journal/journal.ts'
+import type { SealedSegment, SegmentPart } from '../journal/sealed-segments.ts'
 import type { Ledger, Recorded } from '../quota/ledger.ts'
 import { recordOf, type UsageEvent } from '../quota/usage-event.ts'
 import { after } from '../receive/receiver.ts'

@@ -1,5 +1,6 @@
 // A segment is removed from the journal when every sink has said that it needs it no more.
-import type { Journal, SealedSegment } from '../journal/journal.ts'
+import type { Journal } from '../journal/journal.ts'
+import type { SealedSegment } from '../journal/sealed-segments.ts'
 
 export type RemoveSegment = (segment: SealedSegment) => Promise<void>
 

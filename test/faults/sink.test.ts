@@ -1,8 +1,9 @@
 // The sink alone, on a journal that can lose its power and a ClickHouse that can lose its rows: what it counts, what it
 // brings again, and what it lets go.
 import { rm } from 'node:fs/promises'
-import { type Journal, openJournal, type SealedSegment } from '@tallylight/collector/journal/journal.ts'
+import { type Journal, openJournal } from '@tallylight/collector/journal/journal.ts'
 import { type MemoryDisk, openMemoryDisk } from '@tallylight/collector/journal/memory-disk.ts'
+import type { SealedSegment } from '@tallylight/collector/journal/sealed-segments.ts'
 import { limits } from '@tallylight/collector/limits.ts'
 import { openAccept } from '@tallylight/collector/receive/accept.ts'
 import { openInflate } from '@tallylight/collector/receive/inflate.ts'

@@ -1,0 +1,63 @@
+// Whether the journal may grow: its own budget, and what its volume must keep free for the engines.
+import type { JournalFiles } from './files.ts'
+
+export type Room = {
+  /** Why nothing can be taken; undefined while there is room. As the last look saw it. */
+  missing(): string | undefined
+  look(): Promise<void>
+  /** Unless it has just been looked. */
+  lookWhenDue(): Promise<void>
+}
+
+export type RoomBounds = {
+  readonly journalBytesMax: number
+  /** Room that is left to the engines on the same volume. */
+  readonly reserveBytes: (totalBytes: number) => number
+  readonly spaceCheckMs: number
+}
+
+export function openRoom(options: {
+  readonly directory: string
+  readonly files: Pick<JournalFiles, 'space'>
+  readonly now: () => number
+  readonly bounds: RoomBounds
+  /** What the journal holds. */
+  readonly bytes: () => number
+  /** Once each time that room begins to be missing. */
+  readonly onFull: (reason: string) => void
+}): Room {
+  const { now, bounds } = options
+  let missing: string | undefined
+  let lookedMs = 0
+  let looking: Promise<void> | undefined
+
+  async function lookNow(): Promise<void> {
+    try {
+      const { freeBytes, totalBytes } = await options.files.space(options.directory)
+      const bytes = options.bytes()
+      const reserve = bounds.reserveBytes(totalBytes)
+      const before = missing
+      if (bytes >= bounds.journalBytesMax) missing = `the journal holds ${bytes} bytes of ${bounds.journalBytesMax}`
+      else if (freeBytes < reserve) {
+        missing = `the journal's volume has ${freeBytes} bytes free and ${reserve} are kept for the engines`
+      } else missing = undefined
+      if (missing !== undefined && before === undefined) options.onFull(missing)
+    } finally {
+      lookedMs = now()
+      looking = undefined
+    }
+  }
+
+  function look(): Promise<void> {
+    looking ??= lookNow()
+    return looking
+  }
+
+  return {
+    missing: () => missing,
+    look,
+    lookWhenDue: async () => {
+      if (now() - lookedMs >= bounds.spaceCheckMs) await look()
+    },
+  }
+}
