@@ -1,7 +1,8 @@
-// CONFIG.md, made from the tables in config.ts: `npm run config:page` writes it, a test compares it.
+// CONFIG.md, made from the tables in environment.ts and config.ts: `npm run config:page` writes it, a test compares it.
 import { writeFile } from 'node:fs/promises'
 import { fileURLToPath } from 'node:url'
-import { environmentNames, type FileSchema, fileJsonSchema } from './config.ts'
+import { type FileSchema, fileJsonSchema } from './config.ts'
+import { environmentNames } from './environment.ts'
 
 export const pagePath = fileURLToPath(new URL('./CONFIG.md', import.meta.url))
 
@@ -21,7 +22,7 @@ export function renderPage(): string {
   ])
   return `# Configuration
 
-Written by \`npm run config:page\` from \`config.ts\`.
+Written by \`npm run config:page\` from \`environment.ts\` and \`config.ts\`.
 
 Environment, each name with the prefix \`TALLYLIGHT_\`; an unknown name with it is refused:
 

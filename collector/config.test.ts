@@ -1,7 +1,8 @@
 import { readFile } from 'node:fs/promises'
 import { expect, test } from 'vitest'
-import { contentPolicyOf, environmentNames, maskingOf, parseConfigFile, readConfig, retentionDaysOf } from './config.ts'
+import { contentPolicyOf, maskingOf, parseConfigFile, retentionDaysOf } from './config.ts'
 import { exampleFile, pagePath, renderPage } from './config-page.ts'
+import { environmentNames, readConfig } from './environment.ts'
 import { limits } from './limits.ts'
 
 function reasonsOf(environment: Record<string, string>): readonly string[] {

@@ -3,7 +3,7 @@
 import { readFile } from 'node:fs/promises'
 import { join, resolve } from 'node:path'
 import { type ClickHouse, openClickHouse } from '@tallylight/storage/clickhouse/client.ts'
-import { type Config, readConfig } from '../config.ts'
+import { type Config, readConfig } from '../environment.ts'
 
 export type Environment = Readonly<Record<string, string | undefined>>
 

@@ -9,7 +9,7 @@ import { type EmbeddedPostgres, startEmbeddedPostgres } from '@tallylight/storag
 import { migratePostgres } from '@tallylight/storage/postgres/migrate.ts'
 import { ensurePrivateFile } from '@tallylight/storage/private-file.ts'
 import type pg from 'pg'
-import type { Config } from '../config.ts'
+import type { Config } from '../environment.ts'
 import { limits } from '../limits.ts'
 import { pause } from '../quota/pause.ts'
 import { defaultTenant } from '../receive/key-rules.ts'

@@ -1,6 +1,7 @@
 // What every part of the start is given: the settings, the log, the metrics, and how to be stopped.
 import type { Logger } from 'pino'
-import type { Config, ConfigFile } from '../config.ts'
+import type { ConfigFile } from '../config.ts'
+import type { Config } from '../environment.ts'
 import type { Metrics } from '../metrics.ts'
 import { after } from '../receive/receiver.ts'
 
