@@ -1,10 +1,11 @@
 // Which spans are calls, and which only repeat one. Two records are one call when one stands inside the other with no tool
-// between (the innermost meters), or when provider and response id are equal and their times overlap. What a call's records
-// know beside the numbers is put together.
+// between (the innermost meters), when provider and response id are equal and their times overlap, or when two instrumentations
+// tell the same of one time (`twins.ts`). What a call's records know beside the numbers is put together.
 import { isConsistent, isEmpty, type Usage, type UsageSource } from '@tallylight/instrumentation/usage/usage.ts'
 import type { CallSays, Estimate, Failure, MessageFact } from '../fact.ts'
 import type { NanoUsd, PriceOf } from '../price.ts'
 import { byStart, compare, endOf, type Node, richest, startOf, type Trace } from './trace.ts'
+import { findTwins } from './twins.ts'
 
 export type Call = {
   /** The span that is the call: its times, its id. */
@@ -95,6 +96,7 @@ function groupLeaves(leaves: readonly Node[]): readonly (readonly Node[])[] {
   const sameResponse = Map.groupBy(leaves, responseKey)
   sameResponse.delete('')
   for (const same of sameResponse.values()) joinOverlapping(same, join)
+  for (const [one, other] of findTwins(leaves)) join(one, other)
   return [...Map.groupBy(leaves, find).values()]
 }
 
@@ -156,12 +158,15 @@ function callOfOne(node: Node): Call {
 }
 
 function callOfRecords(group: readonly Node[], leavesInside: ReadonlyMap<Node, number>): Call {
-  const node = group.toSorted(byTrust)[0] as Node
-  const leaves = [node, ...group.filter((leaf) => leaf !== node)]
+  const leaves = group.toSorted(byTrust)
+  // A client's own span may stand outside the agent that calls it.
+  const node = leaves.find((leaf) => leaf.turn !== undefined) ?? (leaves[0] as Node)
   const around = [...new Set(leaves.flatMap(callsAround))]
   // What stands around several calls belongs to none of them.
   const own = [...leaves, ...around.filter((outer) => leavesInside.get(outer) === 1)]
   const says = saysOf(node)
+  // Who knows only what was asked for, or what answered, has it twice.
+  const models = leaves.map(saysOf).find((one) => one.requestModel !== one.model)
   const first = (pick: (says: CallSays) => string) =>
     own.map((one) => pick(saysOf(one))).find((text) => text !== '') ?? ''
   const said = own.map(messagesOfNode)
@@ -175,8 +180,8 @@ function callOfRecords(group: readonly Node[], leavesInside: ReadonlyMap<Node, n
     node,
     says,
     provider: first((one) => one.provider),
-    requestModel: first((one) => one.requestModel),
-    model: first((one) => one.model),
+    requestModel: models?.requestModel || first((one) => one.requestModel),
+    model: models?.model || first((one) => one.model),
     responseId: first((one) => one.responseId),
     finishReason:
       first((one) => one.finishReason) || (lists.find((one) => one.finishReason !== '')?.finishReason ?? ''),
@@ -197,10 +202,11 @@ function callOfRecords(group: readonly Node[], leavesInside: ReadonlyMap<Node, n
   }
 }
 
-/** Of several innermost records the one whose numbers are best is the call. */
+/** Of several innermost records the one whose numbers are best, and of those the one with the most, meters. */
 function byTrust(a: Node, b: Node): number {
   const rank = (node: Node) => sourceRanks[saysOf(node).usageSource]
-  return rank(a) - rank(b) || byStart(a, b)
+  const known = (node: Node) => Object.keys(saysOf(node).usage).length
+  return rank(a) - rank(b) || known(b) - known(a) || byStart(a, b)
 }
 
 /** The innermost that knows any; what the collector counted itself fills what nobody knows. */
