@@ -4,7 +4,8 @@
 import { isConsistent, isEmpty, type Usage, type UsageSource } from '@tallylight/instrumentation/usage/usage.ts'
 import type { CallSays, Estimate, Failure, MessageFact } from '../fact.ts'
 import type { NanoUsd, PriceOf } from '../price.ts'
-import { byStart, compare, endOf, type Node, richest, startOf, type Trace } from './trace.ts'
+import { longest, type Messages, messagesOfNode, ownMessages } from './node-messages.ts'
+import { byStart, endOf, type Node, richest, startOf, type Trace } from './trace.ts'
 import { findTwins } from './twins.ts'
 
 export type Call = {
@@ -241,64 +242,6 @@ function isCutStream(own: readonly Node[]): boolean {
   return own[0]?.failure !== undefined && own.some((node) => saysOf(node).isStreaming)
 }
 
-type Messages = {
-  readonly input: readonly MessageFact[]
-  readonly output: readonly MessageFact[]
-  /** Of the other lists, what these do not say. */
-  readonly more: readonly MessageFact[]
-  readonly finishReason: string
-}
-
-/** The span's own, a list from a log record, or one record per message: the longest, so that a list never shrinks as facts
- *  come in. */
-function messagesOfNode(node: Node): Messages {
-  const own = ownMessages(node)
-  if (node.others.length === 0) {
-    const of = (direction: MessageFact['direction']) => own.filter((message) => message.direction === direction)
-    return { input: of('input'), output: of('output'), more: [], finishReason: '' }
-  }
-  const told = node.others.map((fact) => ({ at: fact.startUnixNano, id: fact.id, says: fact.says }))
-  const records = told.flatMap(({ at, id, says }) => (says.kind === 'messages' ? [{ at, id, says }] : []))
-  const singles = records
-    .filter(({ says }) => says.extent === 'one')
-    .toSorted(
-      (a, b) =>
-        compare(a.at, b.at) ||
-        a.says.ordinal - b.says.ordinal ||
-        roleRank(a.says.messages) - roleRank(b.says.messages) ||
-        compare(a.id, b.id),
-    )
-  const lists = [
-    own,
-    ...records.filter(({ says }) => says.extent === 'list').map(({ says }) => says.messages),
-    singles.flatMap(({ says }) => says.messages),
-  ]
-  const of = (direction: MessageFact['direction']) =>
-    longest(lists.map((list) => list.filter((message) => message.direction === direction)))
-  const [input, output] = [of('input'), of('output')]
-  return {
-    input,
-    output,
-    more: othersThan([...input, ...output], lists.flat()),
-    finishReason: records.map(({ says }) => says.finishReason).find((reason) => reason !== '') ?? '',
-  }
-}
-
-function othersThan(said: readonly MessageFact[], all: readonly MessageFact[]): readonly MessageFact[] {
-  const known = new Set(said.map(({ direction, content }) => `${direction} ${content.hash}`))
-  return all.filter(({ direction, content }) => {
-    const key = `${direction} ${content.hash}`
-    if (known.has(key)) return false
-    known.add(key)
-    return true
-  })
-}
-
-function ownMessages({ span }: Node): readonly MessageFact[] {
-  const says = span?.says
-  return says !== undefined && 'messages' in says ? (says.messages ?? []) : []
-}
-
 export type MessagesBeside = Pick<Messages, 'input' | 'output'> & { readonly node: Node }
 
 /** Messages that are no call's: of turns, agents and wrappers, of records that repeat a call and hold something that it does
@@ -330,18 +273,6 @@ function hashesOf(calls: readonly Call[]): ReadonlySet<string> {
 
 function hasMessages(node: Node): boolean {
   return ownMessages(node).length > 0 || node.others.some((fact) => fact.says.kind === 'messages')
-}
-
-const roleRanks: ReadonlyMap<string, number> = new Map(
-  Object.entries<number>({ system: 0, developer: 0, user: 1, assistant: 2, tool: 3 }),
-)
-
-function roleRank(messages: readonly MessageFact[]): number {
-  return roleRanks.get(messages[0]?.role ?? '') ?? 4
-}
-
-function longest<Item>(lists: readonly (readonly Item[])[]): readonly Item[] {
-  return lists.reduce((best, list) => (list.length > best.length ? list : best), [] as readonly Item[])
 }
 
 /** A call that follows a failed one with the same input under the same parent is another attempt at it. */

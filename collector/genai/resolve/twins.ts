@@ -92,5 +92,6 @@ function questionsOf({ span, others }: Node): ReadonlySet<string> {
     fact !== undefined && 'messages' in fact.says ? (fact.says.messages ?? []) : [],
   )
   const asked = told.filter(({ direction, role, type }) => direction === 'input' && role === 'user' && type === 'text')
-  return new Set(asked.map(({ content }) => content.hash))
+  // Where no content is kept, no text has a hash.
+  return new Set(asked.map(({ content }) => content.hash).filter((hash) => hash !== ''))
 }
