@@ -218,7 +218,7 @@ function usageOfRecords(own: readonly Node[]): { readonly usage: Usage; readonly
     .find((says) => says.usageSource !== 'none')
   const counted = own.flatMap((node) => node.others.map((fact) => fact.says)).find((says) => says.kind === 'estimate')
   const usage = best?.usage ?? {}
-  const isCut = best !== undefined && isCutStream(own)
+  const isCut = best !== undefined && isCutStream(own, best.usage)
   const isComplete = usage.inputTokens !== undefined && usage.outputTokens !== undefined && !isCut
   if (counted === undefined || isComplete) {
     if (best === undefined) return { usage, usageSource: 'none' }
@@ -237,9 +237,10 @@ function isCountOfTexts(usage: Usage, counted: Estimate): boolean {
   return usage.inputTokens === counted.inputTextTokens && usage.outputTokens === counted.usage.outputTokens
 }
 
-/** What a stream told before it broke is a lower bound. */
-function isCutStream(own: readonly Node[]): boolean {
-  return own[0]?.failure !== undefined && own.some((node) => saysOf(node).isStreaming)
+/** What a stream told before it broke, or before nobody read on, is a lower bound. */
+function isCutStream(own: readonly Node[], usage: Usage): boolean {
+  const isIncomplete = own[0]?.failure !== undefined || usage.outputTokens === undefined
+  return isIncomplete && own.some((node) => saysOf(node).isStreaming)
 }
 
 export type MessagesBeside = Pick<Messages, 'input' | 'output'> & { readonly node: Node }

@@ -431,6 +431,8 @@ test('resolve: a stream that broke counts what it told, and says that it is a lo
   const { llmCalls } = rows(span('1', '', cut, failed))
   expect(llmCalls).toMatchObject([{ InputTokens: 40, OutputTokens: 1, UsageSource: 'partial' }])
   expect(llmCalls[0]?.CostNanoUsd).toBe(6_600n)
+  const left = { ...chat, 'gen_ai.request.stream': true, 'gen_ai.usage.input_tokens': 40 }
+  expect(rows(span('1', '', left)).llmCalls).toMatchObject([{ OutputTokens: null, UsageSource: 'partial' }])
 })
 
 test('resolve: tokens that the collector counted fill what a stream did not tell, and say so', () => {
