@@ -218,7 +218,7 @@ function usageOfRecords(own: readonly Node[]): { readonly usage: Usage; readonly
     .find((says) => says.usageSource !== 'none')
   const counted = own.flatMap((node) => node.others.map((fact) => fact.says)).find((says) => says.kind === 'estimate')
   const usage = best?.usage ?? {}
-  const isCut = best !== undefined && isCutStream(own, best.usage)
+  const isCut = best !== undefined && isCutStream(own, best)
   const isComplete = usage.inputTokens !== undefined && usage.outputTokens !== undefined && !isCut
   if (counted === undefined || isComplete) {
     if (best === undefined) return { usage, usageSource: 'none' }
@@ -238,9 +238,9 @@ function isCountOfTexts(usage: Usage, counted: Estimate): boolean {
 }
 
 /** What a stream told before it broke, or before nobody read on, is a lower bound. */
-function isCutStream(own: readonly Node[], usage: Usage): boolean {
-  const isIncomplete = own[0]?.failure !== undefined || usage.outputTokens === undefined
-  return isIncomplete && own.some((node) => saysOf(node).isStreaming)
+function isCutStream(own: readonly Node[], { usage, usageSource, finishReason }: CallSays): boolean {
+  const hasNoEnd = usage.outputTokens === undefined || (usageSource === 'partial' && finishReason === '')
+  return (own[0]?.failure !== undefined || hasNoEnd) && own.some((node) => saysOf(node).isStreaming)
 }
 
 export type MessagesBeside = Pick<Messages, 'input' | 'output'> & { readonly node: Node }

@@ -54,9 +54,16 @@ function isWithin(one: Node, other: Node): boolean {
   return lasts(one, other) || lasts(other, one)
 }
 
-/** Whoever stood around one of them when it began stands around both. */
+/** Whoever stood around one of them, and what else tells that call, when it began stands around both. */
 function isBeside(one: Node, other: Node): boolean {
-  return hasAround(one, parentIdOf(other)) || hasAround(other, parentIdOf(one))
+  const [a, b] = [outermost(one), outermost(other)]
+  return hasAround(a, parentIdOf(b)) || hasAround(b, parentIdOf(a))
+}
+
+function outermost(node: Node): Node {
+  let at = node
+  while (at.outerCall !== undefined) at = at.outerCall
+  return at
 }
 
 function hasAround(node: Node, spanId: string): boolean {
@@ -72,7 +79,8 @@ function parentIdOf(node: Node): string {
 /** Numbers that differ prove two calls, save those that a sender has guessed. */
 function tellsSame(one: Node, other: Node): boolean {
   const [a, b] = [saysOf(one), saysOf(other)]
-  const counts = (['inputTokens', 'outputTokens'] as const).map((kind) => [a.usage[kind], b.usage[kind]] as const)
+  const kinds = a.kind === 'call' ? (['inputTokens', 'outputTokens'] as const) : (['inputTokens'] as const)
+  const counts = kinds.map((kind) => [a.usage[kind], b.usage[kind]] as const)
   const isGuess = a.isDoubtful === true || b.isDoubtful === true
   if (!isGuess && counts.some(([left, right]) => left !== undefined && right !== undefined && left !== right))
     return false
