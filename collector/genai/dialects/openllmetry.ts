@@ -1,6 +1,6 @@
 // OpenLLMetry (Traceloop): OpenTelemetry's names, older ones with the messages in indexed attributes, workflows and tools in
 // `traceloop.*`. Its instrumentation of MCP knows only the latter.
-import { firstText, isObject, type Json, jsonOf, parseJson } from '../attributes.ts'
+import { firstText, isObject, type Json, type JsonObject, jsonOf, parseJson } from '../attributes.ts'
 import type { Failure, MessageFact, Says } from '../fact.ts'
 import { failureOf, statusOf } from '../failure.ts'
 import { accountFor, contentOfJson, type Reading, readSaidJson, turnSays, wholeIn } from '../reading.ts'
@@ -98,7 +98,10 @@ function readTool(reading: Reading, span: LiftedSpan): Read {
   const message = toolMessageOf(span.attributes.get('traceloop.entity.output'))
   const hasFailed = isObject(output) && output.is_error === true
   const failure: Failure | undefined = failureOf(span, { hasFailed })
-  const args = contentOfJson(reading, argumentsOf(input) ?? firstText(span.attributes, 'traceloop.entity.input'))
+  const args = contentOfJson(
+    reading,
+    isMcp(input) ? input.arguments : (argumentsOf(input) ?? firstText(span.attributes, 'traceloop.entity.input')),
+  )
   const result = contentOfJson(reading, resultOf(output) ?? firstText(span.attributes, 'traceloop.entity.output'))
   for (const key of ['traceloop.entity.input', 'traceloop.entity.output'])
     if (span.attributes.has(key)) reading.account.understood.add(key)
@@ -119,7 +122,12 @@ function readTool(reading: Reading, span: LiftedSpan): Read {
   }
 }
 
-/** `{args, kwargs}` of a decorated function, `{tool_name, arguments}` of MCP. */
+/** `{tool_name, arguments}`; a tool that takes none has none. */
+function isMcp(input: Json | undefined): input is JsonObject {
+  return isObject(input) && typeof input.tool_name === 'string'
+}
+
+/** `{args, kwargs}` of a decorated function. */
 function argumentsOf(input: Json | undefined): Json | undefined {
   if (!isObject(input)) return input
   if (input.arguments !== undefined) return input.arguments
