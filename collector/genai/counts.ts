@@ -141,6 +141,7 @@ const senders: readonly Sender[] = [
     counting: 'raw',
     sourceWithoutCache: 'partial',
   },
+  { scope: /^@traceloop\/instrumentation-langchain$/, counting: inclusive, sourceWithoutCache: 'partial' },
   { scope: /^@traceloop\/instrumentation-(google-generativeai|vertexai)$/, counting: 'raw' },
   { scope: /^@traceloop\/instrumentation-bedrock$/, counting: 'raw', sourceWithoutCache: 'partial' },
   { scope: /^(@openlit\/|openlit)/, counting: 'raw' },

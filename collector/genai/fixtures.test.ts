@@ -212,6 +212,7 @@ test.each([
 test.each([
   ['openllmetry-openai-chat-stream', 'estimated', 13],
   ['openllmetry-openai-chat-cached-workflow', 'provider', 1200],
+  ['openlit-openai-chat-stream', 'estimated', 7],
 ] as const)('dialects: %s, whose sender is doubted, is %s once its texts were counted', (name, source, input) => {
   const { facts, texts } = liftAll(recordsOfFixture(name))
   const [doubted] = rowsOf(facts).flatMap((rows) => rows.estimable)

@@ -64,8 +64,8 @@ test.each([
       { type: 'function_call_output', call_id: 'c', output: 'ok' },
     ],
     [
-      ['user', 'tool_call', '{"id":"c","name":"f","arguments":"{}"}'],
-      ['user', 'tool_call_response', '{"id":"c","response":"ok"}'],
+      ['assistant', 'tool_call', '{"id":"c","name":"f","arguments":"{}"}'],
+      ['tool', 'tool_call_response', '{"id":"c","response":"ok"}'],
     ],
   ],
   [

@@ -277,12 +277,14 @@ function readToolCall(call: Json, role: string, known: ReadonlySet<string | unde
     return
   }
   const inner = firstObject(call, 'toolUse', 'functionCall', 'function', 'tool_call', 'tool_use') ?? call
-  const id = textOfJson(call.id ?? call.call_id ?? call.toolCallId ?? call.toolUseId ?? inner.id ?? inner.toolUseId)
+  const id = textOfJson(call.call_id ?? call.id ?? call.toolCallId ?? call.toolUseId ?? inner.id ?? inner.toolUseId)
   if (id !== '' && known.has(id)) return
   const named = firstObject(inner, 'function') ?? inner
   const name = textOfJson(named.name ?? named.toolName ?? call.name ?? call.toolName)
   const args = named.arguments ?? named.args ?? named.input ?? call.arguments ?? call.args ?? null
-  push(sink, role, 'tool_call', toolJson({ id, name, arguments: args }), { toolName: name, toolCallId: id })
+  // An item of a Responses request stands alone, in nobody's message.
+  const of = call.type === 'function_call' ? 'assistant' : role
+  push(sink, of, 'tool_call', toolJson({ id, name, arguments: args }), { toolName: name, toolCallId: id })
 }
 
 function readToolResponse(part: JsonObject, role: string, sink: Sink): void {
@@ -291,7 +293,8 @@ function readToolResponse(part: JsonObject, role: string, sink: Sink): void {
   const name = textOfJson(inner.name ?? inner.toolName)
   const response = inner.response ?? inner.result ?? inner.output ?? inner.content ?? null
   const failed = inner.is_error === true || inner.status === 'error' ? { status: 'error' } : {}
-  push(sink, role, 'tool_call_response', toolJson({ id, name, response, ...failed }), { toolCallId: id })
+  const of = part.type === 'function_call_output' ? 'tool' : role
+  push(sink, of, 'tool_call_response', toolJson({ id, name, response, ...failed }), { toolCallId: id })
 }
 
 function firstObject(item: JsonObject, ...keys: readonly string[]): JsonObject | undefined {

@@ -349,6 +349,21 @@ test('turn, audit, health and error records of our instrumentation', () => {
   })
 })
 
+test('tallylight: a stream that nobody read to its end is a lower bound, as its span says', () => {
+  const left = {
+    ...chatAttributes,
+    'gen_ai.request.stream': true,
+    'gen_ai.usage.input_tokens': 42,
+    'gen_ai.usage.output_tokens': 1,
+  }
+  const sourceOf = (source: string) =>
+    rowsOf({
+      scope: { name: '@tallylight/instrumentation', version: '0.1.0' },
+      attributes: { ...left, 'tallylight.usage.source': source },
+    }).llmCalls[0]?.UsageSource
+  expect([sourceOf('partial'), sourceOf('provider')]).toEqual(['partial', 'provider'])
+})
+
 test('health: the server’s span of a prober is a check, other requests are nothing', () => {
   const check = (attributes: Record<string, AnyValue>, spanKind: LiftedSpan['spanKind'] = 'server') =>
     rowsOf({ spanKind, attributes }).healthChecks.map((row) => [row.Target, row.Status])

@@ -10,6 +10,7 @@ import { failureOf, statusOf } from '../failure.ts'
 import { contentIn, type Direction, type Reading, saidIn, settleUsage, turnSays, wholeIn } from '../reading.ts'
 import type { LiftedSpan } from '../record.ts'
 import { type Dialect, link, type Read } from './dialect.ts'
+import { toolMessageOf } from './langchain.ts'
 import { callIdentity } from './otel.ts'
 
 const input = 'langfuse.observation.input'
@@ -117,7 +118,8 @@ function readTool(reading: Reading, span: LiftedSpan, failure: Failure | undefin
   return {
     kind: 'tool',
     name: span.name,
-    callId: firstText(span.attributes, 'gen_ai.tool.call.id'),
+    callId:
+      firstText(span.attributes, 'gen_ai.tool.call.id') || (toolMessageOf(span.attributes.get(output))?.callId ?? ''),
     toolType: '',
     provider: '',
     mcpServer: '',

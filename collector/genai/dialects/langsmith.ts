@@ -3,11 +3,12 @@
 // it, and the operation of a prompt or a retriever is "chat" or "embeddings": the kind of run is what counts.
 import { providerOf } from '@tallylight/instrumentation/usage/names.ts'
 import { inclusive, type RawUsage, readUsage, type UsageRead } from '@tallylight/instrumentation/usage/usage.ts'
-import { firstText, isObject, isTrue, type Json, jsonOf } from '../attributes.ts'
+import { firstText, isObject, isTrue, jsonOf } from '../attributes.ts'
 import { rawUsageOf, recoveredUsage } from '../counts.ts'
 import { contentIn, type Reading, wholeIn } from '../reading.ts'
 import type { LiftedSpan } from '../record.ts'
 import type { Dialect, Read } from './dialect.ts'
+import { usageMetadataCounts } from './langchain.ts'
 import { kindOf, type OperationKind, operationOf, readOtel } from './otel.ts'
 
 const kinds: ReadonlyMap<string, OperationKind> = new Map(
@@ -66,28 +67,12 @@ function usageOf(span: LiftedSpan, provider: string): UsageRead {
   }
   const raw: RawUsage = {
     ...rawUsageOf(attributes),
-    ...defined(metadataCounts(details)),
-    ...(isObject(metadata) ? defined(metadataCounts(metadata)) : {}),
+    ...defined(usageMetadataCounts(details)),
+    ...(isObject(metadata) ? defined(usageMetadataCounts(metadata)) : {}),
   }
   const reported = readUsage(raw, inclusive)
   if (reported.kind !== 'none') return reported
   return recoveredUsage(jsonOf(attributes.get('gen_ai.completion')), provider)
-}
-
-/** LangChain's `usage_metadata`: details are parts of the totals. */
-function metadataCounts(metadata: { readonly [key: string]: Json | undefined }): RawUsage {
-  const input = isObject(metadata.input_token_details) ? metadata.input_token_details : {}
-  const output = isObject(metadata.output_token_details) ? metadata.output_token_details : {}
-  return {
-    inputTokens: metadata.input_tokens,
-    outputTokens: metadata.output_tokens,
-    totalTokens: metadata.total_tokens,
-    cacheReadTokens: input.cache_read,
-    cacheWriteTokens: input.cache_creation,
-    inputAudioTokens: input.audio,
-    reasoningTokens: output.reasoning,
-    outputAudioTokens: output.audio,
-  }
 }
 
 function defined(raw: RawUsage): RawUsage {

@@ -19,6 +19,7 @@ import {
 } from '../reading.ts'
 import type { Attributes, LiftedSpan } from '../record.ts'
 import { type Dialect, link, type Read } from './dialect.ts'
+import { generationOf, toolMessageOf } from './langchain.ts'
 import { callIdentity, finishReasonOf } from './otel.ts'
 import { saidIndexed } from './otel-messages.ts'
 
@@ -52,7 +53,11 @@ function saysOf(reading: Reading, span: LiftedSpan, failure: Failure | undefined
 
 function readCall(reading: Reading, span: LiftedSpan, failure: Failure | undefined): Says {
   const { attributes } = span
-  const model = firstText(attributes, 'llm.response.model_name', 'llm.model_name')
+  const generation = /instrumentation[-.]langchain$/.test(span.scope.name)
+    ? generationOf(attributes.get('output.value'))
+    : undefined
+  const model =
+    firstText(attributes, 'llm.response.model_name') || generation?.model || firstText(attributes, 'llm.model_name')
   const requestModel = requestedModel(attributes)
   const provider = providerOf(firstText(attributes, 'llm.provider', 'llm.system'), model || requestModel)
   const timeToFirstTokenNano = durationNano(attributes.get('gen_ai.response.time_to_first_chunk'), 1e9)
@@ -63,7 +68,7 @@ function readCall(reading: Reading, span: LiftedSpan, failure: Failure | undefin
     model: model || requestModel,
     responseId: firstText(attributes, 'llm.response.id', 'gen_ai.response.id'),
     isStreaming: timeToFirstTokenNano !== undefined || isTrue(attributes.get('llm.is_streaming')),
-    ...usageOf(reading, span, provider),
+    ...usageOf(reading, span, provider, generation?.usage),
     finishReason: finishReasonOf(foldFinishReason(firstText(attributes, 'llm.finish_reason')), failure),
     ...(timeToFirstTokenNano === undefined ? {} : { timeToFirstTokenNano }),
     ...callIdentity(attributes),
@@ -80,10 +85,17 @@ function requestedModel(attributes: Attributes): string {
   )
 }
 
-function usageOf(reading: Reading, span: LiftedSpan, provider: string): ReturnType<typeof settleUsage> {
+/** `told`: by LangChain's own message. */
+function usageOf(
+  reading: Reading,
+  span: LiftedSpan,
+  provider: string,
+  told?: UsageRead,
+): ReturnType<typeof settleUsage> {
   const raw = rawUsageOf(span.attributes)
   const { counting, source } = senderCounting(span.scope, provider, raw)
   const reported = readUsage(raw, counting)
+  if (told?.kind === 'usage') return settleUsage(reading, reported, told, source)
   const needsReply = source === 'partial' || reported.kind !== 'usage' || isEmpty(reported.usage)
   const reply: UsageRead =
     needsReply && reported.kind !== 'absurd'
@@ -95,12 +107,33 @@ function usageOf(reading: Reading, span: LiftedSpan, provider: string): ReturnTy
 function saidBy(reading: Reading): readonly MessageFact[] {
   const flat = (prefix: string, direction: 'input' | 'output', role: string) =>
     saidIndexed(reading, prefix, direction, role, repeatedSteps).messages
-  const input = flat('llm.input_messages.', 'input', 'user')
-  const output = flat('llm.output_messages.', 'output', 'assistant')
+  const input = orWhole(reading, 'llm.input_messages.', flat('llm.input_messages.', 'input', 'user'))
+  const output = orWhole(reading, 'llm.output_messages.', flat('llm.output_messages.', 'output', 'assistant'))
   return [
     ...(input.length > 0 ? input : flat('llm.prompts.', 'input', 'user')),
     ...(output.length > 0 ? output : flat('llm.choices.', 'output', 'assistant')),
   ]
+}
+
+/** LangChain's messages lose content that is more than a text (images, tools, all of a Responses reply): of such a message
+ *  nothing but its role is told, and the whole stands in the value beside. */
+function orWhole(reading: Reading, prefix: string, messages: readonly MessageFact[]): readonly MessageFact[] {
+  const { attributes } = reading
+  const keys = [...attributes.keys()].filter((key) => key.startsWith(prefix))
+  const told = new Set(keys.filter((key) => !key.endsWith('.message.role')).map((key) => indexOf(key, prefix)))
+  if (keys.every((key) => told.has(indexOf(key, prefix)))) return messages
+  const [key, direction, role] =
+    prefix === 'llm.input_messages.'
+      ? (['input.value', 'input', 'user'] as const)
+      : (['output.value', 'output', 'assistant'] as const)
+  const whole = readSaid(reading, attributes.get(key), direction, role)
+  if (whole.messages.length <= messages.length) return messages
+  accountFor(reading, key, whole.isWhole)
+  return whole.messages
+}
+
+function indexOf(key: string, prefix: string): string {
+  return key.slice(prefix.length, key.indexOf('.', prefix.length))
 }
 
 /** `llm.input_messages.0.message.contents.1.message_content.text` has steps that only repeat what the list is of. */
@@ -149,7 +182,8 @@ function readTool(reading: Reading, span: LiftedSpan, failure: Failure | undefin
   return {
     kind: 'tool',
     name: firstText(attributes, 'tool.name', 'tool_call.function.name') || span.name,
-    callId: firstText(attributes, 'tool.id', 'tool_call.id'),
+    callId:
+      firstText(attributes, 'tool.id', 'tool_call.id') || (toolMessageOf(attributes.get('output.value'))?.callId ?? ''),
     toolType: '',
     provider: '',
     mcpServer: '',

@@ -10,5 +10,11 @@ export const openlit: Dialect = {
     span.attributes.has('openlit.agent.version_hash') ||
     span.attributes.get('telemetry.sdk.name') === 'openlit' ||
     span.resource.get('telemetry.sdk.name') === 'openlit',
-  readSpan: readOtel,
+  readSpan: (reading, span) => {
+    const read = readOtel(reading, span)
+    // A stream that was not asked to tell its usage is counted with a tokenizer, and nothing says so.
+    return read.says.kind === 'call' && read.says.isStreaming
+      ? { ...read, says: { ...read.says, isDoubtful: true } }
+      : read
+  },
 }

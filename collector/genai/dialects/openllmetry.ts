@@ -1,11 +1,12 @@
 // OpenLLMetry (Traceloop): OpenTelemetry's names, older ones with the messages in indexed attributes, workflows and tools in
 // `traceloop.*`. Its instrumentation of MCP knows only the latter.
-import { firstText, isObject, type Json, jsonOf } from '../attributes.ts'
-import type { Failure, Says } from '../fact.ts'
+import { firstText, isObject, type Json, type JsonObject, jsonOf, parseJson } from '../attributes.ts'
+import type { Failure, MessageFact, Says } from '../fact.ts'
 import { failureOf, statusOf } from '../failure.ts'
-import { contentOfJson, type Reading, turnSays, wholeIn } from '../reading.ts'
+import { accountFor, contentOfJson, type Reading, readSaidJson, turnSays, wholeIn } from '../reading.ts'
 import type { LiftedSpan } from '../record.ts'
 import { type Dialect, link, type Read } from './dialect.ts'
+import { toolMessageOf } from './langchain.ts'
 import { kindOf, operationOf, type Quirks, readOtel } from './otel.ts'
 
 const ownAttributes = ['traceloop.span.kind', 'traceloop.entity.name', 'traceloop.entity.output', 'llm.request.type']
@@ -28,6 +29,8 @@ function readSpan(reading: Reading, span: LiftedSpan): Read | undefined {
       return wrapperOf(reading, span, 'agent')
     case 'workflow':
     case 'task':
+      // LangChain's tools.
+      if (operationOf(span) === 'execute_tool') return readTool(reading, span)
       return wrapperOf(reading, span, 'wrapper')
     // Of an MCP client: it may be open for as long as its process, and is nobody's turn.
     case 'session':
@@ -55,7 +58,30 @@ function readOperation(reading: Reading, span: LiftedSpan): Read {
   const read = readOtel(reading, span, quirks)
   if (read.says.kind !== 'call' || span.scope.name !== '@traceloop/instrumentation-openai') return read
   // Its streams are counted with a tokenizer, and nothing on the span tells them from calls that are none.
-  return { ...read, says: { ...read.says, isDoubtful: true } }
+  return { ...read, says: { ...read.says, isDoubtful: true, messages: read.says.messages.flatMap(itemsIn(reading)) } }
+}
+
+/** The items that a Responses request holds are written as one text of the user. */
+function itemsIn(reading: Reading): (message: MessageFact) => readonly MessageFact[] {
+  return (message) => {
+    const text = message.role === 'user' && message.type === 'text' ? textOf(reading, message) : ''
+    const items = text.startsWith('[{"') ? parseJson(text) : undefined
+    if (!Array.isArray(items) || !items.every(isItem)) return [message]
+    const said = readSaidJson(reading, items, message.direction, 'user')
+    if (said === undefined || said.messages.length === 0) return [message]
+    accountFor(reading, 'gen_ai.input.messages', said.isWhole)
+    return said.messages
+  }
+}
+
+function textOf({ contents }: Reading, { content }: MessageFact): string {
+  return contents.texts.get(content.hash) ?? ''
+}
+
+const itemTypes = new Set(['message', 'function_call', 'function_call_output', 'reasoning', 'item_reference'])
+
+function isItem(json: Json): boolean {
+  return isObject(json) && (typeof json.role === 'string' || itemTypes.has(String(json.type)))
 }
 
 /** `initialize.mcp` alone tells the name of the server. */
@@ -69,17 +95,21 @@ function serverOf(span: LiftedSpan): Says | undefined {
 function readTool(reading: Reading, span: LiftedSpan): Read {
   const input = jsonOf(span.attributes.get('traceloop.entity.input'))
   const output = jsonOf(span.attributes.get('traceloop.entity.output'))
+  const message = toolMessageOf(span.attributes.get('traceloop.entity.output'))
   const hasFailed = isObject(output) && output.is_error === true
   const failure: Failure | undefined = failureOf(span, { hasFailed })
-  const args = contentOfJson(reading, argumentsOf(input) ?? textOf(span, 'traceloop.entity.input'))
-  const result = contentOfJson(reading, resultOf(output) ?? textOf(span, 'traceloop.entity.output'))
+  const args = contentOfJson(
+    reading,
+    isMcp(input) ? input.arguments : (argumentsOf(input) ?? firstText(span.attributes, 'traceloop.entity.input')),
+  )
+  const result = contentOfJson(reading, resultOf(output) ?? firstText(span.attributes, 'traceloop.entity.output'))
   for (const key of ['traceloop.entity.input', 'traceloop.entity.output'])
     if (span.attributes.has(key)) reading.account.understood.add(key)
   return {
     says: {
       kind: 'tool',
-      name: firstText(span.attributes, 'traceloop.entity.name') || span.name,
-      callId: '',
+      name: message?.name || firstText(span.attributes, 'traceloop.entity.name') || span.name,
+      callId: message?.callId ?? '',
       toolType: '',
       provider: '',
       ...(span.scope.name.includes('mcp') ? { mcp: 'client' as const } : {}),
@@ -92,11 +122,12 @@ function readTool(reading: Reading, span: LiftedSpan): Read {
   }
 }
 
-function textOf(span: LiftedSpan, key: string): string {
-  return firstText(span.attributes, key)
+/** `{tool_name, arguments}`; a tool that takes none has none. */
+function isMcp(input: Json | undefined): input is JsonObject {
+  return isObject(input) && typeof input.tool_name === 'string'
 }
 
-/** `{args, kwargs}` of a decorated function, `{tool_name, arguments}` of MCP. */
+/** `{args, kwargs}` of a decorated function. */
 function argumentsOf(input: Json | undefined): Json | undefined {
   if (!isObject(input)) return input
   if (input.arguments !== undefined) return input.arguments

@@ -36,7 +36,10 @@ function readSpan(reading: Reading, span: LiftedSpan): Read | undefined {
   const besides = span.events
     .filter((event) => event.name === 'tallylight.audit')
     .map((event): Says => auditOf(event.attributes))
-  return isTurn(span) ? { says: turnOf(reading, span), failure, besides } : { ...readOtel(reading, span), besides }
+  if (isTurn(span)) return { says: turnOf(reading, span), failure, besides }
+  // Of a stream that nobody read to its end.
+  const isPartial = span.attributes.get('tallylight.usage.source') === 'partial'
+  return { ...readOtel(reading, span, isPartial ? { source: 'partial' } : {}), besides }
 }
 
 const turnStatuses = new Set<string>(['pending', 'success', 'failure', 'timeout', 'retry', 'blocked'])

@@ -1,10 +1,12 @@
 // Which spans are calls, and which only repeat one. Two records are one call when one stands inside the other with no tool
-// between (the innermost meters), or when provider and response id are equal and their times overlap. What a call's records
-// know beside the numbers is put together.
+// between (the innermost meters), when provider and response id are equal and their times overlap, or when two instrumentations
+// tell the same of one time (`twins.ts`). What a call's records know beside the numbers is put together.
 import { isConsistent, isEmpty, type Usage, type UsageSource } from '@tallylight/instrumentation/usage/usage.ts'
 import type { CallSays, Estimate, Failure, MessageFact } from '../fact.ts'
 import type { NanoUsd, PriceOf } from '../price.ts'
-import { byStart, compare, endOf, type Node, richest, startOf, type Trace } from './trace.ts'
+import { longest, type Messages, messagesOfNode, ownMessages } from './node-messages.ts'
+import { byStart, endOf, type Node, richest, startOf, type Trace } from './trace.ts'
+import { findTwins } from './twins.ts'
 
 export type Call = {
   /** The span that is the call: its times, its id. */
@@ -95,6 +97,7 @@ function groupLeaves(leaves: readonly Node[]): readonly (readonly Node[])[] {
   const sameResponse = Map.groupBy(leaves, responseKey)
   sameResponse.delete('')
   for (const same of sameResponse.values()) joinOverlapping(same, join)
+  for (const [one, other] of findTwins(leaves)) join(one, other)
   return [...Map.groupBy(leaves, find).values()]
 }
 
@@ -156,12 +159,15 @@ function callOfOne(node: Node): Call {
 }
 
 function callOfRecords(group: readonly Node[], leavesInside: ReadonlyMap<Node, number>): Call {
-  const node = group.toSorted(byTrust)[0] as Node
-  const leaves = [node, ...group.filter((leaf) => leaf !== node)]
+  const leaves = group.toSorted(byTrust)
+  // A client's own span may stand outside the agent that calls it.
+  const node = leaves.find((leaf) => leaf.turn !== undefined) ?? (leaves[0] as Node)
   const around = [...new Set(leaves.flatMap(callsAround))]
   // What stands around several calls belongs to none of them.
   const own = [...leaves, ...around.filter((outer) => leavesInside.get(outer) === 1)]
   const says = saysOf(node)
+  // Who knows only what was asked for, or what answered, has it twice.
+  const models = leaves.map(saysOf).find((one) => one.requestModel !== one.model)
   const first = (pick: (says: CallSays) => string) =>
     own.map((one) => pick(saysOf(one))).find((text) => text !== '') ?? ''
   const said = own.map(messagesOfNode)
@@ -175,8 +181,8 @@ function callOfRecords(group: readonly Node[], leavesInside: ReadonlyMap<Node, n
     node,
     says,
     provider: first((one) => one.provider),
-    requestModel: first((one) => one.requestModel),
-    model: first((one) => one.model),
+    requestModel: models?.requestModel || first((one) => one.requestModel),
+    model: models?.model || first((one) => one.model),
     responseId: first((one) => one.responseId),
     finishReason:
       first((one) => one.finishReason) || (lists.find((one) => one.finishReason !== '')?.finishReason ?? ''),
@@ -197,10 +203,11 @@ function callOfRecords(group: readonly Node[], leavesInside: ReadonlyMap<Node, n
   }
 }
 
-/** Of several innermost records the one whose numbers are best is the call. */
+/** Of several innermost records the one whose numbers are best, and of those the one with the most, meters. */
 function byTrust(a: Node, b: Node): number {
   const rank = (node: Node) => sourceRanks[saysOf(node).usageSource]
-  return rank(a) - rank(b) || byStart(a, b)
+  const known = (node: Node) => Object.keys(saysOf(node).usage).length
+  return rank(a) - rank(b) || known(b) - known(a) || byStart(a, b)
 }
 
 /** The innermost that knows any; what the collector counted itself fills what nobody knows. */
@@ -211,7 +218,7 @@ function usageOfRecords(own: readonly Node[]): { readonly usage: Usage; readonly
     .find((says) => says.usageSource !== 'none')
   const counted = own.flatMap((node) => node.others.map((fact) => fact.says)).find((says) => says.kind === 'estimate')
   const usage = best?.usage ?? {}
-  const isCut = best !== undefined && isCutStream(own)
+  const isCut = best !== undefined && isCutStream(own, best)
   const isComplete = usage.inputTokens !== undefined && usage.outputTokens !== undefined && !isCut
   if (counted === undefined || isComplete) {
     if (best === undefined) return { usage, usageSource: 'none' }
@@ -230,67 +237,10 @@ function isCountOfTexts(usage: Usage, counted: Estimate): boolean {
   return usage.inputTokens === counted.inputTextTokens && usage.outputTokens === counted.usage.outputTokens
 }
 
-/** What a stream told before it broke is a lower bound. */
-function isCutStream(own: readonly Node[]): boolean {
-  return own[0]?.failure !== undefined && own.some((node) => saysOf(node).isStreaming)
-}
-
-type Messages = {
-  readonly input: readonly MessageFact[]
-  readonly output: readonly MessageFact[]
-  /** Of the other lists, what these do not say. */
-  readonly more: readonly MessageFact[]
-  readonly finishReason: string
-}
-
-/** The span's own, a list from a log record, or one record per message: the longest, so that a list never shrinks as facts
- *  come in. */
-function messagesOfNode(node: Node): Messages {
-  const own = ownMessages(node)
-  if (node.others.length === 0) {
-    const of = (direction: MessageFact['direction']) => own.filter((message) => message.direction === direction)
-    return { input: of('input'), output: of('output'), more: [], finishReason: '' }
-  }
-  const told = node.others.map((fact) => ({ at: fact.startUnixNano, id: fact.id, says: fact.says }))
-  const records = told.flatMap(({ at, id, says }) => (says.kind === 'messages' ? [{ at, id, says }] : []))
-  const singles = records
-    .filter(({ says }) => says.extent === 'one')
-    .toSorted(
-      (a, b) =>
-        compare(a.at, b.at) ||
-        a.says.ordinal - b.says.ordinal ||
-        roleRank(a.says.messages) - roleRank(b.says.messages) ||
-        compare(a.id, b.id),
-    )
-  const lists = [
-    own,
-    ...records.filter(({ says }) => says.extent === 'list').map(({ says }) => says.messages),
-    singles.flatMap(({ says }) => says.messages),
-  ]
-  const of = (direction: MessageFact['direction']) =>
-    longest(lists.map((list) => list.filter((message) => message.direction === direction)))
-  const [input, output] = [of('input'), of('output')]
-  return {
-    input,
-    output,
-    more: othersThan([...input, ...output], lists.flat()),
-    finishReason: records.map(({ says }) => says.finishReason).find((reason) => reason !== '') ?? '',
-  }
-}
-
-function othersThan(said: readonly MessageFact[], all: readonly MessageFact[]): readonly MessageFact[] {
-  const known = new Set(said.map(({ direction, content }) => `${direction} ${content.hash}`))
-  return all.filter(({ direction, content }) => {
-    const key = `${direction} ${content.hash}`
-    if (known.has(key)) return false
-    known.add(key)
-    return true
-  })
-}
-
-function ownMessages({ span }: Node): readonly MessageFact[] {
-  const says = span?.says
-  return says !== undefined && 'messages' in says ? (says.messages ?? []) : []
+/** What a stream told before it broke, or before nobody read on, is a lower bound. */
+function isCutStream(own: readonly Node[], { usage, usageSource, finishReason }: CallSays): boolean {
+  const hasNoEnd = usage.outputTokens === undefined || (usageSource === 'partial' && finishReason === '')
+  return (own[0]?.failure !== undefined || hasNoEnd) && own.some((node) => saysOf(node).isStreaming)
 }
 
 export type MessagesBeside = Pick<Messages, 'input' | 'output'> & { readonly node: Node }
@@ -324,18 +274,6 @@ function hashesOf(calls: readonly Call[]): ReadonlySet<string> {
 
 function hasMessages(node: Node): boolean {
   return ownMessages(node).length > 0 || node.others.some((fact) => fact.says.kind === 'messages')
-}
-
-const roleRanks: ReadonlyMap<string, number> = new Map(
-  Object.entries<number>({ system: 0, developer: 0, user: 1, assistant: 2, tool: 3 }),
-)
-
-function roleRank(messages: readonly MessageFact[]): number {
-  return roleRanks.get(messages[0]?.role ?? '') ?? 4
-}
-
-function longest<Item>(lists: readonly (readonly Item[])[]): readonly Item[] {
-  return lists.reduce((best, list) => (list.length > best.length ? list : best), [] as readonly Item[])
 }
 
 /** A call that follows a failed one with the same input under the same parent is another attempt at it. */

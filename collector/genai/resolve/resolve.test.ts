@@ -431,6 +431,8 @@ test('resolve: a stream that broke counts what it told, and says that it is a lo
   const { llmCalls } = rows(span('1', '', cut, failed))
   expect(llmCalls).toMatchObject([{ InputTokens: 40, OutputTokens: 1, UsageSource: 'partial' }])
   expect(llmCalls[0]?.CostNanoUsd).toBe(6_600n)
+  const left = { ...chat, 'gen_ai.request.stream': true, 'gen_ai.usage.input_tokens': 40 }
+  expect(rows(span('1', '', left)).llmCalls).toMatchObject([{ OutputTokens: null, UsageSource: 'partial' }])
 })
 
 test('resolve: tokens that the collector counted fill what a stream did not tell, and say so', () => {
@@ -550,6 +552,58 @@ test('resolve: whatever fewer facts made a row of is a row of all facts, or is n
       traceId,
     ).toEqual([])
   }
+})
+
+describe('resolve: two instrumentations side by side', () => {
+  const langfuse = { name: 'langfuse-sdk', version: '5.11.1' }
+  const wrapper = (spanId: string, question = 'Where?', tokens = 42, more: SpanSketch = {}) => {
+    const details = JSON.stringify({ input: tokens, output: 9 })
+    const attributes = {
+      'langfuse.observation.type': 'generation',
+      'langfuse.observation.model.name': 'gpt-4o-mini-2024-07-18',
+      'langfuse.observation.input': JSON.stringify([{ role: 'user', content: question }]),
+      'langfuse.observation.usage_details': details,
+    }
+    return span(spanId, 'root', attributes, { scope: langfuse, ...at(0, 10), ...more })
+  }
+  const beside = (spanId: string, more: SpanSketch = {}) => {
+    const model = { 'gen_ai.response.model': 'gpt-4o-mini-2024-07-18' }
+    return span(spanId, 'root', { ...chat, ...used(42, 9), ...model }, { ...at(0, 10), ...more })
+  }
+  const callsOf = (...spans: readonly Sketch[]) =>
+    rows(...spans).llmCalls.map((call) => [call.RequestModel, call.Model, call.InputTokens])
+  const one = ['gpt-4o-mini', 'gpt-4o-mini-2024-07-18', 42]
+
+  test('that tell the same of one time are one call, and two of each are two', () => {
+    expect(callsOf(wrapper('1'), beside('2'))).toEqual([one])
+    expect(callsOf(wrapper('1'), wrapper('2'), beside('3'), beside('4'))).toEqual([one, one])
+    expect(callsOf(wrapper('1'), beside('2', { attributes: asked('Where?') }))).toEqual([one])
+  })
+
+  test('a client’s own span outside the agent is the agent’s call', () => {
+    const inAgent = { ...wrapper('1'), parentSpanId: 'agent' }
+    const [call] = rows(span('agent', 'root', agent, at(0, 11)), inAgent, beside('2')).llmCalls
+    expect([call?.SpanId, call?.TurnId, call?.RequestModel]).toEqual(['1', 'agent', 'gpt-4o-mini'])
+  })
+
+  test.each<[what: string, spans: readonly Sketch[]]>([
+    ['other numbers', [wrapper('1', 'Where?', 43), beside('2')]],
+    ['another question', [wrapper('1'), beside('2', { attributes: asked('When?') })]],
+    ['another model', [wrapper('1'), beside('2', { attributes: { 'gen_ai.response.model': 'o4-mini' } })]],
+    ['another time', [wrapper('1'), beside('2', at(5, 15))]],
+    ['another parent', [wrapper('1'), { ...beside('2'), parentSpanId: 'elsewhere' }]],
+    ['the same sender', [wrapper('1'), wrapper('2')]],
+    ['ids of their own', ['1', '2'].map((id) => beside(id, { attributes: { 'gen_ai.response.id': id } }))],
+    [
+      'ids of their own by two senders',
+      [
+        wrapper('1', 'Where?', 42, { attributes: { 'gen_ai.response.id': 'a' } }),
+        beside('2', { attributes: { 'gen_ai.response.id': 'b' } }),
+      ],
+    ],
+  ])('with %s are two calls', (_what, spans) => {
+    expect(rows(...spans).llmCalls).toHaveLength(2)
+  })
 })
 
 test('resolve: what the calls of a trace cost is what its innermost calls cost', () => {

@@ -1,0 +1,105 @@
+// Two instrumentations of one client, of which neither is active while the other works: Langfuse's wrapper beside OpenInference's
+// or OpenTelemetry's span, Strands or a stream helper beside the Anthropic SDK's own. Their records stand side by side, with an
+// id on one of them at most. They are one call when different senders tell the same model and the same usage or question, of
+// one time, under one parent; each pairs with one of the other, so two equal calls at once stay two.
+import type { CallSays } from '../fact.ts'
+import { endOf, type Node, startOf } from './trace.ts'
+
+/** Pairs of innermost calls that are one. `leaves` are sorted by start. */
+export function findTwins(leaves: readonly Node[]): readonly (readonly [Node, Node])[] {
+  if (new Set(leaves.map(dialectOf)).size < 2) return []
+  const pairs: (readonly [Node, Node])[] = []
+  // The dialects that each call has been told in.
+  const toldIn = new Map<Node, Set<string>>()
+  let open: readonly Node[] = []
+  for (const leaf of leaves) {
+    open = open.filter((first) => endOf(first) + clockNano > startOf(leaf))
+    const twin = open.find((first) => toldIn.get(first)?.has(dialectOf(leaf)) === false && isTwin(first, leaf))
+    if (twin === undefined) {
+      open = [...open, leaf]
+      toldIn.set(leaf, new Set([dialectOf(leaf)]))
+    } else {
+      pairs.push([twin, leaf])
+      toldIn.get(twin)?.add(dialectOf(leaf))
+    }
+  }
+  return pairs
+}
+
+function dialectOf(node: Node): string {
+  return node.span?.dialect ?? ''
+}
+
+function saysOf(node: Node): CallSays {
+  return node.span?.says as CallSays
+}
+
+/** Between the first line of one instrumentation and that of the other. */
+const clockNano = 5_000_000n
+
+function isTwin(one: Node, other: Node): boolean {
+  const [a, b] = [saysOf(one), saysOf(other)]
+  if (a.kind !== b.kind || a.provider !== b.provider || a.provider === '') return false
+  if (a.responseId !== '' && b.responseId !== '') return false
+  return isSameModel(a, b) && isWithin(one, other) && isBeside(one, other) && tellsSame(one, other)
+}
+
+function isSameModel(a: CallSays, b: CallSays): boolean {
+  return [a.model, a.requestModel].some((model) => model !== '' && (model === b.model || model === b.requestModel))
+}
+
+function isWithin(one: Node, other: Node): boolean {
+  const lasts = (inner: Node, outer: Node) =>
+    startOf(inner) + clockNano >= startOf(outer) && endOf(inner) <= endOf(outer) + clockNano
+  return lasts(one, other) || lasts(other, one)
+}
+
+/** Whoever stood around one of them, and what else tells that call, when it began stands around both. */
+function isBeside(one: Node, other: Node): boolean {
+  const [a, b] = [outermost(one), outermost(other)]
+  return hasAround(a, parentIdOf(b)) || hasAround(b, parentIdOf(a))
+}
+
+function outermost(node: Node): Node {
+  let at = node
+  while (at.outerCall !== undefined) at = at.outerCall
+  return at
+}
+
+function hasAround(node: Node, spanId: string): boolean {
+  if (spanId === '') return false
+  for (let at: Node | undefined = node; at !== undefined; at = at.parent) if (parentIdOf(at) === spanId) return true
+  return false
+}
+
+function parentIdOf(node: Node): string {
+  return node.span?.parentSpanId ?? ''
+}
+
+/** Numbers that differ prove two calls, save those that a sender has guessed. */
+function tellsSame(one: Node, other: Node): boolean {
+  const [a, b] = [saysOf(one), saysOf(other)]
+  const kinds = a.kind === 'call' ? (['inputTokens', 'outputTokens'] as const) : (['inputTokens'] as const)
+  const counts = kinds.map((kind) => [a.usage[kind], b.usage[kind]] as const)
+  const isGuess = a.isDoubtful === true || b.isDoubtful === true
+  if (!isGuess && counts.some(([left, right]) => left !== undefined && right !== undefined && left !== right))
+    return false
+  const [asked, askedToo] = [questionsOf(one), questionsOf(other)]
+  if (asked.size > 0 && askedToo.size > 0) return isPartOf(asked, askedToo) || isPartOf(askedToo, asked)
+  const haveFailed = one.failure !== undefined && other.failure !== undefined
+  return haveFailed || counts.every(([left, right]) => left !== undefined && left === right)
+}
+
+function isPartOf(some: ReadonlySet<string>, all: ReadonlySet<string>): boolean {
+  return [...some].every((hash) => all.has(hash))
+}
+
+/** By their hashes; of a sender that tells only what is new in a conversation, its last ones. */
+function questionsOf({ span, others }: Node): ReadonlySet<string> {
+  const told = [span, ...others].flatMap((fact) =>
+    fact !== undefined && 'messages' in fact.says ? (fact.says.messages ?? []) : [],
+  )
+  const asked = told.filter(({ direction, role, type }) => direction === 'input' && role === 'user' && type === 'text')
+  // Where no content is kept, no text has a hash.
+  return new Set(asked.map(({ content }) => content.hash).filter((hash) => hash !== ''))
+}
