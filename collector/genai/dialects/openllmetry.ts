@@ -6,9 +6,13 @@ import { failureOf, statusOf } from '../failure.ts'
 import { contentOfJson, type Reading, turnSays, wholeIn } from '../reading.ts'
 import type { LiftedSpan } from '../record.ts'
 import { type Dialect, link, type Read } from './dialect.ts'
-import { kindOf, operationOf, type Quirks, readOtel } from './otel.ts'
+import { kindOf, nanoToEvent, operationOf, type Quirks, readOtel } from './otel.ts'
 
 const ownAttributes = ['traceloop.span.kind', 'traceloop.entity.name', 'traceloop.entity.output', 'llm.request.type']
+
+/** Its Python packages, beside OpenTelemetry's own, which are `openai_v2` and `genai.*`. */
+const pythonScopes =
+  /^opentelemetry\.instrumentation\.(openai\.v\d|anthropic|langchain|bedrock|cohere|groq|mistralai|ollama|together|google_generativeai|litellm|llamaindex)$/
 
 export const openllmetry: Dialect = {
   name: 'openllmetry',
@@ -16,7 +20,8 @@ export const openllmetry: Dialect = {
     span.scope.name.startsWith('@traceloop/') ||
     ownAttributes.some((key) => span.attributes.has(key)) ||
     span.attributes.has('gen_ai.prompt.0.role') ||
-    span.attributes.has('gen_ai.prompt.0.content'),
+    span.attributes.has('gen_ai.prompt.0.content') ||
+    (pythonScopes.test(span.scope.name) && operationOf(span) !== ''),
   readSpan,
 }
 
@@ -51,7 +56,8 @@ function readOperation(reading: Reading, span: LiftedSpan): Read {
   if (server !== undefined) return { says: link, failure: failureOf(span), besides: [server] }
   const kind = kindOf(operationOf(span))
   const reason = firstText(span.attributes, 'gen_ai.completion.0.finish_reason')
-  const quirks: Quirks = { kind, ...(reason === '' ? {} : { finishReason: reason }) }
+  const timeToFirstTokenNano = nanoToEvent(span, 'gen_ai.content.completion.chunk')
+  const quirks: Quirks = { kind, timeToFirstTokenNano, ...(reason === '' ? {} : { finishReason: reason }) }
   const read = readOtel(reading, span, quirks)
   if (read.says.kind !== 'call' || span.scope.name !== '@traceloop/instrumentation-openai') return read
   // Its streams are counted with a tokenizer, and nothing on the span tells them from calls that are none.

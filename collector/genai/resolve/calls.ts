@@ -4,7 +4,7 @@
 import { isConsistent, isEmpty, type Usage, type UsageSource } from '@tallylight/instrumentation/usage/usage.ts'
 import type { CallSays, Estimate, Failure, MessageFact } from '../fact.ts'
 import type { NanoUsd, PriceOf } from '../price.ts'
-import { byStart, compare, endOf, type Node, richest, startOf, type Trace } from './trace.ts'
+import { byStart, compare, endOf, isLink, type Node, richest, startOf, type Trace } from './trace.ts'
 
 export type Call = {
   /** The span that is the call: its times, its id. */
@@ -95,6 +95,7 @@ function groupLeaves(leaves: readonly Node[]): readonly (readonly Node[])[] {
   const sameResponse = Map.groupBy(leaves, responseKey)
   sameResponse.delete('')
   for (const same of sameResponse.values()) joinOverlapping(same, join)
+  for (const beside of Map.groupBy(leaves, besideKey).values()) if (beside.length > 1) joinBeside(beside, join)
   return [...Map.groupBy(leaves, find).values()]
 }
 
@@ -110,6 +111,47 @@ function joinOverlapping(leaves: readonly Node[], join: (a: Node, b: Node) => vo
     if (startOf(leaf) < endOf(last)) join(last, leaf)
     if (endOf(leaf) > endOf(last)) last = leaf
   }
+}
+
+/** A span that only carries others of its sender (Logfire's request of a stream) does not part what stands in it from what
+ *  stands beside it. */
+function besideKey(leaf: Node): string {
+  let at = leaf
+  while (at.parent?.span !== undefined && isLink(at.parent.span) && at.parent.span.dialect !== '') at = at.parent
+  const { kind, provider, requestModel } = saysOf(leaf)
+  return JSON.stringify([kind, provider, requestModel, at.span?.parentSpanId || leaf.spanId])
+}
+
+/** Two senders may each have seen one call, neither inside the other's span. Where both know the response, that decides; else
+ *  what overlaps and is not of one sender is one, each with one of another: the one that ended nearest. */
+function joinBeside(leaves: readonly Node[], join: (a: Node, b: Node) => void): void {
+  const taken = new Set<string>()
+  let open: readonly Node[] = []
+  for (const leaf of leaves) {
+    open = open.filter((other) => endOf(other) > startOf(leaf))
+    const [nearest] = open
+      .filter((other) => !taken.has(`${other.spanId} ${dialectOf(leaf)}`) && isUndecided(leaf, other))
+      .toSorted((a, b) => compare(distance(a, leaf), distance(b, leaf)) || byStart(a, b))
+    if (nearest !== undefined) {
+      taken.add(`${nearest.spanId} ${dialectOf(leaf)}`).add(`${leaf.spanId} ${dialectOf(nearest)}`)
+      join(nearest, leaf)
+    }
+    open = [...open, leaf]
+  }
+}
+
+function isUndecided(one: Node, other: Node): boolean {
+  const isKnown = saysOf(one).responseId !== '' && saysOf(other).responseId !== ''
+  return !isKnown && dialectOf(one) !== dialectOf(other)
+}
+
+function dialectOf({ span }: Node): string {
+  return span?.dialect ?? ''
+}
+
+function distance(one: Node, other: Node): bigint {
+  const apart = endOf(one) - endOf(other)
+  return apart < 0n ? -apart : apart
 }
 
 const sourceRanks: Readonly<Record<UsageSource, number>> = {
@@ -171,6 +213,7 @@ function callOfRecords(group: readonly Node[], leavesInside: ReadonlyMap<Node, n
   const ownerOf = (list: readonly MessageFact[], direction: MessageFact['direction']) =>
     own[said.findIndex((one) => one[direction] === list)] ?? node
   const { usage, usageSource } = usageOfRecords(own)
+  const failure = node.failure === undefined && isEndKnown(says) ? undefined : richest(own.map((one) => one.failure))
   return {
     node,
     says,
@@ -178,8 +221,7 @@ function callOfRecords(group: readonly Node[], leavesInside: ReadonlyMap<Node, n
     requestModel: first((one) => one.requestModel),
     model: first((one) => one.model),
     responseId: first((one) => one.responseId),
-    finishReason:
-      first((one) => one.finishReason) || (lists.find((one) => one.finishReason !== '')?.finishReason ?? ''),
+    finishReason: first((one) => one.finishReason) || reasonInLists(lists, failure),
     callId: first((one) => one.callId),
     attempt: own.map((one) => saysOf(one).attempt).find((attempt) => attempt > 0) ?? 0,
     timeToFirstTokenNano: own.map((one) => saysOf(one).timeToFirstTokenNano).find((nano) => nano !== undefined),
@@ -187,7 +229,7 @@ function callOfRecords(group: readonly Node[], leavesInside: ReadonlyMap<Node, n
     usage,
     usageSource,
     isCounted: own.some((one) => one.others.some((fact) => fact.says.kind === 'estimate')),
-    failure: node.failure === undefined ? undefined : richest(own.map((one) => one.failure)),
+    failure,
     input,
     output,
     inputOf: ownerOf(input, 'input'),
@@ -197,9 +239,20 @@ function callOfRecords(group: readonly Node[], leavesInside: ReadonlyMap<Node, n
   }
 }
 
-/** Of several innermost records the one whose numbers are best is the call. */
+/** What goes wrong around a call that ended well is no failure of the call. */
+function isEndKnown({ usageSource, finishReason }: CallSays): boolean {
+  return usageSource !== 'none' || finishReason !== ''
+}
+
+/** That it failed is said by the error: as a reason to finish, "error" tells nothing more. */
+function reasonInLists(lists: readonly Messages[], failure: Failure | undefined): string {
+  const reasons = lists.map((one) => one.finishReason)
+  return reasons.find((reason) => reason !== '' && (reason !== 'error' || failure === undefined)) ?? ''
+}
+
+/** Of several innermost records the one whose numbers are best is the call: of two from the provider, what its own SDK says. */
 function byTrust(a: Node, b: Node): number {
-  const rank = (node: Node) => sourceRanks[saysOf(node).usageSource]
+  const rank = (node: Node) => 2 * sourceRanks[saysOf(node).usageSource] + (dialectOf(node) === 'anthropic-sdk' ? 0 : 1)
   return rank(a) - rank(b) || byStart(a, b)
 }
 
