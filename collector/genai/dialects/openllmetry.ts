@@ -81,12 +81,13 @@ function readTool(reading: Reading, span: LiftedSpan): Read {
   const result = contentOfJson(reading, resultOf(output) ?? textOf(span, 'traceloop.entity.output'))
   for (const key of ['traceloop.entity.input', 'traceloop.entity.output'])
     if (span.attributes.has(key)) reading.account.understood.add(key)
+  accountForCopies(reading)
   return {
     says: {
       kind: 'tool',
       name: firstText(span.attributes, 'traceloop.entity.name') || span.name,
-      callId: '',
-      toolType: '',
+      callId: firstText(span.attributes, 'gen_ai.tool.call.id') || callIdOfLangChain(input),
+      toolType: firstText(span.attributes, 'gen_ai.tool.type'),
       provider: '',
       ...(span.scope.name.includes('mcp') ? { mcp: 'client' as const } : {}),
       mcpServer: firstText(span.attributes, 'mcp.server.name'),
@@ -102,16 +103,37 @@ function textOf(span: LiftedSpan, key: string): string {
   return firstText(span.attributes, key)
 }
 
-/** `{args, kwargs}` of a decorated function, `{tool_name, arguments}` of MCP. */
+/** Newer versions write both under OpenTelemetry's names as well. */
+function accountForCopies({ attributes, account }: Reading): void {
+  for (const [copy, key] of copies)
+    if (attributes.get(copy) === attributes.get(key) && attributes.has(key)) account.understood.add(copy)
+}
+
+const copies = [
+  ['gen_ai.tool.call.arguments', 'traceloop.entity.input'],
+  ['gen_ai.tool.call.result', 'traceloop.entity.output'],
+] as const
+
+/** `{args, kwargs}` of a decorated function, `{tool_name, arguments}` of MCP, `{input_str, inputs, kwargs}` of LangChain, whose
+ *  `kwargs` are LangChain's own. */
 function argumentsOf(input: Json | undefined): Json | undefined {
   if (!isObject(input)) return input
   if (input.arguments !== undefined) return input.arguments
+  if (input.input_str !== undefined) return isObject(input.inputs) ? input.inputs : input.input_str
   const { args, kwargs } = input
   if (isObject(kwargs) && (Object.keys(kwargs).length > 0 || !Array.isArray(args) || args.length === 0)) return kwargs
   if (!Array.isArray(args)) return input
   return args.length === 1 ? (args[0] as Json) : args
 }
 
+function callIdOfLangChain(input: Json | undefined): string {
+  const id = isObject(input) && isObject(input.kwargs) ? input.kwargs.tool_call_id : undefined
+  return typeof id === 'string' ? id : ''
+}
+
+/** `{result}`, or the message that LangChain makes of it. */
 function resultOf(output: Json | undefined): Json | undefined {
-  return isObject(output) && output.result !== undefined ? output.result : output
+  if (!isObject(output)) return output
+  const message = isObject(output.output) && isObject(output.output.kwargs) ? output.output.kwargs.content : undefined
+  return output.result ?? message ?? output
 }

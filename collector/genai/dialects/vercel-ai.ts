@@ -98,17 +98,14 @@ function outputOf(reading: Reading): readonly MessageFact[] {
   return [
     ...pieceOf(reading, 'reasoning', 'ai.response.reasoning', 'ai.result.reasoning'),
     ...pieceOf(reading, 'text', 'ai.response.text', 'ai.result.text'),
-    ...pieceOf(reading, 'json', 'ai.response.object', 'ai.result.object'),
+    // The object is the text, parsed and written again.
+    ...pieceOf(reading, 'text', 'ai.response.object', 'ai.result.object'),
     ...toolCallsOf(reading, 'ai.response.toolCalls'),
     ...toolCallsOf(reading, 'ai.result.toolCalls'),
   ]
 }
 
-function pieceOf(
-  reading: Reading,
-  type: 'text' | 'reasoning' | 'json',
-  ...keys: readonly string[]
-): readonly MessageFact[] {
+function pieceOf(reading: Reading, type: 'text' | 'reasoning', ...keys: readonly string[]): readonly MessageFact[] {
   for (const key of keys) {
     const text = firstText(reading.attributes, key)
     if (text === '') continue
