@@ -79,9 +79,8 @@ function readTool(reading: Reading, span: LiftedSpan): Read {
   const failure: Failure | undefined = failureOf(span, { hasFailed })
   const args = contentOfJson(reading, argumentsOf(input) ?? textOf(span, 'traceloop.entity.input'))
   const result = contentOfJson(reading, resultOf(output) ?? textOf(span, 'traceloop.entity.output'))
-  for (const key of ['traceloop.entity.input', 'traceloop.entity.output'])
-    if (span.attributes.has(key)) reading.account.understood.add(key)
-  accountForCopies(reading)
+  // LangChain writes much around both, and the arguments twice.
+  if (!isOfLangChain(input)) accountForBoth(reading)
   return {
     says: {
       kind: 'tool',
@@ -104,15 +103,21 @@ function textOf(span: LiftedSpan, key: string): string {
 }
 
 /** Newer versions write both under OpenTelemetry's names as well. */
-function accountForCopies({ attributes, account }: Reading): void {
-  for (const [copy, key] of copies)
-    if (attributes.get(copy) === attributes.get(key) && attributes.has(key)) account.understood.add(copy)
+function accountForBoth({ attributes, account }: Reading): void {
+  for (const [key, copy] of inputAndOutput) {
+    if (attributes.has(key)) account.understood.add(key)
+    if (attributes.has(key) && attributes.get(copy) === attributes.get(key)) account.understood.add(copy)
+  }
 }
 
-const copies = [
-  ['gen_ai.tool.call.arguments', 'traceloop.entity.input'],
-  ['gen_ai.tool.call.result', 'traceloop.entity.output'],
+const inputAndOutput = [
+  ['traceloop.entity.input', 'gen_ai.tool.call.arguments'],
+  ['traceloop.entity.output', 'gen_ai.tool.call.result'],
 ] as const
+
+function isOfLangChain(input: Json | undefined): boolean {
+  return isObject(input) && input.input_str !== undefined
+}
 
 /** `{args, kwargs}` of a decorated function, `{tool_name, arguments}` of MCP, `{input_str, inputs, kwargs}` of LangChain, whose
  *  `kwargs` are LangChain's own. */
