@@ -143,12 +143,19 @@ function usageOfCall(span: LiftedSpan, provider: string, quirks: Quirks): [Usage
   return [quirks.usage ?? readUsage(raw, counting), rawOnSpan(span.attributes, provider), quirks.source ?? source]
 }
 
-/** The provider's own usage object, where a sender left it: Logfire, the AI SDK. */
+/** The provider's own usage object, where a sender left it: Logfire, LiteLLM, the AI SDK. */
 function rawOnSpan(attributes: Attributes, provider: string): UsageRead {
   const usage = attributes.get('gen_ai.usage.raw')
   if (usage !== undefined) return recoveredUsage(jsonOf(usage), provider)
+  const printed = attributes.get('metadata.usage_object')
+  if (typeof printed === 'string') return recoveredUsage(jsonOf(fromPython(printed)), provider)
   const metadata = attributes.get('ai.response.providerMetadata')
   return metadata === undefined ? { kind: 'none' } : recoverFromMetadata(jsonOf(metadata), provider)
+}
+
+/** A dictionary of numbers as Python prints it. */
+function fromPython(text: string): string {
+  return text.replaceAll("'", '"').replaceAll(/: None\b/g, ': null')
 }
 
 /** `{anthropic: {usage: {...}}}`, `{google: {usageMetadata: {...}}}`. */
