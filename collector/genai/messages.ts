@@ -223,8 +223,13 @@ const untypedKeys = [
 function isPart(item: JsonObject): boolean {
   // LangChain's generations repeat the text of the message that they hold.
   if (isObject(item.message)) return false
-  if (typeof item.type === 'string') return true
+  if (typeof item.type === 'string' || isLoneCall(item)) return true
   return typeof item.text === 'string' || untypedKeys.some((key) => item[key] !== undefined)
+}
+
+/** Of LiteLLM, which writes each call of a tool as a reply of its own, and no role. */
+function isLoneCall(item: JsonObject): boolean {
+  return item.role === undefined && isObject(item.function_call)
 }
 
 function readPart(part: JsonObject, role: string, sink: Sink): void {
@@ -242,6 +247,9 @@ function readPart(part: JsonObject, role: string, sink: Sink): void {
   } else if (part.json !== undefined && type === '') {
     push(sink, role, 'json', textOfJson(part.json))
     noteBeside(part, sink)
+  } else if (isLoneCall(part)) {
+    readToolCall(part.function_call as Json, role, noneKnown, sink)
+    noteRest(part, loneCallKeys, sink)
   } else if (callTypes.has(type) || part.toolUse !== undefined || part.functionCall !== undefined) {
     readToolCall(part, role, noneKnown, sink)
     noteBeside(part, sink)
@@ -253,6 +261,7 @@ function readPart(part: JsonObject, role: string, sink: Sink): void {
 
 const textKeys = new Set(['type', 'text', 'content', 'thought', ...finishKeys, 'index', 'annotations', 'logprobs'])
 const textKeysAlone = new Set([...textKeys].filter((key) => key !== 'content'))
+const loneCallKeys = new Set(['function_call', ...finishKeys])
 const thoughtKeys = new Set(['type', 'content', 'text', 'thinking'])
 const summaryKeys = new Set(['type', 'summary', 'id', 'status'])
 const noneKnown: ReadonlySet<string | undefined> = new Set()

@@ -46,3 +46,18 @@ function listPrice(providerId: string, model: string, usage: PricedUsage): bigin
   const price = calcPrice(counts, model, { providerId, timestamp: new Date(atUnixMs) })
   return price === null ? undefined : divideHalfEven(BigInt(Math.round(price.total_price * 1e13)), 10_000n)
 }
+
+test('price: a model with its provider before it costs what it costs without, and no other provider’s does', () => {
+  const priceOf = openPrices([])
+  const usage = { inputTokens: 8_191, outputTokens: 777, cacheWriteTokens: 100, cacheWrite1hTokens: 100 }
+  const costOf = (provider: string, model: string) => priceOf({ provider, model, atUnixMs }, usage)
+  for (const [provider, prefix, model] of [
+    ['anthropic', 'anthropic', 'claude-sonnet-4-5'],
+    ['openai', 'openai', 'gpt-4o-mini'],
+    ['gcp.gemini', 'gemini', 'gemini-2.5-flash'],
+  ] as const) {
+    expect(costOf(provider, model).kind).toBe('priced')
+    expect(costOf(provider, `${prefix}/${model}`)).toEqual(costOf(provider, model))
+  }
+  expect(costOf('openai', 'groq/gpt-4o-mini').kind).toBe('unpriced')
+})

@@ -59,7 +59,7 @@ const listProviders: ReadonlyMap<string, string> = new Map(
 
 /** What the list knows of one provider and model, so that asking for the price of the next call does not match a name
  *  against 1,400 models again: the provider with this model alone, and its rates where they are plain. */
-type Listed = { readonly provider: Provider; readonly rates: Rates | undefined } | null
+type Listed = { readonly provider: Provider; readonly model: string; readonly rates: Rates | undefined } | null
 
 /** Dollars per million tokens. */
 type Rates = { readonly input: Rate; readonly cacheRead: Rate; readonly cacheWrite: Rate; readonly output: Rate }
@@ -119,12 +119,27 @@ function listProviderOf({ provider }: PricedCall): { readonly providerId?: strin
 }
 
 function findListed(call: PricedCall): Listed {
+  const model = withoutProvider(call)
+  return findNamed(call) ?? (model === undefined ? null : findNamed({ ...call, model }))
+}
+
+/** Gateways like LiteLLM put the provider before its model: `openai/gpt-4o`. */
+function withoutProvider(call: PricedCall): string | undefined {
+  const slash = call.model.indexOf('/')
+  if (slash < 0 || call.provider === undefined) return undefined
+  const prefix = findProvider({ providerId: call.model.slice(0, slash) })
+  const isOwn = prefix !== undefined && prefix.id === findProvider(listProviderOf(call))?.id
+  return isOwn ? call.model.slice(slash + 1) : undefined
+}
+
+function findNamed(call: PricedCall): Listed {
   // Asked for one token, the list answers with the provider and model that it would price by.
   const found = calcPrice({ input_tokens: 1 }, call.model, listProviderOf(call))
   if (found === null) return null
   // A model taken over from another provider's list has to be looked up there again.
   if (call.provider !== undefined && findProvider(listProviderOf(call))?.id !== found.provider.id) return null
-  return { provider: { ...found.provider, models: [found.model satisfies ModelInfo] }, rates: ratesOf(found.model) }
+  const provider = { ...found.provider, models: [found.model satisfies ModelInfo] }
+  return { provider, model: call.model, rates: ratesOf(found.model) }
 }
 
 /** Prices that hold at any time and are of these kinds of tokens, as far as a usage is plain. */
@@ -181,7 +196,7 @@ function priceByList(listed: Listed, call: PricedCall, usage: PricedUsage): Pric
   const plainCost = listed.rates === undefined || !isPlain(usage) ? undefined : priceByRates(listed.rates, usage)
   if (plainCost !== undefined) return { kind: 'priced', costNanoUsd: plainCost, priceVersion: listVersion }
   try {
-    const price = calcPrice(listUsage(usage), call.model, {
+    const price = calcPrice(listUsage(usage), listed.model, {
       provider: listed.provider,
       timestamp: new Date(call.atUnixMs),
     })

@@ -90,7 +90,7 @@ function logOf(wire: Wire, resource: Attributes, scope: Scope, ordinal: number):
     traceId: text(wire.traceId),
     spanId: text(wire.spanId),
     eventName: text(wire.eventName),
-    timeUnixNano: BigInt(text(wire.timeUnixNano) || 0),
+    timeUnixNano: BigInt(text(wire.timeUnixNano) || text(wire.observedTimeUnixNano) || 0),
     ordinal,
     severity: Number(wire.severityNumber ?? 0),
     body: anyValue(wire.body),

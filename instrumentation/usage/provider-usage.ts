@@ -43,8 +43,9 @@ function openAiChat(usage: Json): RawUsage {
     inputTokens: usage.prompt_tokens,
     // DeepSeek's name.
     cacheReadTokens: input.cached_tokens ?? usage.prompt_cache_hit_tokens,
-    // Alibaba's name.
-    cacheWriteTokens: input.cache_creation_input_tokens,
+    // Alibaba's name, and LiteLLM's for all who cache.
+    cacheWriteTokens: input.cache_creation_input_tokens ?? input.cache_creation_tokens,
+    cacheWrite1hTokens: part(input, 'cache_creation_token_details').ephemeral_1h_input_tokens,
     inputAudioTokens: input.audio_tokens,
     outputTokens: usage.completion_tokens,
     reasoningTokens: output.reasoning_tokens,

@@ -20,7 +20,7 @@ import {
 import type { Attributes, LiftedSpan } from '../record.ts'
 import { type Dialect, link, type Read } from './dialect.ts'
 import { generationOf, toolMessageOf } from './langchain.ts'
-import { callIdentity, finishReasonOf } from './otel.ts'
+import { callIdentity, finishReasonOf, nanoToEvent } from './otel.ts'
 import { saidIndexed } from './otel-messages.ts'
 
 export const openinference: Dialect = {
@@ -36,7 +36,8 @@ function saysOf(reading: Reading, span: LiftedSpan, failure: Failure | undefined
   const { attributes } = span
   switch (firstText(attributes, 'openinference.span.kind').toUpperCase()) {
     case 'LLM':
-      return readCall(reading, span, failure)
+      // Anthropic's way to count tokens: nothing was said, and nothing is billed.
+      return span.name.endsWith('count_tokens') ? link : readCall(reading, span, failure)
     case 'EMBEDDING':
       return readEmbedding(reading, span)
     case 'TOOL':
@@ -60,13 +61,15 @@ function readCall(reading: Reading, span: LiftedSpan, failure: Failure | undefin
     firstText(attributes, 'llm.response.model_name') || generation?.model || firstText(attributes, 'llm.model_name')
   const requestModel = requestedModel(attributes)
   const provider = providerOf(firstText(attributes, 'llm.provider', 'llm.system'), model || requestModel)
-  const timeToFirstTokenNano = durationNano(attributes.get('gen_ai.response.time_to_first_chunk'), 1e9)
+  const timeToFirstTokenNano =
+    durationNano(attributes.get('gen_ai.response.time_to_first_chunk'), 1e9) ??
+    nanoToEvent(span, 'First Token Stream Event')
   return {
     kind: 'call',
     provider,
     requestModel: requestModel || model,
     model: model || requestModel,
-    responseId: firstText(attributes, 'llm.response.id', 'gen_ai.response.id'),
+    responseId: responseIdOf(attributes),
     isStreaming: timeToFirstTokenNano !== undefined || isTrue(attributes.get('llm.is_streaming')),
     ...usageOf(reading, span, provider, generation?.usage),
     finishReason: finishReasonOf(foldFinishReason(firstText(attributes, 'llm.finish_reason')), failure),
@@ -82,6 +85,13 @@ function requestedModel(attributes: Attributes): string {
     firstText(attributes, 'llm.request.model_name') ||
     scalarText(objectOf(attributes.get('llm.invocation_parameters'))?.model) ||
     scalarText(objectOf(attributes.get('input.value'))?.model)
+  )
+}
+
+function responseIdOf(attributes: Attributes): string {
+  return (
+    firstText(attributes, 'llm.response.id', 'gen_ai.response.id') ||
+    scalarText(objectOf(attributes.get('output.value'))?.id)
   )
 }
 

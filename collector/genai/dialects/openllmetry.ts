@@ -7,9 +7,13 @@ import { accountFor, contentOfJson, type Reading, readSaidJson, turnSays, wholeI
 import type { LiftedSpan } from '../record.ts'
 import { type Dialect, link, type Read } from './dialect.ts'
 import { toolMessageOf } from './langchain.ts'
-import { kindOf, operationOf, type Quirks, readOtel } from './otel.ts'
+import { kindOf, nanoToEvent, operationOf, type Quirks, readOtel } from './otel.ts'
 
 const ownAttributes = ['traceloop.span.kind', 'traceloop.entity.name', 'traceloop.entity.output', 'llm.request.type']
+
+/** Its Python packages, beside OpenTelemetry's own, which are `openai_v2` and `genai.*`. */
+const pythonScopes =
+  /^opentelemetry\.instrumentation\.(openai\.v\d|anthropic|langchain|bedrock|cohere|groq|mistralai|ollama|together|google_generativeai|litellm|llamaindex)$/
 
 export const openllmetry: Dialect = {
   name: 'openllmetry',
@@ -17,7 +21,8 @@ export const openllmetry: Dialect = {
     span.scope.name.startsWith('@traceloop/') ||
     ownAttributes.some((key) => span.attributes.has(key)) ||
     span.attributes.has('gen_ai.prompt.0.role') ||
-    span.attributes.has('gen_ai.prompt.0.content'),
+    span.attributes.has('gen_ai.prompt.0.content') ||
+    (pythonScopes.test(span.scope.name) && operationOf(span) !== ''),
   readSpan,
 }
 
@@ -54,7 +59,8 @@ function readOperation(reading: Reading, span: LiftedSpan): Read {
   if (server !== undefined) return { says: link, failure: failureOf(span), besides: [server] }
   const kind = kindOf(operationOf(span))
   const reason = firstText(span.attributes, 'gen_ai.completion.0.finish_reason')
-  const quirks: Quirks = { kind, ...(reason === '' ? {} : { finishReason: reason }) }
+  const timeToFirstTokenNano = nanoToEvent(span, 'gen_ai.content.completion.chunk')
+  const quirks: Quirks = { kind, timeToFirstTokenNano, ...(reason === '' ? {} : { finishReason: reason }) }
   const read = readOtel(reading, span, quirks)
   if (read.says.kind !== 'call' || span.scope.name !== '@traceloop/instrumentation-openai') return read
   // Its streams are counted with a tokenizer, and nothing on the span tells them from calls that are none.
@@ -103,14 +109,14 @@ function readTool(reading: Reading, span: LiftedSpan): Read {
     isMcp(input) ? input.arguments : (argumentsOf(input) ?? firstText(span.attributes, 'traceloop.entity.input')),
   )
   const result = contentOfJson(reading, resultOf(output) ?? firstText(span.attributes, 'traceloop.entity.output'))
-  for (const key of ['traceloop.entity.input', 'traceloop.entity.output'])
-    if (span.attributes.has(key)) reading.account.understood.add(key)
+  // LangChain writes much around both, and the arguments twice.
+  if (!isOfLangChain(input)) accountForBoth(reading)
   return {
     says: {
       kind: 'tool',
       name: message?.name || firstText(span.attributes, 'traceloop.entity.name') || span.name,
-      callId: message?.callId ?? '',
-      toolType: '',
+      callId: firstText(span.attributes, 'gen_ai.tool.call.id') || callIdOfLangChain(input) || (message?.callId ?? ''),
+      toolType: firstText(span.attributes, 'gen_ai.tool.type'),
       provider: '',
       ...(span.scope.name.includes('mcp') ? { mcp: 'client' as const } : {}),
       mcpServer: firstText(span.attributes, 'mcp.server.name'),
@@ -127,16 +133,43 @@ function isMcp(input: Json | undefined): input is JsonObject {
   return isObject(input) && typeof input.tool_name === 'string'
 }
 
-/** `{args, kwargs}` of a decorated function. */
+/** Newer versions write both under OpenTelemetry's names as well. */
+function accountForBoth({ attributes, account }: Reading): void {
+  for (const [key, copy] of inputAndOutput) {
+    if (attributes.has(key)) account.understood.add(key)
+    if (attributes.has(key) && attributes.get(copy) === attributes.get(key)) account.understood.add(copy)
+  }
+}
+
+const inputAndOutput = [
+  ['traceloop.entity.input', 'gen_ai.tool.call.arguments'],
+  ['traceloop.entity.output', 'gen_ai.tool.call.result'],
+] as const
+
+function isOfLangChain(input: Json | undefined): boolean {
+  return isObject(input) && input.input_str !== undefined
+}
+
+/** `{args, kwargs}` of a decorated function, `{input_str, inputs, kwargs}` of LangChain, whose
+ *  `kwargs` are LangChain's own. */
 function argumentsOf(input: Json | undefined): Json | undefined {
   if (!isObject(input)) return input
   if (input.arguments !== undefined) return input.arguments
+  if (input.input_str !== undefined) return isObject(input.inputs) ? input.inputs : input.input_str
   const { args, kwargs } = input
   if (isObject(kwargs) && (Object.keys(kwargs).length > 0 || !Array.isArray(args) || args.length === 0)) return kwargs
   if (!Array.isArray(args)) return input
   return args.length === 1 ? (args[0] as Json) : args
 }
 
+function callIdOfLangChain(input: Json | undefined): string {
+  const id = isObject(input) && isObject(input.kwargs) ? input.kwargs.tool_call_id : undefined
+  return typeof id === 'string' ? id : ''
+}
+
+/** `{result}`, or the message that LangChain makes of it. */
 function resultOf(output: Json | undefined): Json | undefined {
-  return isObject(output) && output.result !== undefined ? output.result : output
+  if (!isObject(output)) return output
+  const message = isObject(output.output) && isObject(output.output.kwargs) ? output.output.kwargs.content : undefined
+  return output.result ?? message ?? output
 }

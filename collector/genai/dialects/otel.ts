@@ -52,10 +52,10 @@ export function operationOf(span: LiftedSpan): string {
   if (!speaksOfModels(span.attributes)) return ''
   const word = /^[a-z_]+/.exec(span.name)?.[0] ?? ''
   if (kinds.get(word) !== undefined) return word
-  return firstValue(span.attributes, 'gen_ai.usage.input_tokens', 'gen_ai.usage.prompt_tokens') === undefined
-    ? ''
-    : 'chat'
+  return firstValue(span.attributes, ...marksOfCall) === undefined ? '' : 'chat'
 }
+
+const marksOfCall = ['gen_ai.usage.input_tokens', 'gen_ai.usage.prompt_tokens', 'gen_ai.is_streaming'] as const
 
 function speaksOfModels(attributes: Attributes): boolean {
   return firstText(attributes, 'gen_ai.request.model', 'gen_ai.system', 'gen_ai.provider.name') !== ''
@@ -143,12 +143,19 @@ function usageOfCall(span: LiftedSpan, provider: string, quirks: Quirks): [Usage
   return [quirks.usage ?? readUsage(raw, counting), rawOnSpan(span.attributes, provider), quirks.source ?? source]
 }
 
-/** The provider's own usage object, where a sender left it: Logfire, the AI SDK. */
+/** The provider's own usage object, where a sender left it: Logfire, LiteLLM, the AI SDK. */
 function rawOnSpan(attributes: Attributes, provider: string): UsageRead {
   const usage = attributes.get('gen_ai.usage.raw')
   if (usage !== undefined) return recoveredUsage(jsonOf(usage), provider)
+  const printed = attributes.get('metadata.usage_object')
+  if (typeof printed === 'string') return recoveredUsage(jsonOf(fromPython(printed)), provider)
   const metadata = attributes.get('ai.response.providerMetadata')
   return metadata === undefined ? { kind: 'none' } : recoverFromMetadata(jsonOf(metadata), provider)
+}
+
+/** A dictionary of numbers as Python prints it. */
+function fromPython(text: string): string {
+  return text.replaceAll("'", '"').replaceAll(/: None\b/g, ': null')
 }
 
 /** `{anthropic: {usage: {...}}}`, `{google: {usageMetadata: {...}}}`. */
@@ -202,6 +209,14 @@ function timeToFirstToken(attributes: Attributes): number | undefined {
     ),
     1e9,
   )
+}
+
+/** Where the first token is told by an event of the span. */
+export function nanoToEvent({ events, startUnixNano }: LiftedSpan, name: string): number | undefined {
+  const first = events.find((event) => event.name === name)
+  return first === undefined || first.timeUnixNano < startUnixNano
+    ? undefined
+    : Number(first.timeUnixNano - startUnixNano)
 }
 
 export function readTool(reading: Reading, span: LiftedSpan, quirks: Quirks, failure: Failure | undefined): ToolSays {

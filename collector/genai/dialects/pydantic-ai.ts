@@ -31,7 +31,11 @@ export const pydanticAi: Dialect = {
 
 /** It marks every span of a service, of the web too. */
 function isOfLogfire(span: LiftedSpan): boolean {
-  return span.scope.name.startsWith('logfire') || span.attributes.has('logfire.span_type')
+  return isOfLogfireItself(span) || span.attributes.has('logfire.span_type')
+}
+
+function isOfLogfireItself(span: LiftedSpan): boolean {
+  return span.scope.name.startsWith('logfire')
 }
 
 function readSpan(reading: Reading, span: LiftedSpan): Read | undefined {
@@ -52,9 +56,17 @@ function readSpan(reading: Reading, span: LiftedSpan): Read | undefined {
   const asked = isObject(request) ? request : {}
   const read = readOtel(reading, span, { kind })
   if (read.says.kind !== 'call') return read
-  // The request of a stream: what was used and said comes later, in a record of its own that repeats the request.
-  if (asked.stream === true && spanType === 'span' && read.failure === undefined) return { ...read, says: link }
+  if (spanType === 'span' && read.failure === undefined && isRequestOfStream(span, read.says, asked))
+    return { ...read, says: link }
   return { ...read, ...startOfStream(span, spanType), says: completeCall(reading, read.says, asked, spanType) }
+}
+
+/** What was used and said comes later, in a record of its own that repeats the request. Newer versions do not write down that
+ *  a stream was asked for; every reply that has come is on the span. */
+function isRequestOfStream(span: LiftedSpan, call: CallSays, asked: JsonObject): boolean {
+  if (asked.stream === true) return true
+  const hasReply = call.usageSource !== 'none' || call.responseId !== '' || span.attributes.has('response_data')
+  return isOfLogfireItself(span) && !hasReply && !call.messages.some(({ direction }) => direction === 'output')
 }
 
 /** The record of a stream has no length, and its duration as a number of seconds. */
@@ -69,7 +81,8 @@ function kindOfSpan(span: LiftedSpan): OperationKind {
   const operation = operationOf(span)
   if (operation !== '') return kindOf(operation)
   if (attributes.has('agent_name')) return 'agent'
-  if (!attributes.has('request_data')) return 'link'
+  // Of a path that it does not know, like that which counts tokens, Logfire writes the URL.
+  if (!attributes.has('request_data') || attributes.has('url')) return 'link'
   return /embedding/i.test(span.name) ? 'embedding' : 'call'
 }
 

@@ -98,7 +98,7 @@ function outputOf(reading: Reading): readonly MessageFact[] {
   return [
     ...pieceOf(reading, 'reasoning', 'ai.response.reasoning', 'ai.result.reasoning'),
     ...pieceOf(reading, 'text', 'ai.response.text', 'ai.result.text'),
-    // What the model wrote, and the SDK parsed.
+    // The object is the text, parsed and written again.
     ...pieceOf(reading, 'text', 'ai.response.object', 'ai.result.object'),
     ...toolCallsOf(reading, 'ai.response.toolCalls'),
     ...toolCallsOf(reading, 'ai.result.toolCalls'),

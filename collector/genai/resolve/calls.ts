@@ -177,6 +177,7 @@ function callOfRecords(group: readonly Node[], leavesInside: ReadonlyMap<Node, n
   const ownerOf = (list: readonly MessageFact[], direction: MessageFact['direction']) =>
     own[said.findIndex((one) => one[direction] === list)] ?? node
   const { usage, usageSource } = usageOfRecords(own)
+  const failure = node.failure === undefined && isEndKnown(says) ? undefined : richest(own.map((one) => one.failure))
   return {
     node,
     says,
@@ -184,8 +185,7 @@ function callOfRecords(group: readonly Node[], leavesInside: ReadonlyMap<Node, n
     requestModel: models?.requestModel || first((one) => one.requestModel),
     model: models?.model || first((one) => one.model),
     responseId: first((one) => one.responseId),
-    finishReason:
-      first((one) => one.finishReason) || (lists.find((one) => one.finishReason !== '')?.finishReason ?? ''),
+    finishReason: first((one) => one.finishReason) || reasonInLists(lists, failure),
     callId: first((one) => one.callId),
     attempt: own.map((one) => saysOf(one).attempt).find((attempt) => attempt > 0) ?? 0,
     timeToFirstTokenNano: own.map((one) => saysOf(one).timeToFirstTokenNano).find((nano) => nano !== undefined),
@@ -193,7 +193,7 @@ function callOfRecords(group: readonly Node[], leavesInside: ReadonlyMap<Node, n
     usage,
     usageSource,
     isCounted: own.some((one) => one.others.some((fact) => fact.says.kind === 'estimate')),
-    failure: node.failure === undefined ? undefined : richest(own.map((one) => one.failure)),
+    failure,
     input,
     output,
     inputOf: ownerOf(input, 'input'),
@@ -203,9 +203,22 @@ function callOfRecords(group: readonly Node[], leavesInside: ReadonlyMap<Node, n
   }
 }
 
-/** Of several innermost records the one whose numbers are best, and of those the one with the most, meters. */
+/** What goes wrong around a call that ended well is no failure of the call. */
+function isEndKnown({ usageSource, finishReason }: CallSays): boolean {
+  return usageSource !== 'none' || finishReason !== ''
+}
+
+/** That it failed is said by the error: as a reason to finish, "error" tells nothing more. */
+function reasonInLists(lists: readonly Messages[], failure: Failure | undefined): string {
+  const reasons = lists.map((one) => one.finishReason)
+  return reasons.find((reason) => reason !== '' && (reason !== 'error' || failure === undefined)) ?? ''
+}
+
+/** Of several innermost records the one whose numbers are best is the call: of those from the provider what its own SDK says,
+ *  and then the one with the most. */
 function byTrust(a: Node, b: Node): number {
-  const rank = (node: Node) => sourceRanks[saysOf(node).usageSource]
+  const rank = (node: Node) =>
+    2 * sourceRanks[saysOf(node).usageSource] + (node.span?.dialect === 'anthropic-sdk' ? 0 : 1)
   const known = (node: Node) => Object.keys(saysOf(node).usage).length
   return rank(a) - rank(b) || known(b) - known(a) || byStart(a, b)
 }

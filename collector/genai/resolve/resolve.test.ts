@@ -77,6 +77,48 @@ test('resolve: an innermost chat that knows no usage takes that of the one aroun
   expect(llmCalls).toMatchObject([{ SpanId: '2', InputTokens: 10, UsageSource: 'provider' }])
 })
 
+describe('two senders that saw the same call, side by side', () => {
+  const native = { scope: { name: 'com.anthropic.sdk.python', version: '2.12.0' } }
+  const root = span('r', '', agent, at(0, 100))
+  const of = (id: string) => ({ ...chat, 'gen_ai.response.id': id })
+
+  test('resolve: one that does not know the response and one that does are one call, which the SDK itself tells', () => {
+    const other = span('1', 'r', { ...chat, ...used(10, 6), ...asked('hi') }, at(1, 3))
+    const told = span('2', 'r', { ...of('m'), ...used(10, 5) }, { ...at(1, 2), ...native })
+    const { llmCalls, messages, gone } = rows(root, other, told)
+    expect(llmCalls).toMatchObject([{ SpanId: '2', OutputTokens: 5, ResponseId: 'm' }])
+    expect(messages).toMatchObject([{ SpanId: '2', Content: { preview: 'hi' } }])
+    expect(gone).toContainEqual({ table: 'llm_calls', spanId: '1' })
+  })
+
+  test('resolve: calls at the same time are as many as each of the two saw', () => {
+    const seen = ['a', 'b', 'c'].flatMap((name, index) => [
+      span(`${name}1`, 'r', { ...chat, ...used(1, index) }, at(1, 10 * index + 11)),
+      span(`${name}2`, 'r', { ...of(name), ...used(1, index) }, { ...at(1, 10 * index + 10), ...native }),
+    ])
+    expect(idsOf(rows(root, ...seen).llmCalls).toSorted()).toEqual(['a2', 'b2', 'c2'])
+  })
+
+  test.each([
+    ['of one sender', chat, {}, 'r', at(1, 3)],
+    ['of other responses', of('n'), native, 'r', at(1, 3)],
+    ['of another model', { ...chat, 'gen_ai.request.model': 'gpt-4o' }, native, 'r', at(1, 3)],
+    ['of another parent', chat, native, 'p', at(1, 3)],
+    ['at another time', chat, native, 'r', at(4, 5)],
+  ] as const)('resolve: two are two calls when they are %s', (_what, attributes, scope, parentSpanId, times) => {
+    const first = span('1', 'r', { ...of('m'), ...used(10, 6) }, at(1, 3))
+    const second = span('2', parentSpanId, { ...attributes, ...used(10, 5) }, { ...times, ...scope })
+    expect(idsOf(rows(root, span('p', 'r', tool, at(1, 5)), first, second).llmCalls)).toEqual(['1', '2'])
+  })
+})
+
+test('resolve: a call inside one that failed failed with it only if it does not tell its end', () => {
+  const outer = span('1', '', chat, failed)
+  const told = { ...chat, ...used(1, 1), 'gen_ai.response.finish_reasons': ['stop'] }
+  expect(rows(outer, span('2', '1', chat)).llmCalls).toMatchObject([{ SpanId: '2', ErrorType: 'server_error' }])
+  expect(rows(outer, span('2', '1', told)).llmCalls).toMatchObject([{ SpanId: '2', ErrorType: '' }])
+})
+
 test('resolve: a tool between two chats makes them two calls', () => {
   const { llmCalls, toolCalls } = rows(
     span('1', '', { ...chat, ...used(10, 1) }),

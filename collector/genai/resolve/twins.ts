@@ -1,9 +1,9 @@
 // Two instrumentations of one client, of which neither is active while the other works: Langfuse's wrapper beside OpenInference's
 // or OpenTelemetry's span, Strands or a stream helper beside the Anthropic SDK's own. Their records stand side by side, with an
 // id on one of them at most. They are one call when different senders tell the same model and the same usage or question, of
-// one time, under one parent; each pairs with one of the other, so two equal calls at once stay two.
+// one time, under one parent; each pairs with one of the other, the one that ended nearest, so two equal calls at once stay two.
 import type { CallSays } from '../fact.ts'
-import { endOf, type Node, startOf } from './trace.ts'
+import { byStart, compare, endOf, type Node, startOf } from './trace.ts'
 
 /** Pairs of innermost calls that are one. `leaves` are sorted by start. */
 export function findTwins(leaves: readonly Node[]): readonly (readonly [Node, Node])[] {
@@ -14,7 +14,9 @@ export function findTwins(leaves: readonly Node[]): readonly (readonly [Node, No
   let open: readonly Node[] = []
   for (const leaf of leaves) {
     open = open.filter((first) => endOf(first) + clockNano > startOf(leaf))
-    const twin = open.find((first) => toldIn.get(first)?.has(dialectOf(leaf)) === false && isTwin(first, leaf))
+    const [twin] = open
+      .filter((first) => toldIn.get(first)?.has(dialectOf(leaf)) === false && isTwin(first, leaf))
+      .toSorted((a, b) => compare(apart(a, leaf), apart(b, leaf)) || byStart(a, b))
     if (twin === undefined) {
       open = [...open, leaf]
       toldIn.set(leaf, new Set([dialectOf(leaf)]))
@@ -24,6 +26,12 @@ export function findTwins(leaves: readonly Node[]): readonly (readonly [Node, No
     }
   }
   return pairs
+}
+
+/** How far their ends are from each other. */
+function apart(one: Node, other: Node): bigint {
+  const nano = endOf(one) - endOf(other)
+  return nano < 0n ? -nano : nano
 }
 
 function dialectOf(node: Node): string {
@@ -68,7 +76,11 @@ function outermost(node: Node): Node {
 
 function hasAround(node: Node, spanId: string): boolean {
   if (spanId === '') return false
-  for (let at: Node | undefined = node; at !== undefined; at = at.parent) if (parentIdOf(at) === spanId) return true
+  for (let at: Node | undefined = node; at !== undefined; at = at.parent) {
+    // What a tool asks of a model is no call of whoever called the tool.
+    if (at.span?.says.kind === 'tool') return false
+    if (parentIdOf(at) === spanId) return true
+  }
   return false
 }
 
@@ -79,15 +91,22 @@ function parentIdOf(node: Node): string {
 /** Numbers that differ prove two calls, save those that a sender has guessed. */
 function tellsSame(one: Node, other: Node): boolean {
   const [a, b] = [saysOf(one), saysOf(other)]
-  const kinds = a.kind === 'call' ? (['inputTokens', 'outputTokens'] as const) : (['inputTokens'] as const)
-  const counts = kinds.map((kind) => [a.usage[kind], b.usage[kind]] as const)
   const isGuess = a.isDoubtful === true || b.isDoubtful === true
-  if (!isGuess && counts.some(([left, right]) => left !== undefined && right !== undefined && left !== right))
-    return false
+  const counts = [apartBy(a.usage.inputTokens, b.usage.inputTokens, 0)]
+  if (a.kind === 'call') counts.push(apartBy(a.usage.outputTokens, b.usage.outputTokens, startTokens))
+  if (!isGuess && counts.includes('other')) return false
   const [asked, askedToo] = [questionsOf(one), questionsOf(other)]
   if (asked.size > 0 && askedToo.size > 0) return isPartOf(asked, askedToo) || isPartOf(askedToo, asked)
   const haveFailed = one.failure !== undefined && other.failure !== undefined
-  return haveFailed || counts.every(([left, right]) => left !== undefined && left === right)
+  return haveFailed || counts.every((count) => count === 'same')
+}
+
+/** What a stream of Anthropic's says at its start, some add to what it says at its end. */
+const startTokens = 1
+
+function apartBy(one: number | undefined, other: number | undefined, tokens: number): 'same' | 'other' | 'unknown' {
+  if (one === undefined || other === undefined) return 'unknown'
+  return Math.abs(one - other) <= tokens ? 'same' : 'other'
 }
 
 function isPartOf(some: ReadonlySet<string>, all: ReadonlySet<string>): boolean {
