@@ -323,6 +323,8 @@ test('genai: of the content of spans and log records only what holds more than m
   )
   // Requests and replies of calls as they were sent, with models, tools and parameters, and parts with a signature.
   expect(left.map(({ key }) => key)).toEqual([
+    'gen_ai.completion',
+    'gen_ai.prompt',
     'input.value',
     'langfuse.observation.input',
     'llm.invocation_parameters',
