@@ -84,7 +84,7 @@ export function readOtel(reading: Reading, span: LiftedSpan, quirks: Quirks = {}
 }
 
 function saysOf(reading: Reading, span: LiftedSpan, quirks: Quirks, failure: Failure | undefined): Says {
-  const kind = quirks.kind ?? kindOf(operationOf(span))
+  const kind = isMergedTools(span) ? 'link' : (quirks.kind ?? kindOf(operationOf(span)))
   switch (kind) {
     case 'call':
     case 'embedding':
@@ -99,6 +99,11 @@ function saysOf(reading: Reading, span: LiftedSpan, quirks: Quirks, failure: Fai
     default:
       return kind satisfies never
   }
+}
+
+/** Google's ADK writes what several tools of one step returned once more, as if it were one. */
+function isMergedTools({ attributes, scope }: LiftedSpan): boolean {
+  return scope.name === 'gcp.vertex.agent' && attributes.get('gen_ai.tool.name') === '(merged tools)'
 }
 
 export function readCall(
