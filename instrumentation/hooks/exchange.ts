@@ -218,6 +218,9 @@ function attemptOf(header: (name: string) => string): number {
   return attempt > 0 ? attempt : 1
 }
 
+/** What platforms and clients (axios: `ERR_CANCELED`) give who stops a call. */
+const abortCodes: ReadonlySet<unknown> = new Set(['ABORT_ERR', 'ERR_CANCELED'])
+
 /** By the names of errors and signals, since every transport and runtime has classes of its own. */
 export function endingOf(error: unknown, signal: AbortSignal | null | undefined): Ending {
   if (signal?.aborted === true) return 'aborted'
@@ -225,5 +228,5 @@ export function endingOf(error: unknown, signal: AbortSignal | null | undefined)
     readonly name?: unknown
     readonly code?: unknown
   }
-  return name === 'AbortError' || name === 'TimeoutError' || code === 'ABORT_ERR' ? 'aborted' : 'cut'
+  return name === 'AbortError' || name === 'TimeoutError' || abortCodes.has(code) ? 'aborted' : 'cut'
 }

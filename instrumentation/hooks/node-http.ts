@@ -67,11 +67,14 @@ function callOf(watch: Watch, protocol: string, request: http.ClientRequest): Ca
 function watchRequest(watch: Watch, request: http.ClientRequest, call: Call): void {
   let exchange: Exchange | undefined
   let hasReply = false
+  let isLeft = false
   let error: unknown
   const emit = request.emit.bind(request)
   const destroy = request.destroy.bind(request)
-  // The reply of an aborted request only tells that its connection is gone; why is said here.
+  // The reply of an aborted request only tells that its connection is gone; why is said here. Whoever gives no reason has had
+  // enough: so ends a loop over a reply that is left.
   request.destroy = (reason) => {
+    if (!reason && error === undefined) isLeft = true
     error ??= reason
     return destroy(reason)
   }
@@ -81,11 +84,11 @@ function watchRequest(watch: Watch, request: http.ClientRequest, call: Call): vo
       hasReply = true
       // Without a listener the platform throws the bytes away before anybody can see them.
       if (request.listenerCount('response') === 0) exchange.end('unread')
-      else tap(watch, exchange, args[0] as http.IncomingMessage, () => error)
+      else tap(watch, exchange, args[0] as http.IncomingMessage, (errored) => (isLeft ? undefined : (error ?? errored)))
     }
-    if (event === 'error') error = args[0]
+    if (event === 'error' && !isLeft) error = args[0]
     // With a reply, that one's end is the end; this is for a request that never got one.
-    if (event === 'close' && !hasReply) exchange?.end(endingOf(error, undefined), error)
+    if (event === 'close' && !hasReply) exchange?.end(isLeft ? 'aborted' : endingOf(error, undefined), error)
     return emit(event, ...args)
   }
   holdBody(request, (body, held) => {
@@ -122,12 +125,17 @@ function admit(request: http.ClientRequest, exchange: Exchange, held: HeldBody):
   })
 }
 
-function tap(watch: Watch, exchange: Exchange, response: http.IncomingMessage, requestError: () => unknown): void {
+function tap(
+  watch: Watch,
+  exchange: Exchange,
+  response: http.IncomingMessage,
+  errorOf: (errored: unknown) => unknown,
+): void {
   const reply = {
     status: response.statusCode ?? 0,
     header: (name: string) => String(response.headers[name] ?? ''),
     isCutShort: () => !response.complete,
-    error: () => requestError() ?? response.errored ?? undefined,
+    error: () => errorOf(response.errored ?? undefined),
   }
   guarded(watch, () => tapReply(response, exchange, reply), undefined)
 }
