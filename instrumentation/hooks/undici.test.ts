@@ -42,8 +42,8 @@ test('undici: request, fetch, and an agent of one’s own are one call each, pla
     const ends = await recorder.ended(3)
     expect(ends).toHaveLength(3)
     for (const end of ends) expect(end).toMatchObject({ ending: 'complete', status: 200, reply: { usage } })
-    expect(recorder.calls.slice(0, 2)).toMatchObject(
-      Array(2).fill({ start: { transport: 'undici', attempt: 2, request: { model: 'gpt-4o' } }, ends: 1, begun: 1 }),
+    expect(recorder.calls).toMatchObject(
+      Array(3).fill({ start: { transport: 'undici', attempt: 2, request: { model: 'gpt-4o' } }, ends: 1, begun: 1 }),
     )
     expect(recorder.failures).toEqual([])
   }
@@ -56,6 +56,7 @@ test('undici: a copy of an older version, which tells of no pieces, is one call 
   expect(await (await undici6Fetch(url, { method: 'POST', body })).text()).toBe(recorded.toString())
   const ends = await recorder.ended(2)
   for (const end of ends) expect(end).toMatchObject({ ending: 'complete', status: 200, reply: { usage } })
+  for (const { start } of recorder.calls) expect(start.request).toMatchObject({ model: 'gpt-4o', isStream: true })
   expect(recorder.failures).toEqual([])
   expect(recorder.unmetered).toEqual([])
 })
