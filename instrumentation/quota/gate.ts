@@ -200,7 +200,7 @@ export function openGate(options: GateOptions): Gate {
   ): SettledUsage | undefined {
     const usage = reply?.usage
     if (reply !== undefined && reply.usageSource === 'provider' && usage !== undefined) return settled(usage)
-    if (ending === 'denied' || status >= 400 || isUnsent(error)) return undefined
+    if (ending === 'denied' || status >= 300 || isUnsent(error)) return undefined
     const written = estimates.tokensOf(model, reply?.outputChars ?? 0)
     return settled({
       ...usage,
