@@ -42,7 +42,7 @@ const reply: CallReply = {
     },
   ],
   toolCalls: [{ id: 't', name: 'find' }],
-  usage: { inputTokens: 10, cacheWriteTokens: 4, outputTokens: 3 },
+  usage: { inputTokens: 10, cacheWriteTokens: 4, cacheWrite1hTokens: 1, webSearches: 2, outputTokens: 3 },
   usageSource: 'provider',
   outputChars: 12,
   failure: undefined,
@@ -117,6 +117,8 @@ describe('call', () => {
       'gen_ai.response.time_to_first_chunk': 0.25,
       'gen_ai.usage.input_tokens': 10,
       'gen_ai.usage.cache_write.input_tokens': 4,
+      'anthropic.usage.cache_creation.ephemeral_1h_input_tokens': 1,
+      'gen_ai.usage.web_searches': 2,
       'gen_ai.usage.output_tokens': 3,
       'gen_ai.tool.definitions': '[{"type":"function","name":"find"}]',
       'gen_ai.output.messages':

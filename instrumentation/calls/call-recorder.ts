@@ -155,6 +155,8 @@ const usageNames = [
   'outputTokens',
   'cacheReadTokens',
   'cacheWriteTokens',
+  'cacheWrite1hTokens',
+  'webSearches',
   'reasoningTokens',
   'inputAudioTokens',
   'cacheReadAudioTokens',

@@ -43,8 +43,8 @@ function openAiChat(usage: Json): RawUsage {
     inputTokens: usage.prompt_tokens,
     // DeepSeek's name.
     cacheReadTokens: input.cached_tokens ?? usage.prompt_cache_hit_tokens,
-    // Alibaba's name.
-    cacheWriteTokens: input.cache_creation_input_tokens,
+    // The second is Alibaba's name.
+    cacheWriteTokens: input.cache_write_tokens ?? input.cache_creation_input_tokens,
     inputAudioTokens: input.audio_tokens,
     outputTokens: usage.completion_tokens,
     reasoningTokens: output.reasoning_tokens,
@@ -62,6 +62,7 @@ function openAiResponses(usage: Json): RawUsage {
   return {
     inputTokens: usage.input_tokens,
     cacheReadTokens: input.cached_tokens ?? inputSplit.cached_tokens,
+    cacheWriteTokens: input.cache_write_tokens,
     inputAudioTokens: inputSplit.audio_tokens,
     cacheReadAudioTokens: part(inputSplit, 'cached_tokens_details').audio_tokens,
     outputTokens: usage.output_tokens,
@@ -78,15 +79,19 @@ function anthropic(usage: Json): RawUsage {
     cacheWriteTokens: usage.cache_creation_input_tokens,
     cacheWrite1hTokens: part(usage, 'cache_creation').ephemeral_1h_input_tokens,
     outputTokens: usage.output_tokens,
+    reasoningTokens: part(usage, 'output_tokens_details').thinking_tokens,
     webSearches: part(usage, 'server_tool_use').web_search_requests,
   }
 }
 
 function bedrock(usage: Json): RawUsage {
+  const writes: readonly unknown[] = Array.isArray(usage.cacheDetails) ? usage.cacheDetails : []
   return {
     inputTokens: usage.inputTokens,
     cacheReadTokens: usage.cacheReadInputTokens,
     cacheWriteTokens: usage.cacheWriteInputTokens,
+    // One entry for each time that it is kept.
+    cacheWrite1hTokens: writes.filter(isJsonObject).find(({ ttl }) => ttl === '1h')?.inputTokens,
     outputTokens: usage.outputTokens,
     totalTokens: usage.totalTokens,
   }
