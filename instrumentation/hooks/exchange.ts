@@ -151,7 +151,7 @@ function open(watch: ExchangeWatch, start: ExchangeStart): Exchange {
         reply = opened
         const isStream = header('content-type').includes('text/event-stream')
         batch = isStream ? openPieceBatch(opened.write) : undefined
-        filter = asked !== undefined && isStream && status < 400 ? openUsageChunkFilter() : undefined
+        filter = asked !== undefined && isStream && status < 400 ? openUsageChunkFilter(endpoint.provider) : undefined
       },
       undefined,
     )
