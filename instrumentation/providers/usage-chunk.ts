@@ -131,15 +131,16 @@ function withoutNullUsage(bytes: Uint8Array): Uint8Array {
   let found = next(0)
   if (found === -1) return bytes
   const kept = Buffer.allocUnsafe(bytes.length)
-  let length = 0
-  let from = 0
-  for (; found !== -1; found = next(from)) {
-    kept.set(bytes.subarray(from, found), length)
-    length += found - from
-    from = found + nullUsage.length
+  kept.set(bytes)
+  let length = found
+  while (found !== -1) {
+    const from = found + nullUsage.length
+    found = next(from)
+    const to = found === -1 ? bytes.length : found
+    kept.copyWithin(length, from, to)
+    length += to - from
   }
-  kept.set(bytes.subarray(from), length)
-  return kept.subarray(0, length + bytes.length - from)
+  return kept.subarray(0, length)
 }
 
 const openBracket = 0x5b
