@@ -11,7 +11,7 @@ afterEach(() => {
   vi.useRealTimers()
 })
 
-test('gate: an open call extends its hold in time, no longer than a stream may last, and a settled one never; a redirect costs nothing', async () => {
+test('gate: an open call extends its hold in time, no longer than a stream may last, and a settled one never; what was not sent, or only redirected, costs nothing', async () => {
   vi.useFakeTimers()
   const extended: number[] = []
   const startedMs = Date.now()
@@ -67,8 +67,13 @@ test('gate: an open call extends its hold in time, no longer than a stream may l
   await open?.admitted
   settled?.end({ ending: 'complete', status: 200, reply: undefined, error: undefined })
   gate.admit(start)?.end({ ending: 'complete', status: 307, reply: undefined, error: undefined })
+  for (const code of ['DEPTH_ZERO_SELF_SIGNED_CERT', 'UND_ERR_CONNECT_TIMEOUT', 'ECONNRESET']) {
+    const error = new TypeError('fetch failed', { cause: Object.assign(new Error('x'), { code }) })
+    gate.admit(start)?.end({ ending: 'cut', status: 0, reply: undefined, error })
+  }
   await gate.idle()
-  expect(released).toEqual(['r3'])
+  await gate.idle()
+  expect(released).toEqual(['r3', 'r4', 'r5'])
   await vi.advanceTimersByTimeAsync(2 * limits.quotaHoldMsMax)
   const gaps = extended.map((at, index) => at - (extended[index - 1] ?? 0))
   expect(Math.max(...gaps)).toBeLessThan(limits.quotaHoldMs)
