@@ -177,6 +177,18 @@ const golden: readonly (readonly [string, string, unknown, unknown])[] = [
     { inputTokens: 120, outputTokens: 30, reasoningTokens: 30 },
   ],
   [
+    'Gemini in OpenAI’s dialect: thoughts in the total alone',
+    'gcp.gemini',
+    { prompt_tokens: 20, completion_tokens: 198, total_tokens: 623 },
+    { inputTokens: 20, outputTokens: 603, reasoningTokens: 405 },
+  ],
+  [
+    'Gemini in OpenAI’s dialect that did not think',
+    'gcp.vertex_ai',
+    { prompt_tokens: 20, completion_tokens: 198, total_tokens: 218 },
+    { inputTokens: 20, outputTokens: 198 },
+  ],
+  [
     'xAI: reasoning beside the completion',
     'x_ai',
     {

@@ -20,7 +20,7 @@ export function readProviderUsage(usage: unknown, provider: string): UsageRead {
     return readUsage(gemini(usage), countingOf('gcp.gemini'))
   if ('inputTokens' in usage || 'outputTokens' in usage) return readUsage(bedrock(usage), countingOf('aws.bedrock'))
   if ('prompt_tokens' in usage || 'completion_tokens' in usage)
-    return readUsage(openAiChat(usage), chatCounting(provider))
+    return readUsage(openAiChat(usage, provider), chatCounting(provider))
   if ('billed_units' in usage || 'tokens' in usage) return readUsage(cohere(usage), inclusive)
   if ('input_tokens' in usage || 'output_tokens' in usage) {
     const isAnthropic = 'cache_read_input_tokens' in usage || 'cache_creation_input_tokens' in usage
@@ -36,7 +36,7 @@ function chatCounting(provider: string): Counting {
   return provider === 'x_ai' ? countingOf('x_ai') : inclusive
 }
 
-function openAiChat(usage: Json): RawUsage {
+function openAiChat(usage: Json, provider: string): RawUsage {
   const input = part(usage, 'prompt_tokens_details')
   const output = part(usage, 'completion_tokens_details')
   return {
@@ -47,10 +47,16 @@ function openAiChat(usage: Json): RawUsage {
     cacheWriteTokens: input.cache_write_tokens ?? input.cache_creation_input_tokens,
     inputAudioTokens: input.audio_tokens,
     outputTokens: usage.completion_tokens,
-    reasoningTokens: output.reasoning_tokens,
+    reasoningTokens: output.reasoning_tokens ?? (provider.startsWith('gcp.') ? thoughtsOf(usage) : undefined),
     outputAudioTokens: output.audio_tokens,
     totalTokens: usage.total_tokens,
   }
+}
+
+/** Google speaks this dialect, too, and counts what its models thought in the total alone. */
+function thoughtsOf({ prompt_tokens, completion_tokens, total_tokens }: Json): number | undefined {
+  const rest = Number(total_tokens) - Number(prompt_tokens) - Number(completion_tokens)
+  return rest > 0 ? rest : undefined
 }
 
 /** Responses, and realtime, which splits by modality. */
