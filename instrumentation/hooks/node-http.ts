@@ -7,6 +7,7 @@ import { syncBuiltinESMExports } from 'node:module'
 import { type Exchange, endingOf, guarded, isSeen, noteOther, openExchange, type Watch } from './exchange.ts'
 import { type HeldBody, holdBody } from './held-body.ts'
 import { tapReply } from './reply-tap.ts'
+import { isWatchedSocket } from './websocket.ts'
 
 type Call = { readonly url: URL; readonly endpoint: NonNullable<ReturnType<Watch['endpointOf']>> }
 
@@ -143,8 +144,23 @@ function tap(
 /** Who kept `http.request` from before us, or made a ClientRequest itself, reaches providers past the hook. */
 function lookForUnmetered(watch: Watch, watched: WeakSet<http.ClientRequest>, message: unknown): void {
   const { request } = message as { readonly request: http.ClientRequest }
+  if (request.hasHeader('upgrade')) lookForSocket(watch, request)
   if (watched.has(request) || request.method !== 'POST' || isSeen()) return
   const url = urlOf(request.protocol, request)
   if (url !== null && watch.endpointOf('POST', url) !== undefined) watch.unmetered('transport', url.hostname)
   else noteOther(watch, url)
+}
+
+/** A WebSocket of the package `ws`. Whether somebody watches it is known when it is open. */
+function lookForSocket(watch: Watch, request: http.ClientRequest): void {
+  const url = urlOf(request.protocol, request)
+  if (url === null || !watch.mayCost(url)) return
+  const emit = request.emit.bind(request)
+  const look = (): void => {
+    if (!isWatchedSocket(url.href.replace(/^http/, 'ws'))) watch.unmetered('transport', url.hostname)
+  }
+  request.emit = (event: string | symbol, ...args: unknown[]): boolean => {
+    if (event === 'upgrade') setImmediate(() => guarded(watch, look, undefined))
+    return emit(event, ...args)
+  }
 }
