@@ -29,6 +29,9 @@ export const attributes = {
   cacheReadTokens: 'gen_ai.usage.cache_read.input_tokens',
   /** Newer than the last release, which says `cache_creation`. */
   cacheWriteTokens: 'gen_ai.usage.cache_write.input_tokens',
+  /** No convention has a name for these two, which cost more: what Anthropic's own SDK and others write. */
+  cacheWrite1hTokens: 'anthropic.usage.cache_creation.ephemeral_1h_input_tokens',
+  webSearches: 'gen_ai.usage.web_searches',
   reasoningTokens: 'gen_ai.usage.reasoning.output_tokens',
   inputAudioTokens: 'gen_ai.usage.audio.input_tokens',
   cacheReadAudioTokens: 'gen_ai.usage.audio.cache_read.input_tokens',

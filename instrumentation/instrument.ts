@@ -16,7 +16,7 @@ import { hookWebSocket, type RealtimeSocket, type RealtimeWatch, watchRealtime }
 import { limits } from './limits.ts'
 import { hookMcp } from './mcp/mcp-loading.ts'
 import { type McpTransport, observeConnection } from './mcp/mcp-spans.ts'
-import { type BaseUrl, endpointOf, hostOf, realtimeEndpointOf } from './providers/endpoint.ts'
+import { type BaseUrl, endpointOf, mayCost, realtimeEndpointOf } from './providers/endpoint.ts'
 import { type FailurePolicy, type Gate, openGate, type QuotaOverride, runWithQuota } from './quota/gate.ts'
 import { openQuotaClient } from './quota/quota-client.ts'
 import { type Environment, readSettings, type Settings } from './settings.ts'
@@ -177,7 +177,6 @@ function openWatch(
     keepsContent: settings.content === 'full',
     nowMs: () => performance.now(),
   })
-  const isUnder = (url: URL): boolean => settings.baseUrls.some((base) => url.href.startsWith(base.url))
   const unmetered: Watch['unmetered'] = (reason, host) => {
     counters.add('unmetered')
     const why = reason === 'api' ? 'with an API that is not read' : 'past the hooks'
@@ -186,7 +185,7 @@ function openWatch(
   return {
     endpointOf: (method, url) => endpointOf(method, url, settings.baseUrls),
     realtimeEndpointOf: (url) => realtimeEndpointOf(url, settings.baseUrls),
-    isProvider: (url) => hostOf(url) !== undefined || isUnder(url),
+    mayCost: (url) => mayCost(url, settings.baseUrls),
     startCall: recorder.startCall,
     asksForUsage: settings.asksForUsage,
     keepsContent: settings.content === 'full',

@@ -1,6 +1,6 @@
 // The settings of a service, from its environment. Nothing in it is fatal: a value that is not understood is told of once,
 // and the default stands, because a service must start.
-import type { BaseUrl } from './providers/endpoint.ts'
+import { type BaseUrl, hostOf } from './providers/endpoint.ts'
 
 export type ContentPolicy = 'off' | 'metadata' | 'full'
 export type McpMode = 'off' | 'parent' | 'link'
@@ -60,7 +60,10 @@ const sdkNames: readonly (readonly [name: string, provider: string])[] = [
   ['OPENAI_BASE_URL', 'openai'],
   ['AZURE_OPENAI_ENDPOINT', 'azure.ai.openai'],
   ['ANTHROPIC_BASE_URL', 'anthropic'],
+  ['ANTHROPIC_VERTEX_BASE_URL', 'gcp.vertex_ai'],
   ['GOOGLE_GEMINI_BASE_URL', 'gcp.gemini'],
+  ['GOOGLE_VERTEX_BASE_URL', 'gcp.vertex_ai'],
+  ['GROQ_BASE_URL', 'groq'],
   ['MISTRAL_BASE_URL', 'mistral_ai'],
   ['OLLAMA_HOST', 'ollama'],
   ['AWS_ENDPOINT_URL_BEDROCK_RUNTIME', 'aws.bedrock'],
@@ -69,8 +72,11 @@ const sdkNames: readonly (readonly [name: string, provider: string])[] = [
 function baseUrlsOf(environment: Environment): readonly BaseUrl[] {
   return sdkNames.flatMap(([name, provider]) => {
     const value = environment[name]?.trim() ?? ''
-    // Ollama's own is a host without a scheme.
-    const url = /^https?:/.test(value) ? value : `http://${value}`
-    return value === '' || !URL.canParse(url) ? [] : [{ url: url.replace(/\/+$/, ''), provider }]
+    // Ollama's own is a host without a scheme, whose usual port need not be said.
+    const port = name === 'OLLAMA_HOST' && !/:\d+$/.test(value) ? ':11434' : ''
+    const url = value === '' ? null : URL.parse(/^https?:/.test(value) ? value : `http://${value}${port}`)
+    // A host that is known says itself who answers there, and what it takes: most of these variables name Azure or DeepSeek.
+    if (url === null || hostOf(url) !== undefined) return []
+    return [{ url: url.href.replace(/\/+$/, ''), provider }]
   })
 }

@@ -42,7 +42,7 @@ const reply: CallReply = {
     },
   ],
   toolCalls: [{ id: 't', name: 'find' }],
-  usage: { inputTokens: 10, cacheWriteTokens: 4, outputTokens: 3 },
+  usage: { inputTokens: 10, cacheWriteTokens: 4, cacheWrite1hTokens: 1, webSearches: 2, outputTokens: 3 },
   usageSource: 'provider',
   outputChars: 12,
   failure: undefined,
@@ -51,7 +51,12 @@ const reply: CallReply = {
   brokenEvents: 0,
 }
 
-function setUp(policy: ContentPolicy = 'metadata', redact?: Redact, request: object = body) {
+function setUp(
+  policy: ContentPolicy = 'metadata',
+  redact?: Redact,
+  request: object = body,
+  api: Endpoint['api'] = 'openai.chat',
+) {
   const spans = new InMemorySpanExporter()
   const tracers = new TracerProvider({ spanProcessors: [new SimpleSpanProcessor({ exporter: spans })] })
   const exported = new InMemoryMetricExporter(AggregationTemporality.CUMULATIVE)
@@ -72,7 +77,7 @@ function setUp(policy: ContentPolicy = 'metadata', redact?: Redact, request: obj
   })
   const start: CallStart = {
     endpoint,
-    request: readRequest(endpoint, JSON.stringify(request)).request,
+    request: readRequest({ ...endpoint, api }, JSON.stringify(request)).request,
     url: new URL('https://api.groq.com/openai/v1/chat/completions'),
     requestBytes: 100,
     attempt: 2,
@@ -117,6 +122,8 @@ describe('call', () => {
       'gen_ai.response.time_to_first_chunk': 0.25,
       'gen_ai.usage.input_tokens': 10,
       'gen_ai.usage.cache_write.input_tokens': 4,
+      'anthropic.usage.cache_creation.ephemeral_1h_input_tokens': 1,
+      'gen_ai.usage.web_searches': 2,
       'gen_ai.usage.output_tokens': 3,
       'gen_ai.tool.definitions': '[{"type":"function","name":"find"}]',
       'gen_ai.output.messages':
@@ -176,6 +183,14 @@ describe('call', () => {
     const redacted = setUp('full', (text) => text.replaceAll('secret', '***')).end({}).attributes
     expect(JSON.stringify(redacted)).not.toContain('secret')
     expect(redacted['gen_ai.input.messages']).toContain('***')
+  })
+
+  test('in the background is counted as unmetered, but for one that streams', () => {
+    const background = (stream: boolean): number => {
+      const { counters } = setUp('off', undefined, { model: 'o', background: true, stream }, 'openai.responses')
+      return counters.read().unmetered
+    }
+    expect([background(false), background(true)]).toEqual([1, 0])
   })
 
   test('content that is too long is left out whole and counted; numbers stay', () => {

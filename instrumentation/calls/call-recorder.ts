@@ -48,6 +48,7 @@ export function openCallRecorder(options: CallRecorderOptions): CallRecorder {
       const progress = activeTurn(parent)?.progress
       if (progress !== undefined) progress.calls++
       options.counters.add('spansMade')
+      if (request.isBackground) tellUnmetered(options.counters, start.url.hostname)
       if (span.isRecording()) span.setAttributes(options.content.ofRequest(request))
       if (progress?.question === '' && options.keepsContent) progress.question = lastQuestion(request)
       const hold = options.gate?.admit(start)
@@ -100,6 +101,14 @@ export function openCallRecorder(options: CallRecorderOptions): CallRecorder {
       }
     },
   }
+}
+
+function tellUnmetered(counters: Counters, host: string): void {
+  counters.add('unmetered')
+  counters.warnOnce(
+    `unmetered background ${host}`,
+    `${host} was asked for a response in the background, whose tokens are not metered`,
+  )
 }
 
 function lastQuestion(request: CallRequest): string {
@@ -155,6 +164,8 @@ const usageNames = [
   'outputTokens',
   'cacheReadTokens',
   'cacheWriteTokens',
+  'cacheWrite1hTokens',
+  'webSearches',
   'reasoningTokens',
   'inputAudioTokens',
   'cacheReadAudioTokens',

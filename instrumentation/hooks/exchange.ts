@@ -54,8 +54,8 @@ export type Watch = {
   readonly keepsContent: boolean
   /** Something of ours failed. */
   readonly failed: (error: unknown) => void
-  /** Whether this address is a provider's, whatever is asked of it. */
-  readonly isProvider: (url: URL) => boolean
+  /** Whether this address is a provider's, and what is asked of it may cost. */
+  readonly mayCost: (url: URL) => boolean
   /** Something was sent to a provider that is no call we can read: `api`, pictures, batches and the like; or it went past a hook. */
   readonly unmetered: (reason: 'api' | 'transport', host: string) => void
 }
@@ -72,7 +72,7 @@ export function guarded<T>(watch: Pick<Watch, 'failed'>, work: () => T, otherwis
 
 /** For a POST that is no call: tells of it where it went to a provider. Said by the lowest hook only, which sees all. */
 export function noteOther(watch: Watch, url: URL | null): void {
-  if (url !== null && watch.isProvider(url)) watch.unmetered('api', url.hostname)
+  if (url !== null && watch.mayCost(url)) watch.unmetered('api', url.hostname)
 }
 
 /** Set while a request that a hook has seen goes down to the next layer, where another hook would see it again. There it is
@@ -151,7 +151,7 @@ function open(watch: ExchangeWatch, start: ExchangeStart): Exchange {
         reply = opened
         const isStream = header('content-type').includes('text/event-stream')
         batch = isStream ? openPieceBatch(opened.write) : undefined
-        filter = asked !== undefined && isStream && status < 400 ? openUsageChunkFilter() : undefined
+        filter = asked !== undefined && isStream && status < 400 ? openUsageChunkFilter(endpoint.provider) : undefined
       },
       undefined,
     )
@@ -218,6 +218,9 @@ function attemptOf(header: (name: string) => string): number {
   return attempt > 0 ? attempt : 1
 }
 
+/** What platforms and clients (axios: `ERR_CANCELED`) give who stops a call. */
+const abortCodes: ReadonlySet<unknown> = new Set(['ABORT_ERR', 'ERR_CANCELED'])
+
 /** By the names of errors and signals, since every transport and runtime has classes of its own. */
 export function endingOf(error: unknown, signal: AbortSignal | null | undefined): Ending {
   if (signal?.aborted === true) return 'aborted'
@@ -225,5 +228,5 @@ export function endingOf(error: unknown, signal: AbortSignal | null | undefined)
     readonly name?: unknown
     readonly code?: unknown
   }
-  return name === 'AbortError' || name === 'TimeoutError' || code === 'ABORT_ERR' ? 'aborted' : 'cut'
+  return name === 'AbortError' || name === 'TimeoutError' || abortCodes.has(code) ? 'aborted' : 'cut'
 }

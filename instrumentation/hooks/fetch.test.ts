@@ -226,6 +226,7 @@ describe.each(places)('fetch, read at the %s: a body is read by', (place) => {
       .split('\n\n')
       .filter((event) => !event.includes('"choices":[]'))
       .join('\n\n')
+      .replaceAll(',"usage":null', '')
     for (const size of [50, 61, 5_000])
       for (const body of [asking, '{"model":"gpt-4o","stream":true}']) {
         const { recorder, url } = await setUp(place, { headers: sse, pieces: sizedPieces(recorded, size) })

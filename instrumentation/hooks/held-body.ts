@@ -19,16 +19,23 @@ export function holdBody(target: Writable, onWhole: (body: Uint8Array, held: Hel
   let state: 'holding' | 'waiting' | 'open' = 'holding'
 
   function take(method: 'write' | 'end', args: readonly unknown[]): void {
-    calls.push({ method, args })
     const [chunk, encoding] = args
     if (typeof chunk === 'string')
       add(Buffer.from(chunk, typeof encoding === 'string' ? (encoding as BufferEncoding) : 'utf8'))
     else if (chunk instanceof Uint8Array) add(Buffer.from(chunk.buffer, chunk.byteOffset, chunk.byteLength))
     const isTooLong = bytes > limits.requestHeldBytesMax
-    if (state !== 'holding' || (method === 'write' && !isTooLong)) return
+    const isPart = state === 'holding' && method === 'write' && !isTooLong
+    calls.push({ method, args: isPart ? answered(args) : args })
+    if (state !== 'holding' || isPart) return
     state = 'waiting'
     onWhole(isTooLong ? new Uint8Array() : Buffer.concat(pieces, bytes), { release })
     pieces.length = 0
+  }
+
+  /** A writer may give the next piece only when this one was taken, as one that follows a redirect does. */
+  function answered(args: readonly unknown[]): readonly unknown[] {
+    for (const each of args) if (typeof each === 'function') process.nextTick(each as () => void)
+    return args.filter((each) => typeof each !== 'function')
   }
 
   function add(piece: Buffer): void {

@@ -14,9 +14,11 @@ export function hookHttp2(watch: Watch): () => void {
     const session: http2.ClientHttp2Session = Reflect.apply(original, http2, args)
     const origin = guarded(watch, () => new URL(String(args[0])).origin, '')
     const { request } = session
+    let isUndicis: boolean | undefined
     session.request = (headers, options) => {
       const stream = request.call(session, headers, options)
-      guarded(watch, () => lookAt(watch, origin, stream), undefined)
+      isUndicis ??= isOfUndici(session)
+      if (!isUndicis) guarded(watch, () => lookAt(watch, origin, stream), undefined)
       return stream
     }
     return session
@@ -27,6 +29,11 @@ export function hookHttp2(watch: Watch): () => void {
     if (http2.connect === hooked) http2.connect = original
     syncBuiltinESMExports()
   }
+}
+
+/** undici speaks http2 by this module, and its requests are seen where it makes them. It counts its streams on its sessions. */
+function isOfUndici(session: http2.ClientHttp2Session): boolean {
+  return Object.getOwnPropertySymbols(session).some(({ description }) => description === 'open streams')
 }
 
 function lookAt(watch: Watch, origin: string, stream: http2.ClientHttp2Stream): void {

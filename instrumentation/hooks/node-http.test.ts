@@ -79,6 +79,15 @@ describe('node:http', () => {
     expect(called.toSorted()).toEqual(['end', 'finish', 'write'])
   })
 
+  test('a writer that waits for each piece to be taken is not left waiting', async () => {
+    const { provider, url } = await setUp({ headers: sse, pieces: [recorded] })
+    const request = http.request(url, { method: 'POST' })
+    for (const piece of [asking.slice(0, 9), asking.slice(9)])
+      await new Promise<void>((taken) => request.write(piece, () => taken()))
+    expect(await buffer(await responseOf(request.end()))).toEqual(recorded)
+    expect(provider.bodies).toEqual([asking])
+  })
+
   test('usage is asked for and hidden, with the length that the new body has', async () => {
     const { provider, recorder, url } = await setUp({ headers: sse, pieces: [recorded] })
     const body = '{"stream":true,"model":"é"}'
@@ -126,6 +135,28 @@ describe('node:http', () => {
     abort.abort()
     await expect(buffer(aborted)).rejects.toThrow(expect.objectContaining({ message: 'aborted', code: 'ECONNRESET' }))
     expect(await waiting.recorder.ended(2)).toMatchObject([{ ending: 'left' }, { ending: 'aborted' }])
+  })
+
+  test('a caller that leaves the loop over its reply, or ends the request without a reason, has left; the network cut nothing', async () => {
+    const { url, recorder } = await setUp({ headers: sse, pieces: [recorded.subarray(0, 900)], after: 'wait' })
+    for await (const _ of await post(url, asking)) break
+    const canceled = Object.assign(new Error('canceled'), { name: 'CanceledError', code: 'ERR_CANCELED' })
+    for (const reason of [undefined, canceled]) {
+      const request = http.request(url, { method: 'POST' }).end(asking)
+      request.on('error', () => undefined)
+      const reply = await responseOf(request)
+      const failed = once(reply, 'error')
+      request.destroy(reason)
+      await failed
+    }
+    const unanswered = await setUp({ pieces: [], after: 'wait' }, { admitted: () => new Promise(() => undefined) })
+    const request = http.request(unanswered.url, { method: 'POST' }).end(asking)
+    const failed = once(request, 'error')
+    request.destroy()
+    await failed
+    const ends = (await recorder.ended(3)).map(({ ending }) => ending)
+    expect(ends).toEqual(['left', 'left', 'aborted'])
+    expect(await unanswered.recorder.ended()).toMatchObject([{ ending: 'aborted', status: 0 }])
   })
 
   test('a refused connection and a request thrown away end; one without a listener for errors still fails the process', async () => {

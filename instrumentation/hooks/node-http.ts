@@ -7,6 +7,7 @@ import { syncBuiltinESMExports } from 'node:module'
 import { type Exchange, endingOf, guarded, isSeen, noteOther, openExchange, type Watch } from './exchange.ts'
 import { type HeldBody, holdBody } from './held-body.ts'
 import { tapReply } from './reply-tap.ts'
+import { isWatchedSocket } from './websocket.ts'
 
 type Call = { readonly url: URL; readonly endpoint: NonNullable<ReturnType<Watch['endpointOf']>> }
 
@@ -67,11 +68,14 @@ function callOf(watch: Watch, protocol: string, request: http.ClientRequest): Ca
 function watchRequest(watch: Watch, request: http.ClientRequest, call: Call): void {
   let exchange: Exchange | undefined
   let hasReply = false
+  let isLeft = false
   let error: unknown
   const emit = request.emit.bind(request)
   const destroy = request.destroy.bind(request)
-  // The reply of an aborted request only tells that its connection is gone; why is said here.
+  // The reply of an aborted request only tells that its connection is gone; why is said here. Whoever gives no reason has had
+  // enough: so ends a loop over a reply that is left.
   request.destroy = (reason) => {
+    if (!reason && error === undefined) isLeft = true
     error ??= reason
     return destroy(reason)
   }
@@ -81,11 +85,11 @@ function watchRequest(watch: Watch, request: http.ClientRequest, call: Call): vo
       hasReply = true
       // Without a listener the platform throws the bytes away before anybody can see them.
       if (request.listenerCount('response') === 0) exchange.end('unread')
-      else tap(watch, exchange, args[0] as http.IncomingMessage, () => error)
+      else tap(watch, exchange, args[0] as http.IncomingMessage, (errored) => (isLeft ? undefined : (error ?? errored)))
     }
-    if (event === 'error') error = args[0]
+    if (event === 'error' && !isLeft) error = args[0]
     // With a reply, that one's end is the end; this is for a request that never got one.
-    if (event === 'close' && !hasReply) exchange?.end(endingOf(error, undefined), error)
+    if (event === 'close' && !hasReply) exchange?.end(isLeft ? 'aborted' : endingOf(error, undefined), error)
     return emit(event, ...args)
   }
   holdBody(request, (body, held) => {
@@ -122,12 +126,17 @@ function admit(request: http.ClientRequest, exchange: Exchange, held: HeldBody):
   })
 }
 
-function tap(watch: Watch, exchange: Exchange, response: http.IncomingMessage, requestError: () => unknown): void {
+function tap(
+  watch: Watch,
+  exchange: Exchange,
+  response: http.IncomingMessage,
+  errorOf: (errored: unknown) => unknown,
+): void {
   const reply = {
     status: response.statusCode ?? 0,
     header: (name: string) => String(response.headers[name] ?? ''),
     isCutShort: () => !response.complete,
-    error: () => requestError() ?? response.errored ?? undefined,
+    error: () => errorOf(response.errored ?? undefined),
   }
   guarded(watch, () => tapReply(response, exchange, reply), undefined)
 }
@@ -135,8 +144,23 @@ function tap(watch: Watch, exchange: Exchange, response: http.IncomingMessage, r
 /** Who kept `http.request` from before us, or made a ClientRequest itself, reaches providers past the hook. */
 function lookForUnmetered(watch: Watch, watched: WeakSet<http.ClientRequest>, message: unknown): void {
   const { request } = message as { readonly request: http.ClientRequest }
+  if (request.hasHeader('upgrade')) lookForSocket(watch, request)
   if (watched.has(request) || request.method !== 'POST' || isSeen()) return
   const url = urlOf(request.protocol, request)
   if (url !== null && watch.endpointOf('POST', url) !== undefined) watch.unmetered('transport', url.hostname)
   else noteOther(watch, url)
+}
+
+/** A WebSocket of the package `ws`. Whether somebody watches it is known when it is open. */
+function lookForSocket(watch: Watch, request: http.ClientRequest): void {
+  const url = urlOf(request.protocol, request)
+  if (url === null || !watch.mayCost(url)) return
+  const emit = request.emit.bind(request)
+  const look = (): void => {
+    if (!isWatchedSocket(url.href.replace(/^http/, 'ws'))) watch.unmetered('transport', url.hostname)
+  }
+  request.emit = (event: string | symbol, ...args: unknown[]): boolean => {
+    if (event === 'upgrade') setImmediate(() => guarded(watch, look, undefined))
+    return emit(event, ...args)
+  }
 }

@@ -1,11 +1,15 @@
+import { once } from 'node:events'
 import { readFileSync } from 'node:fs'
+import http2 from 'node:http2'
+import type { AddressInfo } from 'node:net'
 import zlib from 'node:zlib'
-import { Agent, request, fetch as undiciFetch } from 'undici'
+import { Agent, H2CClient, request, fetch as undiciFetch } from 'undici'
 import { request as request6, fetch as undici6Fetch } from 'undici-6'
 import { afterEach, expect, test } from 'vitest'
 import { hookFetch } from './fetch.ts'
 import { type Answer, startProvider } from './fixtures/provider.ts'
 import { openRecorder } from './fixtures/recorder.ts'
+import { hookHttp2 } from './http2.ts'
 import { hookUndici } from './undici.ts'
 
 const recorded = readFileSync(new URL('../providers/fixtures/openai-chat.sse', import.meta.url))
@@ -42,8 +46,8 @@ test('undici: request, fetch, and an agent of one’s own are one call each, pla
     const ends = await recorder.ended(3)
     expect(ends).toHaveLength(3)
     for (const end of ends) expect(end).toMatchObject({ ending: 'complete', status: 200, reply: { usage } })
-    expect(recorder.calls.slice(0, 2)).toMatchObject(
-      Array(2).fill({ start: { transport: 'undici', attempt: 2, request: { model: 'gpt-4o' } }, ends: 1, begun: 1 }),
+    expect(recorder.calls).toMatchObject(
+      Array(3).fill({ start: { transport: 'undici', attempt: 2, request: { model: 'gpt-4o' } }, ends: 1, begun: 1 }),
     )
     expect(recorder.failures).toEqual([])
   }
@@ -56,6 +60,7 @@ test('undici: a copy of an older version, which tells of no pieces, is one call 
   expect(await (await undici6Fetch(url, { method: 'POST', body })).text()).toBe(recorded.toString())
   const ends = await recorder.ended(2)
   for (const end of ends) expect(end).toMatchObject({ ending: 'complete', status: 200, reply: { usage } })
+  for (const { start } of recorder.calls) expect(start.request).toMatchObject({ model: 'gpt-4o', isStream: true })
   expect(recorder.failures).toEqual([])
   expect(recorder.unmetered).toEqual([])
 })
@@ -75,4 +80,26 @@ test('undici: a stream left, aborted or cut ends its call', async () => {
   const reply = await request(cut.url, { method: 'POST', body })
   await expect(reply.body.text()).rejects.toThrow()
   expect(await cut.recorder.ended()).toMatchObject([{ ending: 'cut' }])
+})
+
+test('undici: over http2 a call is seen by one hook', async () => {
+  const server = http2.createServer((_request, response) => response.writeHead(200, sse).end(recorded))
+  server.listen(0, '127.0.0.1')
+  await once(server, 'listening')
+  const url = `http://127.0.0.1:${(server.address() as AddressInfo).port}`
+  const recorder = openRecorder(url)
+  stack.defer(hookUndici(recorder.watch))
+  stack.defer(hookHttp2(recorder.watch))
+  const client = new H2CClient(url)
+  for (const path of ['/v1/chat/completions', '/v1/images/generations']) {
+    const reply = await client.request({ path, method: 'POST', body })
+    expect(Buffer.from(await reply.body.arrayBuffer())).toEqual(recorded)
+  }
+  await client.close()
+  server.close()
+  await once(server, 'close')
+  expect(recorder.calls).toMatchObject([
+    { start: { transport: 'undici' }, end: { ending: 'complete', reply: { usage } }, ends: 1 },
+  ])
+  expect(recorder.unmetered).toEqual(['api 127.0.0.1'])
 })

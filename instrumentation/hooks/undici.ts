@@ -1,14 +1,27 @@
 // npm's undici, by its own diagnostics channels: whichever dispatcher, pool or version sends a request, they tell of its body,
 // its head, its bytes and its end. Requests of global `fetch` pass here as well and are told to its hook. A channel cannot
 // hold a request back, so the gate is not asked here; such a call is charged by its record and counted as not gated.
+import { AsyncLocalStorage } from 'node:async_hooks'
 import { subscribe, unsubscribe } from 'node:diagnostics_channel'
-import { type Exchange, endingOf, guarded, isSeen, noteOther, openExchange, type Watch, wireAbove } from './exchange.ts'
+import { limits } from '../limits.ts'
+import {
+  type Exchange,
+  type ExchangeStart,
+  endingOf,
+  guarded,
+  isSeen,
+  noteOther,
+  openExchange,
+  type Watch,
+  wireAbove,
+} from './exchange.ts'
 import { type UndiciRequest, wireOf } from './fetch-wire.ts'
 import { type Inflated, openInflated } from './reply-tap.ts'
 
 type TappedRequest = UndiciRequest & {
   /** Until version 8 the request is handed its reply in pieces; since 7.11 a channel tells of them, too. */
   onData?: (chunk: Uint8Array) => unknown
+  onBodySent?: (chunk: Uint8Array | string) => unknown
 }
 /** Names and values by turns; over http2 an object, since version 8. */
 type Headers = readonly unknown[] | Readonly<Record<string, unknown>>
@@ -21,15 +34,19 @@ type Message = {
 
 export function hookUndici(watch: Watch): () => void {
   const exchanges = new WeakMap<UndiciRequest, Exchange>()
+  /** Of calls whose body is a stream, as that of npm's `fetch` is: they begin when it has been sent, and what they ask for is known. */
+  const sending = new WeakMap<UndiciRequest, () => void>()
   const replies = new WeakMap<UndiciRequest, Inflated>()
   const listeners: Readonly<Record<string, (message: Message) => void>> = {
     'undici:request:create': ({ request }) => {
       const wire = wireAbove()
       if (wire !== undefined) wire.claim(request)
-      else if (create(watch, exchanges, request)) tapReply(request)
+      else create(request)
     },
+    'undici:request:bodySent': ({ request }) => sent(request),
     'undici:request:headers': ({ request, response }) => {
       if (response === undefined) return
+      sent(request)
       const header = (name: string): string => headerIn(response.headers, name)
       request[wireOf]?.head(request, response.statusCode, header)
       const exchange = exchanges.get(request)
@@ -40,6 +57,7 @@ export function hookUndici(watch: Watch): () => void {
     'undici:request:trailers': ({ request }) => replies.get(request)?.end(),
     'undici:request:error': ({ request, error }) => {
       request[wireOf]?.failed(request, error)
+      sent(request)
       const ending = endingOf(error, undefined)
       const reply = replies.get(request)
       if (reply === undefined) exchanges.get(request)?.end(ending, error)
@@ -48,6 +66,33 @@ export function hookUndici(watch: Watch): () => void {
   }
   const offs = Object.entries(listeners).map(([name, listener]) => listen(watch, name, listener))
   let isToldOfPieces = false
+
+  function create(request: TappedRequest): void {
+    const call = callOf(watch, request)
+    if (call === undefined) return
+    const open = (body: string | Uint8Array): void => {
+      const exchange = openExchange(watch, { ...call, body, transport: 'undici', mayAsk: false })
+      if (exchange === undefined) return
+      exchanges.set(request, exchange)
+      exchange.admitted?.catch(() => undefined)
+    }
+    const { body } = request
+    const isAtHand = typeof body === 'string' || body instanceof Uint8Array
+    if (isAtHand || !body) open(isAtHand ? body : '')
+    else {
+      // The connection that sends it is nobody's turn.
+      const inContext = AsyncLocalStorage.snapshot()
+      const bodyOf = collectBody(watch, request)
+      sending.set(request, () => inContext(() => open(bodyOf())))
+    }
+    tapReply(request)
+  }
+
+  function sent(request: TappedRequest): void {
+    const open = sending.get(request)
+    sending.delete(request)
+    open?.()
+  }
 
   function tapReply(request: TappedRequest): void {
     const isTapped = tapData(request, (chunk) => guarded(watch, () => replies.get(request)?.write(chunk), undefined))
@@ -86,30 +131,39 @@ function tapData(request: TappedRequest, read: (chunk: Uint8Array) => void): boo
   return true
 }
 
-/** Whether a call began. */
-function create(watch: Watch, exchanges: WeakMap<UndiciRequest, Exchange>, request: UndiciRequest): boolean {
-  if (request.method !== 'POST' || isSeen()) return false
-  const url = URL.parse(String(request.path), String(request.origin))
+/** Gives what has been sent, once that is asked for; nothing where it was too long to keep. */
+function collectBody(watch: Watch, request: TappedRequest): () => Uint8Array {
+  const { onBodySent } = request
+  const pieces: Buffer[] = []
+  let bytes = 0
+  request.onBodySent = function (chunk) {
+    guarded(
+      watch,
+      () => {
+        bytes += chunk.length
+        if (bytes <= limits.requestHeldBytesMax) pieces.push(Buffer.from(chunk as Uint8Array))
+      },
+      undefined,
+    )
+    return onBodySent === undefined ? undefined : Reflect.apply(onBodySent, this, [chunk])
+  }
+  return () => (bytes > limits.requestHeldBytesMax ? new Uint8Array() : Buffer.concat(pieces))
+}
+
+type Call = Pick<ExchangeStart, 'endpoint' | 'url' | 'header'>
+
+function callOf(watch: Watch, { method, path, origin, headers }: UndiciRequest): Call | undefined {
+  if (method !== 'POST' || isSeen()) return undefined
+  const url = URL.parse(String(path), String(origin))
   const endpoint = url === null ? undefined : watch.endpointOf('POST', url)
   if (url === null || endpoint === undefined) {
     noteOther(watch, url)
-    return false
+    return undefined
   }
-  const { body } = request
-  const { headers } = request
-  const exchange = openExchange(watch, {
-    endpoint,
-    url,
-    transport: 'undici',
-    body: typeof body === 'string' || body instanceof Uint8Array ? body : '',
-    // Names and values by turns; before version 7 the text that goes on the wire.
-    header: (name) => (Array.isArray(headers) ? headerIn(headers, name) : lineIn(String(headers), name)),
-    mayAsk: false,
-  })
-  if (exchange === undefined) return false
-  exchanges.set(request, exchange)
-  exchange.admitted?.catch(() => undefined)
-  return true
+  // Names and values by turns; before version 7 the text that goes on the wire.
+  const header = (name: string): string =>
+    Array.isArray(headers) ? headerIn(headers, name) : lineIn(String(headers), name)
+  return { endpoint, url, header }
 }
 
 function lineIn(headers: string, name: string): string {

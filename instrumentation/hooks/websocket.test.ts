@@ -1,8 +1,10 @@
 import { once } from 'node:events'
 import type { AddressInfo } from 'node:net'
+import { setImmediate as turn } from 'node:timers/promises'
 import { afterEach, expect, test } from 'vitest'
 import WebSocketOfWs, { WebSocketServer } from 'ws'
 import { openRecorder, type Recorder } from './fixtures/recorder.ts'
+import { hookNodeHttp } from './node-http.ts'
 import { hookWebSocket, watchRealtime } from './websocket.ts'
 
 let stack = new AsyncDisposableStack()
@@ -129,4 +131,28 @@ test('realtime: a denied response is never sent and told of in the API’s way; 
   expect(await refused.promise).toEqual({ type: 'quota_exceeded', code: 'quota_exceeded', message: 'no more' })
   expect(await recorder.ended(2)).toMatchObject([{ ending: 'denied' }, { ending: 'complete' }])
   expect(received).toEqual(['input_audio_buffer.commit', 'response.create'])
+})
+
+test('realtime: a socket of `ws` that nobody watches is told of as unmetered, one that is watched is not; nor one to others', async () => {
+  const { url, recorder } = await setUp()
+  stack.defer(hookNodeHttp(recorder.watch))
+  const elsewhere = await setUp()
+  const open = async (address: string, isWatched: boolean): Promise<void> => {
+    const socket = new WebSocketOfWs(address)
+    await once(socket, 'open')
+    if (isWatched) watchRealtime(recorder.watch, socket)
+    await turn()
+    await turn()
+    socket.close()
+    await once(socket, 'close')
+  }
+  await open(url, true)
+  await open(elsewhere.url, false)
+  expect(recorder.unmetered).toEqual([])
+  await open(url, false)
+  expect(recorder.unmetered).toEqual(['transport 127.0.0.1'])
+  const other = new WebSocket(url.replace('realtime', 'live'))
+  await new Promise((opened) => other.addEventListener('open', opened))
+  other.close()
+  expect(recorder.unmetered).toEqual(['transport 127.0.0.1', 'api 127.0.0.1'])
 })

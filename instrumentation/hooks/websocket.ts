@@ -4,7 +4,7 @@
 // it heard the user pause, was not asked for and cannot be refused: it is metered.
 import type { Endpoint } from '../providers/call.ts'
 import { isJsonObject, type Json, objectOf, textOf } from '../providers/json-fields.ts'
-import { type Exchange, guarded, openExchange, type Watch } from './exchange.ts'
+import { type Exchange, guarded, noteOther, openExchange, type Watch } from './exchange.ts'
 
 /** What the platform's WebSocket and that of `ws` have in common. */
 export type RealtimeSocket = {
@@ -30,6 +30,14 @@ export function hookWebSocket(watch: RealtimeWatch): () => void {
   }
 }
 
+/** Open, and watched. */
+const watched = new Set<RealtimeSocket>()
+
+/** Whether a socket to this address is watched, so that one that is not can be told of. */
+export function isWatchedSocket(url: string): boolean {
+  return [...watched].some((socket) => socket.url === url)
+}
+
 /** Events that are long and say nothing: sound. */
 const sound = /^.{0,80}"type"\s*:\s*"response\.(output_)?audio\.delta"/
 
@@ -37,7 +45,11 @@ const sound = /^.{0,80}"type"\s*:\s*"response\.(output_)?audio\.delta"/
 export function watchRealtime(watch: RealtimeWatch, socket: RealtimeSocket): void {
   const url = URL.parse(socket.url)
   const endpoint = url === null ? undefined : watch.realtimeEndpointOf(url)
-  if (url === null || endpoint === undefined) return
+  if (url === null || endpoint === undefined) {
+    noteOther(watch, URL.parse(socket.url.replace(/^ws/, 'http')))
+    return
+  }
+  watched.add(socket)
   const calls = new Map<string, Exchange>()
   /** The gate has let it pass, and the server has not begun it yet. */
   const admitted: Exchange[] = []
@@ -108,6 +120,7 @@ export function watchRealtime(watch: RealtimeWatch, socket: RealtimeSocket): voi
     if (typeof data === 'string' && !sound.test(data)) guarded(watch, () => received(data), undefined)
   })
   socket.addEventListener('close', () => {
+    watched.delete(socket)
     for (const exchange of [...admitted, ...calls.values()]) exchange.end('cut')
     calls.clear()
   })

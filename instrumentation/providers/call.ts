@@ -59,6 +59,8 @@ export type CallRequest = {
   readonly conversationId: string
   readonly previousResponseId: string
   readonly embeddingDimensions: number | undefined
+  /** Answered before a model has run: what it used is told to whoever asks for the response later. */
+  readonly isBackground: boolean
   /** Whether the caller asked for usage in the stream, which is then not hidden from it. */
   readonly asksForUsage: boolean
   /** Whether the caller said anything of the stream's options. */

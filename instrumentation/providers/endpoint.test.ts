@@ -1,12 +1,14 @@
 import { describe, expect, test } from 'vitest'
 import type { Endpoint } from './call.ts'
-import { endpointOf } from './endpoint.ts'
+import { endpointOf, mayCost } from './endpoint.ts'
 
 const bases = [{ url: 'http://vllm:8000/v1', provider: 'vllm', takesUsageOption: true }]
 const found = (url: string, method = 'POST'): Endpoint | undefined => endpointOf(method, new URL(url), bases)
 
 const known: readonly (readonly [string, Partial<Endpoint>])[] = [
   ['https://api.openai.com/v1/chat/completions', { api: 'openai.chat', provider: 'openai', takesUsageOption: true }],
+  ['https://jp.api.openai.com/v1/responses', { api: 'openai.responses', provider: 'openai' }],
+  ['https://mtls.api.openai.com/v1/responses', { provider: 'openai' }],
   ['https://api.openai.com/v1/completions', { api: 'openai.completions' }],
   ['https://api.openai.com/v1/responses?x=1', { api: 'openai.responses' }],
   ['https://api.openai.com/v1/embeddings', { api: 'openai.embeddings' }],
@@ -27,6 +29,10 @@ const known: readonly (readonly [string, Partial<Endpoint>])[] = [
     { api: 'anthropic.messages', provider: 'gcp.vertex_ai', model: 'claude@1', isStream: true },
   ],
   [
+    'https://aiplatform.eu.rep.googleapis.com/v1/projects/p/locations/eu/publishers/google/models/gemini-3-pro:generateContent',
+    { api: 'gemini.generate', provider: 'gcp.vertex_ai', model: 'gemini-3-pro' },
+  ],
+  [
     'https://generativelanguage.googleapis.com/v1beta/models/gemini-2.5-flash:streamGenerateContent?alt=sse',
     { api: 'gemini.generate', provider: 'gcp.gemini', model: 'gemini-2.5-flash', isStream: true },
   ],
@@ -39,6 +45,11 @@ const known: readonly (readonly [string, Partial<Endpoint>])[] = [
     'https://bedrock-runtime.eu-west-1.amazonaws.com/model/arn%3Aaws%3Abedrock%2Fp/converse-stream',
     { api: 'bedrock.converse', provider: 'aws.bedrock', model: 'arn:aws:bedrock/p', isStream: true },
   ],
+  [
+    'https://vpce-0a-b1.bedrock-runtime.us-east-1.vpce.amazonaws.com/model/m/converse',
+    { api: 'bedrock.converse', provider: 'aws.bedrock' },
+  ],
+  ['https://bedrock-mantle.us-east-1.api.aws/v1/responses', { api: 'openai.responses', provider: 'aws.bedrock' }],
 ]
 
 describe('endpoint', () => {
@@ -55,6 +66,7 @@ describe('endpoint', () => {
       'https://api.anthropic.com/v1/messages/batches',
       'https://generativelanguage.googleapis.com/v1beta/models/g:countTokens',
       'https://us-aiplatform.googleapis.com/v1/publishers/mistralai/models/m:rawPredict',
+      'https://us-aiplatform.googleapis.com/v1/publishers/anthropic/models/count-tokens:rawPredict',
       'https://bedrock-runtime.eu-west-1.amazonaws.com/model/m/count-tokens',
       'https://api.openai.com.evil.example/v1/chat/completions',
       'http://vllm:8000/v10/chat/completions',
@@ -62,5 +74,31 @@ describe('endpoint', () => {
     ]
     for (const url of others) expect(found(url), url).toBe(undefined)
     expect(found('https://api.openai.com/v1/responses', 'GET')).toBe(undefined)
+  })
+
+  test('what a provider does for nothing is not missed; what may cost is', () => {
+    const isMissed = (url: string): boolean => mayCost(new URL(url), bases)
+    const free = [
+      'https://api.anthropic.com/v1/messages/count_tokens?beta=true',
+      'https://us-aiplatform.googleapis.com/v1/publishers/anthropic/models/count-tokens:rawPredict',
+      'https://generativelanguage.googleapis.com/v1beta/models/g:countTokens',
+      'https://bedrock-runtime.eu-west-1.amazonaws.com/model/m/count-tokens',
+      'https://api.openai.com/v1/responses/input_tokens',
+      'https://api.openai.com/v1/responses/resp_1/cancel',
+      'https://api.openai.com/v1/conversations/conv_1/items',
+      'https://api.openai.com/v1/moderations',
+      'https://api.openai.com/v1/files',
+      'https://example.com/v1/images/generations',
+      'http://vllm:8000/v10/score',
+    ]
+    for (const url of free) expect(isMissed(url), url).toBe(false)
+    const missed = [
+      'https://api.openai.com/v1/images/generations',
+      'https://api.openai.com/v1/batches',
+      'https://api.cohere.com/v2/chat',
+      'https://bedrock-runtime.eu-west-1.amazonaws.com/model/m/invoke',
+      'http://vllm:8000/v1/score',
+    ]
+    for (const url of missed) expect(isMissed(url), url).toBe(true)
   })
 })

@@ -15,8 +15,6 @@ const host = (provider: string, takesUsageOption = false): Host => ({ provider, 
 
 const hosts: Readonly<Record<string, Host>> = {
   'api.openai.com': host('openai', true),
-  'eu.api.openai.com': host('openai', true),
-  'us.api.openai.com': host('openai', true),
   'api.anthropic.com': host('anthropic'),
   'generativelanguage.googleapis.com': host('gcp.gemini'),
   'aiplatform.googleapis.com': host('gcp.vertex_ai'),
@@ -31,14 +29,20 @@ const hosts: Readonly<Record<string, Host>> = {
   'api.cerebras.ai': host('cerebras'),
   'api.moonshot.ai': host('moonshot_ai'),
   'api.cohere.ai': host('cohere'),
+  'api.cohere.com': host('cohere'),
 }
 
 const hostPatterns: readonly (readonly [RegExp, Host])[] = [
-  [/\.openai\.azure\.com$/, host('azure.ai.openai', true)],
+  // Where data has to stay, and where certificates are shown.
+  [/^[a-z]+\.api\.openai\.com$/, host('openai', true)],
+  [/\.openai\.azure\.(com|us|cn)$/, host('azure.ai.openai', true)],
   [/\.(cognitiveservices|services\.ai)\.azure\.com$/, host('azure.ai.openai', true)],
   [/\.models\.ai\.azure\.com$/, host('azure.ai.inference')],
-  [/^bedrock-runtime(-fips)?\.[a-z0-9-]+\.(amazonaws\.com(\.cn)?|api\.aws)$/, host('aws.bedrock')],
-  [/^[a-z0-9-]+-aiplatform\.googleapis\.com$/, host('gcp.vertex_ai')],
+  [
+    /^(.+\.)?bedrock-(runtime|mantle)(-fips)?\.[a-z0-9-]+\.(vpce\.)?(amazonaws\.com(\.cn)?|api\.aws)$/,
+    host('aws.bedrock'),
+  ],
+  [/^([a-z0-9-]+-aiplatform|aiplatform\.[a-z]+\.rep)\.googleapis\.com$/, host('gcp.vertex_ai')],
 ]
 
 /** Ollama's port on this machine; elsewhere a base URL has to say so. */
@@ -62,6 +66,16 @@ export function endpointOf(method: string, url: URL, baseUrls: readonly BaseUrl[
   const spoken = spokenAt(url.pathname)
   return spoken === undefined ? undefined : { ...found, ...spoken }
 }
+
+/** Whether this address is a provider's where something is asked for that may cost: no count of tokens, no file, no judgement of
+ *  a text, which are free of charge and no call that was missed. */
+export function mayCost(url: URL, baseUrls: readonly BaseUrl[]): boolean {
+  if (freeEnds.test(url.pathname)) return false
+  return hostOf(url) !== undefined || baseUrls.some((base) => isUnder(url, base.url))
+}
+
+const freeEnds =
+  /(\/count[-_]tokens(:rawPredict)?|:(count|compute)Tokens|\/input_tokens|\/moderations|\/files|\/cancel|\/conversations|\/conversations\/[^/]+\/items)$/
 
 /** `http://vllm:8000/v1` holds `/v1/chat/completions` and not `/v10`. */
 function isUnder(url: URL, base: string): boolean {
@@ -102,8 +116,9 @@ function spokenAt(path: string): Spoken | undefined {
   const google = /\/models\/([^/:]+):([A-Za-z]+)$/.exec(path)
   const method = methodsOfModels[google?.[2] ?? '']
   if (google !== null && method !== undefined) {
-    const isOtherPublisher = method.api === 'anthropic.messages' && !path.includes('/publishers/anthropic/')
-    return isOtherPublisher ? undefined : { ...method, model: decoded(google[1] ?? '') }
+    const isOther =
+      method.api === 'anthropic.messages' && (!path.includes('/publishers/anthropic/') || google[1] === 'count-tokens')
+    return isOther ? undefined : { ...method, model: decoded(google[1] ?? '') }
   }
   const converse = /\/model\/([^/]+)\/(converse|converse-stream)$/.exec(path)
   if (converse === null) return undefined

@@ -163,6 +163,7 @@ describe('reply: errors', () => {
         { status: 400, headers: { 'x-amzn-errortype': 'ThrottlingException:http://x' } },
         'ThrottlingException',
       ],
+      ['openai.chat', '', { status: 307 }, '307'],
       ['openai.chat', '<html>bad gateway</html>', { status: 502, type: 'text/html' }, '502'],
       ['openai.chat', '', failed(500), '500'],
       ['openai.chat', { error: 'model not found' }, failed(404), '404'],

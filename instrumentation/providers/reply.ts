@@ -32,7 +32,8 @@ export type Reply = {
 }
 
 export function openReply(endpoint: Endpoint, head: ReplyHead, keepsContent: boolean): Reply {
-  const isFailed = head.status >= 400
+  // A redirect that nobody followed is no answer of a model either.
+  const isFailed = head.status >= 300
   // Amazon names the exception beside the body, some of its services with a URL behind a colon.
   const failureType = head.header('x-amzn-errortype').split(':')[0] || String(head.status)
   const reader = readerOf(endpoint, head, keepsContent)

@@ -80,6 +80,7 @@ function requestOf(endpoint: Endpoint, body: Json): CallRequest {
     conversationId: textOf(body.conversation) || textOf(objectOf(body.conversation).id),
     previousResponseId: textOf(body.previous_response_id),
     embeddingDimensions: numberOf(body.dimensions) ?? numberOf(body.outputDimensionality),
+    isBackground: endpoint.api === 'openai.responses' && body.background === true && body.stream !== true,
     asksForUsage: objectOf(body.stream_options).include_usage === true,
     hasStreamOptions: body.stream_options !== undefined,
     content: () => contentOf(endpoint, body),

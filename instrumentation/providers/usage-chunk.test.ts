@@ -5,8 +5,8 @@ import { askForUsage, openUsageChunkFilter } from './usage-chunk.ts'
 
 const recorded = readFileSync(new URL('fixtures/openai-chat.sse', import.meta.url))
 
-function filtered(pieces: readonly Uint8Array[]): Buffer {
-  const filter = openUsageChunkFilter()
+function filtered(pieces: readonly Uint8Array[], provider = 'groq'): Buffer {
+  const filter = openUsageChunkFilter(provider)
   return Buffer.concat([...pieces.flatMap((piece) => [...filter.write(piece)]), ...filter.end()])
 }
 
@@ -43,6 +43,21 @@ describe('usage chunk', () => {
     }
   })
 
+  test('asked of OpenAI or Azure, takes the empty usage of all other chunks with it, wherever the stream is cut', () => {
+    const unasked = recorded.toString().replaceAll(',"usage":null', '')
+    const events = unasked.split('\n\n')
+    const wanted = [...events.slice(0, -3), ...events.slice(-2)].join('\n\n')
+    const said = '{"choices":[{"delta":{"content":"x,\\"usage\\":null"}}],"usage":null,"obfuscation":"y"}'
+    for (const provider of ['openai', 'azure.ai.openai']) {
+      for (let at = 0; at <= recorded.length; at++)
+        expect(filtered([recorded.subarray(0, at), recorded.subarray(at)], provider).toString()).toBe(wanted)
+      expect(filtered([Buffer.from(`data: ${said}\n\n`)], provider).toString()).toBe(
+        'data: {"choices":[{"delta":{"content":"x,\\"usage\\":null"}}],"obfuscation":"y"}\n\n',
+      )
+    }
+    expect(filtered([recorded]).toString()).toContain(',"usage":null')
+  })
+
   test('of a stream that is cut, all that came is passed on, save a whole usage chunk', () => {
     const chunkEnd = recorded.lastIndexOf('data: [DONE]')
     const chunkStart = recorded.lastIndexOf('data: ', chunkEnd - 1)
@@ -51,7 +66,7 @@ describe('usage chunk', () => {
   })
 
   test('whole events are never held, and a long one passes before its end', () => {
-    const filter = openUsageChunkFilter()
+    const filter = openUsageChunkFilter('groq')
     const event = Buffer.from('data: {"choices":[{"delta":{"content":"a"}}]}\n\n')
     expect(Buffer.concat([...filter.write(event)])).toEqual(event)
     const long = Buffer.alloc(limits.usageEventBytesMax + 1, 'x')

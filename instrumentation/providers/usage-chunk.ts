@@ -1,6 +1,7 @@
 // OpenAI's streams carry usage only when it is asked for. We ask where the caller did not, and take the extra chunk out of
-// what the caller reads: the one event without choices and with usage. All other bytes pass as they came and at once; only
-// an event that has begun and not ended is held, which no reader could have used yet.
+// what the caller reads: the one event without choices and with usage. Where asking makes the provider write `usage: null` into
+// every other event, that goes, too. All other bytes pass as they came and at once; only an event that has begun and not ended
+// is held, which no reader could have used yet.
 import { limits } from '../limits.ts'
 import { isJsonObject } from '../usage/provider-usage.ts'
 import type { CallRequest } from './call.ts'
@@ -41,7 +42,11 @@ const lineFeed = 0x0a
 const carriageReturn = 0x0d
 const space = 0x20
 
-export function openUsageChunkFilter(): UsageChunkFilter {
+/** By their references OpenAI and Azure write it into each event of who asked, and of nobody else. Others may write it always. */
+const writersOfNull: ReadonlySet<string> = new Set(['openai', 'azure.ai.openai'])
+
+export function openUsageChunkFilter(provider: string): UsageChunkFilter {
+  const kept = writersOfNull.has(provider) ? withoutNullUsage : (bytes: Uint8Array) => bytes
   let held: Uint8Array[] = []
   let heldBytes = 0
   /** The event under way is too long to be the chunk: it passes until it ends. */
@@ -85,8 +90,9 @@ export function openUsageChunkFilter(): UsageChunkFilter {
         const end = byte === carriageReturn && bytes[at + 1] === lineFeed ? at + 2 : at + 1
         hold(bytes.subarray(from, end))
         from = end
-        const event = release()
-        if (isPassing || !isUsageChunk(event)) out.push(...event)
+        const event = joined(release())
+        if (isPassing) out.push(event)
+        else if (!isUsageChunk(event)) out.push(kept(event))
         else isFeedOurs = isAfterReturn && end === at + 1
         isPassing = false
       }
@@ -101,13 +107,40 @@ export function openUsageChunkFilter(): UsageChunkFilter {
   }
 
   return {
-    write: (bytes) => (isBetween() && areOthers(bytes) ? [bytes] : write(bytes)),
+    write: (bytes) => (isBetween() && areOthers(bytes) ? [kept(bytes)] : write(bytes)),
     end: release,
   }
 
   function isBetween(): boolean {
     return heldBytes + lineBytes === 0 && !isPassing && !isAfterReturn
   }
+}
+
+function joined(pieces: readonly Uint8Array[]): Uint8Array {
+  const [only] = pieces
+  return pieces.length === 1 && only !== undefined ? only : Buffer.concat(pieces)
+}
+
+const nullUsage = Buffer.from(',"usage":null')
+const { indexOf } = Buffer.prototype
+
+/** Within a text of JSON the quotes would be escaped: what is found is a key. */
+function withoutNullUsage(bytes: Uint8Array): Uint8Array {
+  // It asks nothing of its Buffer but to be bytes.
+  const next = (from: number): number => indexOf.call(bytes as Buffer, nullUsage, from)
+  let found = next(0)
+  if (found === -1) return bytes
+  const kept = Buffer.allocUnsafe(bytes.length)
+  kept.set(bytes)
+  let length = found
+  while (found !== -1) {
+    const from = found + nullUsage.length
+    found = next(from)
+    const to = found === -1 ? bytes.length : found
+    kept.copyWithin(length, from, to)
+    length += to - from
+  }
+  return kept.subarray(0, length)
 }
 
 const openBracket = 0x5b
@@ -125,8 +158,8 @@ function areOthers(bytes: Uint8Array): boolean {
   return true
 }
 
-function isUsageChunk(event: readonly Uint8Array[]): boolean {
-  const text = Buffer.concat(event).toString()
+function isUsageChunk(event: Uint8Array): boolean {
+  const text = Buffer.from(event.buffer, event.byteOffset, event.length).toString()
   // Cheap for the thousands that are not: only this one has no choices.
   if (!/"choices"\s*:\s*\[\s*\]/.test(text)) return false
   const data = text

@@ -11,11 +11,12 @@ afterEach(() => {
   vi.useRealTimers()
 })
 
-test('gate: an open call extends its hold in time, no longer than a stream may last, and a settled one never', async () => {
+test('gate: an open call extends its hold in time, no longer than a stream may last, and a settled one never; what was not sent, or only redirected, costs nothing', async () => {
   vi.useFakeTimers()
   const extended: number[] = []
   const startedMs = Date.now()
   let reserved = 0
+  const released: string[] = []
   const client: QuotaClient = {
     reserve: async () => ({
       kind: 'granted',
@@ -24,7 +25,10 @@ test('gate: an open call extends its hold in time, no longer than a stream may l
       forAbsence: undefined,
     }),
     settle: async () => ({ kind: 'done' }),
-    release: async () => ({ kind: 'done' }),
+    release: async (id) => {
+      released.push(id)
+      return { kind: 'done' }
+    },
     lease: async () => undefined,
     endLease: async () => ({ kind: 'done' }),
     extend: async (ids) => {
@@ -62,7 +66,14 @@ test('gate: an open call extends its hold in time, no longer than a stream may l
   const settled = gate.admit(start)
   await open?.admitted
   settled?.end({ ending: 'complete', status: 200, reply: undefined, error: undefined })
+  gate.admit(start)?.end({ ending: 'complete', status: 307, reply: undefined, error: undefined })
+  for (const code of ['DEPTH_ZERO_SELF_SIGNED_CERT', 'UND_ERR_CONNECT_TIMEOUT', 'ECONNRESET']) {
+    const error = new TypeError('fetch failed', { cause: Object.assign(new Error('x'), { code }) })
+    gate.admit(start)?.end({ ending: 'cut', status: 0, reply: undefined, error })
+  }
   await gate.idle()
+  await gate.idle()
+  expect(released).toEqual(['r3', 'r4', 'r5'])
   await vi.advanceTimersByTimeAsync(2 * limits.quotaHoldMsMax)
   const gaps = extended.map((at, index) => at - (extended[index - 1] ?? 0))
   expect(Math.max(...gaps)).toBeLessThan(limits.quotaHoldMs)

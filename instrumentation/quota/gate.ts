@@ -200,7 +200,7 @@ export function openGate(options: GateOptions): Gate {
   ): SettledUsage | undefined {
     const usage = reply?.usage
     if (reply !== undefined && reply.usageSource === 'provider' && usage !== undefined) return settled(usage)
-    if (ending === 'denied' || status >= 400 || isUnsent(error)) return undefined
+    if (ending === 'denied' || status >= 300 || isUnsent(error)) return undefined
     const written = estimates.tokensOf(model, reply?.outputChars ?? 0)
     return settled({
       ...usage,
@@ -266,11 +266,26 @@ function settled({ inputTokens = 0, outputTokens = 0, cacheReadTokens, cacheWrit
 /** In the chain of causes of an error, for who knows that not a byte of the request has left. */
 export const unsentCode = 'TALLYLIGHT_UNSENT'
 
-const unsentCodes = new Set([unsentCode, 'ECONNREFUSED', 'ENOTFOUND', 'EAI_AGAIN', 'EHOSTUNREACH', 'ENETUNREACH'])
+const unsentCodes = new Set([
+  unsentCode,
+  'ECONNREFUSED',
+  'ENOTFOUND',
+  'EAI_AGAIN',
+  'EHOSTUNREACH',
+  'ENETUNREACH',
+  'UND_ERR_CONNECT_TIMEOUT',
+  // A dispatcher that does not go with this fetch.
+  'UND_ERR_INVALID_ARG',
+])
+
+/** Names of OpenSSL and Node for a certificate that is not trusted: the request goes out behind it. */
+const isDistrust = (code: string): boolean => /CERT|^ERR_TLS_|^UNABLE_TO_|^HOSTNAME_MISMATCH$/.test(code)
 
 /** No connection came about: no provider can have charged for it. */
 function isUnsent(error: unknown): boolean {
-  for (let each = error, depth = 0; each instanceof Error && depth < 4; each = each.cause, depth++)
-    if ('code' in each && unsentCodes.has(String(each.code))) return true
+  for (let each = error, depth = 0; each instanceof Error && depth < 4; each = each.cause, depth++) {
+    const code = 'code' in each ? String(each.code) : ''
+    if (unsentCodes.has(code) || isDistrust(code)) return true
+  }
   return false
 }

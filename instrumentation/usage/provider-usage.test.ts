@@ -53,6 +53,33 @@ const golden: readonly (readonly [string, string, unknown, unknown])[] = [
     { inputTokens: 1200, cacheReadTokens: 1024, outputTokens: 300, reasoningTokens: 192 },
   ],
   [
+    'OpenAI chat: written to a cache inside input',
+    'openai',
+    {
+      prompt_tokens: 1200,
+      completion_tokens: 30,
+      total_tokens: 1230,
+      prompt_tokens_details: { cached_tokens: 100, cache_write_tokens: 1024 },
+    },
+    { inputTokens: 1200, cacheReadTokens: 100, cacheWriteTokens: 1024, outputTokens: 30 },
+  ],
+  [
+    'OpenAI Responses: written to a cache inside input',
+    'openai',
+    {
+      input_tokens: 1200,
+      input_tokens_details: {
+        cached_tokens: 100,
+        cache_write_tokens: 1024,
+        cache_write_tokens_details: { ttl_12h_tokens: 0, ttl_30m_tokens: 1024 },
+      },
+      output_tokens: 30,
+      output_tokens_details: { reasoning_tokens: 0 },
+      total_tokens: 1230,
+    },
+    { inputTokens: 1200, cacheReadTokens: 100, cacheWriteTokens: 1024, outputTokens: 30, reasoningTokens: 0 },
+  ],
+  [
     'OpenAI realtime: split by modality, cached audio apart',
     'openai',
     {
@@ -99,6 +126,12 @@ const golden: readonly (readonly [string, string, unknown, unknown])[] = [
     },
   ],
   [
+    'Anthropic: thinking inside output',
+    'anthropic',
+    { input_tokens: 10, output_tokens: 50, output_tokens_details: { thinking_tokens: 40 } },
+    { inputTokens: 10, outputTokens: 50, reasoningTokens: 40 },
+  ],
+  [
     'Anthropic without a cache, the provider not told',
     '',
     { input_tokens: 42, cache_creation_input_tokens: null, cache_read_input_tokens: null, output_tokens: 9 },
@@ -109,6 +142,21 @@ const golden: readonly (readonly [string, string, unknown, unknown])[] = [
     'aws.bedrock',
     { inputTokens: 100, outputTokens: 50, totalTokens: 2450, cacheReadInputTokens: 2000, cacheWriteInputTokens: 300 },
     { inputTokens: 2400, cacheReadTokens: 2000, cacheWriteTokens: 300, outputTokens: 50 },
+  ],
+  [
+    'Bedrock Converse: an hour of cache apart',
+    'aws.bedrock',
+    {
+      inputTokens: 100,
+      outputTokens: 50,
+      totalTokens: 450,
+      cacheWriteInputTokens: 300,
+      cacheDetails: [
+        { ttl: '1h', inputTokens: 120 },
+        { ttl: '5m', inputTokens: 180 },
+      ],
+    },
+    { inputTokens: 400, cacheWriteTokens: 300, cacheWrite1hTokens: 120, outputTokens: 50 },
   ],
   [
     'Gemini: thoughts beside candidates, cached inside the prompt',
@@ -127,6 +175,18 @@ const golden: readonly (readonly [string, string, unknown, unknown])[] = [
     'gcp.gemini',
     { promptTokenCount: 100, toolUsePromptTokenCount: 20, thoughtsTokenCount: 30, totalTokenCount: 150 },
     { inputTokens: 120, outputTokens: 30, reasoningTokens: 30 },
+  ],
+  [
+    'Gemini in OpenAI’s dialect: thoughts in the total alone',
+    'gcp.gemini',
+    { prompt_tokens: 20, completion_tokens: 198, total_tokens: 623 },
+    { inputTokens: 20, outputTokens: 603, reasoningTokens: 405 },
+  ],
+  [
+    'Gemini in OpenAI’s dialect that did not think',
+    'gcp.vertex_ai',
+    { prompt_tokens: 20, completion_tokens: 198, total_tokens: 218 },
+    { inputTokens: 20, outputTokens: 198 },
   ],
   [
     'xAI: reasoning beside the completion',

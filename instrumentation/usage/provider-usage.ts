@@ -20,7 +20,7 @@ export function readProviderUsage(usage: unknown, provider: string): UsageRead {
     return readUsage(gemini(usage), countingOf('gcp.gemini'))
   if ('inputTokens' in usage || 'outputTokens' in usage) return readUsage(bedrock(usage), countingOf('aws.bedrock'))
   if ('prompt_tokens' in usage || 'completion_tokens' in usage)
-    return readUsage(openAiChat(usage), chatCounting(provider))
+    return readUsage(openAiChat(usage, provider), chatCounting(provider))
   if ('billed_units' in usage || 'tokens' in usage) return readUsage(cohere(usage), inclusive)
   if ('input_tokens' in usage || 'output_tokens' in usage) {
     const isAnthropic = 'cache_read_input_tokens' in usage || 'cache_creation_input_tokens' in usage
@@ -36,22 +36,28 @@ function chatCounting(provider: string): Counting {
   return provider === 'x_ai' ? countingOf('x_ai') : inclusive
 }
 
-function openAiChat(usage: Json): RawUsage {
+function openAiChat(usage: Json, provider: string): RawUsage {
   const input = part(usage, 'prompt_tokens_details')
   const output = part(usage, 'completion_tokens_details')
   return {
     inputTokens: usage.prompt_tokens,
     // DeepSeek's name.
     cacheReadTokens: input.cached_tokens ?? usage.prompt_cache_hit_tokens,
-    // Alibaba's name, and LiteLLM's for all who cache.
-    cacheWriteTokens: input.cache_creation_input_tokens ?? input.cache_creation_tokens,
+    // Then Alibaba's name, and LiteLLM's for all who cache.
+    cacheWriteTokens: input.cache_write_tokens ?? input.cache_creation_input_tokens ?? input.cache_creation_tokens,
     cacheWrite1hTokens: part(input, 'cache_creation_token_details').ephemeral_1h_input_tokens,
     inputAudioTokens: input.audio_tokens,
     outputTokens: usage.completion_tokens,
-    reasoningTokens: output.reasoning_tokens,
+    reasoningTokens: output.reasoning_tokens ?? (provider.startsWith('gcp.') ? thoughtsOf(usage) : undefined),
     outputAudioTokens: output.audio_tokens,
     totalTokens: usage.total_tokens,
   }
+}
+
+/** Google speaks this dialect, too, and counts what its models thought in the total alone. */
+function thoughtsOf({ prompt_tokens, completion_tokens, total_tokens }: Json): number | undefined {
+  const rest = Number(total_tokens) - Number(prompt_tokens) - Number(completion_tokens)
+  return rest > 0 ? rest : undefined
 }
 
 /** Responses, and realtime, which splits by modality. */
@@ -63,6 +69,7 @@ function openAiResponses(usage: Json): RawUsage {
   return {
     inputTokens: usage.input_tokens,
     cacheReadTokens: input.cached_tokens ?? inputSplit.cached_tokens,
+    cacheWriteTokens: input.cache_write_tokens,
     inputAudioTokens: inputSplit.audio_tokens,
     cacheReadAudioTokens: part(inputSplit, 'cached_tokens_details').audio_tokens,
     outputTokens: usage.output_tokens,
@@ -79,15 +86,19 @@ function anthropic(usage: Json): RawUsage {
     cacheWriteTokens: usage.cache_creation_input_tokens,
     cacheWrite1hTokens: part(usage, 'cache_creation').ephemeral_1h_input_tokens,
     outputTokens: usage.output_tokens,
+    reasoningTokens: part(usage, 'output_tokens_details').thinking_tokens,
     webSearches: part(usage, 'server_tool_use').web_search_requests,
   }
 }
 
 function bedrock(usage: Json): RawUsage {
+  const writes: readonly unknown[] = Array.isArray(usage.cacheDetails) ? usage.cacheDetails : []
   return {
     inputTokens: usage.inputTokens,
     cacheReadTokens: usage.cacheReadInputTokens,
     cacheWriteTokens: usage.cacheWriteInputTokens,
+    // One entry for each time that it is kept.
+    cacheWrite1hTokens: writes.filter(isJsonObject).find(({ ttl }) => ttl === '1h')?.inputTokens,
     outputTokens: usage.outputTokens,
     totalTokens: usage.totalTokens,
   }

@@ -38,12 +38,13 @@ const whole = JSON.stringify({
   ],
   usage,
 })
-/** As OpenAI sends them, with the padding that hides the lengths of words. */
-const streamed = [
+/** As OpenAI sends them to who asks for usage, with the padding that hides the lengths of words. */
+const asked = [
   chunk({ role: 'assistant', content: '', refusal: null }, null),
   ...Array.from({ length: events }, () => chunk({ content: wordsOf(1) }, null)),
   chunk({}, 'stop'),
 ]
+const unasked = asked.map((event) => event.replace(',"usage":null', ''))
 const ending = { usage: `data: ${JSON.stringify({ ...head, choices: [], usage })}\n\n`, done: 'data: [DONE]\n\n' }
 
 function wordsOf(count: number): string {
@@ -81,7 +82,8 @@ async function answer(request: IncomingMessage, response: ServerResponse): Promi
     response.writeHead(200, { 'content-type': 'application/json' }).end(whole)
     return
   }
-  const pieces = [...streamed, ...(body.includes('"include_usage":true') ? [ending.usage] : []), ending.done]
+  const isAsked = body.includes('"include_usage":true')
+  const pieces = isAsked ? [...asked, ending.usage, ending.done] : [...unasked, ending.done]
   response.writeHead(200, { 'content-type': 'text/event-stream; charset=utf-8' })
   if (request.headers['x-bench-pace'] === 'event') {
     response.socket?.setNoDelay(true)

@@ -74,11 +74,11 @@ function answerOf(body: string, { url = '' }: IncomingMessage): Answer {
   }
 }
 
-/** Usage is told to those alone who ask for it. */
+/** Usage is told to those alone who ask for it: in a chunk of its own, and as null in all others. */
 function chatRecording(body: string): Buffer {
-  const events = recorded('openai-chat.sse').toString().split('\n\n')
-  const isAsked = body.includes('"include_usage":true')
-  return Buffer.from(events.filter((event) => isAsked || !event.includes('"choices":[]')).join('\n\n'))
+  if (body.includes('"include_usage":true')) return recorded('openai-chat.sse')
+  const events = recorded('openai-chat.sse').toString().replaceAll(',"usage":null', '').split('\n\n')
+  return Buffer.from(events.filter((event) => !event.includes('"choices":[]')).join('\n\n'))
 }
 
 const message = {
