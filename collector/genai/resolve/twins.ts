@@ -2,6 +2,7 @@
 // or OpenTelemetry's span, Strands or a stream helper beside the Anthropic SDK's own. Their records stand side by side, with an
 // id on one of them at most. They are one call when different senders tell the same model and the same usage or question, of
 // one time, under one parent; each pairs with one of the other, so two equal calls at once stay two.
+import { limits } from '../../limits.ts'
 import type { CallSays } from '../fact.ts'
 import { endOf, type Node, startOf } from './trace.ts'
 
@@ -16,7 +17,7 @@ export function findTwins(leaves: readonly Node[]): readonly (readonly [Node, No
     open = open.filter((first) => endOf(first) + clockNano > startOf(leaf))
     const twin = open.find((first) => toldIn.get(first)?.has(dialectOf(leaf)) === false && isTwin(first, leaf))
     if (twin === undefined) {
-      open = [...open, leaf]
+      open = [...open.slice(1 - limits.openTwinsMax), leaf]
       toldIn.set(leaf, new Set([dialectOf(leaf)]))
     } else {
       pairs.push([twin, leaf])
