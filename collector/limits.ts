@@ -163,6 +163,8 @@ export const limits = {
   contentPreviewCharsMax: 200,
   /** Parts of the messages of one call that become rows of their own; the rest becomes one more, as JSON. */
   messagePartsMax: 4_096,
+  /** Calls of a trace that run at once, each compared with the next for being told by two instrumentations. */
+  openTwinsMax: 64,
   /** Tokens beyond are extrapolated from what stands before: 64 Ki characters take the tokenizer some 10 ms. */
   estimatedCharsMax: 64 * KiB,
   /** The worker that counts tokens holds 75 MB. */

@@ -628,6 +628,13 @@ describe('resolve: two instrumentations side by side', () => {
     expect([call?.SpanId, call?.TurnId, call?.RequestModel]).toEqual(['1', 'agent', 'gpt-4o-mini'])
   })
 
+  test('ten thousand calls at once are not all compared', { timeout: 20_000 }, () => {
+    const spans = Array.from({ length: 10_000 }, (_, i) =>
+      i % 2 === 0 ? wrapper(`w${i}`, `Where is ${i}?`) : beside(`b${i}`, { attributes: asked(`When is ${i}?`) }),
+    )
+    expect(resolve(factsOfAll(spans), priceOf).llmCalls).toHaveLength(10_000)
+  })
+
   test.each<[what: string, spans: readonly Sketch[]]>([
     ['other numbers', [wrapper('1', 'Where?', 43), beside('2')]],
     ['another question', [wrapper('1'), beside('2', { attributes: asked('When?') })]],

@@ -2,6 +2,7 @@
 // or OpenTelemetry's span, Strands or a stream helper beside the Anthropic SDK's own. Their records stand side by side, with an
 // id on one of them at most. They are one call when different senders tell the same model and the same usage or question, of
 // one time, under one parent; each pairs with one of the other, the one that ended nearest, so two equal calls at once stay two.
+import { limits } from '../../limits.ts'
 import type { CallSays } from '../fact.ts'
 import { byStart, compare, endOf, type Node, startOf } from './trace.ts'
 
@@ -18,7 +19,7 @@ export function findTwins(leaves: readonly Node[]): readonly (readonly [Node, No
       .filter((first) => toldIn.get(first)?.has(dialectOf(leaf)) === false && isTwin(first, leaf))
       .toSorted((a, b) => compare(apart(a, leaf), apart(b, leaf)) || byStart(a, b))
     if (twin === undefined) {
-      open = [...open, leaf]
+      open = [...open.slice(1 - limits.openTwinsMax), leaf]
       toldIn.set(leaf, new Set([dialectOf(leaf)]))
     } else {
       pairs.push([twin, leaf])
