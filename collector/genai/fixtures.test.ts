@@ -5,7 +5,7 @@ import { expect, test } from 'vitest'
 import { parseJson } from './attributes.ts'
 import { estimateUsage } from './estimate.ts'
 import { type Content, decodeFact, encodeFact, estimateFact, type Fact } from './fact.ts'
-import { factsOf, nowhere } from './lift.ts'
+import { factsOf, linkOf, nowhere } from './lift.ts'
 import { openPrices } from './price.ts'
 import type { LiftedRecord } from './record.ts'
 import { resolve } from './resolve/resolve.ts'
@@ -30,10 +30,14 @@ function recordsOfFixture(name: string): readonly LiftedRecord[] {
 
 type Lift = { readonly facts: readonly Fact[]; readonly texts: ReadonlyMap<string, string> }
 
+/** A span that says nothing may be an ancestor that says whose its descendants are. */
 function liftAll(records: readonly LiftedRecord[]): Lift {
   const lifted = records.map((record) => factsOf(record))
   return {
-    facts: lifted.flatMap((one) => one.facts),
+    facts: lifted.flatMap(({ facts }, at) => {
+      const record = records[at]
+      return facts.length === 0 && record?.kind === 'span' ? [linkOf(record)] : facts
+    }),
     texts: new Map(lifted.flatMap((one) => [...one.texts])),
   }
 }

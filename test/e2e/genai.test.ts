@@ -321,13 +321,17 @@ test('genai: of the content of spans and log records only what holds more than m
      ARRAY JOIN mapKeys(attributes) AS key, mapValues(attributes) AS value
      WHERE match(value, '(weather in Paris|capital of France|degrees and sunny|geography assistant)') ORDER BY key`,
   )
-  // Requests and replies of calls as they were sent, with models, tools and parameters, and parts with a signature.
+  // Requests and replies of calls as they were sent, with models, tools and parameters, parts with a signature, and a request
+  // that only counted tokens.
   expect(left.map(({ key }) => key)).toEqual([
     'gen_ai.completion',
     'gen_ai.prompt',
     'input.value',
     'langfuse.observation.input',
+    'llm.anthropic.messages',
+    'llm.input_messages.1.message.content',
     'llm.invocation_parameters',
+    'llm.openai.messages',
     'llm.output_messages.0.message.contents.1.message_content.text',
     'model_request_parameters',
     'output.value',

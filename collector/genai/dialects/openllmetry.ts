@@ -51,6 +51,7 @@ function wrapperOf(reading: Reading, span: LiftedSpan, kind: 'agent' | 'wrapper'
     ...wholeIn(reading, 'traceloop.entity.input', 'input', 'user'),
     ...wholeIn(reading, 'traceloop.entity.output', 'output', 'assistant'),
   ]
+  accountForCopies(reading, 'gen_ai.task')
   return { says: turnSays(kind, name, messages), failure: failureOf(span) }
 }
 
@@ -133,18 +134,21 @@ function isMcp(input: Json | undefined): input is JsonObject {
   return isObject(input) && typeof input.tool_name === 'string'
 }
 
-/** Newer versions write both under OpenTelemetry's names as well. */
-function accountForBoth({ attributes, account }: Reading): void {
-  for (const [key, copy] of inputAndOutput) {
-    if (attributes.has(key)) account.understood.add(key)
-    if (attributes.has(key) && attributes.get(copy) === attributes.get(key)) account.understood.add(copy)
-  }
+function accountForBoth(reading: Reading): void {
+  for (const key of ['traceloop.entity.input', 'traceloop.entity.output'])
+    if (reading.attributes.has(key)) reading.account.understood.add(key)
+  accountForCopies(reading, 'gen_ai.tool.call')
 }
 
-const inputAndOutput = [
-  ['traceloop.entity.input', 'gen_ai.tool.call.arguments'],
-  ['traceloop.entity.output', 'gen_ai.tool.call.result'],
-] as const
+/** Newer versions write both under OpenTelemetry's names as well. */
+function accountForCopies({ attributes, account }: Reading, prefix: 'gen_ai.tool.call' | 'gen_ai.task'): void {
+  const isTool = prefix === 'gen_ai.tool.call'
+  for (const [key, copy] of [
+    ['traceloop.entity.input', `${prefix}.${isTool ? 'arguments' : 'input'}`],
+    ['traceloop.entity.output', `${prefix}.${isTool ? 'result' : 'output'}`],
+  ] as const)
+    if (attributes.has(key) && attributes.get(copy) === attributes.get(key)) account.understood.add(copy)
+}
 
 function isOfLangChain(input: Json | undefined): boolean {
   return isObject(input) && input.input_str !== undefined
