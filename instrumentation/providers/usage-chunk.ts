@@ -90,10 +90,14 @@ export function openUsageChunkFilter(provider: string): UsageChunkFilter {
         const end = byte === carriageReturn && bytes[at + 1] === lineFeed ? at + 2 : at + 1
         hold(bytes.subarray(from, end))
         from = end
-        const event = joined(release())
-        if (isPassing) out.push(event)
-        else if (!isUsageChunk(event)) out.push(kept(event))
-        else isFeedOurs = isAfterReturn && end === at + 1
+        const event = release()
+        const whole = joined(event)
+        if (isPassing) out.push(...event)
+        else if (!isUsageChunk(whole)) {
+          const less = kept(whole)
+          // Pieces stay what they are where nothing is taken out: a copy of a few bytes holds all the memory that it is cut from.
+          out.push(...(less === whole ? event : [less]))
+        } else isFeedOurs = isAfterReturn && end === at + 1
         isPassing = false
       }
       lineBytes = 0
