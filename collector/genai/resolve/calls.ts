@@ -55,10 +55,11 @@ function isCall(node: Node): boolean {
 
 export function findCalls(trace: Trace): Calls {
   const spans = trace.nodes.filter(isCall)
-  const leavesInside = countLeaves(spans)
-  const leaves = spans.filter((node) => leavesInside.get(node) === undefined && !node.isProbe).sort(byStart)
-  const groups = groupLeaves(leaves)
-  const calls = groups.map((group) => callOf(group, leavesInside))
+  const outer = new Set(spans.map((node) => node.outerCall))
+  const leaves = spans.filter((node) => !outer.has(node)).sort(byStart)
+  const groups = groupLeaves(leaves.filter((leaf) => !leaf.isProbe))
+  const callsInside = countCalls([...groups, ...leaves.filter((leaf) => leaf.isProbe).map((probe) => [probe])])
+  const calls = groups.map((group) => callOf(group, callsInside)).sort((a, b) => byStart(a.node, b.node))
   const real = new Set(calls.map((call) => call.node))
   const numbered = numberAttempts(calls)
   return {
@@ -68,14 +69,11 @@ export function findCalls(trace: Trace): Calls {
   }
 }
 
-/** For every call that has calls inside: how many of them are innermost. */
-function countLeaves(spans: readonly Node[]): ReadonlyMap<Node, number> {
-  const outer = new Set(spans.map((node) => node.outerCall).filter((node) => node !== undefined))
+/** For every record that has calls inside: how many those are. */
+function countCalls(groups: readonly (readonly Node[])[]): ReadonlyMap<Node, number> {
   const counts = new Map<Node, number>()
-  for (const leaf of spans) {
-    if (outer.has(leaf)) continue
-    for (const around of callsAround(leaf)) counts.set(around, (counts.get(around) ?? 0) + 1)
-  }
+  for (const group of groups)
+    for (const around of new Set(group.flatMap(callsAround))) counts.set(around, (counts.get(around) ?? 0) + 1)
   return counts
 }
 
@@ -123,10 +121,10 @@ const sourceRanks: Readonly<Record<UsageSource, number>> = {
   none: 4,
 }
 
-function callOf(group: readonly Node[], leavesInside: ReadonlyMap<Node, number>): Call {
+function callOf(group: readonly Node[], callsInside: ReadonlyMap<Node, number>): Call {
   const [only] = group
   if (group.length === 1 && only?.outerCall === undefined && only?.others.length === 0) return callOfOne(only)
-  return callOfRecords(group, leavesInside)
+  return callOfRecords(group, callsInside)
 }
 
 /** Most calls have one record, and nothing has to be put together. */
@@ -158,13 +156,13 @@ function callOfOne(node: Node): Call {
   }
 }
 
-function callOfRecords(group: readonly Node[], leavesInside: ReadonlyMap<Node, number>): Call {
+function callOfRecords(group: readonly Node[], callsInside: ReadonlyMap<Node, number>): Call {
   const leaves = group.toSorted(byTrust)
   // A client's own span may stand outside the agent that calls it.
   const node = leaves.find((leaf) => leaf.turn !== undefined) ?? (leaves[0] as Node)
   const around = [...new Set(leaves.flatMap(callsAround))]
   // What stands around several calls belongs to none of them.
-  const own = [...leaves, ...around.filter((outer) => leavesInside.get(outer) === 1)]
+  const own = [...leaves, ...around.filter((outer) => callsInside.get(outer) === 1)]
   const says = saysOf(node)
   // Who knows only what was asked for, or what answered, has it twice.
   const models = leaves.map(saysOf).find((one) => one.requestModel !== one.model)
@@ -220,7 +218,7 @@ function byTrust(a: Node, b: Node): number {
   const rank = (node: Node) =>
     2 * sourceRanks[saysOf(node).usageSource] + (node.span?.dialect === 'anthropic-sdk' ? 0 : 1)
   const known = (node: Node) => Object.keys(saysOf(node).usage).length
-  return rank(a) - rank(b) || known(b) - known(a) || byStart(a, b)
+  return rank(a) - rank(b) || known(b) - known(a) || byStart(b, a)
 }
 
 /** The innermost that knows any; what the collector counted itself fills what nobody knows. */

@@ -628,6 +628,39 @@ describe('resolve: two instrumentations side by side', () => {
     expect([call?.SpanId, call?.TurnId, call?.RequestModel]).toEqual(['1', 'agent', 'gpt-4o-mini'])
   })
 
+  test('the tries of a client that one of them tells are each a call, and the last is what the other tells', () => {
+    const { llmCalls, turns } = rows(
+      span('root', '', agent, at(0, 11)),
+      wrapper('1', 'Where?', 42, at(0, 10)),
+      span('2', 'root', { ...chat, ...asked('Where?') }, { ...failed, ...at(1, 2) }),
+      beside('3', { ...at(4, 10), attributes: asked('Where?') }),
+    )
+    expect(llmCalls.map((call) => [call.SpanId, call.Attempt, call.InputTokens])).toEqual([
+      ['2', 1, null],
+      ['3', 2, 42],
+    ])
+    expect(turns).toMatchObject([{ Status: 'success', Calls: 2, InputTokens: 42 }])
+  })
+
+  test('a call that knows no response is not two that know theirs', () => {
+    const anthropic = { name: 'com.anthropic.sdk.python', version: '2.12.0' }
+    const id = (name: string) => ({ attributes: { 'gen_ai.response.id': name } })
+    expect(callsOf(wrapper('1'), beside('2', id('a')), beside('3', { ...id('b'), scope: anthropic }))).toHaveLength(2)
+  })
+
+  test('what stands around both stands around one call', () => {
+    const around = span('1', 'root', { ...chat, ...used(42, 9) }, at(0, 10))
+    const silent = { 'langfuse.observation.usage_details': '{}' }
+    const inside = { ...wrapper('2', 'Where?', 42, { attributes: silent }), parentSpanId: '1' }
+    const told = span(
+      '3',
+      '1',
+      { ...chat, ...asked('Where?'), 'gen_ai.response.model': 'gpt-4o-mini-2024-07-18' },
+      at(0, 10),
+    )
+    expect(callsOf(around, inside, told)).toEqual([one])
+  })
+
   test('ten thousand calls at once are not all compared', { timeout: 20_000 }, () => {
     const spans = Array.from({ length: 10_000 }, (_, i) =>
       i % 2 === 0 ? wrapper(`w${i}`, `Where is ${i}?`) : beside(`b${i}`, { attributes: asked(`When is ${i}?`) }),

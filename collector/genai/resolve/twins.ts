@@ -2,6 +2,7 @@
 // or OpenTelemetry's span, Strands or a stream helper beside the Anthropic SDK's own. Their records stand side by side, with an
 // id on one of them at most. They are one call when different senders tell the same model and the same usage or question, of
 // one time, under one parent; each pairs with one of the other, the one that ended nearest, so two equal calls at once stay two.
+import { isEmpty } from '@tallylight/instrumentation/usage/usage.ts'
 import { limits } from '../../limits.ts'
 import type { CallSays } from '../fact.ts'
 import { byStart, compare, endOf, type Node, startOf } from './trace.ts'
@@ -10,20 +11,21 @@ import { byStart, compare, endOf, type Node, startOf } from './trace.ts'
 export function findTwins(leaves: readonly Node[]): readonly (readonly [Node, Node])[] {
   if (new Set(leaves.map(dialectOf)).size < 2) return []
   const pairs: (readonly [Node, Node])[] = []
-  // The dialects that each call has been told in.
-  const toldIn = new Map<Node, Set<string>>()
+  // All that tell a call, by the first of them.
+  const toldBy = new Map<Node, readonly Node[]>()
+  const questions = new Map(leaves.map((leaf) => [leaf, questionsOf(leaf)]))
   let open: readonly Node[] = []
   for (const leaf of leaves) {
     open = open.filter((first) => endOf(first) + clockNano > startOf(leaf))
     const [twin] = open
-      .filter((first) => toldIn.get(first)?.has(dialectOf(leaf)) === false && isTwin(first, leaf))
+      .filter((first) => toldBy.get(first)?.every((told) => mayTellSame(told, leaf)) && isTwin(first, leaf, questions))
       .toSorted((a, b) => compare(apart(a, leaf), apart(b, leaf)) || byStart(a, b))
     if (twin === undefined) {
       open = [...open.slice(1 - limits.openTwinsMax), leaf]
-      toldIn.set(leaf, new Set([dialectOf(leaf)]))
+      toldBy.set(leaf, [leaf])
     } else {
       pairs.push([twin, leaf])
-      toldIn.get(twin)?.add(dialectOf(leaf))
+      toldBy.set(twin, [...(toldBy.get(twin) ?? []), leaf])
     }
   }
   return pairs
@@ -46,11 +48,26 @@ function saysOf(node: Node): CallSays {
 /** Between the first line of one instrumentation and that of the other. */
 const clockNano = 5_000_000n
 
-function isTwin(one: Node, other: Node): boolean {
+/** A sender tells a call once, and a call has one response. */
+function mayTellSame(one: Node, other: Node): boolean {
+  const [a, b] = [saysOf(one).responseId, saysOf(other).responseId]
+  return dialectOf(one) !== dialectOf(other) && (a === '' || b === '' || a === b)
+}
+
+type Questions = ReadonlyMap<Node, ReadonlySet<string>>
+
+function isTwin(one: Node, other: Node, questions: Questions): boolean {
   const [a, b] = [saysOf(one), saysOf(other)]
   if (a.kind !== b.kind || a.provider !== b.provider || a.provider === '') return false
   if (a.responseId !== '' && b.responseId !== '') return false
-  return isSameModel(a, b) && isWithin(one, other) && isBeside(one, other) && tellsSame(one, other)
+  if (isTryBefore(one, other) || isTryBefore(other, one)) return false
+  return isSameModel(a, b) && isWithin(one, other) && isBeside(one, other) && tellsSame(one, other, questions)
+}
+
+/** One sender tells each try of a client, the other what came of them all: the last try is its twin. */
+function isTryBefore(one: Node, other: Node): boolean {
+  const hasEndedWell = other.failure === undefined && !isEmpty(saysOf(other).usage)
+  return one.failure !== undefined && hasEndedWell && endOf(one) + clockNano < endOf(other)
 }
 
 function isSameModel(a: CallSays, b: CallSays): boolean {
@@ -90,14 +107,14 @@ function parentIdOf(node: Node): string {
 }
 
 /** Numbers that differ prove two calls, save those that a sender has guessed. */
-function tellsSame(one: Node, other: Node): boolean {
+function tellsSame(one: Node, other: Node, questions: Questions): boolean {
   const [a, b] = [saysOf(one), saysOf(other)]
   const isGuess = a.isDoubtful === true || b.isDoubtful === true
   const counts = [apartBy(a.usage.inputTokens, b.usage.inputTokens, 0)]
   if (a.kind === 'call') counts.push(apartBy(a.usage.outputTokens, b.usage.outputTokens, startTokens))
   if (!isGuess && counts.includes('other')) return false
-  const [asked, askedToo] = [questionsOf(one), questionsOf(other)]
-  if (asked.size > 0 && askedToo.size > 0) return isPartOf(asked, askedToo) || isPartOf(askedToo, asked)
+  const [asked, askedToo] = [questions.get(one), questions.get(other)]
+  if (asked?.size && askedToo?.size) return isPartOf(asked, askedToo) || isPartOf(askedToo, asked)
   const haveFailed = one.failure !== undefined && other.failure !== undefined
   return haveFailed || counts.every((count) => count === 'same')
 }
