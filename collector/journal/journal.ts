@@ -363,12 +363,11 @@ export async function openJournal(options: JournalOptions): Promise<Journal> {
   }
 
   function status(): JournalStatus {
-    const segments = sealed.all()
     return {
       journal: id,
       bytes: held.bytes,
-      segments: segments.length,
-      oldestUnixMs: segments.length === 0 ? undefined : Math.min(...segments.map((each) => each.createdUnixMs)),
+      segments: sealed.count(),
+      oldestUnixMs: sealed.oldestUnixMs(),
       isFull: room.missing() !== undefined,
       corruptFrames: sealed.corruptFrames(),
       commits: commit,

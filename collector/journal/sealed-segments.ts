@@ -53,6 +53,8 @@ export type SealedSegments = {
   /** Of a segment whose file is whole. */
   add(segment: OpenSegment): SealedSegment
   all(): readonly SealedSegment[]
+  count(): number
+  oldestUnixMs(): number | undefined
   load(segment: SealedSegment): Promise<LoadedSegment>
   settle(segment: SealedSegment, part: string, stored: BySignal, quarantined: BySignal): void
   remove(segment: SealedSegment): Promise<void>
@@ -222,6 +224,13 @@ export function openSealedSegments(options: {
   return {
     add,
     all: () => [...entries.values()].map(({ segment }) => segment),
+    count: () => entries.size,
+    oldestUnixMs: () => {
+      let oldest: number | undefined
+      for (const { segment } of entries.values())
+        oldest = Math.min(oldest ?? segment.createdUnixMs, segment.createdUnixMs)
+      return oldest
+    },
     load,
     settle,
     remove,
