@@ -95,7 +95,7 @@ export function openQuotaHttp(options: QuotaHttpOptions): QuotaHttp {
     if (!identity.roles.has('quota') && !identity.roles.has('admin'))
       return problem(403, 'the key does not have the role quota')
     if (body === 'too_large') return problem(413, `a request may have ${bodyBytesMax} bytes`)
-    const query = new URLSearchParams((request.url ?? '').split('?')[1])
+    const query = new URLSearchParams((request.url ?? '').slice(prefix.length + path.length))
     return route(identity, request.method ?? '', path, query, body)
   }
 

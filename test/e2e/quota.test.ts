@@ -122,6 +122,12 @@ describe('one collector', () => {
     expect(await usageOf('repeated')).toMatchObject({ held: 10 })
   })
 
+  test('quota: the usage of a user is asked for by a name with a question mark, too', async () => {
+    await limitOf('asked', { subject: { user: 'who?' }, each: 'user' })
+    await call('POST', 'reservations', reservation('asked', 10, { user: 'who?' }))
+    expect((await call('GET', 'usage?user=who?&limit=asked')).body.usage).toMatchObject([{ held: 10 }])
+  })
+
   test('quota: tokens are priced by the list; a model without a price is refused where a limit on cost blocks', async () => {
     await limitOf('priced', { subject: { user: 'priced' }, amount: '10000000000' })
     const estimate = { inputTokens: 1000, outputTokensMax: 100 }
