@@ -5,7 +5,7 @@
 // measured, and with `--active` the calls are of so many of the subjects: the same work on a small ledger and on a large one.
 // One JSON line.
 import { readFile } from 'node:fs/promises'
-import { constants, loadavg, setPriority } from 'node:os'
+import { loadavg } from 'node:os'
 import { join } from 'node:path'
 import { setImmediate, setTimeout } from 'node:timers/promises'
 import { parseArgs } from 'node:util'
@@ -68,7 +68,6 @@ const overHttp = await measurePairs(
   collector.pid(),
   await postmasterOf(collector.directory),
 )
-const isFirst = goFirst()
 const atRate: (readonly number[])[] = []
 for (let run = 0; run < runs; run++) atRate.push((await measureAtRate(run)).sort((a, b) => a - b))
 await load.close()
@@ -86,7 +85,6 @@ console.log(
     pairsPerSecondOverHttp: overHttp.perSecond,
     cpuMicrosecondsOverHttp: overHttp.cpuMicroseconds,
     ratePerSecond: rate,
-    senderGoesFirst: isFirst,
     reserveP50Ms: round(median(atRate.map((run) => shareOf(run, 0.5)))),
     reserveP99Ms: round(median(atRate.map((run) => shareOf(run, 0.99)))),
     leasedReserveP50Us: round(shareOf(leasedMs, 0.5) * 1000),
@@ -94,17 +92,6 @@ console.log(
     loadAverage: round(loadavg()[0]),
   }),
 )
-
-/** What the sender waits for a core is no time of the service's. Where it may not go first, it is in the figures. */
-function goFirst(): boolean {
-  try {
-    setPriority(constants.priority.PRIORITY_HIGHEST)
-    return true
-  } catch (error) {
-    if ((error as { readonly info?: { readonly code?: string } }).info?.code !== 'EACCES') throw error
-    return false
-  }
-}
 
 /** Spread over all of them, as busy users are. */
 function userOf(at: number): string {
