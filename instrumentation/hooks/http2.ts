@@ -73,13 +73,11 @@ function watchStream(watch: Watch, stream: http2.ClientHttp2Stream, call: Call):
       return
     }
     const asked = exchange
-    exchange.admitted.then(
-      () => held.release(),
-      (refusal: Error) => {
-        asked.end('denied', refusal)
-        stream.destroy(refusal)
-      },
-    )
+    const refuse = (refusal: Error): void => {
+      asked.end('denied', refusal)
+      stream.destroy(refusal)
+    }
+    exchange.admitted.then(() => held.release(), refuse).catch((error: Error) => stream.destroy(error))
   })
   stream.once('response', (headers) => {
     if (exchange === undefined) return

@@ -88,6 +88,34 @@ describe('node:http', () => {
     expect(provider.bodies).toEqual([asking])
   })
 
+  test('a writer that fills the same memory anew once a piece was taken sends each piece', async () => {
+    const { provider, url } = await setUp({ pieces: ['{}'] })
+    const request = http.request(url, { method: 'POST' })
+    const memory = Buffer.alloc(2)
+    for (const piece of ['{"', 'a"', ':1', '} ']) {
+      memory.write(piece)
+      await new Promise<void>((taken) => request.write(memory, () => taken()))
+    }
+    await buffer(await responseOf(request.end()))
+    expect(provider.bodies).toEqual(['{"a":1} '])
+  })
+
+  test('what cannot be written fails its request behind the gate, not the process; a head that is out keeps its body', async () => {
+    const { provider, recorder, url } = await setUp({ headers: sse, pieces: [recorded] }, { admitted: () => turn() })
+    const broken = http.request(url, { method: 'POST' })
+    const failed = once(broken, 'response')
+    broken.write(5 as unknown as string)
+    broken.end()
+    await expect(failed).rejects.toMatchObject({ code: 'ERR_INVALID_ARG_TYPE' })
+    expect(await recorder.ended()).toMatchObject([{ ending: 'cut', status: 0 }])
+
+    const body = '{"stream":true}'
+    const request = http.request(url, { method: 'POST', headers: { 'content-length': body.length } }).end(body)
+    request.flushHeaders()
+    expect(await buffer(await responseOf(request))).toEqual(recorded)
+    expect(provider.bodies).toEqual([body])
+  })
+
   test('usage is asked for and hidden, with the length that the new body has', async () => {
     const { provider, recorder, url } = await setUp({ headers: sse, pieces: [recorded] })
     const body = '{"stream":true,"model":"é"}'

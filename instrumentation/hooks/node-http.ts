@@ -118,18 +118,22 @@ function isPlain(acceptEncoding: unknown): boolean {
 
 function admit(request: http.ClientRequest, exchange: Exchange, held: HeldBody): void {
   const send = (): void => {
-    if (exchange.body !== undefined && request.hasHeader('content-length'))
+    // Its length is on the way already.
+    if (request.headersSent) exchange.withdraw()
+    else if (exchange.body !== undefined && request.hasHeader('content-length'))
       request.setHeader('content-length', Buffer.byteLength(exchange.body))
-    held.release(exchange.body)
+    held.release(request.headersSent ? undefined : exchange.body)
   }
   if (exchange.admitted === undefined) {
     send()
     return
   }
-  exchange.admitted.then(send, (refusal: Error) => {
+  const refuse = (refusal: Error): void => {
     exchange.end('denied', refusal)
     request.destroy(refusal)
-  })
+  }
+  // What the platform throws of what was written was the writer's to catch, who is gone on by now.
+  exchange.admitted.then(send, refuse).catch((error: Error) => request.destroy(error))
 }
 
 function tap(
