@@ -441,7 +441,7 @@ describe.each(places)('fetch, read at the %s: the gate and our own failures', (p
       expect.objectContaining({ name: 'TimeoutError' }),
     )
     expect(provider.bodies).toEqual([])
-    expect(await recorder.ended()).toMatchObject([{ ending: 'aborted' }])
+    expect(await recorder.ended()).toMatchObject([{ ending: 'aborted', isHeldBack: true }])
   })
 
   test('when whatever of ours throws, the caller sees what it would have seen', async () => {

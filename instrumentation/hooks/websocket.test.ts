@@ -15,7 +15,7 @@ afterEach(async () => {
 
 type Realtime = { readonly url: string; readonly recorder: Recorder; readonly received: string[] }
 
-/** Answers every `response.create`; `instructions: "hang up"` in the middle of a response. */
+/** Answers every `response.create`; `instructions: "hang up"` in the middle of a response, `"too early"` with a refusal. */
 async function setUp(admitted?: () => Promise<void>): Promise<Realtime> {
   const received: string[] = []
   const server = new WebSocketServer({ port: 0, host: '127.0.0.1' })
@@ -28,6 +28,11 @@ async function setUp(admitted?: () => Promise<void>): Promise<Realtime> {
       const event = JSON.parse(data.toString())
       received.push(event.type)
       if (event.type !== 'response.create') return
+      if (event.response?.instructions === 'too early') {
+        const code = 'conversation_already_has_active_response'
+        send({ type: 'error', error: { type: 'invalid_request_error', code, message: 'wait', param: null } })
+        return
+      }
       const id = `resp_${++responses}`
       send({ type: 'response.created', response: { id, status: 'in_progress', usage: null } })
       send({ type: 'response.output_audio.delta', response_id: id, delta: 'A'.repeat(100_000) })
@@ -192,4 +197,17 @@ test('realtime: a response that waits for the gate when its socket closes has an
   await turn()
   expect(recorder.calls).toMatchObject([{ ends: 1 }])
   expect(received).toEqual([])
+})
+
+test('realtime: a response that the server refuses, as another is under way, is a failed call, and no other stands for it', async () => {
+  const { url, recorder } = await setUp()
+  const socket = new WebSocket(url)
+  await once(socket, 'open')
+  socket.send('{"type":"response.create","response":{"instructions":"too early"}}')
+  expect(await recorder.ended()).toMatchObject([
+    { ending: 'complete', status: 400, reply: { failure: { type: 'conversation_already_has_active_response' } } },
+  ])
+  socket.send('{"type":"response.create","response":{"max_output_tokens":50}}')
+  expect(await recorder.ended(2)).toMatchObject([{}, { status: 200, reply: { usage: { outputTokens: 40 } } }])
+  expect(recorder.calls).toMatchObject([{ ends: 1 }, { ends: 1, start: { request: { outputTokensMax: 50 } } }])
 })

@@ -98,6 +98,13 @@ export function watchRealtime(watch: RealtimeWatch, socket: RealtimeSocket): voi
       exchange?.head(200, (name) => (name === 'content-type' ? 'text/event-stream' : ''))
       if (exchange !== undefined) calls.set(id, exchange)
     }
+    // Answered in order, so it is the first of those that wait; left there it would stand for the next response.
+    if (type === 'error' && objectOf(event.error).code === 'conversation_already_has_active_response') {
+      const refused = admitted.shift()
+      refused?.head(400, (name) => (name === 'content-type' ? 'application/json' : ''))
+      refused?.pass(new TextEncoder().encode(text))
+      refused?.end('complete')
+    }
     const exchange = calls.get(id)
     exchange?.pass(new TextEncoder().encode(`data: ${text}\n\n`))
     if (type !== 'response.done') return
