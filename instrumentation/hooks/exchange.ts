@@ -90,7 +90,7 @@ export const wireAbove = (): FetchWire | undefined => seen.getStore()?.wire
 export type Exchange = {
   /** What to send instead of the caller's body, where that asks for usage. */
   readonly body: string | undefined
-  /** The caller's body was sent after all, so nothing is taken out of the reply. */
+  /** The caller's body is sent after all, so nothing is taken out of the reply, and one to the other body is not its. */
   withdraw(): void
   readonly admitted: Promise<void> | undefined
   inContext<T>(work: () => T): T
@@ -200,6 +200,9 @@ function open(watch: ExchangeWatch, start: ExchangeStart): Exchange {
     body: asked,
     withdraw: () => {
       asked = undefined
+      status = 0
+      reply = undefined
+      batch = undefined
     },
     admitted: record.admitted,
     inContext: record.inContext,
