@@ -10,6 +10,7 @@ test.each([
   ['ANTHROPIC_BASE_URL', 'https://api.deepseek.com/anthropic', '/v1/messages', 'deepseek', true],
   ['OLLAMA_HOST', 'models', ':11434/v1/chat/completions', 'ollama', false],
   ['OLLAMA_HOST', 'models:80', '/v1/chat/completions', 'ollama', false],
+  ['OLLAMA_HOST', 'models:80/', '/v1/chat/completions', 'ollama', false],
   ['OLLAMA_HOST', 'https://models', '/v1/chat/completions', 'ollama', false],
   ['GROQ_BASE_URL', 'http://proxy/groq', '/openai/v1/chat/completions', 'groq', false],
 ])(

@@ -71,7 +71,7 @@ const sdkNames: readonly (readonly [name: string, provider: string])[] = [
 
 function baseUrlsOf(environment: Environment): readonly BaseUrl[] {
   return sdkNames.flatMap(([name, provider]) => {
-    const value = environment[name]?.trim() ?? ''
+    const value = (environment[name]?.trim() ?? '').replace(/\/+$/, '')
     // Ollama's own is a host without a scheme, whose usual port need not be said.
     const port = name === 'OLLAMA_HOST' && !/:\d+$/.test(value) ? ':11434' : ''
     const url = value === '' ? null : URL.parse(/^https?:/.test(value) ? value : `http://${value}${port}`)

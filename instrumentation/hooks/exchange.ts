@@ -34,6 +34,8 @@ export type CallEnd = {
   readonly status: number
   readonly reply: CallReply | undefined
   readonly error: unknown
+  /** The caller gave up before the gate had answered: nothing has left. */
+  readonly isHeldBack?: boolean
 }
 
 /** Who keeps the record of a call: its span, its metrics, its reservation. */
@@ -88,7 +90,7 @@ export const wireAbove = (): FetchWire | undefined => seen.getStore()?.wire
 export type Exchange = {
   /** What to send instead of the caller's body, where that asks for usage. */
   readonly body: string | undefined
-  /** The caller's body was sent after all, so nothing is taken out of the reply. */
+  /** The caller's body is sent after all, so nothing is taken out of the reply, and one to the other body is not its. */
   withdraw(): void
   readonly admitted: Promise<void> | undefined
   inContext<T>(work: () => T): T
@@ -141,6 +143,11 @@ function open(watch: ExchangeWatch, start: ExchangeStart): Exchange {
   let filter: UsageChunkFilter | undefined
   let hasBegun = false
   let isOver = false
+  let isHeldBack = record.admitted !== undefined
+  const admit = (): void => {
+    isHeldBack = false
+  }
+  record.admitted?.then(admit, () => undefined)
 
   function head(newStatus: number, header: (name: string) => string): void {
     guarded(
@@ -183,7 +190,7 @@ function open(watch: ExchangeWatch, start: ExchangeStart): Exchange {
         const known = reply?.known()
         // The end was said, and only the bytes behind it were not fetched: nothing is missing.
         const isWhole = known?.isComplete === true && ending !== 'denied' && ending !== 'cut'
-        record.finish({ ending: isWhole ? 'complete' : ending, status, reply: known, error })
+        record.finish({ ending: isWhole ? 'complete' : ending, status, reply: known, error, isHeldBack })
       },
       undefined,
     )
@@ -193,6 +200,9 @@ function open(watch: ExchangeWatch, start: ExchangeStart): Exchange {
     body: asked,
     withdraw: () => {
       asked = undefined
+      status = 0
+      reply = undefined
+      batch = undefined
     },
     admitted: record.admitted,
     inContext: record.inContext,

@@ -8,7 +8,7 @@ import { runInNewContext } from 'node:vm'
 import { afterEach, describe, expect, test, vi } from 'vitest'
 import { limits } from '../limits.ts'
 import { hookFetch } from './fetch.ts'
-import { type Answer, type Provider, startProvider } from './fixtures/provider.ts'
+import { type Provider, startProvider } from './fixtures/provider.ts'
 import { openRecorder, type Recorder } from './fixtures/recorder.ts'
 import { hookUndici } from './undici.ts'
 
@@ -30,7 +30,7 @@ type Place = (typeof places)[number]
 
 async function setUp(
   place: Place,
-  answer: Answer | ((body: string) => Answer),
+  answer: Parameters<typeof startProvider>[0],
   options: Parameters<typeof openRecorder>[1] = {},
 ): Promise<{ readonly provider: Provider; readonly recorder: Recorder; readonly url: string }> {
   const provider = stack.use(await startProvider(answer))
@@ -71,6 +71,15 @@ describe.each(places)('fetch, read at the %s', (place) => {
     expect(text.length).toBeGreaterThan(2_000)
     expect(text.endsWith('data: [DONE]\n\n')).toBe(true)
     expect(await recorder.ended()).toMatchObject([{ ending: 'complete', reply: { usage } }])
+  })
+
+  test('a connection that is lost after a host refused the option is told of, and not that refusal', async () => {
+    const { recorder, url } = await setUp(place, (body, request) => {
+      if (!body.includes('include_usage')) request.socket.destroy()
+      return { status: 400, pieces: ['{"error":{"code":"extra"}}'] }
+    })
+    await expect(post(url, '{"stream":true}')).rejects.toThrow('fetch failed')
+    expect(await recorder.ended()).toMatchObject([{ ending: 'cut', status: 0, reply: undefined }])
   })
 
   test('a host that refuses the option gets the request as the caller wrote it, and is not asked again', async () => {
@@ -441,7 +450,7 @@ describe.each(places)('fetch, read at the %s: the gate and our own failures', (p
       expect.objectContaining({ name: 'TimeoutError' }),
     )
     expect(provider.bodies).toEqual([])
-    expect(await recorder.ended()).toMatchObject([{ ending: 'aborted' }])
+    expect(await recorder.ended()).toMatchObject([{ ending: 'aborted', isHeldBack: true }])
   })
 
   test('when whatever of ours throws, the caller sees what it would have seen', async () => {

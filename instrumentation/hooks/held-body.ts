@@ -18,7 +18,8 @@ export function holdBody(target: Writable, onWhole: (body: Uint8Array, held: Hel
   let bytes = 0
   let state: 'holding' | 'waiting' | 'open' = 'holding'
 
-  function take(method: 'write' | 'end', args: readonly unknown[]): void {
+  function take(method: 'write' | 'end', given: readonly unknown[]): void {
+    const args = method === 'write' && state === 'holding' ? own(given) : given
     const [chunk, encoding] = args
     if (typeof chunk === 'string')
       add(Buffer.from(chunk, typeof encoding === 'string' ? (encoding as BufferEncoding) : 'utf8'))
@@ -30,6 +31,13 @@ export function holdBody(target: Writable, onWhole: (body: Uint8Array, held: Hel
     state = 'waiting'
     onWhole(isTooLong ? new Uint8Array() : Buffer.concat(pieces, bytes), { release })
     pieces.length = 0
+  }
+
+  /** Whoever is told that a piece was taken may write the next one into the same memory. */
+  function own(args: readonly unknown[]): readonly unknown[] {
+    const [chunk, ...rest] = args
+    const isTold = rest.some((each) => typeof each === 'function')
+    return isTold && chunk instanceof Uint8Array ? [Buffer.from(chunk), ...rest] : args
   }
 
   /** A writer may give the next piece only when this one was taken, as one that follows a redirect does. */

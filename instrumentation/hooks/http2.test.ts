@@ -96,3 +96,15 @@ test('http2: a stream left, cut, or denied ends its call; a denied body is never
   expect(await denied.recorder.ended()).toMatchObject([{ ending: 'denied', error: refusal }])
   expect(denied.bodies).toEqual([])
 })
+
+test('http2: a stream that is given up before its reply is aborted; one that never got a body is no call', async () => {
+  const { session, recorder, bodies } = await setUp('end', () => new Promise(() => undefined))
+  const empty = session.request({ ':method': 'POST', ':path': path })
+  empty.close()
+  await once(empty, 'close')
+  expect(recorder.calls).toEqual([])
+  const stream = session.request({ ':method': 'POST', ':path': path }).end(body)
+  stream.close(http2.constants.NGHTTP2_CANCEL)
+  expect(await recorder.ended()).toMatchObject([{ ending: 'aborted', status: 0, isHeldBack: true }])
+  expect(bodies).not.toContain(body)
+})

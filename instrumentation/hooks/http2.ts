@@ -49,13 +49,18 @@ function watchStream(watch: Watch, stream: http2.ClientHttp2Stream, call: Call):
   let exchange: Exchange | undefined
   let hasReply = false
   let isLeft = false
-  const { close } = stream
+  const { close, session } = stream
   stream.close = (code, callback) => {
     isLeft = true
     close.call(stream, code, callback)
   }
   const sent = stream.sentHeaders ?? {}
   holdBody(stream, (body, held) => {
+    if (isLeft || stream.destroyed) {
+      // Closing it writes its end; no body went out, and a call that begins now would never get an end.
+      held.release()
+      return
+    }
     exchange = openExchange(watch, {
       ...call,
       transport: 'http2',
@@ -68,13 +73,11 @@ function watchStream(watch: Watch, stream: http2.ClientHttp2Stream, call: Call):
       return
     }
     const asked = exchange
-    exchange.admitted.then(
-      () => held.release(),
-      (refusal: Error) => {
-        asked.end('denied', refusal)
-        stream.destroy(refusal)
-      },
-    )
+    const refuse = (refusal: Error): void => {
+      asked.end('denied', refusal)
+      stream.destroy(refusal)
+    }
+    exchange.admitted.then(() => held.release(), refuse).catch((error: Error) => stream.destroy(error))
   })
   stream.once('response', (headers) => {
     if (exchange === undefined) return
@@ -90,6 +93,9 @@ function watchStream(watch: Watch, stream: http2.ClientHttp2Stream, call: Call):
     guarded(watch, () => tapReply(stream, watched, reply), undefined)
   })
   stream.once('close', () => {
-    if (!hasReply) exchange?.end(endingOf(stream.errored, undefined), stream.errored ?? undefined)
+    const error = stream.errored ?? undefined
+    // A connection that goes closes its streams by the same function as their owners.
+    const isGivenUp = isLeft && error === undefined && session?.closed === false && !session.destroyed
+    if (!hasReply) exchange?.end(isGivenUp ? 'aborted' : endingOf(error, undefined), error)
   })
 }

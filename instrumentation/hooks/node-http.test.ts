@@ -88,6 +88,34 @@ describe('node:http', () => {
     expect(provider.bodies).toEqual([asking])
   })
 
+  test('a writer that fills the same memory anew once a piece was taken sends each piece', async () => {
+    const { provider, url } = await setUp({ pieces: ['{}'] })
+    const request = http.request(url, { method: 'POST' })
+    const memory = Buffer.alloc(2)
+    for (const piece of ['{"', 'a"', ':1', '} ']) {
+      memory.write(piece)
+      await new Promise<void>((taken) => request.write(memory, () => taken()))
+    }
+    await buffer(await responseOf(request.end()))
+    expect(provider.bodies).toEqual(['{"a":1} '])
+  })
+
+  test('what cannot be written fails its request behind the gate, not the process; a head that is out keeps its body', async () => {
+    const { provider, recorder, url } = await setUp({ headers: sse, pieces: [recorded] }, { admitted: () => turn() })
+    const broken = http.request(url, { method: 'POST' })
+    const failed = once(broken, 'response')
+    broken.write(5 as unknown as string)
+    broken.end()
+    await expect(failed).rejects.toMatchObject({ code: 'ERR_INVALID_ARG_TYPE' })
+    expect(await recorder.ended()).toMatchObject([{ ending: 'cut', status: 0 }])
+
+    const body = '{"stream":true}'
+    const request = http.request(url, { method: 'POST', headers: { 'content-length': body.length } }).end(body)
+    request.flushHeaders()
+    expect(await buffer(await responseOf(request))).toEqual(recorded)
+    expect(provider.bodies).toEqual([body])
+  })
+
   test('usage is asked for and hidden, with the length that the new body has', async () => {
     const { provider, recorder, url } = await setUp({ headers: sse, pieces: [recorded] })
     const body = '{"stream":true,"model":"é"}'
@@ -159,6 +187,26 @@ describe('node:http', () => {
     expect(await unanswered.recorder.ended()).toMatchObject([{ ending: 'aborted', status: 0 }])
   })
 
+  test('a listener that destroys the request when its reply was cut does not make it a reply that was left', async () => {
+    const { url, recorder } = await setUp({ headers: sse, pieces: [recorded.subarray(0, 900)], after: 'cut' })
+    const request = http.request(url, { method: 'POST' }).end(asking)
+    const reply = await responseOf(request)
+    reply.on('error', () => request.destroy()).resume()
+    expect(await recorder.ended()).toMatchObject([{ ending: 'cut' }])
+  })
+
+  test('a body that is ended when its request is gone already is no call, which would never have an end', async () => {
+    const { url, recorder, provider } = await setUp({ pieces: ['{}'] })
+    const request = http.request(url, { method: 'POST' })
+    const failed = once(request, 'error')
+    request.destroy()
+    await failed
+    request.end(asking)
+    await turn()
+    expect(recorder.calls).toEqual([])
+    expect(provider.bodies).toEqual([])
+  })
+
   test('a refused connection and a request thrown away end; one without a listener for errors still fails the process', async () => {
     const { recorder, provider, url } = await setUp({ pieces: [] })
     await provider[Symbol.asyncDispose]()
@@ -196,12 +244,13 @@ describe('node:http', () => {
     expect(slow.provider.bodies).toEqual([])
     gate.resolve()
     expect(await buffer(await reply)).toEqual(recorded)
+    expect(await slow.recorder.ended()).toMatchObject([{ isHeldBack: false }])
 
     const left = await setUp({ pieces: [] }, { admitted: () => gate.promise.then(() => turn()) })
     const request = http.request(left.url, { method: 'POST' }).end(asking)
     request.on('error', () => undefined)
     request.destroy()
-    await left.recorder.ended()
+    expect(await left.recorder.ended()).toMatchObject([{ ending: 'aborted', isHeldBack: true }])
     await turn()
     await turn()
     expect(left.provider.bodies).toEqual([])

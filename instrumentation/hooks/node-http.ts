@@ -67,32 +67,38 @@ function callOf(watch: Watch, protocol: string, request: http.ClientRequest): Ca
 
 function watchRequest(watch: Watch, request: http.ClientRequest, call: Call): void {
   let exchange: Exchange | undefined
-  let hasReply = false
+  let reply: http.IncomingMessage | undefined
   let isLeft = false
   let error: unknown
   const emit = request.emit.bind(request)
   const destroy = request.destroy.bind(request)
   // The reply of an aborted request only tells that its connection is gone; why is said here. Whoever gives no reason has had
-  // enough: so ends a loop over a reply that is left.
+  // enough: so ends a loop over a reply that is left; but not whoever cleans up behind a reply that was cut.
   request.destroy = (reason) => {
-    if (!reason && error === undefined) isLeft = true
+    if (!reason && error === undefined && !reply?.errored) isLeft = true
     error ??= reason
     return destroy(reason)
   }
   // Not a listener: one for 'response' keeps an unread reply from being thrown away, one for 'error' hides it.
   request.emit = (event: string | symbol, ...args: unknown[]): boolean => {
     if (event === 'response' && exchange !== undefined) {
-      hasReply = true
+      const answer = args[0] as http.IncomingMessage
+      reply = answer
       // Without a listener the platform throws the bytes away before anybody can see them.
       if (request.listenerCount('response') === 0) exchange.end('unread')
-      else tap(watch, exchange, args[0] as http.IncomingMessage, (errored) => (isLeft ? undefined : (error ?? errored)))
+      else tap(watch, exchange, answer, (errored) => (isLeft ? undefined : (error ?? errored)))
     }
     if (event === 'error' && !isLeft) error = args[0]
     // With a reply, that one's end is the end; this is for a request that never got one.
-    if (event === 'close' && !hasReply) exchange?.end(isLeft ? 'aborted' : endingOf(error, undefined), error)
+    if (event === 'close' && reply === undefined) exchange?.end(isLeft ? 'aborted' : endingOf(error, undefined), error)
     return emit(event, ...args)
   }
   holdBody(request, (body, held) => {
+    if (request.destroyed) {
+      // Its end may have been told already, and a call that begins now would never get one.
+      held.release()
+      return
+    }
     exchange = openExchange(watch, {
       ...call,
       transport: 'http',
@@ -112,18 +118,22 @@ function isPlain(acceptEncoding: unknown): boolean {
 
 function admit(request: http.ClientRequest, exchange: Exchange, held: HeldBody): void {
   const send = (): void => {
-    if (exchange.body !== undefined && request.hasHeader('content-length'))
+    // Its length is on the way already.
+    if (request.headersSent) exchange.withdraw()
+    else if (exchange.body !== undefined && request.hasHeader('content-length'))
       request.setHeader('content-length', Buffer.byteLength(exchange.body))
-    held.release(exchange.body)
+    held.release(request.headersSent ? undefined : exchange.body)
   }
   if (exchange.admitted === undefined) {
     send()
     return
   }
-  exchange.admitted.then(send, (refusal: Error) => {
+  const refuse = (refusal: Error): void => {
     exchange.end('denied', refusal)
     request.destroy(refusal)
-  })
+  }
+  // What the platform throws of what was written was the writer's to catch, who is gone on by now.
+  exchange.admitted.then(send, refuse).catch((error: Error) => request.destroy(error))
 }
 
 function tap(

@@ -5,7 +5,7 @@ import { afterEach, expect, test } from 'vitest'
 import WebSocketOfWs, { WebSocketServer } from 'ws'
 import { openRecorder, type Recorder } from './fixtures/recorder.ts'
 import { hookNodeHttp } from './node-http.ts'
-import { hookWebSocket, watchRealtime } from './websocket.ts'
+import { hookWebSocket, isWatchedSocket, watchRealtime } from './websocket.ts'
 
 let stack = new AsyncDisposableStack()
 afterEach(async () => {
@@ -15,7 +15,7 @@ afterEach(async () => {
 
 type Realtime = { readonly url: string; readonly recorder: Recorder; readonly received: string[] }
 
-/** Answers every `response.create`; `instructions: "hang up"` in the middle of a response. */
+/** Answers every `response.create`; `instructions: "hang up"` in the middle of a response, `"too early"` with a refusal. */
 async function setUp(admitted?: () => Promise<void>): Promise<Realtime> {
   const received: string[] = []
   const server = new WebSocketServer({ port: 0, host: '127.0.0.1' })
@@ -28,6 +28,11 @@ async function setUp(admitted?: () => Promise<void>): Promise<Realtime> {
       const event = JSON.parse(data.toString())
       received.push(event.type)
       if (event.type !== 'response.create') return
+      if (event.response?.instructions === 'too early') {
+        const code = 'conversation_already_has_active_response'
+        send({ type: 'error', error: { type: 'invalid_request_error', code, message: 'wait', param: null } })
+        return
+      }
       const id = `resp_${++responses}`
       send({ type: 'response.created', response: { id, status: 'in_progress', usage: null } })
       send({ type: 'response.output_audio.delta', response_id: id, delta: 'A'.repeat(100_000) })
@@ -149,10 +154,60 @@ test('realtime: a socket of `ws` that nobody watches is told of as unmetered, on
   await open(url, true)
   await open(elsewhere.url, false)
   expect(recorder.unmetered).toEqual([])
-  await open(url, false)
+  await open(url.replace('realtime', 'live'), true)
   expect(recorder.unmetered).toEqual(['transport 127.0.0.1'])
   const other = new WebSocket(url.replace('realtime', 'live'))
   await new Promise((opened) => other.addEventListener('open', opened))
   other.close()
   expect(recorder.unmetered).toEqual(['transport 127.0.0.1', 'api 127.0.0.1'])
+})
+
+test('realtime: a socket watched twice is one; one whose listeners are all taken off is not kept when it has closed', async () => {
+  const { url, recorder } = await setUp()
+  const socket = new WebSocket(url)
+  watchRealtime(recorder.watch, socket)
+  await once(socket, 'open')
+  socket.send('{"type":"response.create"}')
+  await recorder.ended()
+  expect(recorder.calls).toHaveLength(1)
+  socket.close()
+  await once(socket, 'close')
+  const own = new WebSocketOfWs(url)
+  watchRealtime(recorder.watch, own)
+  await once(own, 'open')
+  expect(isWatchedSocket(url)).toBe(true)
+  own.removeAllListeners()
+  const closed = once(own, 'close')
+  own.terminate()
+  await closed
+  expect(isWatchedSocket(url)).toBe(false)
+})
+
+test('realtime: a response that waits for the gate when its socket closes has an end; on a closed socket none begins', async () => {
+  const gate = Promise.withResolvers<void>()
+  const { url, recorder, received } = await setUp(() => gate.promise)
+  const socket = new WebSocket(url)
+  await once(socket, 'open')
+  socket.send('{"type":"response.create"}')
+  socket.close()
+  await once(socket, 'close')
+  expect(await recorder.ended()).toMatchObject([{ ending: 'cut', isHeldBack: true }])
+  gate.resolve()
+  socket.send('{"type":"response.create"}')
+  await turn()
+  expect(recorder.calls).toMatchObject([{ ends: 1 }])
+  expect(received).toEqual([])
+})
+
+test('realtime: a response that the server refuses, as another is under way, is a failed call, and no other stands for it', async () => {
+  const { url, recorder } = await setUp()
+  const socket = new WebSocket(url)
+  await once(socket, 'open')
+  socket.send('{"type":"response.create","response":{"instructions":"too early"}}')
+  expect(await recorder.ended()).toMatchObject([
+    { ending: 'complete', status: 400, reply: { failure: { type: 'conversation_already_has_active_response' } } },
+  ])
+  socket.send('{"type":"response.create","response":{"max_output_tokens":50}}')
+  expect(await recorder.ended(2)).toMatchObject([{}, { status: 200, reply: { usage: { outputTokens: 40 } } }])
+  expect(recorder.calls).toMatchObject([{ ends: 1 }, { ends: 1, start: { request: { outputTokensMax: 50 } } }])
 })

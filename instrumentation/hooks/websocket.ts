@@ -9,6 +9,7 @@ import { type Exchange, guarded, noteOther, openExchange, type Watch } from './e
 /** What the platform's WebSocket and that of `ws` have in common. */
 export type RealtimeSocket = {
   readonly url: string
+  readonly readyState: number
   send(...args: never[]): unknown
   addEventListener(type: 'message' | 'close', listener: (event: object) => void): void
 }
@@ -21,7 +22,7 @@ export function hookWebSocket(watch: RealtimeWatch): () => void {
   const Hooked = class WebSocket extends Original {
     constructor(...args: ConstructorParameters<typeof Original>) {
       super(...args)
-      guarded(watch, () => watchRealtime(watch, this), undefined)
+      guarded(watch, () => watchPlatforms(watch, this), undefined)
     }
   }
   globalThis.WebSocket = Hooked
@@ -30,12 +31,28 @@ export function hookWebSocket(watch: RealtimeWatch): () => void {
   }
 }
 
-/** Open, and watched. */
+/** No request of `node:http` tells of the platform's, so that one that cannot be read is told of here. */
+function watchPlatforms(watch: RealtimeWatch, socket: RealtimeSocket): void {
+  const url = URL.parse(socket.url)
+  if (url !== null && watch.realtimeEndpointOf(url) !== undefined) watchRealtime(watch, socket)
+  else noteOther(watch, URL.parse(socket.url.replace(/^ws/, 'http')))
+}
+
+/** Not closed, and watched. */
 const watched = new Set<RealtimeSocket>()
 
 /** Whether a socket to this address is watched, so that one that is not can be told of. */
 export function isWatchedSocket(url: string): boolean {
+  dropClosed()
   return [...watched].some((socket) => socket.url === url)
+}
+
+const open = 1
+const closed = 3
+
+/** Whoever takes all listeners off a socket takes ours, too, and its end is not told. */
+function dropClosed(): void {
+  for (const socket of watched) if (socket.readyState === closed) watched.delete(socket)
 }
 
 /** Events that are long and say nothing: sound. */
@@ -45,18 +62,18 @@ const sound = /^.{0,80}"type"\s*:\s*"response\.(output_)?audio\.delta"/
 export function watchRealtime(watch: RealtimeWatch, socket: RealtimeSocket): void {
   const url = URL.parse(socket.url)
   const endpoint = url === null ? undefined : watch.realtimeEndpointOf(url)
-  if (url === null || endpoint === undefined) {
-    noteOther(watch, URL.parse(socket.url.replace(/^ws/, 'http')))
-    return
-  }
+  if (url === null || endpoint === undefined || watched.has(socket)) return
+  dropClosed()
   watched.add(socket)
   const calls = new Map<string, Exchange>()
+  /** The gate has not answered yet. */
+  const waiting = new Set<Exchange>()
   /** The gate has let it pass, and the server has not begun it yet. */
   const admitted: Exchange[] = []
   let session: Json = {}
   let sending: Promise<void> | undefined
 
-  function open(asked: Json): Exchange | undefined {
+  function begin(asked: Json): Exchange | undefined {
     const { model = session.model, instructions = session.instructions, tools = session.tools } = asked
     const { max_output_tokens = session.max_output_tokens, input } = asked
     const max = typeof max_output_tokens === 'number' ? { max_output_tokens } : {}
@@ -77,9 +94,16 @@ export function watchRealtime(watch: RealtimeWatch, socket: RealtimeSocket): voi
     if (type === 'session.created' || type === 'session.updated') session = objectOf(event.session)
     const id = textOf(objectOf(event.response).id) || textOf(event.response_id)
     if (type === 'response.created') {
-      const exchange = admitted.shift() ?? open({})
+      const exchange = admitted.shift() ?? begin({})
       exchange?.head(200, (name) => (name === 'content-type' ? 'text/event-stream' : ''))
       if (exchange !== undefined) calls.set(id, exchange)
+    }
+    // Answered in order, so it is the first of those that wait; left there it would stand for the next response.
+    if (type === 'error' && objectOf(event.error).code === 'conversation_already_has_active_response') {
+      const refused = admitted.shift()
+      refused?.head(400, (name) => (name === 'content-type' ? 'application/json' : ''))
+      refused?.pass(new TextEncoder().encode(text))
+      refused?.end('complete')
     }
     const exchange = calls.get(id)
     exchange?.pass(new TextEncoder().encode(`data: ${text}\n\n`))
@@ -90,10 +114,13 @@ export function watchRealtime(watch: RealtimeWatch, socket: RealtimeSocket): voi
 
   const { send } = socket
   socket.send = (...args: never[]): unknown => {
+    // Thrown, or dropped in silence: nothing leaves.
+    if (socket.readyState !== open) return Reflect.apply(send, socket, args)
     const asked = guarded(watch, () => askedBy(args[0]), undefined)
-    const exchange = asked === undefined ? undefined : open(asked)
+    const exchange = asked === undefined ? undefined : begin(asked)
     if (exchange !== undefined && exchange.admitted === undefined) admitted.push(exchange)
     if (exchange?.admitted === undefined && sending === undefined) return Reflect.apply(send, socket, args)
+    if (exchange !== undefined) waiting.add(exchange)
     const turn = (sending ?? Promise.resolve()).then(() => sendAdmitted(exchange, args))
     sending = turn
     turn.finally(() => {
@@ -109,6 +136,8 @@ export function watchRealtime(watch: RealtimeWatch, socket: RealtimeSocket): voi
       exchange?.end('denied', refusal)
       guarded(watch, () => refuse(socket, refusal), undefined)
       return
+    } finally {
+      if (exchange !== undefined) waiting.delete(exchange)
     }
     if (exchange?.admitted !== undefined) admitted.push(exchange)
     // What it throws of a closed socket would have reached the caller, who is gone on by now.
@@ -121,7 +150,7 @@ export function watchRealtime(watch: RealtimeWatch, socket: RealtimeSocket): voi
   })
   socket.addEventListener('close', () => {
     watched.delete(socket)
-    for (const exchange of [...admitted, ...calls.values()]) exchange.end('cut')
+    for (const exchange of [...waiting, ...admitted, ...calls.values()]) exchange.end('cut')
     calls.clear()
   })
 }

@@ -78,7 +78,11 @@ export function openUsageChunkFilter(provider: string): UsageChunkFilter {
       const isEnd = byte === carriageReturn || (byte === lineFeed && !isAfterReturn)
       const isSecondHalf = byte === lineFeed && isAfterReturn
       isAfterReturn = byte === carriageReturn
-      if (isSecondHalf && isFeedOurs && at === from) from++
+      if (isSecondHalf && at === from && heldBytes === 0) {
+        // It goes where the rest of its event went.
+        if (!isFeedOurs) out.push(bytes.subarray(at, at + 1))
+        from++
+      }
       isFeedOurs = false
       if (isSecondHalf) continue
       if (!isEnd) {

@@ -71,9 +71,18 @@ test('gate: an open call extends its hold in time, no longer than a stream may l
     const error = new TypeError('fetch failed', { cause: Object.assign(new Error('x'), { code }) })
     gate.admit(start)?.end({ ending: 'cut', status: 0, reply: undefined, error })
   }
+  const cut = { ending: 'cut', reply: undefined } as const
+  gate.admit(start)?.end({ ending: 'aborted', status: 0, reply: undefined, error: undefined, isHeldBack: true })
+  for (const status of [0, 200])
+    gate.admit(start)?.end({ ...cut, status, error: Object.assign(new Error('x'), { code: 'ECONNREFUSED' }) })
+  for (const syscall of ['read', 'connect']) {
+    const error = Object.assign(new Error('x'), { code: 'EHOSTUNREACH', syscall })
+    gate.admit(start)?.end({ ...cut, status: 0, error: new TypeError('fetch failed', { cause: error }) })
+  }
   await gate.idle()
   await gate.idle()
-  expect(released).toEqual(['r3', 'r4', 'r5'])
+  // Not what failed when it had been sent: r6, a connection lost; r9, a reply whose reader could not go on; r10.
+  expect(released).toEqual(['r3', 'r4', 'r5', 'r7', 'r8', 'r11'])
   await vi.advanceTimersByTimeAsync(2 * limits.quotaHoldMsMax)
   const gaps = extended.map((at, index) => at - (extended[index - 1] ?? 0))
   expect(Math.max(...gaps)).toBeLessThan(limits.quotaHoldMs)

@@ -196,11 +196,13 @@ export function openGate(options: GateOptions): Gate {
   function spentOf(
     model: string,
     estimate: Estimate,
-    { ending, status, reply, error }: CallEnd,
+    { ending, status, reply, error, isHeldBack }: CallEnd,
   ): SettledUsage | undefined {
     const usage = reply?.usage
     if (reply !== undefined && reply.usageSource === 'provider' && usage !== undefined) return settled(usage)
-    if (ending === 'denied' || status >= 300 || isUnsent(error)) return undefined
+    if (ending === 'denied' || isHeldBack === true || status >= 300) return undefined
+    // With a reply the error is that of whoever read it: a sink that could not connect ends the stream that fills it.
+    if (status === 0 && isUnsent(error)) return undefined
     const written = estimates.tokensOf(model, reply?.outputChars ?? 0)
     return settled({
       ...usage,
@@ -281,10 +283,11 @@ const unsentCodes = new Set([
 /** Names of OpenSSL and Node for a certificate that is not trusted: the request goes out behind it. */
 const isDistrust = (code: string): boolean => /CERT|^ERR_TLS_|^UNABLE_TO_|^HOSTNAME_MISMATCH$/.test(code)
 
-/** No connection came about: no provider can have charged for it. */
+/** No connection came about: no provider can have charged for it. One that had can fail by the same names, as it is read. */
 function isUnsent(error: unknown): boolean {
   for (let each = error, depth = 0; each instanceof Error && depth < 4; each = each.cause, depth++) {
     const code = 'code' in each ? String(each.code) : ''
+    if ('syscall' in each && (each.syscall === 'read' || each.syscall === 'write')) return false
     if (unsentCodes.has(code) || isDistrust(code)) return true
   }
   return false
