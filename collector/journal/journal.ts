@@ -282,7 +282,8 @@ export async function openJournal(options: JournalOptions): Promise<Journal> {
       addSignals(segment.synced, kept)
       addSignals(held.records, kept)
     }
-    frames.at(-1)?.segment.requests.push(...requests)
+    const last = frames.at(-1)
+    if (last !== undefined) for (const request of requests) last.segment.requests.push(request)
     await sealClosed()
   }
 

@@ -1,6 +1,7 @@
 // From all facts of one trace to its rows. Pure: the same facts give the same rows in whatever order they came, after a restart,
-// and in whichever collector. A row is superseded by the one of a higher generation (more facts seen, or the same with a newer price); `gone` names
-// rows that a smaller set of facts may have made and this one does not.
+// and in whichever collector. A row is superseded by the one of a higher generation (more facts seen, or the same with a newer
+// price). `gone` names rows that a smaller set of facts may have made and this one does not: every call, and of messages those that
+// one record alone would have told.
 import type { Fact } from '../fact.ts'
 import type { PriceOf } from '../price.ts'
 import type { EmbeddingRow, Estimable, Gone, LlmCallRow, MessageRow, Resolved, ToolCallRow, TurnRow } from '../rows.ts'
