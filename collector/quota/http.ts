@@ -60,14 +60,20 @@ export function openQuotaHttp(options: QuotaHttpOptions): QuotaHttp {
   function handle(request: IncomingMessage, response: ServerResponse, localBoundToLoopback: boolean): void {
     const startedMs = performance.now()
     const path = (request.url ?? '').split('?')[0]?.slice(prefix.length) ?? ''
+    const failed = (error: unknown): Answer => {
+      if (error instanceof URIError) return problem(400, 'the path is not well formed')
+      options.log.error({ err: error }, 'a quota request failed')
+      return problem(503, 'the quota service could not answer', { 'Retry-After': '1' })
+    }
+    const tell = (answered: Answer): Answer => {
+      send(response, answered)
+      return answered
+    }
     answer(request, path, localBoundToLoopback)
-      .catch((error: unknown): Answer => {
-        if (error instanceof URIError) return problem(400, 'the path is not well formed')
-        options.log.error({ err: error }, 'a quota request failed')
-        return problem(503, 'the quota service could not answer', { 'Retry-After': '1' })
-      })
+      .then(tell)
+      // Also when it could not be told: an answer that throws would end the collector.
+      .catch((error: unknown) => tell(failed(error)))
       .then((answered) => {
-        send(response, answered)
         const route = path.replace(/^reservations\/[^/]+/, 'reservations/{id}').replace(/^limits\/.+/, 'limits/{id}')
         options.onAnswer(
           answered.status === 404 ? 'unknown' : route,

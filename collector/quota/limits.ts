@@ -58,15 +58,15 @@ export function storable(textMax: number): z.ZodString {
     .refine((text) => !text.includes('\0') && text.isWellFormed(), 'no NUL, and no half of a surrogate pair')
 }
 
+/** Stands in the RateLimit headers of every answer, whatever came in the body or the path. */
+export const limitId = z.string().regex(/^[\w.:-]{1,200}$/, 'an id is 1–200 letters, digits and ._:-')
+
 const name = storable(512).min(1)
 const supportedTimeZones = new Set([...Intl.supportedValuesOf('timeZone'), 'UTC'])
 
 export const limitSchema = z
   .strictObject({
-    id: z
-      .string()
-      .regex(/^[\w.:-]{1,200}$/, 'an id is 1–200 letters, digits and ._:-')
-      .optional(),
+    id: limitId.optional(),
     subject: z
       .strictObject({
         user: name.optional(),

@@ -225,6 +225,19 @@ describe('one collector', () => {
     })
   }
 
+  for (const id of ['a b', 'a"b', 'a\nb', 'a\0b', 'é€', 'x'.repeat(201), '']) {
+    test(`quota: a limit put under ${JSON.stringify(id).slice(0, 20)} is 400 and names the id, which would stand in the headers of every answer`, async () => {
+      const limit = { measure: 'cost', amount: 1, window: 'day', action: 'observe' }
+      const reply = await asAdmin('PUT', `limits/${encodeURIComponent(id)}`, limit)
+      expect(reply).toMatchObject({ status: 400, body: { detail: expect.stringMatching(/^id: /) } })
+    })
+  }
+
+  test('quota: usage asked for by a name with a NUL is 400, as no database holds it', async () => {
+    expect((await call('GET', 'usage?user=a%00b')).status).toBe(400)
+    expect((await call('GET', 'usage?limit=%00')).status).toBe(400)
+  })
+
   test('quota: what is not there, not allowed, or another tenant’s is answered so', async () => {
     expect((await call('POST', 'limits', { measure: 'cost', amount: 1, window: 'day', action: 'block' })).status).toBe(
       403,
