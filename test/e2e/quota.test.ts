@@ -194,6 +194,22 @@ describe('one collector', () => {
       { measure: 'cost', amount: 1, window: 'day', timeZone: 'Mars', action: 'block' },
       'timeZone',
     ],
+    ...['+05:30', 'PST', 'SystemV/PST8', 'Asia/Atlantis'].map(
+      (timeZone) =>
+        [
+          `the time zone ${timeZone}`,
+          'limits',
+          { measure: 'cost', amount: 1, window: 'day', timeZone, action: 'block' },
+          'timeZone',
+        ] as const,
+    ),
+    ['an amount of null', 'limits', { measure: 'cost', amount: null, window: 'day', action: 'block' }, 'whole number'],
+    [
+      'an estimate of both kinds',
+      'reservations',
+      { callId: 'a', model: 'm', estimate: { costNanoUsd: 1, inputTokens: 1, outputTokensMax: 1 } },
+      'estimate: either inputTokens and outputTokensMax',
+    ],
     [
       'a field that is none',
       'limits',
@@ -230,6 +246,14 @@ describe('one collector', () => {
       const limit = { measure: 'cost', amount: 1, window: 'day', action: 'observe' }
       const reply = await asAdmin('PUT', `limits/${encodeURIComponent(id)}`, limit)
       expect(reply).toMatchObject({ status: 400, body: { detail: expect.stringMatching(/^id: /) } })
+    })
+  }
+
+  for (const zone of ['Asia/Kolkata', 'America/Argentina/Buenos_Aires', 'Europe/Kyiv', 'Etc/GMT+5', 'US/Pacific']) {
+    test(`quota: a day of ${zone} is counted, as every name of the IANA database`, async () => {
+      const id = `zone-${zone.replaceAll(/\W/g, '-')}`
+      await limitOf(id, { subject: { user: id }, window: 'day', timeZone: zone })
+      expect((await call('POST', 'reservations', reservation(id, 1, { user: id }))).status).toBe(201)
     })
   }
 
