@@ -52,6 +52,8 @@ export type QuotaHttpOptions = {
 const prefix = '/v1/quota/'
 const bodyBytesMax = 1024 * 1024
 const batchMax = 256
+/** As far as the times of records may be ahead. */
+const endedAheadMsMax = 24 * 3_600_000
 const noTokens = { tokens: undefined }
 
 export function openQuotaHttp(options: QuotaHttpOptions): QuotaHttp {
@@ -286,6 +288,9 @@ export function openQuotaHttp(options: QuotaHttpOptions): QuotaHttp {
     const parsed = charge.safeParse(body)
     if (!parsed.success) return invalid(parsed.error)
     const { eventKey, endedAt } = parsed.data
+    // It would fill a sliding window until that time has come and gone.
+    if (endedAt !== undefined && Date.parse(endedAt) > now() + endedAheadMsMax)
+      return problem(400, 'endedAt: a call has ended, by a clock that is ahead of ours by 24 hours at most')
     const subject = subjectOf(identity, parsed.data)
     const amounts = amountsOf(parsed.data, callOf(subject))
     if (amounts.cost === undefined && options.unpriced === 'refuse') {

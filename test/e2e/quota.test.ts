@@ -224,6 +224,12 @@ describe('one collector', () => {
       { callId: 'a', model: 'm', estimate: { inputTokens: -1, outputTokensMax: 1 } },
       'estimate',
     ],
+    [
+      'a charge of a call that ends next year',
+      'charges',
+      { eventKey: 'a', model: 'm', costNanoUsd: 1, endedAt: new Date(Date.now() + 365 * 86_400_000).toISOString() },
+      'endedAt',
+    ],
     ['no JSON', 'reservations', '{', 'not JSON'],
     [
       'a user with a NUL',
