@@ -120,6 +120,22 @@ const commands: Readonly<Record<string, Command>> = {
     }),
 }
 
+/** The options that a command reads, and `ID` where it takes one. Anything else would be ignored: `keys revoke A B` would
+ *  leave B valid, and `reprice --dry-run` would write. */
+const taken: Readonly<Record<string, readonly (keyof typeof options | 'ID')[]>> = {
+  'tenants create': ['ID'],
+  'keys create': ['tenant', 'roles', 'name', 'many-tenants'],
+  'keys rotate': ['ID', 'grace-seconds'],
+  'keys revoke': ['ID'],
+  erase: ['tenant', 'user', 'conversation', 'dry-run'],
+  'erase show': ['ID'],
+  'hold place': ['tenant', 'user', 'conversation', 'reason'],
+  'hold list': ['all'],
+  'hold release': ['ID'],
+  'retention apply': ['dry-run'],
+  reprice: ['from', 'to', 'tenant'],
+}
+
 try {
   process.exitCode = await main(process.argv.slice(2))
 } catch (error) {
@@ -143,11 +159,16 @@ async function main(args: readonly string[]): Promise<number> {
   const looked = await look(args, process.env)
   if (looked !== undefined) return looked
   const { values, positionals } = readArguments(args)
-  const [noun, verb, id] = positionals
+  const [noun, verb, id, more] = positionals
   if (noun === undefined) throw new Misused('say what to do')
   const name = verb === undefined ? noun : `${noun} ${verb}`
   const command = commands[name]
   if (command === undefined) throw new Misused(`there is no command ${name}`)
+  const takes = taken[name] ?? []
+  const surplus = takes.includes('ID') ? more : id
+  if (surplus !== undefined) throw new Misused(`${name} does not take the word ${surplus}`)
+  const unread = Object.keys(values).find((option) => !takes.some((each) => each === option))
+  if (unread !== undefined) throw new Misused(`${name} does not take --${unread}`)
   return command(await findApi(), { values, id })
 }
 

@@ -6,7 +6,7 @@ import { limits } from './limits.ts'
 import { judgeOwnPattern, type PersonalOptions, personalKinds } from './masking/personal.ts'
 import { upstreamName, upstreamSchema } from './proxy/upstreams.ts'
 import type { FailurePolicy } from './quota/failure-policy.ts'
-import { amountSchema, limitSchema } from './quota/limits.ts'
+import { amountSchema, limitId, limitSchema } from './quota/limits.ts'
 import { parseTenantId } from './receive/request.ts'
 
 export const retentionDefaults = {
@@ -165,9 +165,7 @@ const fileSchema = z.strictObject({
   quota: z
     .strictObject({
       limits: described(
-        z.array(
-          limitSchema.safeExtend({ id: z.string().regex(/^[\w.:-]{1,200}$/), tenant: tenantName.default('default') }),
-        ),
+        z.array(limitSchema.safeExtend({ id: limitId, tenant: tenantName.default('default') })),
         'limits as code: made, changed and removed at start and when the file changes; those made through the API stay',
         '[]',
       ),

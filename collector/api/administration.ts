@@ -8,16 +8,12 @@ import type { Administration } from '../administration/administration.ts'
 import type { Background } from '../administration/background.ts'
 import type { Subject } from '../administration/subject.ts'
 import type { TenantId } from '../receive/request.ts'
-import { identityOf, isForAllTenants, ownTenant, parse, tenantName } from './asking.ts'
+import { identityOf, isForAllTenants, ownTenant, parse, tenantName, withoutNul } from './asking.ts'
 import { notAllowed, problem } from './problem.ts'
 
 export type AdministrationRoutes = Omit<Administration, 'run'>
 
-const name = z
-  .string()
-  .min(1)
-  .max(16_384)
-  .refine((text) => !text.includes('\0'), 'must not hold a NUL')
+const name = withoutNul(16_384).min(1)
 const whose = { tenant: tenantName, user: name.optional(), conversation: name.optional() }
 const erasure = z
   .strictObject({ ...whose, dryRun: z.boolean().default(false) })
@@ -25,7 +21,7 @@ const erasure = z
     message: 'name a user or a conversation, one of the two',
   })
 const hold = z
-  .strictObject({ ...whose, reason: z.string().min(1).max(2_000) })
+  .strictObject({ ...whose, reason: withoutNul(2_000).min(1) })
   .refine(({ user, conversation }) => user === undefined || conversation === undefined, {
     message: 'name a user, a conversation, or neither to hold all of the tenant',
   })

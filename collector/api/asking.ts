@@ -10,6 +10,14 @@ export const tenantName = z.string().transform((text, context) => {
   return tenant ?? z.NEVER
 })
 
+/** Text that Postgres can hold. */
+export function withoutNul(textMax: number): z.ZodString {
+  return z
+    .string()
+    .max(textMax)
+    .refine((text) => !text.includes('\0'), 'must not hold a NUL')
+}
+
 /** Answers 400 or 403 itself, and then undefined. */
 export function parse<Asked extends object>(
   schema: z.ZodType<Asked>,

@@ -5,7 +5,7 @@ import { z } from 'zod'
 import { limits } from '../limits.ts'
 import { reservedTenant, roles } from '../receive/key-rules.ts'
 import type { Keyring } from '../receive/keys.ts'
-import { identityOf, isForAllTenants, ownTenant, parse, tenantName } from './asking.ts'
+import { identityOf, isForAllTenants, ownTenant, parse, tenantName, withoutNul } from './asking.ts'
 import { notAllowed, problem } from './problem.ts'
 
 const newTenantName = tenantName.refine(
@@ -15,7 +15,7 @@ const newTenantName = tenantName.refine(
 const newKey = z.strictObject({
   tenant: newTenantName,
   roles: z.array(z.enum(roles)).min(1),
-  name: z.string().max(200).default(''),
+  name: withoutNul(200).default(''),
   manyTenants: z.boolean().default(false),
 })
 const newTenant = z.strictObject({ tenant: newTenantName })
@@ -25,6 +25,11 @@ const rotation = z.strictObject({
 
 export function keyRoutes(keyring: Keyring): Router {
   const router = express.Router()
+  router.param('id', (_request, response, next, id: string) => {
+    // Postgres takes no NUL to look for.
+    if (id.includes('\0')) problem(response, 404, 'there is no key with a NUL')
+    else next()
+  })
 
   router
     .route('/tenants')

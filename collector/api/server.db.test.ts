@@ -138,6 +138,9 @@ for (const [method, path, key, status, detail] of [
   ['GET', '/api/v1/keys', 'ingest', 403, 'the key does not have the role admin'],
   ['POST', '/api/v1/keys', 'query', 403, 'the key does not have the role admin'],
   ['DELETE', '/api/v1/keys/00000009', 'admin', 404, 'there is no key 00000009'],
+  ['DELETE', '/api/v1/keys/%00', 'admin', 404, 'there is no key with a NUL'],
+  ['POST', '/api/v1/keys/%00/rotate', 'admin', 404, 'there is no key with a NUL'],
+  ['DELETE', '/api/v1/keys/%zz', 'admin', 400, 'the request is not well formed'],
 ] as const)
   test(`api: ${method} ${path} with ${key ?? 'no'} key is ${status}, and says why`, async () => {
     const answer = await ask(method, path, key)
@@ -193,7 +196,9 @@ for (const [what, body, status, reason] of [
   ['a field that is none', '{"tenant":"acme","roles":["ingest"],"expires":1}', 400, /Unrecognized key: \\"expires\\"/],
   ['half of JSON', '{"tenant":"secret', 400, /the body is not JSON/],
   ['a name too long', JSON.stringify({ tenant: 'a', roles: ['ingest'], name: 'x'.repeat(201) }), 400, /name: .*200/],
-  ['a body too long', `"${'x'.repeat(70_000)}"`, 413, /too long/],
+  ['a name with a NUL', JSON.stringify({ tenant: 'a', roles: ['ingest'], name: 'a\0' }), 400, /name: .*NUL/],
+  ['null', 'null', 400, /body: .*object/],
+  ['a body too long', `"${'x'.repeat(70_000)}"`, 413, /a body may have 64 KiB/],
 ] as const)
   test(`api: a key of ${what} is ${status} and makes none`, async () => {
     const before = await keyring.list()

@@ -17,6 +17,14 @@ import type { StatePage } from './state.ts'
 
 export type Api = { readonly port: number; readonly [Symbol.asyncDispose]: () => Promise<void> }
 
+/** By what Express calls them. Its own words quote the body. */
+const refusals: Readonly<Record<string, string>> = {
+  'entity.parse.failed': 'the body is not JSON',
+  'entity.too.large': 'a body may have 64 KiB',
+  'encoding.unsupported': 'the body comes as it is, or in gzip, deflate or br',
+  'charset.unsupported': 'the body is JSON in UTF-8',
+}
+
 export async function openApi(options: {
   readonly host: string
   readonly port: number
@@ -89,7 +97,7 @@ export async function openApi(options: {
       next()
     }
   })
-  admin.use(express.json({ limit: '64kb' }))
+  admin.use(express.json({ limit: '64kb', strict: false }))
   admin
     .route('/probe')
     .post(async (_request, response) => {
@@ -100,9 +108,9 @@ export async function openApi(options: {
   app.use('/api/v1', admin)
   app.use((request, response) => problem(response, 404, `there is nothing at ${request.path.slice(0, 100)}`))
   app.use((error: unknown, _request: Request, response: Response, _next: NextFunction) => {
-    const status = (error as { readonly status?: number }).status
+    const { status, type } = error as { readonly status?: number; readonly type?: string }
     if (status !== undefined && status < 500) {
-      problem(response, status, 'the body is not JSON, or too long')
+      problem(response, status, refusals[type ?? ''] ?? 'the request is not well formed')
       return
     }
     options.log.error({ err: error }, 'an API request failed')

@@ -27,10 +27,10 @@ const ttlMs = z.int().min(1_000).max(ttlMsMax)
 export const reservation = z.strictObject({
   callId: storable(512).min(1),
   ...who,
-  estimate: z.union([
-    z.strictObject({ inputTokens: count, outputTokensMax: count }),
-    z.strictObject({ costNanoUsd: amountSchema }),
-  ]),
+  estimate: z.union(
+    [z.strictObject({ inputTokens: count, outputTokensMax: count }), z.strictObject({ costNanoUsd: amountSchema })],
+    'either inputTokens and outputTokensMax, whole numbers from 0, or costNanoUsd',
+  ),
   ttlMs: ttlMs.default(ttlMsUsual),
 })
 export const lease = z.strictObject({

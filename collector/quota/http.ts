@@ -52,6 +52,8 @@ export type QuotaHttpOptions = {
 const prefix = '/v1/quota/'
 const bodyBytesMax = 1024 * 1024
 const batchMax = 256
+/** As far as the times of records may be ahead. */
+const endedAheadMsMax = 24 * 3_600_000
 const noTokens = { tokens: undefined }
 
 export function openQuotaHttp(options: QuotaHttpOptions): QuotaHttp {
@@ -60,14 +62,20 @@ export function openQuotaHttp(options: QuotaHttpOptions): QuotaHttp {
   function handle(request: IncomingMessage, response: ServerResponse, localBoundToLoopback: boolean): void {
     const startedMs = performance.now()
     const path = (request.url ?? '').split('?')[0]?.slice(prefix.length) ?? ''
+    const failed = (error: unknown): Answer => {
+      if (error instanceof URIError) return problem(400, 'the path is not well formed')
+      options.log.error({ err: error }, 'a quota request failed')
+      return problem(503, 'the quota service could not answer', { 'Retry-After': '1' })
+    }
+    const tell = (answered: Answer): Answer => {
+      send(response, answered)
+      return answered
+    }
     answer(request, path, localBoundToLoopback)
-      .catch((error: unknown): Answer => {
-        if (error instanceof URIError) return problem(400, 'the path is not well formed')
-        options.log.error({ err: error }, 'a quota request failed')
-        return problem(503, 'the quota service could not answer', { 'Retry-After': '1' })
-      })
+      .then(tell)
+      // Also when it could not be told: an answer that throws would end the collector.
+      .catch((error: unknown) => tell(failed(error)))
       .then((answered) => {
-        send(response, answered)
         const route = path.replace(/^reservations\/[^/]+/, 'reservations/{id}').replace(/^limits\/.+/, 'limits/{id}')
         options.onAnswer(
           answered.status === 404 ? 'unknown' : route,
@@ -280,6 +288,9 @@ export function openQuotaHttp(options: QuotaHttpOptions): QuotaHttp {
     const parsed = charge.safeParse(body)
     if (!parsed.success) return invalid(parsed.error)
     const { eventKey, endedAt } = parsed.data
+    // It would fill a sliding window until that time has come and gone.
+    if (endedAt !== undefined && Date.parse(endedAt) > now() + endedAheadMsMax)
+      return problem(400, 'endedAt: a call has ended, by a clock that is ahead of ours by 24 hours at most')
     const subject = subjectOf(identity, parsed.data)
     const amounts = amountsOf(parsed.data, callOf(subject))
     if (amounts.cost === undefined && options.unpriced === 'refuse') {

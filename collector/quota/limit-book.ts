@@ -17,7 +17,7 @@ import type pg from 'pg'
 import { type Identity, parseTenantId, type TenantId } from '../receive/request.ts'
 import { type Answer, invalid, isUuid, notAllowed, type ParsedJson, problem } from './answers.ts'
 import type { Outage } from './failure-policy.ts'
-import { amountJson, type Limit, limitJson, limitOf, limitSchema } from './limits.ts'
+import { amountJson, type Limit, limitId, limitJson, limitOf, limitSchema } from './limits.ts'
 import { limitOfRow } from './rows.ts'
 
 export type LimitBook = {
@@ -116,6 +116,8 @@ export function openLimitBook({ database }: { readonly database: pg.Pool }): Lim
     if ((method === 'POST') !== (id === undefined)) {
       return notAllowed(id === undefined ? 'GET, POST' : 'GET, PUT, DELETE')
     }
+    const wrongId = limitId.optional().safeParse(id).error
+    if (wrongId !== undefined) return problem(400, `id: ${wrongId.issues[0]?.message}`)
     const json = body()
     if (json.kind === 'malformed') return problem(400, json.reason)
     const parsed = limitSchema.safeParse(json.value)
@@ -155,6 +157,7 @@ export function openLimitBook({ database }: { readonly database: pg.Pool }): Lim
     const tenant = tenantAsked(identity, query)
     if (tenant === undefined) return problem(404, 'there is no such tenant')
     const filter = { tenant, limitId: query.get('limit'), subject: query.get('subject') ?? query.get('user') }
+    if (`${filter.limitId}${filter.subject}`.includes('\0')) return problem(400, 'limit, subject, user: no NUL')
     const rows = await withConnection(database, (client) => selectBalances(client, filter))
     const usage = rows.map((row) => ({
       limitId: row.limit_id,

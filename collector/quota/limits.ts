@@ -43,10 +43,13 @@ const int64Max = 2n ** 63n - 1n
 
 /** An amount as a number that is exact, or as digits. */
 export const amountSchema = z
-  .union([
-    z.int().min(0).max(Number.MAX_SAFE_INTEGER),
-    z.string().regex(/^\d{1,19}$/, 'an amount is a whole number, not negative'),
-  ])
+  .union(
+    [
+      z.int().min(0).max(Number.MAX_SAFE_INTEGER),
+      z.string().regex(/^\d{1,19}$/, 'an amount is a whole number, not negative'),
+    ],
+    'an amount is a whole number from 0, or its digits as text, which a number above 2^53 needs',
+  )
   .transform((amount) => BigInt(amount))
   .refine((amount) => amount <= int64Max, 'an amount is below 2^63')
 
@@ -58,15 +61,15 @@ export function storable(textMax: number): z.ZodString {
     .refine((text) => !text.includes('\0') && text.isWellFormed(), 'no NUL, and no half of a surrogate pair')
 }
 
+/** Stands in the RateLimit headers of every answer, whatever came in the body or the path. */
+export const limitId = z.string().regex(/^[\w.:-]{1,200}$/, 'an id is 1–200 letters, digits and ._:-')
+
 const name = storable(512).min(1)
 const supportedTimeZones = new Set([...Intl.supportedValuesOf('timeZone'), 'UTC'])
 
 export const limitSchema = z
   .strictObject({
-    id: z
-      .string()
-      .regex(/^[\w.:-]{1,200}$/, 'an id is 1–200 letters, digits and ._:-')
-      .optional(),
+    id: limitId.optional(),
     subject: z
       .strictObject({
         user: name.optional(),
@@ -80,10 +83,7 @@ export const limitSchema = z
     measure: z.enum(measures),
     amount: amountSchema,
     window: z.enum(['minute', 'hour', 'day', 'month', 'ever']),
-    timeZone: z
-      .string()
-      .refine((zone) => supportedTimeZones.has(zone), 'not a time zone of the IANA database')
-      .default('UTC'),
+    timeZone: z.string().refine(isTimeZone, 'not a time zone of the IANA database').default('UTC'),
     action: z.enum(['block', 'warn', 'observe']),
     thresholds: z.array(z.int().min(1).max(1000)).max(20).default([50, 80, 100]),
     overage: z.enum(['refuse', 'allow_available', 'allow_debt']).default('refuse'),
@@ -92,6 +92,19 @@ export const limitSchema = z
     path: ['window'],
     message: 'concurrency is counted now and in no window: use "ever"',
   })
+
+/** `supportedValuesOf` has one name of each zone, often an older one: Asia/Calcutta, and no Asia/Kolkata. Of what Intl takes
+ *  beyond it, Postgres does not know offsets and ICU's own names, and all of the others have a slash. */
+function isTimeZone(zone: string): boolean {
+  if (supportedTimeZones.has(zone)) return true
+  if (!/^[A-Z][A-Za-z]+\//.test(zone) || zone.startsWith('SystemV/')) return false
+  try {
+    new Intl.DateTimeFormat('en', { timeZone: zone })
+    return true
+  } catch {
+    return false
+  }
+}
 
 export type LimitInput = z.output<typeof limitSchema>
 

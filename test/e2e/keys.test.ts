@@ -78,6 +78,15 @@ test('keys: made, listed and revoked on the command line; a second tenant ends r
     code: 2,
     said: expect.stringContaining('usage:'),
   })
+  // A word too many is not ignored: who revokes two keys would take both for revoked.
+  for (const [words, said] of [
+    [['keys', 'revoke', listed[0].id, listed[1].id], `does not take the word ${listed[1].id}`],
+    [['keys', 'list', 'extra'], 'does not take the word extra'],
+    [['reprice', '--dry-run'], 'reprice does not take --dry-run'],
+    [['keys', 'revoke', listed[0].id, '--tenant', 'acme'], 'keys revoke does not take --tenant'],
+  ] as const)
+    expect(await tallylight(collector, ...words)).toMatchObject({ code: 2, said: expect.stringContaining(said) })
+  expect((await tallylight(collector, 'keys', 'list')).out.split('\n')).toHaveLength(2)
   await collector.drained()
   expect(
     await collector.query(

@@ -194,6 +194,22 @@ describe('one collector', () => {
       { measure: 'cost', amount: 1, window: 'day', timeZone: 'Mars', action: 'block' },
       'timeZone',
     ],
+    ...['+05:30', 'PST', 'SystemV/PST8', 'Asia/Atlantis'].map(
+      (timeZone) =>
+        [
+          `the time zone ${timeZone}`,
+          'limits',
+          { measure: 'cost', amount: 1, window: 'day', timeZone, action: 'block' },
+          'timeZone',
+        ] as const,
+    ),
+    ['an amount of null', 'limits', { measure: 'cost', amount: null, window: 'day', action: 'block' }, 'whole number'],
+    [
+      'an estimate of both kinds',
+      'reservations',
+      { callId: 'a', model: 'm', estimate: { costNanoUsd: 1, inputTokens: 1, outputTokensMax: 1 } },
+      'estimate: either inputTokens and outputTokensMax',
+    ],
     [
       'a field that is none',
       'limits',
@@ -207,6 +223,12 @@ describe('one collector', () => {
       'reservations',
       { callId: 'a', model: 'm', estimate: { inputTokens: -1, outputTokensMax: 1 } },
       'estimate',
+    ],
+    [
+      'a charge of a call that ends next year',
+      'charges',
+      { eventKey: 'a', model: 'm', costNanoUsd: 1, endedAt: new Date(Date.now() + 365 * 86_400_000).toISOString() },
+      'endedAt',
     ],
     ['no JSON', 'reservations', '{', 'not JSON'],
     [
@@ -224,6 +246,27 @@ describe('one collector', () => {
       expect(reply.body.detail).toContain(field)
     })
   }
+
+  for (const id of ['a b', 'a"b', 'a\nb', 'a\0b', 'é€', 'x'.repeat(201), '']) {
+    test(`quota: a limit put under ${JSON.stringify(id).slice(0, 20)} is 400 and names the id, which would stand in the headers of every answer`, async () => {
+      const limit = { measure: 'cost', amount: 1, window: 'day', action: 'observe' }
+      const reply = await asAdmin('PUT', `limits/${encodeURIComponent(id)}`, limit)
+      expect(reply).toMatchObject({ status: 400, body: { detail: expect.stringMatching(/^id: /) } })
+    })
+  }
+
+  for (const zone of ['Asia/Kolkata', 'America/Argentina/Buenos_Aires', 'Europe/Kyiv', 'Etc/GMT+5', 'US/Pacific']) {
+    test(`quota: a day of ${zone} is counted, as every name of the IANA database`, async () => {
+      const id = `zone-${zone.replaceAll(/\W/g, '-')}`
+      await limitOf(id, { subject: { user: id }, window: 'day', timeZone: zone })
+      expect((await call('POST', 'reservations', reservation(id, 1, { user: id }))).status).toBe(201)
+    })
+  }
+
+  test('quota: usage asked for by a name with a NUL is 400, as no database holds it', async () => {
+    expect((await call('GET', 'usage?user=a%00b')).status).toBe(400)
+    expect((await call('GET', 'usage?limit=%00')).status).toBe(400)
+  })
 
   test('quota: what is not there, not allowed, or another tenant’s is answered so', async () => {
     expect((await call('POST', 'limits', { measure: 'cost', amount: 1, window: 'day', action: 'block' })).status).toBe(
