@@ -22,13 +22,8 @@ export type ToolCall = {
 export function recordToolCall<T>(tool: ToolCall, work: () => T): T {
   const instrumentation = running()
   if (instrumentation === undefined) return work()
-  const span = startSpan(instrumentation, `execute_tool ${tool.name}`, {
-    [attributes.operation]: 'execute_tool',
-    [attributes.toolName]: tool.name,
-    [attributes.toolType]: tool.type ?? 'function',
-    ...(tool.id === undefined ? {} : { [attributes.toolCallId]: tool.id }),
-  })
-  activeTurn()?.progress.tools.add(tool.name)
+  const span = guarded(instrumentation.watch, () => startTool(instrumentation, tool), undefined)
+  if (span === undefined) return work()
   // What cannot be written as JSON is left out, and counted.
   const addContent = (args: unknown, result: unknown): void =>
     guarded(
@@ -36,14 +31,13 @@ export function recordToolCall<T>(tool: ToolCall, work: () => T): T {
       () => void span.setAttributes(instrumentation.content.ofTool(args, result)),
       undefined,
     )
-  instrumentation.tools.told({ id: tool.id ?? '', name: tool.name }, context.active())
   addContent(tool.arguments, undefined)
   const ended = (result: unknown): void => {
     addContent(undefined, result)
     span.end()
   }
   const failed = (error: unknown): never => {
-    setFailure(span, error)
+    guarded(instrumentation.watch, () => setFailure(span, error), undefined)
     span.end()
     throw error
   }
@@ -63,6 +57,18 @@ export function recordToolCall<T>(tool: ToolCall, work: () => T): T {
   }, failed) as T
 }
 
+function startTool(instrumentation: Instrumentation, { name, id, type = 'function' }: ToolCall): Span {
+  const span = startSpan(instrumentation, `execute_tool ${name}`, {
+    [attributes.operation]: 'execute_tool',
+    [attributes.toolName]: name,
+    [attributes.toolType]: type,
+    ...(id === undefined ? {} : { [attributes.toolCallId]: id }),
+  })
+  activeTurn()?.progress.tools.add(name)
+  instrumentation.tools.told({ id: id ?? '', name }, context.active())
+  return span
+}
+
 export type RecordedUsage = {
   readonly provider: string
   readonly model: string
@@ -74,35 +80,31 @@ export type RecordedUsage = {
 }
 
 /** A call that no hook can see: over a transport of one's own, or told of by somebody else. */
-export function recordUsage({
-  provider,
-  model,
-  operation = 'chat',
-  usage,
-  responseId,
-  startedAt,
-}: RecordedUsage): void {
-  const instrumentation = running()
-  if (instrumentation === undefined) return
-  const described = {
-    [attributes.operation]: operation,
-    [attributes.provider]: provider,
-    [attributes.requestModel]: model,
-    ...usageAttributes(usage),
-    [attributes.usageSource]: 'provider',
-    ...(responseId === undefined ? {} : { [attributes.responseId]: responseId }),
-  }
-  startSpan(instrumentation, `${operation} ${model}`, described, SpanKind.CLIENT, startedAt).end()
+export function recordUsage(recorded: RecordedUsage): void {
+  told((instrumentation) => {
+    const { provider, model, operation = 'chat', usage, responseId, startedAt } = recorded
+    const described = {
+      [attributes.operation]: operation,
+      [attributes.provider]: provider,
+      [attributes.requestModel]: model,
+      ...usageAttributes(usage),
+      [attributes.usageSource]: 'provider',
+      ...(responseId === undefined ? {} : { [attributes.responseId]: responseId }),
+    }
+    // A time that is none cannot be written, and would take all spans that are exported with it along.
+    const startTime = Number.isFinite(Number(startedAt)) ? startedAt : undefined
+    startSpan(instrumentation, `${operation} ${model}`, described, SpanKind.CLIENT, startTime).end()
+  })
 }
 
 /** An error that nobody throws further, but that somebody should know of. */
 export function recordError(error: unknown, more: Attributes = {}): void {
-  const instrumentation = running()
-  if (instrumentation === undefined) return
-  const span = startSpan(instrumentation, 'error', { ...more, [attributes.record]: 'error' })
-  if (error instanceof Error) span.recordException(error)
-  setFailure(span, error)
-  span.end()
+  told((instrumentation) => {
+    const span = startSpan(instrumentation, 'error', { ...more, [attributes.record]: 'error' })
+    if (error instanceof Error) span.recordException(error)
+    setFailure(span, error)
+    span.end()
+  })
 }
 
 export type Audit = {
@@ -116,45 +118,55 @@ export type Audit = {
 }
 
 /** A change that has to be accounted for. */
-export function recordAudit({ action, actor, resource, before, after }: Audit): void {
-  const instrumentation = running()
-  if (instrumentation === undefined) return
-  const span = startSpan(instrumentation, 'audit', { [attributes.record]: 'audit' })
-  // What cannot be written as JSON is left out, and counted; that something was done is told all the same.
-  const stateOf = (name: string, value: unknown): Attributes =>
-    value === undefined ? {} : guarded(instrumentation.watch, () => ({ [name]: textOf(value) }), {})
-  span.addEvent('tallylight.audit', {
-    'tallylight.audit.action': action,
-    'tallylight.audit.actor': actor ?? activeTurn()?.scene.user ?? '',
-    'tallylight.audit.resource.type': resource.type,
-    'tallylight.audit.resource.id': resource.id,
-    ...stateOf('tallylight.audit.before', before),
-    ...stateOf('tallylight.audit.after', after),
+export function recordAudit(audit: Audit): void {
+  told((instrumentation) => {
+    const { action, actor, resource, before, after } = audit
+    // What cannot be written as JSON is left out, and counted; that something was done is told all the same.
+    const stateOf = (name: string, value: unknown): Attributes =>
+      value === undefined ? {} : guarded(instrumentation.watch, () => ({ [name]: textOf(value) }), {})
+    const described = {
+      'tallylight.audit.action': action,
+      'tallylight.audit.actor': actor ?? activeTurn()?.scene.user ?? '',
+      'tallylight.audit.resource.type': resource.type,
+      'tallylight.audit.resource.id': resource.id,
+      ...stateOf('tallylight.audit.before', before),
+      ...stateOf('tallylight.audit.after', after),
+    }
+    startSpan(instrumentation, 'audit', { [attributes.record]: 'audit' })
+      .addEvent('tallylight.audit', described)
+      .end()
   })
-  span.end()
 }
 
 /** Never part of a turn, and never a call. */
 export function recordHealthCheck(check: HealthCheck): void {
-  const instrumentation = running()
-  if (instrumentation === undefined) return
-  const { target, status, event = 'interval', responseTimeMs, metadata = {} } = check
-  const seconds = responseTimeMs === undefined ? {} : { [attributes.healthResponseTime]: responseTimeMs / 1000 }
-  const more = Object.entries(metadata).map(([name, value]) => [`tallylight.health.metadata.${name}`, value])
-  const span = instrumentation.exporter.tracer().startSpan('health check', {
-    root: true,
-    startTime: Date.now() - (responseTimeMs ?? 0),
-    attributes: {
-      [attributes.healthTarget]: target,
-      [attributes.healthStatus]: status,
-      [attributes.healthEvent]: event,
-      [attributes.probe]: true,
-      ...seconds,
-      ...Object.fromEntries(more),
-    },
+  told((instrumentation) => {
+    const { target, status, event = 'interval', metadata } = check
+    // As with the time of a call: one that is no number would take other spans along.
+    const responseTimeMs = Number.isFinite(check.responseTimeMs) ? check.responseTimeMs : undefined
+    const seconds = responseTimeMs === undefined ? {} : { [attributes.healthResponseTime]: responseTimeMs / 1000 }
+    const more = Object.entries(metadata ?? {}).map(([name, value]) => [`tallylight.health.metadata.${name}`, value])
+    const span = instrumentation.exporter.tracer().startSpan('health check', {
+      root: true,
+      startTime: Date.now() - (responseTimeMs ?? 0),
+      attributes: {
+        [attributes.healthTarget]: target,
+        [attributes.healthStatus]: status,
+        [attributes.healthEvent]: event,
+        [attributes.probe]: true,
+        ...seconds,
+        ...Object.fromEntries(more),
+      },
+    })
+    if (status !== 'healthy') setFailure(span, check.error ?? new Error(status))
+    span.end()
   })
-  if (status !== 'healthy') setFailure(span, check.error ?? new Error(status))
-  span.end()
+}
+
+/** What a service tells wrongly is counted, and is none of its failures. */
+function told(work: (instrumentation: Instrumentation) => void): void {
+  const instrumentation = running()
+  if (instrumentation !== undefined) guarded(instrumentation.watch, () => work(instrumentation), undefined)
 }
 
 function startSpan(

@@ -472,3 +472,20 @@ describe.each(places)('fetch, read at the %s: the gate and our own failures', (p
     expect(recorder.failures.length).toBeGreaterThanOrEqual(3)
   })
 })
+
+test('fetch: pieces that a `fetch` of the service’s own makes, empty or out of Node’s pool, reach its reader as they are', async () => {
+  const url = 'http://model.example/v1/chat/completions'
+  const pieces = [Buffer.from('{"a":'), new Uint8Array(), Buffer.from('"Grüße"}')]
+  const whole = Buffer.concat(pieces).toString()
+  stack.defer(() => {
+    globalThis.fetch = unhooked
+  })
+  globalThis.fetch = async () =>
+    new Response(ReadableStream.from(pieces), { headers: { 'content-type': 'application/json' } })
+  stack.defer(hookFetch(openRecorder('http://model.example').watch))
+  const read = await post(url, asking)
+  const copied = await post(url, asking)
+  const copy = copied.clone()
+  expect(await new Response(read.body?.pipeThrough(new TransformStream()) ?? null).text()).toBe(whole)
+  expect([await copied.text(), await copy.text()]).toEqual([whole, whole])
+})

@@ -241,8 +241,11 @@ function openFront(tap: Tap, response: Response | undefined): Bytes {
     type: 'bytes' as const,
     async pull(controller: ReadableByteStreamController) {
       reading ??= openReading(tap)
-      const { done, value } = await reading.read()
-      if (!done) return controller.enqueue(value)
+      let { done, value } = await reading.read()
+      // A `fetch` of the service's own may give what a byte stream does not take: nothing, or a part of Node's pool.
+      while (!done && value?.length === 0) ({ done, value } = await reading.read())
+      if (!done && value !== undefined)
+        return controller.enqueue(value.length === value.buffer.byteLength ? value : new Uint8Array(value))
       controller.close()
       // A reader that brought its own buffer waits for an answer to it.
       controller.byobRequest?.respond(0)

@@ -105,6 +105,8 @@ function watchTransport(
   }
 
   function keep(open: Map<unknown, Open>, id: unknown, each: Open): void {
+    // A peer that gives an id twice is answered once or twice: whose answer it is, nobody can tell.
+    end(open, id, 'lost')
     open.set(id, each)
     const [oldest] = open
     if (open.size > limits.mcpRequestsMax && oldest !== undefined) end(open, oldest[0], 'lost')

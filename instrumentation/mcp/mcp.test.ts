@@ -8,6 +8,7 @@ import { createGunzip } from 'node:zlib'
 import { Client } from '@modelcontextprotocol/sdk/client/index.js'
 import { StdioClientTransport } from '@modelcontextprotocol/sdk/client/stdio.js'
 import { StreamableHTTPClientTransport } from '@modelcontextprotocol/sdk/client/streamableHttp.js'
+import { InMemoryTransport } from '@modelcontextprotocol/sdk/inMemory.js'
 import { McpServer } from '@modelcontextprotocol/sdk/server/mcp.js'
 import { StreamableHTTPServerTransport } from '@modelcontextprotocol/sdk/server/streamableHttp.js'
 import { context, propagation, SpanKind, trace } from '@opentelemetry/api'
@@ -116,6 +117,19 @@ test('mcp: a tool that fails, a method that is none, a call that is given up, an
   expect(errorOf('tools/call fail')).toEqual(['tool_error'])
   expect(errorOf('prompts/get none')).toEqual(['-32601'])
   expect(errorOf('tools/call hang')).toEqual(['cancelled', 'connection_closed'])
+})
+
+test('mcp: requests that come with one id leave no span open', async () => {
+  const [near, far] = InMemoryTransport.createLinkedPair()
+  const server = observeMcp(new McpServer({ name: 'files', version: '1.0.0' }))
+  addTools(server)
+  await server.connect(far)
+  await near.start()
+  for (let sent = 0; sent < 3; sent++)
+    await near.send({ jsonrpc: '2.0', id: 1, method: 'tools/call', params: { name: 'hang' } })
+  await near.close()
+  const spans = exporter.getFinishedSpans().filter(({ name }) => name === 'tools/call hang')
+  expect(spans.map(({ attributes }) => attributes['error.type'])).toEqual(['lost', 'lost', 'connection_closed'])
 })
 
 type Received = {

@@ -49,6 +49,14 @@ const known: readonly (readonly [string, Partial<Endpoint>])[] = [
     'https://vpce-0a-b1.bedrock-runtime.us-east-1.vpce.amazonaws.com/model/m/converse',
     { api: 'bedrock.converse', provider: 'aws.bedrock' },
   ],
+  // Spelled otherwise, and the same to many servers.
+  ['http://vllm:8000/v1/chat/%63ompletions', { api: 'openai.chat' }],
+  ['http://vllm:8000/v1/chat%2Fcompletions', { api: 'openai.chat' }],
+  ['http://vllm:8000/v1/chat/completions/', { api: 'openai.chat' }],
+  [
+    'https://generativelanguage.googleapis.com/v1beta/models/gemini-2.5-flash%3AgenerateContent',
+    { api: 'gemini.generate', model: 'gemini-2.5-flash' },
+  ],
   ['https://bedrock-mantle.us-east-1.api.aws/v1/responses', { api: 'openai.responses', provider: 'aws.bedrock' }],
 ]
 

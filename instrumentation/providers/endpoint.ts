@@ -63,7 +63,7 @@ export function endpointOf(method: string, url: URL, baseUrls: readonly BaseUrl[
   const found =
     base === undefined ? hostOf(url) : { provider: base.provider, takesUsageOption: base.takesUsageOption ?? false }
   if (found === undefined) return undefined
-  const spoken = spokenAt(url.pathname)
+  const spoken = spokenAt(url.pathname) ?? spokenAt(plainPath(url.pathname))
   return spoken === undefined ? undefined : { ...found, ...spoken }
 }
 
@@ -123,6 +123,12 @@ function spokenAt(path: string): Spoken | undefined {
   const converse = /\/model\/([^/]+)\/(converse|converse-stream)$/.exec(path)
   if (converse === null) return undefined
   return { api: 'bedrock.converse', model: decoded(converse[1] ?? ''), isStream: converse[2] === 'converse-stream' }
+}
+
+/** As servers read it that undo escapes before they route, or for which a slash at the end is none: a call that is spelled so
+ *  costs the same, and must not go past the gate. */
+function plainPath(path: string): string {
+  return decoded(path).replace(/\/+$/, '')
 }
 
 /** An inference profile's ARN stands in the path with its slashes escaped. */

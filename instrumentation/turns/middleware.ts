@@ -15,7 +15,7 @@ export type TurnOptions = {
 type Headers = Readonly<Record<string, unknown>>
 type NodeReply = {
   readonly statusCode: number
-  readonly writableFinished: boolean
+  readonly closed: boolean
   once(event: 'close', listener: () => void): unknown
 }
 
@@ -51,7 +51,11 @@ export function fastifyTurn<Request extends { readonly headers: Headers }>(
   }
 }
 
-type HonoContext = { readonly req: { header(): Record<string, string> }; res: Response; readonly error?: unknown }
+type HonoContext = {
+  readonly req: { readonly method: string; header(): Record<string, string> }
+  res: Response
+  readonly error?: unknown
+}
 
 /** `app.use('/chat/*', honoTurn((context) => …))` */
 export function honoTurn<Context extends HonoContext>(sceneOf: SceneOf<Context>, options: TurnOptions = {}) {
@@ -66,7 +70,9 @@ export function honoTurn<Context extends HonoContext>(sceneOf: SceneOf<Context>,
     }
     const { body, status } = context.res
     const isFailed = status >= 500 || context.error !== undefined
-    if (body === null || isFailed) turn.end(isFailed ? 'failure' : undefined, context.error)
+    // Of an answer to HEAD nobody reads the body, and nobody gives it up.
+    if (body === null || isFailed || context.req.method === 'HEAD')
+      turn.end(isFailed ? 'failure' : undefined, context.error)
     else context.res = new Response(endedWith(turn, body), context.res)
   }
 }
@@ -80,14 +86,18 @@ function openedFor(scene: TurnScene | undefined, headers: Headers, options: Turn
 
 /** Who closes a stream before its end has read enough; only the server's own failures are failures of the turn. */
 function endWith(turn: Turn, reply: NodeReply): void {
-  reply.once('close', () => turn.end(reply.statusCode >= 500 ? 'failure' : undefined))
+  const end = (): void => turn.end(reply.statusCode >= 500 ? 'failure' : undefined)
+  // Its reader may have gone while whatever stands before us was at work, and nothing tells of it again.
+  if (reply.closed) end()
+  else reply.once('close', end)
 }
 
+/** No byte stream, though its pieces are bytes: that one takes their memory away from the handler, which may send a piece again or
+ *  have it out of Node's pool, and takes no piece that is empty. Nothing is read ahead of whoever reads. */
 function endedWith(turn: Turn, body: ReadableStream<Uint8Array>): ReadableStream<Uint8Array> {
   const reader = body.getReader()
-  return new ReadableStream({
-    type: 'bytes',
-    async pull(controller) {
+  const source = {
+    async pull(controller: ReadableStreamDefaultController<Uint8Array>) {
       try {
         const { done, value } = await reader.read()
         if (!done) {
@@ -101,9 +111,10 @@ function endedWith(turn: Turn, body: ReadableStream<Uint8Array>): ReadableStream
         throw error
       }
     },
-    cancel(reason) {
+    cancel(reason: unknown) {
       turn.end()
       return reader.cancel(reason)
     },
-  })
+  }
+  return new ReadableStream(source, { highWaterMark: 0 })
 }

@@ -26,11 +26,15 @@ export function socketTurns(
   const joined = joinedFrom(headers, false)
   const connection = startConnection(joined, scene)
   const open = new Set<Turn>()
+  let isOver = false
   const onClose = (): void => {
+    isOver = true
     for (const turn of open) turn.end()
     connection.end()
   }
-  if ('addEventListener' in socket) socket.addEventListener('close', onClose)
+  // It may have closed while its user was looked up, and nothing tells of it again.
+  if (isClosed(socket)) onClose()
+  else if ('addEventListener' in socket) socket.addEventListener('close', onClose)
   else {
     socket.once('close', onClose)
     socket.once('disconnect', onClose)
@@ -49,9 +53,19 @@ export function socketTurns(
   }
 
   return {
-    openTurn: begin,
+    openTurn(more) {
+      const turn = begin(more)
+      if (isOver) turn.end()
+      return turn
+    },
     turn: (more, work) => runTurn(begin(more), work),
   }
+}
+
+/** In the words of platform sockets and `ws`, and in those of Socket.IO. */
+function isClosed(socket: ClosingSocket): boolean {
+  const { readyState, disconnected } = socket as { readonly readyState?: unknown; readonly disconnected?: unknown }
+  return readyState === 3 || disconnected === true
 }
 
 function startConnection({ parent }: ReturnType<typeof joinedFrom>, scene: Scene): Span {

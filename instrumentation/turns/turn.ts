@@ -11,7 +11,8 @@ import {
   trace,
 } from '@opentelemetry/api'
 import { attributes } from '../attributes.ts'
-import { running } from '../instrument.ts'
+import { guarded } from '../hooks/exchange.ts'
+import { type Instrumentation, running } from '../instrument.ts'
 import { limits } from '../limits.ts'
 import { type ActiveTurn, activeTurn, attributesOf, type Joined, type Scene, withTurn } from './scene.ts'
 
@@ -78,10 +79,14 @@ export function failTurn(error: unknown): void {
 /** For a turn whose end is no function's end. Whoever opens it ends it. */
 export function openTurn(scene: TurnScene, from: TurnFrom = {}): Turn {
   const instrumentation = running()
-  instrumentation?.exporter.start()
+  if (instrumentation === undefined) return untold()
+  return guarded(instrumentation.watch, () => openTold(instrumentation, scene, from), untold())
+}
+
+function openTold(instrumentation: Instrumentation, scene: TurnScene, from: TurnFrom): Turn {
+  instrumentation.exporter.start()
   const parent = from.joined?.parent ?? context.active()
   const outer = from.connection === undefined ? activeTurn(parent) : undefined
-  if (instrumentation === undefined) return untold()
   if (outer !== undefined) return within(outer, parent)
   const { question = '', channel, ...own } = scene
   const merged: Scene = { ...from.joined?.scene, ...own }
