@@ -7,15 +7,9 @@ import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { createInterface } from 'node:readline'
 import { fileURLToPath } from 'node:url'
+import type { Config } from '@tallylight/collector/environment.ts'
 
-export type Ports = {
-  readonly otlpGrpc: number
-  readonly otlpHttp: number
-  readonly api: number
-  readonly proxy: number
-  readonly clickhouse: number
-  readonly postgres: number
-}
+export type Ports = Config['ports']
 
 export type CollectorProcess = {
   readonly directory: string

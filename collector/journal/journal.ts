@@ -5,7 +5,8 @@
 //
 // A commit writes one frame to each segment that grew and syncs each; the last frame carries the commit's record. Frames of
 // a commit without a record were never answered and are left out after a crash. What arrives while a commit runs goes into
-// the next. A commit that fails is cut out of the blocks and the files, and its requests are told to come again.
+// the next. A commit that fails is cut out of the blocks and the files, and its requests are told to come again. What a commit
+// takes, writes, seals and undoes is one file, since each relies on what the others have left.
 import { join } from 'node:path'
 import { cutToSynced } from '@tallylight/storage/clickhouse/block.ts'
 import { SegmentFull } from '@tallylight/storage/clickhouse/dictionary.ts'

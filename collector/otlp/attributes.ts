@@ -1,7 +1,8 @@
 // Attributes: read as places in the request's bytes, written as rows of a Map column with the keys in order.
 //
 // Sorting is what upstream does too: the same attributes in another order must be the same row, or they compress badly.
-// A service sends the same few key sequences again and again, so the order of a sequence is worked out once and kept.
+// A service sends the same few key sequences again and again, so the order of a sequence is worked out once and kept. Reading,
+// judging and writing share the list of places and know each other's shortcuts, which is why they are one file.
 import { appendEnd, type MapColumn } from '@tallylight/storage/clickhouse/block.ts'
 import { compareEntries, type Dictionary, intern } from '@tallylight/storage/clickhouse/dictionary.ts'
 import {

@@ -1,6 +1,7 @@
 // One JSON object to one protobuf message, and all that is inside it: the loop that OTLP/JSON spends its time in. Names are
 // guessed from what came last time and compared as words; attributes with short, unescaped texts, which are most of any
 // telemetry, are recognised as a whole. Whatever is unusual falls through to the general code, which alone defines what is right.
+// One file, because a shortcut is right only beside the code that it stands for.
 import { type NumberRead, openNumberRead, readDouble, readInteger } from './json-number.ts'
 import {
   BOOL,

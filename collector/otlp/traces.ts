@@ -1,5 +1,6 @@
 // Spans: from the bytes of an ExportTraceServiceRequest to rows of otel_traces, in one pass and without an object per span.
-// Columns and conversions are those of the OpenTelemetry exporter; a negative duration is 0 and counted, never wrapped.
+// Columns and conversions are those of the OpenTelemetry exporter; a negative duration is 0 and counted, never wrapped. Fields are
+// read into one object and written from it: what reads a field and what writes it change together, so they stand together.
 import { appendEnd, appendIndex, type Block, type LowCardinalityColumn } from '@tallylight/storage/clickhouse/block.ts'
 import { appendHex, appendUint16, appendUint64 } from '@tallylight/storage/clickhouse/stream.ts'
 import { tracesTable } from '@tallylight/storage/clickhouse/tables.ts'
