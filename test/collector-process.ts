@@ -8,6 +8,7 @@ import { join } from 'node:path'
 import { createInterface } from 'node:readline'
 import { fileURLToPath } from 'node:url'
 import type { Config } from '@tallylight/collector/environment.ts'
+import { freePort } from '@tallylight/storage/free-port.ts'
 
 export type Ports = Config['ports']
 
@@ -43,8 +44,6 @@ export async function startCollector(
     readonly volume?: string
     /** The file of the plan for fault-points.ts. */
     readonly faultPlan?: string
-    /** Takes other ports at each start: while it is away, anybody may take those that it had. */
-    readonly movesPorts?: boolean
     /** Another checkout of the project, whose collector is run. */
     readonly checkout?: string | undefined
   } = {},
@@ -65,8 +64,8 @@ export async function startCollector(
       POSTGRES_PORT: ports?.postgres,
       PROXY_PORT: ports?.proxy,
     }
-    for (const [name, port] of Object.entries(names))
-      fixed[`TALLYLIGHT_${name}`] = String(options.movesPorts === true ? 0 : (port ?? 0))
+    // Of those that stay free while it is away.
+    for (const [name, port] of Object.entries(names)) fixed[`TALLYLIGHT_${name}`] = String(port ?? (await freePort()))
     const faults = options.faultPlan === undefined ? [] : ['--import', faultPointsUrl]
     const started = spawn(process.execPath, ['--disable-warning=ExperimentalWarning', ...faults, programPath], {
       env: {

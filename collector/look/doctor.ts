@@ -2,17 +2,18 @@
 // by the one probe that it sends through a running collector. What cannot be looked at because something before is wrong is
 // not judged.
 import { access, constants, readFile, stat, statfs } from 'node:fs/promises'
-import { createServer } from 'node:net'
 import { join } from 'node:path'
 import { checkProvisioning } from '@tallylight/dashboards/provision.ts'
 import type { ClickHouse } from '@tallylight/storage/clickhouse/client.ts'
 import { schemaDifferences } from '@tallylight/storage/clickhouse/schema-dump.ts'
+import { isFreePort } from '@tallylight/storage/free-port.ts'
 import { takenPort } from '@tallylight/storage/port-owner.ts'
 import { columnDifferences } from '@tallylight/storage/postgres/schema-dump.ts'
 import pg from 'pg'
 import { parseConfigFile } from '../config.ts'
 import { limits } from '../limits.ts'
 import { type Environment, findPlace, ledgerAddress, openTables, type Place, readText } from './place.ts'
+import { refusals } from './tail.ts'
 
 export type Finding = {
   readonly about: string
@@ -125,7 +126,7 @@ async function checkPorts({ config }: Place): Promise<readonly Finding[]> {
   const findings: Finding[] = [unknown('collector', 'does not run here', 'npm start')]
   for (const [name, port] of wanted) {
     const host = name === 'clickhouse' || name === 'postgres' ? '127.0.0.1' : bind
-    if (!(await isFree(host, port)))
+    if (!(await isFreePort(host, port)))
       findings.push(
         wrong(
           'ports',
@@ -139,14 +140,6 @@ async function checkPorts({ config }: Place): Promise<readonly Finding[]> {
 
 function environmentName(port: string): string {
   return port.replaceAll(/[A-Z]/g, (letter) => `_${letter}`).toUpperCase()
-}
-
-async function isFree(host: string, port: number): Promise<boolean> {
-  const server = createServer()
-  return new Promise((resolve) => {
-    server.once('error', () => resolve(false))
-    server.listen(port, host, () => server.close(() => resolve(true)))
-  })
 }
 
 async function checkRunning(
@@ -178,8 +171,18 @@ async function checkRunning(
       : wrong('collector', missing.join('; '), 'wait, then look at its log'),
   )
   findings.push(checkClock('the collector', Date.parse(ready.headers.get('date') ?? ''), now()))
-  findings.push(...(await checkProbe(place)))
+  findings.push(...(await checkProbe(place)), ...(await checkSenders(place)))
   return findings
+}
+
+/** Most exporters do not say why they were refused. When it was is not known, so it may be over. */
+async function checkSenders(place: Place): Promise<readonly Finding[]> {
+  const refused = [...(await refusals(place))].filter(([, count]) => count > 0)
+  if (refused.length === 0) return [good('senders', 'none was refused since the start')]
+  const what = refused.map(([reason, count]) => `${count} × ${reason}`).join(', ')
+  return [
+    unknown('senders', `refused since the start: ${what}`, `${command} tail, and docs/otlp.md, When nothing arrives`),
+  ]
 }
 
 function checkClock(whose: string, unixMs: number, nowUnixMs: number): Finding {

@@ -2,12 +2,13 @@
 import { once } from 'node:events'
 import { mkdtemp, rm, writeFile } from 'node:fs/promises'
 import { createServer, type IncomingMessage, type Server, type ServerResponse } from 'node:http'
-import type { AddressInfo } from 'node:net'
+import { type AddressInfo, createServer as createTcpServer } from 'node:net'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import { McpServer } from '@modelcontextprotocol/sdk/server/mcp.js'
 import { StreamableHTTPServerTransport } from '@modelcontextprotocol/sdk/server/streamableHttp.js'
+import { freePort } from '@tallylight/storage/free-port.ts'
 import { afterEach, expect, test, vi } from 'vitest'
 import { type ProbeSetting, parseConfigFile } from '../config.ts'
 import { openMetrics } from '../metrics.ts'
@@ -21,12 +22,13 @@ afterEach(async () => {
 
 type Answer = (request: IncomingMessage, response: ServerResponse) => void
 
-async function listen(answer: Answer, port = 0): Promise<{ readonly server: Server; readonly port: number }> {
+async function listen(answer: Answer, again?: number): Promise<{ readonly server: Server; readonly port: number }> {
+  const port = again ?? (await freePort())
   const server = createServer(answer)
   server.listen(port, '127.0.0.1')
   await once(server, 'listening')
   stack.defer(() => die(server))
-  return { server, port: (server.address() as AddressInfo).port }
+  return { server, port }
 }
 
 async function die(server: Server): Promise<void> {
@@ -183,6 +185,76 @@ test.each(['initialize', 'ping'])('probes: an MCP server that hangs at %s is a t
   const { rows, seen } = await probe([{ target: 'mcp:hung', kind: 'mcp', url: server.url, timeoutMs: 150 }])
   await seen(1)
   expect(brief(rows)).toEqual([['startup', 'timeout']])
+})
+
+test.each(['application/json', 'text/event-stream'])(
+  'probes: a reply of an MCP server that does not end is given up after a megabyte, and is not waited for: %s',
+  async (type) => {
+    const piece = Buffer.alloc(65_536, 'x')
+    let sentBytes = 0
+    const closed = Promise.withResolvers<void>()
+    const { port } = await listen((_request, response) => {
+      const more = (): void => {
+        do sentBytes += piece.length
+        while (response.write(piece))
+      }
+      response.writeHead(200, { 'content-type': type })
+      response.on('drain', more).on('close', closed.resolve)
+      more()
+    })
+    const url = `http://127.0.0.1:${port}/`
+    const { rows, seen } = await probe([{ target: 'mcp:endless', kind: 'mcp', url, timeoutMs: 20_000 }])
+    await seen(1)
+    expect(rows[0]).toMatchObject({ status: 'unhealthy', message: 'a reply is longer than 1048576 B' })
+    await closed.promise
+    // What the sockets and the streams between take is the rest.
+    expect(sentBytes).toBeLessThan(32 * 1024 * 1024)
+  },
+)
+
+test('probes: a refusal of an MCP server is its status and the begin of what it says', async () => {
+  const { port } = await listen((request, response) => {
+    if (request.url === '/empty') return void response.writeHead(401).end()
+    response.writeHead(502).end(`<html>${'x'.repeat(100_000)}`)
+  })
+  const of = (path: string) => ({ target: path, kind: 'mcp', url: `http://127.0.0.1:${port}/${path}` })
+  const { rows, seen } = await probe([of('empty'), of('page')])
+  await seen(2)
+  const messages = new Map(rows.map(({ target, message }) => [target, message]))
+  expect(messages.get('empty')).toBe('401')
+  expect(messages.get('page')).toBe(`502: <html>${'x'.repeat(489)}`)
+})
+
+test('probes: what a server calls itself is kept to 500 characters', async () => {
+  const { port } = await listen(async (request, response) => {
+    let body = ''
+    for await (const chunk of request) body += String(chunk)
+    if (body === '') return void response.writeHead(405).end()
+    const { id, method } = JSON.parse(body) as { readonly id?: number; readonly method: string }
+    if (id === undefined) return void response.writeHead(202).end()
+    const serverInfo = { name: 'n'.repeat(100_000), version: 'v'.repeat(100_000) }
+    const result = method === 'initialize' ? { protocolVersion: '2025-06-18', capabilities: {}, serverInfo } : {}
+    response.writeHead(200, { 'content-type': 'application/json' }).end(JSON.stringify({ jsonrpc: '2.0', id, result }))
+  })
+  const { rows, seen } = await probe([{ target: 'mcp:vain', kind: 'mcp', url: `http://127.0.0.1:${port}/` }])
+  await seen(1)
+  expect(rows[0]).toMatchObject({
+    status: 'healthy',
+    'metadata.server': 'n'.repeat(500),
+    'metadata.version': 'v'.repeat(500),
+  })
+})
+
+test('probes: a port that speaks something else is not well, and the error says what came of it', async () => {
+  const server = createTcpServer((socket) => void socket.on('error', () => undefined).write('SSH-2.0-OpenSSH_9.6\r\n'))
+  server.listen(0, '127.0.0.1')
+  await once(server, 'listening')
+  stack.defer(() => void server.close())
+  const url = `http://127.0.0.1:${(server.address() as AddressInfo).port}/`
+  const { rows, seen } = await probe([{ target: 'http:ssh', kind: 'http', url }])
+  await seen(1)
+  expect(rows[0]?.status).toBe('unhealthy')
+  expect(rows[0]?.message).toMatch(/^fetch failed: .*HTTP/)
 })
 
 const fixture = fileURLToPath(new URL('fixtures/mcp-server.ts', import.meta.url))

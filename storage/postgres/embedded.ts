@@ -7,11 +7,11 @@ import type { ChildProcess } from 'node:child_process'
 import { randomBytes } from 'node:crypto'
 import { once } from 'node:events'
 import { mkdir, stat } from 'node:fs/promises'
-import { createServer } from 'node:net'
 import { join } from 'node:path'
 import { createInterface } from 'node:readline'
 import { setTimeout as delay } from 'node:timers/promises'
 import pg from 'pg'
+import { freePort } from '../free-port.ts'
 import { takenPort } from '../port-owner.ts'
 import { ensurePrivateFile, errorCode } from '../private-file.ts'
 import { chooseRunner, giveFiles, spawnAs } from './account.ts'
@@ -167,7 +167,7 @@ export async function startEmbeddedPostgres(options: {
   async function startFirst(): Promise<void> {
     const startedMs = performance.now()
     for (let tries = 1; ; tries++) {
-      if (options.port === 0) port = await findFreePort()
+      if (options.port === 0) port = await freePort()
       try {
         return await start()
       } catch (error) {
@@ -249,17 +249,6 @@ async function exists(path: string): Promise<boolean> {
     if (errorCode(error) === 'ENOENT') return false
     throw error
   }
-}
-
-function findFreePort(): Promise<number> {
-  return new Promise((resolve, reject) => {
-    const server = createServer()
-    server.once('error', reject)
-    server.listen(0, '127.0.0.1', () => {
-      const address = server.address()
-      server.close(() => resolve(typeof address === 'object' && address !== null ? address.port : 0))
-    })
-  })
 }
 
 function startFailure(said: readonly string[], how: string | number | null, port: number): Error {

@@ -8,17 +8,18 @@ import { type ChildProcess, spawn, spawnSync } from 'node:child_process'
 import { once } from 'node:events'
 import { createWriteStream } from 'node:fs'
 import { mkdtemp, rm, writeFile } from 'node:fs/promises'
-import { createServer } from 'node:net'
 import { loadavg, tmpdir } from 'node:os'
 import { basename, join, resolve } from 'node:path'
 import { setTimeout } from 'node:timers/promises'
 import { parseArgs } from 'node:util'
 import { type ClickHouse, openClickHouse } from '@tallylight/storage/clickhouse/client.ts'
 import { type EmbeddedClickHouse, startEmbeddedClickHouse } from '@tallylight/storage/clickhouse/embedded.ts'
+import { freePort } from '@tallylight/storage/free-port.ts'
 import { buildCorpus, type CorpusName, corpusTime, usualRecords } from './corpora.ts'
+import { inDecodings, openDecoding } from './decoding.ts'
 import { makeNullTables } from './ingest-run.ts'
 import { quantile, sendLoad } from './load.ts'
-import { cpuSeconds, measureKernel, pinApart, rssPeakMiB } from './machine.ts'
+import { cpuSeconds, pinApart, rssPeakMiB } from './machine.ts'
 
 const names = Object.keys(usualRecords) as CorpusName[]
 const { values } = parseArgs({
@@ -64,6 +65,7 @@ const { url, user, password } = engine
 const clickhouse = stack.use(openClickHouse({ url, user, password, database }))
 if (isReal) await clickhouse.command(`CREATE DATABASE ${database}`)
 else await makeNullTables(clickhouse)
+const decoding = openDecoding()
 const version = spawnSync(binary, ['--version'], { encoding: 'utf8' }).stdout.trim()
 for (const corpus of corpora) console.log(JSON.stringify(await measure(corpus, compression)))
 
@@ -86,7 +88,7 @@ async function measure(name: CorpusName, contentEncoding: 'gzip' | 'zstd' | 'ide
   const insertedBefore = await insertedRows(clickhouse)
   await sendLoad({ ...load, requests: warmUp })
   await untilInserted(insertedBefore + warmUp * recordsPerRequest)
-  const kernelSeconds = measureKernel()
+  const decodingBefore = decoding.measure()
   const before = { cpu: cpuSeconds(pid), inserted: await insertedRows(clickhouse) }
   const startedMs = performance.now()
   const latenciesMs = await sendLoad({ ...load, requests })
@@ -94,6 +96,7 @@ async function measure(name: CorpusName, contentEncoding: 'gzip' | 'zstd' | 'ide
   const sent = requests * recordsPerRequest
   const inserted = (await untilInserted(before.inserted + sent)) - before.inserted
   const cpu = cpuSeconds(pid) - before.cpu
+  const decodingAfter = decoding.measure()
   return {
     rival: version,
     corpus: name,
@@ -105,8 +108,7 @@ async function measure(name: CorpusName, contentEncoding: 'gzip' | 'zstd' | 'ide
     recordsPerRequest,
     connections,
     cpuSecondsPerMillion: Number(((cpu / sent) * 1e6).toFixed(3)),
-    // Divided by the kernel: comparable with other machines, and less moved by what else runs on this one.
-    cpuPerMillionInKernels: Number((((cpu / sent) * 1e6) / kernelSeconds).toFixed(2)),
+    ...inDecodings((cpu / sent) * 1e6, decodingBefore, decodingAfter),
     recordsPerSecond: Math.round(sent / seconds),
     ackP50Ms: Number(quantile(latenciesMs, 0.5).toFixed(2)),
     ackP99Ms: Number(quantile(latenciesMs, 0.99).toFixed(2)),
@@ -215,15 +217,4 @@ async function otelcolArguments({ port }: EmbeddedClickHouse, http: number, tele
   }
   await writeFile(path, JSON.stringify(config))
   return ['--config', path]
-}
-
-function freePort(): Promise<number> {
-  return new Promise((done, reject) => {
-    const server = createServer()
-    server.once('error', reject)
-    server.listen(0, '127.0.0.1', () => {
-      const address = server.address()
-      server.close(() => done(typeof address === 'object' && address !== null ? address.port : 0))
-    })
-  })
 }

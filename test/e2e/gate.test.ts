@@ -38,6 +38,7 @@ let stack = new AsyncDisposableStack()
 let collector: CollectorProcess
 let provider: Provider
 let requests: string[] = []
+const looked = Promise.withResolvers<void>()
 
 beforeAll(async () => {
   context.setGlobalContextManager(new AsyncLocalStorageContextManager().enable())
@@ -52,6 +53,7 @@ beforeAll(async () => {
       if (body.includes('fail')) return { status: 500, pieces: ['{"error":{"code":"server_error"}}'] }
       const headers = { 'content-type': 'text/event-stream' }
       if (body.includes('cut')) return { headers, pieces: [recorded.subarray(0, 900)], after: 'cut' }
+      if (body.includes('open')) return { headers, pieces: [recorded], until: looked.promise }
       if (body.includes('wait')) return { headers, pieces: [recorded.subarray(0, 900)], after: 'wait' }
       return { headers, pieces: [recorded] }
     }),
@@ -112,8 +114,10 @@ describe('gate', () => {
     await limitOf('ada', 10_000)
     const instrumentation = start()
     await as('ada', async () => {
-      const reply = await post('hello')
+      // A reply whose end has come is settled, whether it was read or not.
+      const reply = await post('open')
       expect((await accountOf('ada')).held).toBeGreaterThan(400)
+      looked.resolve()
       await reply.text()
     })
     await instrumentation.flush()
@@ -280,7 +284,7 @@ describe('gate', () => {
 
   test('a key that no header can carry is told of, and the policy decides', async () => {
     const said: string[] = []
-    const environment = { TALLYLIGHT_URL: apiUrl(), TALLYLIGHT_KEY: 'tl_x\n' }
+    const environment = { TALLYLIGHT_URL: apiUrl(), TALLYLIGHT_KEY: 'tl_x\ny' }
     const instrumentation = start({ environment, write: (line) => said.push(line) })
     expect(await (await withQuota({ lease: true }, () => post('hello'))).text()).toContain('[DONE]')
     await instrumentation.flush()

@@ -1,6 +1,7 @@
 // The collector's own metrics, pushed over OTLP: here to itself, as only the endpoint for metrics makes it do.
 import { createServer } from 'node:http'
-import { type AddressInfo, createServer as createTcpServer } from 'node:net'
+import type { AddressInfo } from 'node:net'
+import { freePort } from '@tallylight/storage/free-port.ts'
 import { expect, test, vi } from 'vitest'
 import { startCollector } from '../collector-process.ts'
 import { spansRequest } from '../spans.ts'
@@ -87,14 +88,3 @@ test('metrics: an endpoint that fails is counted, said once, and said when it is
   server.closeAllConnections()
   server.close()
 })
-
-function freePort(): Promise<number> {
-  return new Promise((resolve, reject) => {
-    const server = createTcpServer()
-    server.once('error', reject)
-    server.listen(0, '127.0.0.1', () => {
-      const { port } = server.address() as AddressInfo
-      server.close(() => resolve(port))
-    })
-  })
-}

@@ -2,8 +2,8 @@
 // and overloaded servers do. Everything else (queries, schema) passes as it is, unless the door is shut.
 import { once } from 'node:events'
 import { createServer, type IncomingMessage, request, type Server, type ServerResponse } from 'node:http'
-import type { AddressInfo } from 'node:net'
 import { setTimeout } from 'node:timers/promises'
+import { freePort } from '@tallylight/storage/free-port.ts'
 
 export type Fault =
   /** Refused by the server, in its words, without a row written. */
@@ -29,7 +29,7 @@ export type Door = {
 export async function openDoor(target: { readonly port: number }): Promise<Door> {
   let decide: (table: string) => Fault | undefined = () => undefined
   let server: Server | undefined
-  let port = 0
+  const port = await freePort()
   let inserts = 0
 
   async function open(): Promise<void> {
@@ -40,7 +40,6 @@ export async function openDoor(target: { readonly port: number }): Promise<Door>
       opened.once('error', reject)
       opened.listen(port, '127.0.0.1', resolve)
     })
-    port = (opened.address() as AddressInfo).port
     server = opened
   }
 

@@ -52,7 +52,7 @@ export async function runKills(options: {
   await using stack = new AsyncDisposableStack()
   stack.defer(() => rm(directory, { recursive: true }))
   const faultPlan = join(directory, 'plan')
-  const collector = stack.use(await startCollector({}, { faultPlan, movesPorts: true }))
+  const collector = stack.use(await startCollector({}, { faultPlan }))
   const answered: string[] = []
   let isOver = false
   let point = 0
