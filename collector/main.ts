@@ -5,6 +5,7 @@
 import { mkdir, readFile, rm, writeFile } from 'node:fs/promises'
 import { hostname } from 'node:os'
 import { join, resolve } from 'node:path'
+import { setFlagsFromString } from 'node:v8'
 import { pino } from 'pino'
 import { parseConfigFile } from './config.ts'
 import { type Config, readConfig } from './environment.ts'
@@ -26,6 +27,11 @@ import { openSinks } from './start/sinks.ts'
 import { openLoops, type Start } from './start/start.ts'
 
 const version = '0.1.0'
+
+// V8 lets a heap whose garbage dies young grow by a sixth only: a full collection every second or two of 50,000 spans, and each keeps
+// all requests waiting. Twice what lives is less than what the buffers beside it take. Measured (decisions/0001): a seventh less CPU.
+setFlagsFromString('--heap-growing-percent=100')
+
 const log = pino({ base: null, timestamp: pino.stdTimeFunctions.isoTime })
 
 try {

@@ -206,7 +206,7 @@ export function openClickHouseSink(options: SinkOptions): ClickHouseSink {
       return
     }
     try {
-      const parts = partsOf(loaded).filter((part) => !each.done.has(part.key))
+      const parts = (await partsOf(loaded)).filter((part) => !each.done.has(part.key))
       each.tables = new Set(parts.map((part) => part.name))
       if (options.derive !== undefined && !each.done.has(derived)) each.tables.add(derived)
       await Promise.all(groupByTable(parts).map((group) => bringTable(each, group, loaded, targets)))
@@ -323,12 +323,12 @@ function isDurable(targets: ReadonlyMap<string, TargetTable>): boolean {
   return [...targets.values()].every((target) => target.isDurable)
 }
 
-function partsOf(loaded: LoadedSegment): readonly Part[] {
+async function partsOf(loaded: LoadedSegment): Promise<readonly Part[]> {
   const parts: Part[] = []
   for (const { table, day, block } of loaded.parts) {
     if (block.rows === 0) continue
     parts.push(partOf(table, day, block, signalOfTable(table)))
-    if (isBlockOf(block, tracesTable)) parts.push(partOf(traceTimesNumber, day, traceTimesOf(block), undefined))
+    if (isBlockOf(block, tracesTable)) parts.push(partOf(traceTimesNumber, day, await traceTimesOf(block), undefined))
   }
   return parts
 }

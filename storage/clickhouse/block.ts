@@ -143,10 +143,14 @@ export function openBlock<const Table extends TableDefinition>(table: Table, day
     return { kind: 'fixed', type, width, data: addStream({ kind: 'values' }) }
   }
 
-  const columns: Record<string, Column> = {}
-  for (const [name, type] of table.columns) {
-    columns[name] = name === segmentColumn ? { kind: 'segmentName' } : build(type, /^([^.]+)\./.exec(name)?.[1])
-  }
+  // Measured: an object filled name by name becomes a hash table in V8 after a dozen, with a hidden class of its own, and every
+  // load of a column a lookup; made from entries it has one shape per table, which the engine compiles in.
+  const columns = Object.fromEntries(
+    table.columns.map(([name, type]): [string, Column] => [
+      name,
+      name === segmentColumn ? { kind: 'segmentName' } : build(type, /^([^.]+)\./.exec(name)?.[1]),
+    ]),
+  )
   return {
     table,
     day,

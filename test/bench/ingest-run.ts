@@ -13,8 +13,9 @@ import { journalTables, traceTimesTable } from '@tallylight/storage/clickhouse/t
 import { type CollectorProcess, startCollector } from '../collector-process.ts'
 import type { Signal } from '../fuzz/otlp-proto.ts'
 import { buildCorpus, type CorpusName, corpusTime, usualRecords } from './corpora.ts'
+import { inDecodings, openDecoding } from './decoding.ts'
 import { quantile, sendLoad } from './load.ts'
-import { cpuSeconds, measureKernel, pinApart, rssPeakMiB } from './machine.ts'
+import { cpuSeconds, pinApart, rssPeakMiB } from './machine.ts'
 
 export type IngestJob = {
   readonly corpus: CorpusName
@@ -61,6 +62,7 @@ export async function openBench(tables: 'null' | 'real', masking: 'on' | 'off' =
   const masked = masking === 'on' ? {} : { masking: { secrets: false } }
   await writeFile(configPath, JSON.stringify({ deduplicateRequests: false, ...masked }))
   const stack = opening.move()
+  const decoding = openDecoding()
 
   async function measure(job: IngestJob): Promise<IngestResult> {
     const recordsPerRequest = job.recordsPerRequest ?? usualRecords[job.corpus]
@@ -87,7 +89,7 @@ export async function openBench(tables: 'null' | 'real', masking: 'on' | 'off' =
     while (cpuSeconds(collector.pid()) - coldCpu < job.warmUpCpuSeconds)
     await collector.drained()
     if (tables === 'real') await emptyTables(clickhouse)
-    const kernelSeconds = measureKernel()
+    const decodingBefore = decoding.measure()
     const insertsBefore = await insertsOf(collector)
     const cpuBefore = cpuSeconds(collector.pid())
     await using watch = job.rate === undefined || tables === 'null' ? undefined : watchRows(clickhouse, corpus.signal)
@@ -96,6 +98,7 @@ export async function openBench(tables: 'null' | 'real', masking: 'on' | 'off' =
     const seconds = (performance.now() - startedMs) / 1000
     await collector.drained()
     const cpu = cpuSeconds(collector.pid()) - cpuBefore
+    const decodingAfter = decoding.measure()
     const records = requests * recordsPerRequest
     const inserts = (await insertsOf(collector)) - insertsBefore
     const queryableMs = await watch?.delaysMs()
@@ -110,8 +113,7 @@ export async function openBench(tables: 'null' | 'real', masking: 'on' | 'off' =
       recordsPerRequest,
       connections: job.connections,
       cpuSecondsPerMillion: round((cpu / records) * 1e6, 3),
-      // Divided by the kernel: comparable with other machines, and less moved by what else runs on this one.
-      cpuPerMillionInKernels: round(((cpu / records) * 1e6) / kernelSeconds, 2),
+      ...inDecodings((cpu / records) * 1e6, decodingBefore, decodingAfter),
       cpuMicrosecondsPerRequest: round((cpu / requests) * 1e6, 1),
       recordsPerSecond: Math.round(records / seconds),
       ackP50Ms: round(quantile(latenciesMs, 0.5), 2),
