@@ -35,6 +35,8 @@ export type BookedEvent = {
   readonly costNanoUsd: bigint | undefined
   readonly isMetered: boolean
   readonly endedUnixMs: number
+  /** Where a sliding window counts it: at its end, or when it was booked, where the clock of its service is ahead. */
+  readonly bookedUnixMs: number
 }
 
 export type Booking = {
@@ -243,8 +245,9 @@ function charge(batch: Batch, step: Charge, matched: readonly MatchedAccount[]):
       : { kind: 'conflict', detail: 'the event was charged before with another body', first: before.answer }
   }
   const endedUnixMs = step.endedAt?.getTime() ?? batch.nowMs
+  const bookedUnixMs = Math.min(endedUnixMs, batch.nowMs)
   const { accountIds, spent } = spentUnreserved(matched, step)
-  note(batch, tenant, 'charge', bookSpent(batch.accounts, accountIds, spent, endedUnixMs), undefined, eventKey)
+  note(batch, tenant, 'charge', bookSpent(batch.accounts, accountIds, spent, bookedUnixMs), undefined, eventKey)
   const booked = accountIds.map((id, at) => ({
     limitId: batch.accounts.get(id)?.limitId,
     amount: amountJson(spent[at] ?? 0n),
@@ -262,6 +265,7 @@ function charge(batch: Batch, step: Charge, matched: readonly MatchedAccount[]):
     costNanoUsd: step.amounts.cost,
     isMetered: true,
     endedUnixMs,
+    bookedUnixMs,
   })
   return { kind: 'done', body: answer, isRepeat: false }
 }
@@ -272,6 +276,7 @@ function record(batch: Batch, step: RecordCall, matched: readonly MatchedAccount
   const before = batch.events.get(keyOf(tenant, eventKey))
   if (before !== undefined && before.generation >= generation) return { kind: 'done', body: {}, isRepeat: true }
   const endedUnixMs = step.endedAt.getTime()
+  const bookedUnixMs = Math.min(endedUnixMs, batch.nowMs)
   const undone = before === undefined ? [] : unbook(batch, before)
   const reservation = reservationOf(batch, step, before)
   let accountIds: readonly string[] = []
@@ -281,7 +286,7 @@ function record(batch: Batch, step: RecordCall, matched: readonly MatchedAccount
     // Nothing of it counts, and nothing of a lower generation that comes later will.
   } else if (reservation === undefined) {
     ;({ accountIds, spent } = spentUnreserved(matched, step))
-    done = bookSpent(batch.accounts, accountIds, spent, endedUnixMs)
+    done = bookSpent(batch.accounts, accountIds, spent, bookedUnixMs)
   } else {
     accountIds = reservation.holds.map((each) => each.accountId)
     // A call that has no price is taken to cost what was held for it.
@@ -305,6 +310,7 @@ function record(batch: Batch, step: RecordCall, matched: readonly MatchedAccount
     costNanoUsd: step.amounts.cost,
     isMetered,
     endedUnixMs,
+    bookedUnixMs,
   })
   return { kind: 'done', body: {}, isRepeat: false }
 }
@@ -328,7 +334,7 @@ function unbook(batch: Batch, before: BookedEvent): readonly Line[] {
   const undone = before.spent.map((each) => -each)
   const reservation = before.reservation === undefined ? undefined : batch.reservations.get(before.reservation)
   return reservation === undefined
-    ? bookSpent(batch.accounts, before.accountIds, undone, before.endedUnixMs)
+    ? bookSpent(batch.accounts, before.accountIds, undone, before.bookedUnixMs)
     : bookRecord(batch, reservation, undone, -1)
 }
 
@@ -382,7 +388,11 @@ function note(
   }
 }
 
-function thresholdBody(limit: Limit, account: Account, percent: number): object {
+export function thresholdBody(
+  limit: Limit,
+  account: Pick<Account, 'subject' | 'spent' | 'granted' | 'windowEndUnixMs'>,
+  percent: number,
+): object {
   return {
     limitId: limit.id,
     subject: account.subject,

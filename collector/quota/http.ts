@@ -4,7 +4,7 @@ import { hash } from 'node:crypto'
 import type { IncomingMessage, ServerResponse } from 'node:http'
 import type { z } from 'zod'
 import type { PricedUsage, PriceOf } from '../genai/price.ts'
-import { type Authenticate, identityOf, isRefusal, type Log } from '../receive/admission.ts'
+import { type Authenticate, identityOf, isRefusal, type Log, roleMissing } from '../receive/admission.ts'
 import { isForwarded } from '../receive/receiver.ts'
 import type { Identity } from '../receive/request.ts'
 import {
@@ -91,6 +91,7 @@ export function openQuotaHttp(options: QuotaHttpOptions): QuotaHttp {
         authorization: request.headers.authorization,
         peerAddress: request.socket.remoteAddress,
         hostHeader: request.headers.host,
+        originHeader: request.headers.origin,
         localBoundToLoopback: localBoundToLoopback && !isForwarded(request.headers),
       }),
     )
@@ -101,7 +102,7 @@ export function openQuotaHttp(options: QuotaHttpOptions): QuotaHttp {
         : problem(503, identity.message, { 'Retry-After': '1' })
     }
     if (!identity.roles.has('quota') && !identity.roles.has('admin'))
-      return problem(403, 'the key does not have the role quota')
+      return problem(403, roleMissing(identity, 'quota'))
     if (body === 'too_large') return problem(413, `a request may have ${bodyBytesMax} bytes`)
     const query = new URLSearchParams((request.url ?? '').slice(prefix.length + path.length))
     return route(identity, request.method ?? '', path, query, body)

@@ -212,6 +212,37 @@ test('quota: a charge is booked once per event, and where its window is', async 
   expect(rows).toEqual([{ spent: 7 }, { spent: 7 }])
 })
 
+test('quota: of a service whose clock is hours ahead, calls count now: in the day that is, and in the minute until it has passed', async () => {
+  const { ledger, pool } = await open('ahead', [
+    { id: 'day', measure: 'cost', amount: 1_000, window: 'day' },
+    { id: 'rate', measure: 'cost', amount: 100, window: 'minute' },
+  ])
+  const clock = await openClock(pool, Date.UTC(2026, 10, 21, 22))
+  const event = {
+    tenant,
+    subject: nobody,
+    amounts: { cost: 60n, tokens: undefined },
+    endedAt: new Date(Date.UTC(2026, 10, 22, 3)),
+  } as const
+  await ledger.run({ ...event, kind: 'charge', eventKey: 'a', bodyHash: '' })
+  const record = { ...event, kind: 'record', eventKey: 'b', callId: undefined, isMetered: true } as const
+  await ledger.run({ ...record, generation: 1, amounts: { cost: 40n, tokens: undefined } })
+  await clock.move(10_000)
+  // What is corrected later leaves the stretch of the minute in which it was counted.
+  await ledger.run({ ...record, generation: 2, amounts: { cost: 10n, tokens: undefined } })
+  expect(await balanceOf(pool, 'day')).toMatchObject({ spent: 70, free: 930 })
+  expect(await balanceOf(pool, 'rate')).toMatchObject({ spent: 70, free: 30 })
+  const { rows } = await pool.query('select count(*)::int as days from quota_balances where limit_id = $1', ['day'])
+  expect(rows).toEqual([{ days: 1 }])
+
+  await clock.move(56_000)
+  expect(await ledger.run(reserve('c', 91))).toMatchObject({ kind: 'denied', denial: { limitId: 'rate', used: 10n } })
+  await clock.move(70_000)
+  expect(await ledger.run(reserve('d', 30))).toMatchObject({ kind: 'done' })
+  expect(await balanceOf(pool, 'rate')).toMatchObject({ spent: 0, held: 30 })
+  await expectNoDrift(pool)
+})
+
 test('quota: a step of another tenant is as unknown as one that never was', async () => {
   const { ledger } = await open('tenants', [{ id: 'budget', measure: 'cost', amount: 100 }])
   const id = idOf(await ledger.run(reserve('a', 60)))

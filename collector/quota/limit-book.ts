@@ -4,6 +4,7 @@ import { isDeepStrictEqual } from 'node:util'
 import { withConnection } from '@tallylight/storage/postgres/connection.ts'
 import {
   lockReservations,
+  type PassedRow,
   putRule,
   type ReservationRow,
   type RuleRow,
@@ -12,13 +13,16 @@ import {
   selectRule,
   selectRules,
   writeAudit,
+  writeThresholds,
 } from '@tallylight/storage/postgres/quota/statements.ts'
 import type pg from 'pg'
+import { roleMissing } from '../receive/admission.ts'
 import { type Identity, parseTenantId, type TenantId } from '../receive/request.ts'
 import { type Answer, invalid, isUuid, notAllowed, type ParsedJson, problem } from './answers.ts'
+import { type Told, thresholdBody } from './batch.ts'
 import type { Outage } from './failure-policy.ts'
 import { amountJson, type Limit, limitId, limitJson, limitOf, limitSchema } from './limits.ts'
-import { limitOfRow } from './rows.ts'
+import { limitOfRow, thresholdChanges } from './rows.ts'
 
 export type LimitBook = {
   answer(
@@ -72,7 +76,8 @@ export function openLimitBook({ database }: { readonly database: pg.Pool }): Lim
     const before = known === undefined ? undefined : limitOfRow(known)
     // Accounts are counted in the rule's measure and windows: another rule needs another id.
     if (before !== undefined && shapeOf(before) !== shapeOf(limit)) return { kind: 'other_shape' }
-    const { overspent } = await putRule(client, ruleOf(limit))
+    const { overspent, passed } = await putRule(client, ruleOf(limit))
+    await Promise.all(writeThresholds(client, thresholdChanges(toldOf(limit, passed))))
     const isNew = known === undefined || known.is_removed
     await writeAudit(client, {
       tenant: limit.tenant,
@@ -111,7 +116,7 @@ export function openLimitBook({ database }: { readonly database: pg.Pool }): Lim
     if (method !== 'POST' && method !== 'PUT' && method !== 'DELETE') {
       return notAllowed(id === undefined ? 'GET, POST' : 'GET, PUT, DELETE')
     }
-    if (!identity.roles.has('admin')) return problem(403, 'the key does not have the role admin')
+    if (!identity.roles.has('admin')) return problem(403, roleMissing(identity, 'admin'))
     if (method === 'DELETE') return id === undefined ? notAllowed('GET, POST') : removeOne(tenant, id, identity)
     if ((method === 'POST') !== (id === undefined)) {
       return notAllowed(id === undefined ? 'GET, POST' : 'GET, PUT, DELETE')
@@ -248,6 +253,17 @@ export function openLimitBook({ database }: { readonly database: pg.Pool }): Lim
   }
 
   return { answer, usage, reservation, applyConfig, noteOutages }
+}
+
+/** Thresholds that a smaller amount has put behind what is spent: where it blocks, no call would come to tell them. */
+function toldOf(limit: Limit, passed: readonly PassedRow[]): readonly Told[] {
+  const { tenant, amount: granted } = limit
+  return passed.flatMap(({ subject, spent, window_end, percents }) =>
+    percents.map((percent) => {
+      const account = { subject, spent: BigInt(spent), granted, windowEndUnixMs: window_end?.getTime() }
+      return { tenant, limit, body: thresholdBody(limit, account, percent) }
+    }),
+  )
 }
 
 function shown(limit: Limit): object {

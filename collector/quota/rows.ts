@@ -6,7 +6,7 @@ import type {
   ReservationRow,
   RuleRow,
 } from '@tallylight/storage/postgres/quota/statements.ts'
-import type { Batch, BookedEvent, Booking } from './batch.ts'
+import type { Batch, BookedEvent, Booking, Told } from './batch.ts'
 import type { Account, Reservation } from './books.ts'
 import { type Limit, type Subject, tenantOf } from './limits.ts'
 
@@ -65,6 +65,7 @@ export function eventOfRow(row: EventRow): BookedEvent {
     costNanoUsd: row.cost_nano_usd === null ? undefined : BigInt(row.cost_nano_usd),
     isMetered: row.is_metered,
     endedUnixMs: row.ended_ms,
+    bookedUnixMs: row.booked_ms,
   }
 }
 
@@ -118,8 +119,14 @@ export function changesOf(batch: Batch): Changes | undefined {
     })),
     events: [...changedEvents].map(([key, event]) => eventChange(event, !batch.lockedEvents.has(key))),
     bookings: bookings.map(bookingChange),
-    outbox: batch.thresholds.map(({ tenant, body }) => ({ tenant, kind: 'quota.threshold', body })),
-    audit: batch.thresholds.map(({ tenant, limit, body }) => ({
+    ...thresholdChanges(batch.thresholds),
+  }
+}
+
+export function thresholdChanges(told: readonly Told[]): Pick<Changes, 'outbox' | 'audit'> {
+  return {
+    outbox: told.map(({ tenant, body }) => ({ tenant, kind: 'quota.threshold', body })),
+    audit: told.map(({ tenant, limit, body }) => ({
       tenant,
       actor: 'quota',
       action: 'quota.threshold',

@@ -25,25 +25,24 @@ const pauseMsMax = 60_000
 export async function runWebhook(options: WebhookOptions, signal: AbortSignal): Promise<void> {
   let waitMs = pauseMs
   while (!signal.aborted) {
-    const told = await deliverSome(options).catch((error: unknown) => {
+    const told = await deliverSome(options, signal).catch((error: unknown) => {
       options.log.warn({ err: error }, 'the outbox could not be read')
       return 'failed' as const
     })
-    if (told === rowsMax) continue
     waitMs = told === 'failed' ? Math.min(waitMs * 2, pauseMsMax) : pauseMs
-    await pause(waitMs, signal)
+    if (told !== rowsMax) await pause(waitMs, signal)
   }
 }
 
 /** How many were delivered, or that one was not taken: those behind it wait, so that the order stays. */
-async function deliverSome(options: WebhookOptions): Promise<number | 'failed'> {
+async function deliverSome(options: WebhookOptions, signal: AbortSignal): Promise<number | 'failed'> {
   return withConnection(options.database, async (client) => {
     await client.query('begin')
     try {
       const rows = await lockOutbox(client, rowsMax)
       let delivered = 0
       for (const row of rows) {
-        const isTaken = await deliver(options, row)
+        const isTaken = await deliver(options, row, signal)
         options.onDelivery(isTaken ? 'delivered' : 'failed')
         await markOutbox(client, row.id, isTaken)
         if (!isTaken) break
@@ -58,14 +57,19 @@ async function deliverSome(options: WebhookOptions): Promise<number | 'failed'> 
   })
 }
 
-async function deliver({ url, secret, now, log }: WebhookOptions, row: OutboxRow): Promise<boolean> {
+async function deliver(
+  { url, secret, now, log }: WebhookOptions,
+  row: OutboxRow,
+  signal: AbortSignal,
+): Promise<boolean> {
   const body = JSON.stringify({ id: row.id, kind: row.kind, tenant: row.tenant, at: row.created_at, ...row.body })
   try {
     const response = await fetch(url, {
       method: 'POST',
       body,
       redirect: 'error',
-      signal: AbortSignal.timeout(answerMsMax),
+      // The end waits for no receiver that hangs: the event is told again after the next start.
+      signal: AbortSignal.any([signal, AbortSignal.timeout(answerMsMax)]),
       headers: { 'Content-Type': 'application/json', 'Tallylight-Signature': signatureOf(secret, body, now()) },
     })
     await response.body?.cancel()

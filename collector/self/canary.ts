@@ -5,6 +5,7 @@ import { randomBytes } from 'node:crypto'
 import type { ClickHouse } from '@tallylight/storage/clickhouse/client.ts'
 import { quoteName } from '@tallylight/storage/clickhouse/schema.ts'
 import type pg from 'pg'
+import type { OwnPrice } from '../genai/price.ts'
 import type { Metrics, Sample } from '../metrics.ts'
 import type { Ledger } from '../quota/ledger.ts'
 import { pause } from '../quota/pause.ts'
@@ -26,6 +27,15 @@ export type Probed = {
 }
 
 export type Send = (signal: Signal, body: Buffer) => Promise<boolean>
+
+/** Its call costs nothing. Without a price it would be one of those that lack it, once a minute, in counters that alert. */
+export const canaryPrice: OwnPrice = {
+  provider: 'tallylight',
+  model: 'canary',
+  fromUnixMs: 0,
+  inputNanoUsdPerMillion: 0n,
+  outputNanoUsdPerMillion: 0n,
+}
 
 type Step = 'reserve' | 'send' | 'turn' | 'call' | 'tool' | 'health' | 'settle'
 

@@ -11,6 +11,7 @@ import { limitOf } from '../quota/limits.ts'
 import { runWebhook } from '../quota/webhook.ts'
 import { defaultTenant } from '../receive/key-rules.ts'
 import { parseTenantId } from '../receive/request.ts'
+import { canaryPrice } from '../self/canary.ts'
 import { type Engines, untilDone } from './engines.ts'
 import type { Start } from './start.ts'
 
@@ -77,7 +78,7 @@ export function openQuota(start: Start, { database, postgresUrl, keysPrepared }:
     const onDelivery = (outcome: string): void => metrics.add('tallylight_quota_events_total', { outcome }, 1)
     loops.add(prepared.then(() => runWebhook({ ...webhook, database, now: Date.now, log, onDelivery }, loops.signal)))
   }
-  return { ledger, limitBook, failure, priceOf: openPrices(pricesOf(file)), prepared }
+  return { ledger, limitBook, failure, priceOf: openPrices([canaryPrice, ...pricesOf(file)]), prepared }
 }
 
 /** The limits of the configuration file, with what that changed in the log. */

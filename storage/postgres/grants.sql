@@ -5,6 +5,6 @@ begin
   if exists (select from pg_roles where rolname = 'tallylight_read') then
     grant select on tenants, schema_migrations, quota_limits, quota_balances, quota_entries, quota_spending, quota_reservations,
       quota_open_leases, quota_orphans, quota_unrecorded, quota_reconciliation, quota_differences, quota_refused_events,
-      quota_drift to tallylight_read;
+      quota_drift, quota_outbox, quota_audit to tallylight_read;
   end if;
 end $$;

@@ -127,17 +127,19 @@ test('migrate: a folder that lacks a number is refused', async () => {
   )
 })
 
-test('migrate: readers see the tenants and not the keys', async () => {
+test('migrate: readers see the tenants, and of the ledger what docs/quota.md names for them, and not the keys', async () => {
   const pool = await postgres.open('granted')
   await withConnection(pool, migratePostgres)
   await pool.query('grant usage on schema granted to tallylight_read')
   const { rows } = await pool.query(
     `select name, has_table_privilege('tallylight_read', 'granted.' || name, 'select') as may
-     from unnest(array['tenants', 'schema_migrations', 'keys']) as name`,
+     from unnest(array['tenants', 'schema_migrations', 'quota_audit', 'quota_outbox', 'keys']) as name`,
   )
   expect(rows).toEqual([
     { name: 'tenants', may: true },
     { name: 'schema_migrations', may: true },
+    { name: 'quota_audit', may: true },
+    { name: 'quota_outbox', may: true },
     { name: 'keys', may: false },
   ])
 })

@@ -136,6 +136,12 @@ async function fill(pool: pg.Pool, tenant: string): Promise<void> {
     [tenant, users],
   )
   await pool.query(
+    `insert into quota_bookings (at, tenant, kind, account_ids, granted, held, spent)
+     select now(), $1, 'grant', array_agg(id), array_agg(granted), array_agg(0), array_agg(0)
+     from quota_accounts where tenant = $1 and limit_id = 'per-user' group by id / 1000`,
+    [tenant],
+  )
+  await pool.query(
     `with calls as (
        select uuidv7(make_interval(secs => (n - $2) / 100.0)) as id, n, a.id as account
        from generate_series(1, $2::int) n
@@ -153,8 +159,9 @@ async function fill(pool: pg.Pool, tenant: string): Promise<void> {
      from calls cross join unnest(array['reserve', 'settle']) kind`,
     [tenant, Math.ceil(entries / 6), users],
   )
-  // As autovacuum will have, by the time that a ledger is this large.
+  // As autovacuum and the check of each minute will have, by the time that a ledger is this large.
   await pool.query('vacuum analyze')
+  await pool.query('select quota_check()')
 }
 
 /** What reservations out of a lease take, ascending. */

@@ -1,13 +1,13 @@
 -- $1–$4: tenants, limits, subjects and moments (null is now) of wanted accounts. Others: $5 by their numbers; $6, and $7 with $8,
 -- those of reservations, by their ids and by tenant and call id. Which accounts a reservation has never changes, so it need not
--- be locked to be asked. One more row, without an id, has in `wanted` the numbers of the wanted ones, null where there is none.
+-- be locked to be asked. No call has ended later than now, whatever the clock of its service says. One more row, without an id, has in `wanted` the numbers of the wanted ones, null where there is none.
 --
 -- Rows are locked by their numbers alone. A row that another transaction was waited for is looked at again as it is then, with
 -- the other tables of its query as they were; behind a union that found nothing, and the account was missing in the answer.
 with asked as materialized (
   select w.ordinal, (
     select a.id from quota_limit_rules rule
-    cross join lateral quota_window(rule.span, rule.time_zone, coalesce(w.at, quota_now())) span
+    cross join lateral quota_window(rule.span, rule.time_zone, least(w.at, quota_now())) span
     join quota_accounts a
       on a.tenant = w.tenant and a.limit_id = w.limit_id and a.subject = w.subject and a.window_start = span.starts
     where rule.tenant = w.tenant and rule.id = w.limit_id) as id

@@ -3,7 +3,7 @@ with asked as (
   select distinct w.tenant, w.limit_id, w.subject, rule.amount, span.starts, span.ends
   from unnest($1::text[], $2::text[], $3::text[], $4::timestamptz[]) as w (tenant, limit_id, subject, at)
   join quota_limit_rules rule on rule.tenant = w.tenant and rule.id = w.limit_id
-  cross join lateral quota_window(rule.span, rule.time_zone, coalesce(w.at, quota_now())) span
+  cross join lateral quota_window(rule.span, rule.time_zone, least(w.at, quota_now())) span
 ), made as (
   insert into quota_accounts (tenant, limit_id, subject, window_start, window_end, granted, free)
   select asked.tenant, asked.limit_id, asked.subject, asked.starts, asked.ends, asked.amount, asked.amount from asked

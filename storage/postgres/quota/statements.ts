@@ -37,6 +37,7 @@ export type EventRow = {
   readonly cost_nano_usd: string | null
   readonly is_metered: boolean
   readonly ended_ms: number
+  readonly booked_ms: number
 }
 
 /** How far a journal's records are booked: the last segment of a lane. */
@@ -118,7 +119,7 @@ export type Changes = {
     readonly records: number
     readonly expires_ms: number
   }[]
-  readonly events: readonly (Omit<EventRow, 'account_ids' | 'spent'> & {
+  readonly events: readonly (Omit<EventRow, 'account_ids' | 'spent' | 'booked_ms'> & {
     readonly is_new: boolean
     readonly account_ids: string
     readonly spent: string
@@ -264,7 +265,8 @@ export async function lockEvents(
   const { rows } = await client.query<EventRow>({
     name: 'quota-lock-events',
     text: `select e.tenant, e.event_key, e.generation, e.body_hash, e.answer, e.reservation, e.account_ids, e.spent,
-        e.cost_nano_usd, e.is_metered, (extract(epoch from e.ended_at) * 1000)::float8 as ended_ms
+        e.cost_nano_usd, e.is_metered, (extract(epoch from e.ended_at) * 1000)::float8 as ended_ms,
+        (extract(epoch from least(e.ended_at, e.at)) * 1000)::float8 as booked_ms
       from quota_events e join unnest($1::text[], $2::text[]) as asked (tenant, event_key)
         on asked.tenant = e.tenant and asked.event_key = e.event_key
       order by e.tenant, e.event_key for update of e`,
@@ -307,17 +309,29 @@ export async function refuseEvent(
 
 /** Sent at once; the first that fails fails the transaction. */
 export function writeChanges(client: Queryable, changes: Changes): readonly Promise<unknown>[] {
-  const { accounts, made, ended, events, bookings, outbox, audit } = changes
-  const write = (name: keyof typeof writeStatements, parts: readonly (readonly object[])[]): Promise<unknown>[] => {
-    if (parts.every((part) => part.length === 0)) return []
-    const values = parts.map((part) => JSON.stringify(part))
-    return [client.query({ name: `quota-write-${name}`, text: writeStatements[name], values })]
-  }
+  const { accounts, made, ended, events, bookings } = changes
   return [
-    ...write('holds', [accounts, made, ended, bookings]),
-    ...write('events', [events]),
-    ...write('thresholds', [outbox, audit]),
+    ...write(client, 'holds', [accounts, made, ended, bookings]),
+    ...write(client, 'events', [events]),
+    ...writeThresholds(client, changes),
   ]
+}
+
+export function writeThresholds(
+  client: Queryable,
+  { outbox, audit }: Pick<Changes, 'outbox' | 'audit'>,
+): readonly Promise<unknown>[] {
+  return write(client, 'thresholds', [outbox, audit])
+}
+
+function write(
+  client: Queryable,
+  name: keyof typeof writeStatements,
+  parts: readonly (readonly object[])[],
+): readonly Promise<unknown>[] {
+  if (parts.every((part) => part.length === 0)) return []
+  const values = parts.map((part) => JSON.stringify(part))
+  return [client.query({ name: `quota-write-${name}`, text: writeStatements[name], values })]
 }
 
 export async function selectRules(
@@ -343,8 +357,19 @@ export async function selectRule(
   return rows[0]
 }
 
+/** An account that a smaller amount has put past these thresholds. */
+export type PassedRow = {
+  readonly subject: string
+  readonly spent: string
+  readonly window_end: Date | null
+  readonly percents: readonly number[]
+}
+
 /** Makes the rule, or changes it and what its open windows grant. A limit below what is spent already is a debt. */
-export async function putRule(client: Queryable, rule: RuleRow): Promise<{ readonly overspent: boolean }> {
+export async function putRule(
+  client: Queryable,
+  rule: RuleRow,
+): Promise<{ readonly overspent: boolean; readonly passed: readonly PassedRow[] }> {
   await client.query('insert into tenants (id) values ($1) on conflict do nothing', [rule.tenant])
   await client.query(
     `insert into quota_limit_rules
@@ -368,22 +393,32 @@ export async function putRule(client: Queryable, rule: RuleRow): Promise<{ reado
       rule.source,
     ],
   )
-  const { rows } = await client.query<{ debt: string }>(
+  // What a window that slides has spent is known when its next call is booked: what is here may have left it. Of nothing there
+  // is no percent.
+  const isTold = rule.window !== 'minute' && rule.window !== 'hour' && rule.amount !== '0'
+  const { rows } = await client.query<PassedRow & { readonly debt: string }>(
     `with open as (
-       select id, granted as before from quota_accounts
+       select id, granted as before, thresholds_fired as fired from quota_accounts
        where tenant = $1 and limit_id = $2 and (window_end is null or window_end > quota_now()) and granted <> $3
        order by id for update
      ), booked as (
        insert into quota_bookings (at, tenant, kind, account_ids, granted, held, spent)
        select quota_now(), $1, 'grant', array[id], array[$3 - before], array[0], array[0] from open
+     ), changed as (
+       update quota_accounts a
+       set granted = $3, free = greatest($3 - a.spent - a.held, 0), debt = greatest(a.spent + a.held - $3, 0),
+           thresholds_fired = array(
+             select distinct percent from unnest(a.thresholds_fired || $4::integer[]) percent
+             where a.spent::numeric * 100 >= $3::numeric * percent)
+       from open where a.id = open.id
+       returning a.debt, a.subject, a.spent, a.window_end, a.thresholds_fired, open.fired
      )
-     update quota_accounts a
-     set granted = $3, free = greatest($3 - a.spent - a.held, 0), debt = greatest(a.spent + a.held - $3, 0)
-     from open where a.id = open.id
-     returning a.debt`,
-    [rule.tenant, rule.id, rule.amount],
+     select debt, subject, spent, window_end,
+            array(select unnest(thresholds_fired) except select unnest(fired) order by 1) as percents
+     from changed`,
+    [rule.tenant, rule.id, rule.amount, isTold ? rule.thresholds : []],
   )
-  return { overspent: rows.some((row) => row.debt !== '0') }
+  return { overspent: rows.some((row) => row.debt !== '0'), passed: rows.filter((row) => row.percents.length > 0) }
 }
 
 export async function removeRule(client: Queryable, tenant: string, id: string): Promise<boolean> {
@@ -437,11 +472,12 @@ export type OutboxRow = {
   readonly created_at: Date
 }
 
-/** The oldest events that nobody has told yet, and nobody else is telling. */
+/** The oldest events that nobody has told yet, and nobody else is telling. Those of one transaction have one time: what one call
+ *  has passed is told as it was passed. */
 export async function lockOutbox(client: Queryable, rowsMax: number): Promise<readonly OutboxRow[]> {
   const { rows } = await client.query<OutboxRow>(
     `select id, tenant, kind, body, created_at from quota_outbox where delivered_at is null
-     order by created_at, id limit $1 for update skip locked`,
+     order by created_at, (body ->> 'percent')::integer, id limit $1 for update skip locked`,
     [rowsMax],
   )
   return rows

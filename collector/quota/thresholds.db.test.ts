@@ -1,0 +1,112 @@
+// What is told of thresholds: when a limit is changed under what is spent, in which order, and to a receiver that hangs.
+import { once } from 'node:events'
+import { createServer } from 'node:http'
+import type { AddressInfo } from 'node:net'
+import { startTestPostgres, type TestPostgres } from '@tallylight/storage/postgres/testing.ts'
+import type pg from 'pg'
+import { afterAll, beforeAll, expect, test } from 'vitest'
+import type { Ledger } from './ledger.ts'
+import { type LimitBook, openLimitBook } from './limit-book.ts'
+import { nobody, openTestLedger, tenant } from './testing.ts'
+import { runWebhook } from './webhook.ts'
+
+let postgres: TestPostgres
+
+beforeAll(async () => {
+  postgres = await startTestPostgres()
+}, 60_000)
+afterAll(() => postgres[Symbol.asyncDispose]())
+
+async function charge(ledger: Ledger, cost: bigint): Promise<void> {
+  const amounts = { cost, tokens: undefined }
+  const event = { kind: 'charge', tenant, bodyHash: '', subject: nobody, amounts, endedAt: undefined } as const
+  expect(await ledger.run({ ...event, eventKey: crypto.randomUUID() })).toMatchObject({ kind: 'done' })
+}
+
+async function change(book: LimitBook, amount: number, window = 'ever'): Promise<void> {
+  const identity = { tenant, roles: new Set(['admin'] as const), keyId: '', manyTenants: false }
+  const json = { kind: 'json', value: { measure: 'cost', window, action: 'block', amount } } as const
+  expect(await book.answer(identity, 'PUT', 'budget', new URLSearchParams(), () => json)).toMatchObject({ status: 200 })
+}
+
+/** What was told since it was asked last, as percent, spent and granted. */
+async function told(pool: pg.Pool): Promise<readonly unknown[]> {
+  const { rows } = await pool.query(
+    `with told as (delete from quota_outbox returning body)
+     select concat_ws(' ', body ->> 'percent', body ->> 'spent', body ->> 'granted') as text from told
+     order by (body ->> 'percent')::int`,
+  )
+  return rows.map(({ text }: { readonly text: string }) => text)
+}
+
+test('quota: a threshold that a raised limit takes back is told anew when it is passed; one that a lowered limit passes is told then', async () => {
+  const { ledger, pool } = await openTestLedger(postgres, 'moved', [{ id: 'budget', measure: 'cost', amount: 100 }])
+  const book = openLimitBook({ database: pool })
+  await charge(ledger, 85n)
+  expect(await told(pool)).toEqual(['50 85 100', '80 85 100'])
+  await change(book, 1000)
+  await charge(ledger, 1n)
+  expect(await told(pool)).toEqual([])
+  await charge(ledger, 499n)
+  expect(await told(pool)).toEqual(['50 585 1000'])
+  await change(book, 600)
+  expect(await told(pool)).toEqual(['80 585 600'])
+  await change(book, 500)
+  expect(await told(pool)).toEqual(['100 585 500'])
+  await change(book, 0)
+  await change(book, 500)
+  expect(await told(pool)).toEqual([])
+  expect((await pool.query("select count(*)::int from quota_audit where action = 'quota.threshold'")).rows).toEqual([
+    { count: 5 },
+  ])
+  expect((await pool.query('select * from quota_drift')).rows).toEqual([])
+})
+
+test('quota: of a window that slides, what may have left it passes nothing', async () => {
+  const rules = [{ id: 'budget', measure: 'cost', amount: 1000, window: 'minute' }]
+  const { ledger, pool } = await openTestLedger(postgres, 'sliding', rules)
+  const book = openLimitBook({ database: pool })
+  await charge(ledger, 90n)
+  await change(book, 100, 'minute')
+  expect(await told(pool)).toEqual([])
+  await charge(ledger, 1n)
+  expect(await told(pool)).toEqual(['50 91 100', '80 91 100'])
+})
+
+test('webhook: thresholds that one call has passed are told as they were passed, and a receiver that hangs holds up no end', async () => {
+  const thresholds = [10, 20, 30, 40, 50, 60, 70, 80, 90, 100]
+  const rules = [{ id: 'budget', measure: 'cost', amount: 100, thresholds }]
+  const { ledger, pool } = await openTestLedger(postgres, 'hangs', rules)
+  await charge(ledger, 150n)
+  const percents: number[] = []
+  const hangs = Promise.withResolvers<void>()
+  const server = createServer(async (request, response) => {
+    let body = ''
+    for await (const chunk of request) body += String(chunk)
+    percents.push((JSON.parse(body) as { readonly percent: number }).percent)
+    if (percents.length < thresholds.length) response.end()
+    else hangs.resolve()
+  })
+  server.listen(0, '127.0.0.1')
+  await once(server, 'listening')
+  const url = `http://127.0.0.1:${(server.address() as AddressInfo).port}/`
+  const stop = new AbortController()
+  const log = { warn: () => undefined }
+  const options = { database: pool, url, secret: 'sixteen or more …', now: Date.now, log, onDelivery: () => undefined }
+  const running = runWebhook(options, stop.signal)
+  await hangs.promise
+  expect(percents).toEqual(thresholds)
+  const stoppedMs = performance.now()
+  stop.abort()
+  await running
+  // A receiver is waited for ten seconds.
+  expect(performance.now() - stoppedMs).toBeLessThan(5_000)
+  const { rows } = await pool.query('select delivered_at is not null as delivered from quota_outbox order by 1')
+  expect(rows.map(({ delivered }: { readonly delivered: boolean }) => delivered)).toEqual([
+    false,
+    ...Array(9).fill(true),
+  ])
+  server.closeAllConnections()
+  server.close()
+  await once(server, 'close')
+})
