@@ -132,8 +132,21 @@ for (const [method, path, key, status, detail] of [
   ['GET', '/api/v1/keys/00000001', 'admin', 405, '/api/v1/keys/00000001 takes DELETE'],
   ['GET', '/api/v1/nothing', 'admin', 404, 'there is nothing at /api/v1/nothing'],
   // From this machine and without a key one may send, and not administer.
-  ['GET', '/api/v1/nothing', undefined, 403, 'the key does not have the role admin'],
-  ['GET', '/api/v1/keys', 'unknown', 401, 'the key is not known'],
+  [
+    'POST',
+    '/v1/traces',
+    undefined,
+    404,
+    'there is nothing at /v1/traces; OTLP over HTTP is on 4318 (TALLYLIGHT_OTLP_HTTP_PORT)',
+  ],
+  [
+    'GET',
+    '/api/v1/nothing',
+    undefined,
+    403,
+    'a key with the role admin is needed, as Authorization: Bearer tl_…; the first start wrote one into data/admin.key',
+  ],
+  ['GET', '/api/v1/keys', 'unknown', 401, 'the key is not known; `tallylight keys list` lists those of this collector'],
   ['GET', '/api/v1/keys', 'revoked', 401, 'the key was revoked'],
   ['GET', '/api/v1/keys', 'ingest', 403, 'the key does not have the role admin'],
   ['POST', '/api/v1/keys', 'query', 403, 'the key does not have the role admin'],
@@ -155,7 +168,9 @@ test('api: through a proxy nobody goes without a key, whoever the proxy is', asy
     headers: { 'X-Forwarded-For': '10.0.0.9' },
   })
   expect(response.status).toBe(401)
-  expect(await response.text()).toBe('{"status":401,"detail":"a key is needed: Authorization: Bearer tl_…"}')
+  expect(await response.text()).toBe(
+    '{"status":401,"detail":"a key is needed, as Authorization: Bearer tl_…; `tallylight keys create` makes one"}',
+  )
 })
 
 test('api: a key is made of a tenant, roles, a name and a mark; its text is answered once, and it ends when it is revoked', async () => {
@@ -168,6 +183,7 @@ test('api: a key is made of a tenant, roles, a name and a mark; its text is answ
     authorization: `Bearer ${key}`,
     peerAddress: '10.0.0.9',
     hostHeader: 'collector.example',
+    originHeader: undefined,
     localBoundToLoopback: false,
   }
   expect(keyring.authenticate(credentials)).toMatchObject({
@@ -188,8 +204,15 @@ test('api: a key is made of a tenant, roles, a name and a mark; its text is answ
   expect(keyring.authenticate(credentials).kind).toBe('revoked')
 })
 
+test('api: a body is JSON whatever type it says, as `curl -d` says that it is a form', async () => {
+  const headers = { Authorization: `Bearer ${keys.admin}`, 'Content-Type': 'application/x-www-form-urlencoded' }
+  const body = '{"tenant":"acme","roles":["root"]}'
+  const answer = await fetch(`http://127.0.0.1:${api.port}/api/v1/keys`, { method: 'POST', headers, body })
+  expect(await answer.text()).toContain('roles.0: ')
+})
+
 for (const [what, body, status, reason] of [
-  ['no body', undefined, 400, /body: /],
+  ['no body', undefined, 400, /tenant: /],
   ['a tenant that is none', '{"tenant":"a b","roles":["ingest"]}', 400, /tenant: a tenant is 1–128 letters/],
   ['no roles', '{"tenant":"acme","roles":[]}', 400, /roles: /],
   ['a role that is none', '{"tenant":"acme","roles":["root"]}', 400, /roles\.0: .*ingest.*query.*quota.*admin/],

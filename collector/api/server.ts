@@ -7,7 +7,8 @@ import { readRunbook } from '@tallylight/dashboards/runbooks.ts'
 import express, { type NextFunction, type Request, type Response, type Router } from 'express'
 import { limits } from '../limits.ts'
 import type { QuotaHttp } from '../quota/http.ts'
-import { identityOf, isRefusal, type Log } from '../receive/admission.ts'
+import { identityOf, isRefusal, type Log, roleMissing } from '../receive/admission.ts'
+import { otherPort } from '../receive/http-fields.ts'
 import type { Keyring } from '../receive/keys.ts'
 import { isForwarded, isLoopback, listen } from '../receive/receiver.ts'
 import type { TlsFiles } from '../receive/tls.ts'
@@ -75,6 +76,7 @@ export async function openApi(options: {
       authorization: request.headers.authorization,
       peerAddress: request.socket.remoteAddress,
       hostHeader: request.headers.host,
+      originHeader: request.headers.origin,
       localBoundToLoopback: localBoundToLoopback && !isForwarded(request.headers),
     })
   app.use(options.statePage.router(identify))
@@ -91,13 +93,14 @@ export async function openApi(options: {
   admin.use((request, response, next) => {
     const identity = identityOf(identify(request))
     if (isRefusal(identity)) problem(response, identity.reason === 'unauthenticated' ? 401 : 503, identity.message)
-    else if (!identity.roles.has('admin')) problem(response, 403, 'the key does not have the role admin')
+    else if (!identity.roles.has('admin')) problem(response, 403, roleMissing(identity, 'admin'))
     else {
       response.locals.identity = identity
       next()
     }
   })
-  admin.use(express.json({ limit: '64kb', strict: false }))
+  // Whatever type it says: `curl -d` says a form, and every body here is JSON.
+  admin.use(express.json({ limit: '64kb', strict: false, type: () => true }))
   admin
     .route('/probe')
     .post(async (_request, response) => {
@@ -106,7 +109,9 @@ export async function openApi(options: {
     .all(notAllowed('POST'))
   for (const router of [keyRoutes(keyring), ...options.administration]) admin.use(router)
   app.use('/api/v1', admin)
-  app.use((request, response) => problem(response, 404, `there is nothing at ${request.path.slice(0, 100)}`))
+  app.use((request, response) =>
+    problem(response, 404, `there is nothing at ${request.path.slice(0, 100)}${otherPort(request.path, 'api')}`),
+  )
   app.use((error: unknown, _request: Request, response: Response, _next: NextFunction) => {
     const { status, type } = error as { readonly status?: number; readonly type?: string }
     if (status !== undefined && status < 500) {
@@ -128,7 +133,7 @@ export async function openApi(options: {
     keepAliveTimeout: limits.connectionIdleMs,
   }
   const server: Server = options.tls
-    ? createTlsServer({ ...options.tls.options(), ...bounds }, answer)
+    ? createTlsServer({ ...options.tls.options(), ...bounds, handshakeTimeout: limits.requestHeadersMs }, answer)
     : createServer(bounds, answer)
   options.tls?.attach(server)
   await listen(server, options.host, options.port)

@@ -2,12 +2,14 @@
 // for the body, and a tenant within its rates. A flood is refused here, at the price of its headers.
 import type { Bodies, Body } from './bodies.ts'
 import type { IngestLimits } from './ingest-limits.ts'
-import type { ExportOutcome, Identity, Signal, TenantId } from './request.ts'
+import type { ExportOutcome, Identity, Role, Signal, TenantId } from './request.ts'
 
 export type Credentials = {
   readonly authorization: string | undefined
   readonly peerAddress: string | undefined
   readonly hostHeader: string | undefined
+  /** What a browser says of the page that asks. */
+  readonly originHeader: string | undefined
   /** The server listens on loopback only, and no proxy says that it speaks for somebody else. */
   readonly localBoundToLoopback: boolean
 }
@@ -16,6 +18,8 @@ export type Authentication =
   | { readonly kind: 'identified'; readonly identity: Identity }
   | { readonly kind: 'missing' }
   | { readonly kind: 'unknown' }
+  /** What came cannot be a key: it lacks its scheme, or a part. */
+  | { readonly kind: 'no_key' }
   | { readonly kind: 'revoked' }
   /** Not known here, and the keys cannot be read to see whether it is new. */
   | { readonly kind: 'unavailable' }
@@ -75,7 +79,7 @@ export function openAdmission({
   function identify(credentials: Credentials): Identity | Refusal {
     const identity = identityOf(authenticate(credentials))
     if (isRefusal(identity) || identity.roles.has('ingest')) return identity
-    return noIngestRole
+    return { reason: 'forbidden', message: roleMissing(identity, 'ingest') }
   }
 
   function openBody(tenant: TenantId, bytes: number | undefined): Body | Refusal {
@@ -110,6 +114,8 @@ export function identityOf(authentication: Authentication): Identity | Refusal {
       return keyMissing
     case 'unknown':
       return keyUnknown
+    case 'no_key':
+      return keyTorn
     case 'revoked':
       return keyRevoked
     case 'unavailable':
@@ -117,6 +123,13 @@ export function identityOf(authentication: Authentication): Identity | Refusal {
     default:
       return authentication satisfies never
   }
+}
+
+/** Who came without a key was let in, and has no key that lacks a role. */
+export function roleMissing({ keyId }: Identity, role: Role): string {
+  return keyId === ''
+    ? `a key with the role ${role} is needed, as Authorization: Bearer tl_…; the first start wrote one into data/admin.key`
+    : `the key does not have the role ${role}`
 }
 
 export function isRefusal(value: object): value is Refusal {
@@ -158,8 +171,18 @@ export const acceptFailed: Refusal = {
   retryAfterMs: 1000,
 }
 
-const keyMissing: Refusal = { reason: 'unauthenticated', message: 'a key is needed: Authorization: Bearer tl_…' }
-const keyUnknown: Refusal = { reason: 'unauthenticated', message: 'the key is not known' }
+const keyMissing: Refusal = {
+  reason: 'unauthenticated',
+  message: 'a key is needed, as Authorization: Bearer tl_…; `tallylight keys create` makes one',
+}
+const keyUnknown: Refusal = {
+  reason: 'unauthenticated',
+  message: 'the key is not known; `tallylight keys list` lists those of this collector',
+}
+const keyTorn: Refusal = {
+  reason: 'unauthenticated',
+  message: 'what came is not a key, tl_<8 signs>_<64 digits>, with the word Bearer before it in Authorization',
+}
 const keyRevoked: Refusal = { reason: 'unauthenticated', message: 'the key was revoked' }
 /** Not 401, after which clients drop what they wanted to send: the key may be new. */
 const keysAway: Refusal = {
@@ -167,4 +190,3 @@ const keysAway: Refusal = {
   message: 'the key is not among those known, and the list of keys cannot be read now',
   retryAfterMs: 1000,
 }
-const noIngestRole: Refusal = { reason: 'forbidden', message: 'the key does not have the role ingest' }

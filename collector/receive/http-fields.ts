@@ -64,8 +64,28 @@ export function isSmallRest(request: IncomingMessage, bytesMax: number): boolean
 }
 
 export function unknownPath(url: string): Refusal {
-  const message = `POST goes to /v1/traces, /v1/metrics or /v1/logs, not ${JSON.stringify(url.slice(0, 100))}`
+  const message = `POST goes to /v1/traces, /v1/metrics or /v1/logs, not ${JSON.stringify(url.slice(0, 100))}${otherPort(url, 'otlp')}`
   return { reason: 'unknown_path', message }
+}
+
+const paths = [
+  {
+    port: 'otlp',
+    begins: /^\/v1\/(traces|metrics|logs)$/,
+    where: 'OTLP over HTTP is on 4318 (TALLYLIGHT_OTLP_HTTP_PORT)',
+  },
+  {
+    port: 'api',
+    begins: /^\/(v1\/quota\/|api\/v1\/|healthz$|readyz$|metrics$)/,
+    where: 'that is on 4319 (TALLYLIGHT_API_PORT)',
+  },
+  { port: 'proxy', begins: /^\/(openai|anthropic|gemini)\//, where: 'the proxy is on 4320 (TALLYLIGHT_PROXY_PORT)' },
+] as const
+
+/** Said behind a path that `port` does not serve: most who ask for one have taken one of our ports for another. */
+export function otherPort(path: string, port: (typeof paths)[number]['port']): string {
+  const meant = paths.find(({ begins }) => begins.test(path))
+  return meant === undefined || meant.port === port ? '' : `; ${meant.where}`
 }
 
 export function wrongMethod(method: string): Refusal {

@@ -32,6 +32,7 @@ const local: Credentials = {
   authorization: undefined,
   peerAddress: '127.0.0.1',
   hostHeader: 'localhost:4318',
+  originHeader: undefined,
   localBoundToLoopback: true,
 }
 
@@ -59,6 +60,9 @@ for (const [what, credentials, expected] of [
   ['from another machine', { peerAddress: '10.0.0.9' }, 'missing'],
   ['from an unknown peer', { peerAddress: undefined }, 'missing'],
   ['from a machine whose address only begins alike', { peerAddress: '::10' }, 'missing'],
+  ['from a page of this machine', { originHeader: 'http://localhost:5173' }, loopback],
+  ['from a page of the web', { originHeader: 'https://page.example' }, 'missing'],
+  ['from a page that is a file or hides where it is', { originHeader: 'null' }, 'missing'],
   ['with a Host that leads here by DNS', { hostHeader: 'rebound.example:4318' }, 'missing'],
   ['with a Host that only begins alike', { hostHeader: 'localhost.example' }, 'missing'],
   ['with a Host like an address', { hostHeader: '127.0.0.1.example' }, 'missing'],
@@ -79,17 +83,17 @@ for (const [what, authorization, expected] of [
   ['a scheme in other letters', `bEARER  ${good.text}`, 'acme query,quota many 00000001'],
   ['a revoked key', `Bearer ${revoked.text}`, 'revoked'],
   ['the id of one key with the secret of another', `Bearer tl_00000001_${revoked.text.slice(12)}`, 'unknown'],
-  ['a key cut short', `Bearer ${good.text.slice(0, -1)}`, 'unknown'],
-  ['a key with more behind it', `Bearer ${good.text}0`, 'unknown'],
-  ['a key and a word', `Bearer ${good.text} x`, 'unknown'],
-  ['a key in capitals', `Bearer ${good.text.toUpperCase()}`, 'unknown'],
-  ['a key without its scheme', good.text, 'unknown'],
-  ['another scheme', `Basic ${Buffer.from(`:${good.text}`).toString('base64')}`, 'unknown'],
-  ['an empty header', '', 'unknown'],
-  ['nothing behind the scheme', 'Bearer ', 'unknown'],
+  ['a key cut short', `Bearer ${good.text.slice(0, -1)}`, 'no_key'],
+  ['a key with more behind it', `Bearer ${good.text}0`, 'no_key'],
+  ['a key and a word', `Bearer ${good.text} x`, 'no_key'],
+  ['a key in capitals', `Bearer ${good.text.toUpperCase()}`, 'no_key'],
+  ['a key without its scheme', good.text, 'no_key'],
+  ['another scheme', `Basic ${Buffer.from(`:${good.text}`).toString('base64')}`, 'no_key'],
+  ['an empty header', '', 'no_key'],
+  ['nothing behind the scheme', 'Bearer ', 'no_key'],
   ['the hash itself', `Bearer tl_00000001_${good.key.hash}`, 'unknown'],
   ['a key that does not exist', `Bearer tl_0000000f_${'0'.repeat(64)}`, 'unknown'],
-  ['ten thousand letters', `Bearer ${'a'.repeat(10_000)}`, 'unknown'],
+  ['ten thousand letters', `Bearer ${'a'.repeat(10_000)}`, 'no_key'],
 ] as const)
   test(`keys: ${what} is judged by itself, from this machine and from others: ${expected}`, () => {
     expect(check({ authorization })).toBe(expected)
@@ -119,7 +123,7 @@ test('keys: while the list cannot be read, a key that is not in it may be new, a
   expect(ask(strange)).toBe('unavailable')
   expect(ask(`Bearer ${good.text}`)).toBe('acme query,quota many 00000001')
   expect(ask(`Bearer ${revoked.text}`)).toBe('revoked')
-  expect(ask('Bearer nonsense')).toBe('unknown')
+  expect(ask('Bearer nonsense')).toBe('no_key')
   isCurrent = true
   expect(ask(strange)).toBe('unknown')
 })

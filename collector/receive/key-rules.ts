@@ -63,24 +63,29 @@ export function openKeyRules(options: {
     return answer.kind === 'identified' && keysById.get(answer.identity.keyId)?.expiresAtMs !== null
   }
 
-  function isAdmittedWithoutKey({ peerAddress, hostHeader, localBoundToLoopback }: Credentials): boolean {
+  function isAdmittedWithoutKey(credentials: Credentials): boolean {
+    const { peerAddress, hostHeader, originHeader, localBoundToLoopback } = credentials
     if (options.requireKeys || known.tenants > 1 || !localBoundToLoopback) return false
     const isPeerLocal = peerAddress !== undefined && /^(127\.|::1$|::ffff:127\.)/.test(peerAddress)
-    // A page in a browser on this machine reaches us too, by a name of its own that leads here: its Host gives it away.
-    const isHostLocal = hostHeader === undefined || /^(localhost|127\.\d+\.\d+\.\d+|\[::1\])(:\d+)?$/i.test(hostHeader)
-    return isPeerLocal && isHostLocal
+    // A page in a browser on this machine reaches us too: by a name of its own that leads here, which its Host gives away, or by
+    // a form or a fetch whose answer it does not need, which its Origin does.
+    return isPeerLocal && isLocal(hostHeader) && isLocal(originHeader?.replace(/^https?:\/\//i, ''))
   }
 
   function judge(authorization: string): Authentication {
     const key = /^Bearer +(\S+)$/i.exec(authorization)?.[1]
     const id = key === undefined ? undefined : parseKeyId(key)
-    if (key === undefined || id === undefined) return { kind: 'unknown' }
+    if (key === undefined || id === undefined) return { kind: 'no_key' }
     const found = keysById.get(id)
     if (found === undefined) return options.isCurrent() ? { kind: 'unknown' } : { kind: 'unavailable' }
     if (!timingSafeEqual(Buffer.from(found.hash, 'hex'), hash('sha256', key, 'buffer'))) return { kind: 'unknown' }
     if (isOver(found, options.now())) return { kind: 'revoked' }
     return { kind: 'identified', identity: identityOf(found) }
   }
+}
+
+function isLocal(host: string | undefined): boolean {
+  return host === undefined || /^(localhost|127\.\d+\.\d+\.\d+|\[::1\])(:\d+)?$/i.test(host)
 }
 
 /** Revoked, or rotated and its time of grace is over. */

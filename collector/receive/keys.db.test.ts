@@ -70,6 +70,7 @@ function ask(keyring: Keyring, key: string): Authentication {
     authorization: `Bearer ${key}`,
     peerAddress: '10.0.0.9',
     hostHeader: 'collector.example',
+    originHeader: undefined,
     localBoundToLoopback: false,
   })
 }
@@ -236,7 +237,7 @@ test('keys: Postgres killed, those known go on, a new one may be good, and a rev
   await vi.waitUntil(() => said.includes('the keys cannot be read again; those known go on'), 5_000)
   expect(ask(there, key).kind).toBe('identified')
   expect(ask(there, makeKey().key).kind).toBe('unavailable')
-  expect(ask(there, 'tl_nonsense').kind).toBe('unknown')
+  expect(ask(there, 'tl_nonsense').kind).toBe('no_key')
   await vi.waitUntil(() => here.revoke(id).then(Boolean, () => false), 20_000)
   await vi.waitUntil(() => ask(there, key).kind === 'revoked', 5_000)
   expect(said.filter((line) => line.startsWith('the keys')).length).toBeLessThanOrEqual(4)
@@ -270,6 +271,7 @@ for (const [what, text] of [
       authorization: undefined,
       peerAddress: '127.0.0.1',
       hostHeader: 'localhost',
+      originHeader: undefined,
       localBoundToLoopback: true,
     }
     expect(keyring.authenticate(local).kind).toBe('missing')

@@ -86,6 +86,9 @@ type Admitted = {
 const okHeaders: OutgoingHttpHeaders = { ':status': 200, 'content-type': grpcContentType }
 const okTrailers: OutgoingHttpHeaders = { 'grpc-status': String(grpcStatus.ok) }
 const trailersFollow = { waitForTrailers: true }
+const nghttp2BadClientMagic = -903
+// The client reads a frame where it waits for a status line, and tells its user nothing that helps.
+const notHttp2 = `what was sent to the port of gRPC is not HTTP/2: OTLP over HTTP goes to 4318 (TALLYLIGHT_OTLP_HTTP_PORT), and a gRPC client that speaks TLS needs http:// in its endpoint`
 const fullyAccepted = encodeFrame(Buffer.alloc(0))
 
 export async function openOtlpGrpc(options: ReceiverOptions): Promise<Receiver> {
@@ -122,7 +125,11 @@ export async function openOtlpGrpc(options: ReceiverOptions): Promise<Receiver> 
     session.on('close', () => peers.delete(session))
   })
   server.on('stream', receive)
-  server.on('sessionError', (error: Error) => logConnection(error, 'a gRPC connection failed'))
+  server.on('sessionError', (error: NodeJS.ErrnoException) => {
+    const isForeign = error.errno === nghttp2BadClientMagic
+    if (isForeign) count('unknown', 'malformed')
+    logConnection(error, isForeign ? notHttp2 : 'a gRPC connection failed')
+  })
   server.on('tlsClientError', (error: Error) => logConnection(error, 'a TLS handshake failed'))
   server.on('drop', () => count('unknown', 'unavailable'))
 
@@ -167,6 +174,7 @@ export async function openOtlpGrpc(options: ReceiverOptions): Promise<Receiver> 
       authorization: headers.authorization,
       peerAddress: stream.session && peers.get(stream.session as ServerHttp2Session),
       hostHeader: headers[':authority'] ?? headers.host,
+      originHeader: headers.origin,
       localBoundToLoopback: localBoundToLoopback && !isForwarded(headers),
     })
     if (isRefusal(identity)) return identity

@@ -76,6 +76,8 @@ const refusedHeads = [
   ['a revoked key', { key: 'Bearer old' }, 401, 16, 'unauthenticated', 'revoked'],
   ['a key that may only read', { key: 'Bearer reader' }, 403, 7, 'forbidden', 'role ingest'],
   ['another path', { first: 'POST /v1/spans HTTP/1.1' }, 404, 12, 'unknown_path', '/v1/spans'],
+  ['a path of the API', { first: 'POST /v1/quota/check HTTP/1.1' }, 404, 12, 'unknown_path', 'TALLYLIGHT_API_PORT'],
+  ['a path of the proxy', { first: 'POST /openai/v1 HTTP/1.1' }, 404, 12, 'unknown_path', 'TALLYLIGHT_PROXY_PORT'],
   ['a path below', { first: 'POST /v1/traces/ HTTP/1.1' }, 404, 12, 'unknown_path', '/v1/traces/'],
   ['GET', { first: 'GET /v1/traces HTTP/1.1' }, 405, 12, 'method_not_allowed', 'GET'],
   ['PUT', { first: 'PUT /v1/traces HTTP/1.1' }, 405, 12, 'method_not_allowed', 'PUT'],
@@ -412,6 +414,7 @@ test('http: what a local proxy brings is not local', async () => {
   expect(receiver.asked[0]).toMatchObject({
     peerAddress: '127.0.0.1',
     hostHeader: '127.0.0.1',
+    originHeader: undefined,
     authorization: 'Bearer acme',
   })
 })

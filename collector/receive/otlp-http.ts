@@ -127,6 +127,7 @@ export async function openOtlpHttp(options: ReceiverOptions): Promise<Receiver> 
       authorization: headers.authorization,
       peerAddress: request.socket.remoteAddress,
       hostHeader: headers.host,
+      originHeader: headers.origin,
       localBoundToLoopback: localBoundToLoopback && !isForwarded(headers),
     })
     if (isRefusal(identity)) return identity

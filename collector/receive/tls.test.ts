@@ -1,6 +1,8 @@
+import { once } from 'node:events'
 import { mkdtemp, rename, rm, symlink, writeFile } from 'node:fs/promises'
 import { connect as connectHttp2 } from 'node:http2'
 import { request as httpsRequest } from 'node:https'
+import { connect as connectTcp } from 'node:net'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { type ConnectionOptions, connect as connectTls, type PeerCertificate } from 'node:tls'
@@ -190,6 +192,44 @@ for (const [what, broken] of [
     expect(await servedName(port)).toBe('third')
   })
 }
+
+for (const [what, broken] of [
+  ['empty', () => ''],
+  ['no PEM', () => 'not yet written'],
+  ['cut in its second certificate', (pem: string) => pem + makeAuthority('more').certPem.slice(0, 200)],
+] as const) {
+  test(`tls: a client CA that is ${what} changes nothing, is said once, and is refused at start`, async () => {
+    const authority = makeAuthority('clients')
+    const certificate = makeCertificate('server')
+    const { files, log, directory, paths } = await openFiles(certificate, authority.certPem)
+    const { port } = await openPort('http', files)
+    const clientCaPath = join(directory, 'ca.crt')
+    const { certPem: cert, keyPem: key } = makeCertificate('client', authority)
+    await writeFile(clientCaPath, broken(authority.certPem))
+    await log.said('the old ones stay')
+    expect(await files.reload()).toBe('refused')
+    expect(log.errors).toHaveLength(1)
+    expect(await post(port, { ca: certificate.certPem, cert, key })).toBe(200)
+    const { sink } = openLog()
+    await expect(openTlsFiles({ ...paths, clientCaPath, log: sink })).rejects.toThrow(
+      `the TLS client CA ${clientCaPath}`,
+    )
+  })
+}
+
+test.each(['http', 'grpc'] as const)(
+  'tls: a connection that never begins its handshake is closed, and is no request: %s',
+  async (kind) => {
+    const { files } = await openFiles(makeCertificate('server'))
+    const receiver = await openTestReceiver(kind, { tls: files, bounds: { requestHeadersMs: 200 } })
+    opened.push({ [Symbol.asyncDispose]: () => receiver.stop(0) })
+    const socket = connectTcp(receiver.port, '127.0.0.1')
+      .resume()
+      .on('error', () => undefined)
+    await once(socket, 'close')
+    expect(receiver.refused).toEqual([])
+  },
+)
 
 test('tls: files that cannot be used at start are an error that names them', async () => {
   const { paths, write, log } = await openFiles(makeCertificate('first'))

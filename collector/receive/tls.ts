@@ -5,7 +5,7 @@ import { createHash, X509Certificate } from 'node:crypto'
 import { type FSWatcher, watch } from 'node:fs'
 import { readFile } from 'node:fs/promises'
 import { dirname } from 'node:path'
-import { createSecureContext, type SecureContextOptions } from 'node:tls'
+import { createSecureContext, Server as TlsServer } from 'node:tls'
 import type { Log } from './admission.ts'
 
 export type TlsOptions = {
@@ -20,7 +20,7 @@ export type TlsOptions = {
 export type TlsFiles = {
   /** For `createServer` of node:https and `createSecureServer` of node:http2. */
   readonly options: () => TlsOptions
-  /** The server gets every later version of the files, until it closes. */
+  /** The server gets every later version of the files, until it closes, and keeps no connection whose handshake has failed. */
   readonly attach: (server: object) => void
   /** Reads the files now, and says whether they changed what is served. */
   readonly reload: () => Promise<'changed' | 'unchanged' | 'refused'>
@@ -28,7 +28,6 @@ export type TlsFiles = {
 }
 
 type Loaded = { readonly options: TlsOptions; readonly digest: string }
-type Reloadable = { readonly setSecureContext: (options: SecureContextOptions) => void }
 
 // A watcher misses what happens on some network file systems; looking costs three small reads.
 const lookIntervalMs = 30_000
@@ -48,7 +47,7 @@ export async function openTlsFiles({
   readonly clientCaPath?: string | undefined
   readonly log: Log
 }): Promise<TlsFiles> {
-  const servers = new Set<Reloadable>()
+  const servers = new Set<TlsServer>()
   let current = await load()
   let settling: NodeJS.Timeout | undefined
   let refusedDigest = ''
@@ -88,7 +87,7 @@ export async function openTlsFiles({
       const loaded = await load()
       digest = loaded.digest
       if (digest === current.digest) return 'unchanged'
-      check(loaded.options, certPath)
+      check(loaded.options, certPath, clientCaPath)
       for (const server of servers) server.setSecureContext(loaded.options)
       current = loaded
       refusedDigest = ''
@@ -110,7 +109,7 @@ export async function openTlsFiles({
     settling = setTimeout(reload, settleMs).unref()
   }
 
-  check(current.options, certPath)
+  check(current.options, certPath, clientCaPath)
   // Directories, not files: a renewal renames a new file, or in Kubernetes a link to a new directory, over the old one.
   const directories = new Set([certPath, keyPath, ...(clientCaPath ? [clientCaPath] : [])].map((path) => dirname(path)))
   const watchers: FSWatcher[] = []
@@ -126,8 +125,10 @@ export async function openTlsFiles({
   return {
     options: () => current.options,
     attach(server) {
-      if (!isReloadable(server)) throw new TypeError('the server does not do TLS')
+      if (!(server instanceof TlsServer)) throw new TypeError('the server does not do TLS')
       servers.add(server)
+      // Before Node's own, which has the servers of HTTP answer it: an answer would wait for the end of the handshake, for ever.
+      server.prependListener('tlsClientError', (_error, socket) => socket.destroy())
       server.once('close', () => servers.delete(server))
     },
     reload,
@@ -151,14 +152,23 @@ async function read(path: string, what: string): Promise<Buffer> {
 
 /** Throws for a key that is not the certificate's, and for what is no PEM. A certificate out of its time is served: to
  *  refuse it would stop clients that do not look. */
-function check(options: TlsOptions, certPath: string): void {
+function check(options: TlsOptions, certPath: string, clientCaPath: string | undefined): void {
   try {
     createSecureContext(options)
   } catch (cause) {
     throw new Error(`the TLS certificate ${certPath} and its key cannot be used together`, { cause })
   }
+  if (options.ca === undefined) return
+  try {
+    checkAuthorities(options.ca.toString('latin1'))
+  } catch (cause) {
+    throw new Error(`the TLS client CA ${clientCaPath} cannot be used`, { cause })
+  }
 }
 
-function isReloadable(server: object): server is Reloadable & { once: (event: 'close', then: () => void) => void } {
-  return 'setSecureContext' in server && typeof server.setSecureContext === 'function' && 'once' in server
+/** OpenSSL takes what it can read of them, were it nothing: then no client would be let in. */
+function checkAuthorities(pem: string): void {
+  const [, ...blocks] = pem.split(/^-----BEGIN (?=(?:X509 |TRUSTED )?CERTIFICATE-----)/m)
+  if (blocks.length === 0) throw new Error('there is no certificate in it')
+  for (const block of blocks) new X509Certificate(`-----BEGIN ${block}`)
 }

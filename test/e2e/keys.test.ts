@@ -52,7 +52,11 @@ test('keys: made, listed and revoked on the command line; a second tenant ends r
   await using collector = await startCollector()
   expect(await send(collector)).toBe(200)
   const made = await tallylight(collector, 'keys', 'create', '--tenant', 'acme', '--roles', 'ingest', '--name', 'ci')
-  expect(made).toMatchObject({ code: 0, out: expect.stringMatching(/^tl_[0-9a-f]{8}_[0-9a-f]{64}$/) })
+  expect(made).toMatchObject({
+    code: 0,
+    out: expect.stringMatching(/^tl_[0-9a-f]{8}_[0-9a-f]{64}$/),
+    said: expect.stringContaining('acme is the second tenant: from now on no request without a key is let in'),
+  })
   expect(await send(collector)).toBe(401)
   expect(await send(collector, made.out)).toBe(200)
   expect(await send(collector, collector.adminKey)).toBe(403)

@@ -1,7 +1,9 @@
 // The page at `/` in a real browser, where Chromium of the distribution is installed; elsewhere what it is made of is looked at.
+import { execFile } from 'node:child_process'
 import { existsSync } from 'node:fs'
 import { mkdir, readFile } from 'node:fs/promises'
 import { fileURLToPath } from 'node:url'
+import { promisify } from 'node:util'
 import { chromium } from 'playwright-core'
 import { afterAll, beforeAll, expect, test } from 'vitest'
 import { type CollectorProcess, startCollector } from '../collector-process.ts'
@@ -10,6 +12,7 @@ import { spansOf, tracesRequest } from '../dashboards/traffic.ts'
 const executablePath = ['/usr/bin/chromium', '/usr/bin/chromium-browser'].find((path) => existsSync(path))
 /** `TALLYLIGHT_TEST_PICTURES=1` writes the pictures of the README again. */
 const pictures = fileURLToPath(new URL('../../docs/pictures/', import.meta.url))
+const commandPath = fileURLToPath(new URL('../../collector/command-line.ts', import.meta.url))
 let collector: CollectorProcess
 
 beforeAll(async () => {
@@ -62,6 +65,18 @@ if (executablePath !== undefined) {
     await collector.start()
   })
 }
+
+test('canary: its call costs nothing, and is counted among none of those that lack a price', async () => {
+  await expect.poll(() => collector.metric('tallylight_canary_success'), { timeout: 20_000 }).toBe(1)
+  expect(await collector.query("SELECT count() > 0 AS came FROM tallylight.llm_calls WHERE Model = 'canary'")).toEqual([
+    { came: 1 },
+  ])
+  for (const name of ['tallylight_unpriced_calls_total', 'tallylight_quota_records_unpriced_total'])
+    expect(await collector.metric(name), name).toBe(0)
+  const environment = { PATH: process.env.PATH ?? '', TALLYLIGHT_DATA_DIR: collector.directory }
+  const { stdout } = await promisify(execFile)(process.execPath, [commandPath, 'reprice'], { env: environment })
+  expect(JSON.parse(stdout)).toEqual({ priced: 0, unpriced: 0 })
+})
 
 test('page: it is served with a policy that lets it load nothing from elsewhere, and names what it fills in', async () => {
   const answer = await fetch(`http://127.0.0.1:${collector.ports().api}/`)
