@@ -137,8 +137,10 @@ export const limits = {
   /** The embedded Postgres takes 40, of which its readers have 20. */
   /** Configured servers that are looked at: each is a label of two metrics. */
   probesMax: 200,
-  /** Text of an error of a server that is not well; some answer with whole pages. */
+  /** Text of an error of a server that is not well, and what one calls itself; some answer with whole pages. */
   probeMessageCharsMax: 500,
+  /** Of one reply of an MCP server, or one line of a command: what it says of itself at `initialize` has a few KiB. */
+  probeReplyBytesMax: 1024 * 1024,
   /** How long the end of a session with an MCP server may take. */
   probeLeaveMs: 1_000,
   /** How often a collector asks for what another holds, and after how long Postgres takes it from one that was not heard of. */

@@ -16,7 +16,9 @@ export async function checkMcp(
   finishLater: (work: Promise<void>) => void,
 ): Promise<object> {
   const client = new Client({ name: 'tallylight', version: '0.1.0' })
-  const transport = transportOf(probe, headers)
+  // The SDK tells nobody of a stream that breaks; it would be waited for until the time-out.
+  const tooLong = Promise.withResolvers<never>()
+  const transport = transportOf(probe, headers, tooLong.reject)
   let hasLeft = false
   const leave = (): void => {
     if (hasLeft) return
@@ -25,10 +27,10 @@ export async function checkMcp(
   }
   signal.addEventListener('abort', leave)
   try {
-    await client.connect(transport, { signal })
-    await client.ping({ signal })
+    await Promise.race([tooLong.promise, meet(client, transport, signal)])
     const { name = '', version = '' } = client.getServerVersion() ?? {}
-    return { server: name, version }
+    const charsMax = limits.probeMessageCharsMax
+    return { server: name.slice(0, charsMax), version: version.slice(0, charsMax) }
   } finally {
     signal.removeEventListener('abort', leave)
     leave()
@@ -37,7 +39,16 @@ export async function checkMcp(
 
 type AnyTransport = StreamableHTTPClientTransport | StdioClientTransport
 
-function transportOf(probe: McpProbe, headers: Readonly<Record<string, string>>): AnyTransport {
+async function meet(client: Client, transport: AnyTransport, signal: AbortSignal): Promise<void> {
+  await client.connect(transport, { signal })
+  await client.ping({ signal })
+}
+
+function transportOf(
+  probe: McpProbe,
+  headers: Readonly<Record<string, string>>,
+  onTooLong: (error: Error) => void,
+): AnyTransport {
   if (probe.url !== undefined) {
     const reconnectionOptions = {
       maxRetries: 0,
@@ -45,10 +56,52 @@ function transportOf(probe: McpProbe, headers: Readonly<Record<string, string>>)
       maxReconnectionDelay: 1,
       reconnectionDelayGrowFactor: 1,
     }
-    return new StreamableHTTPClientTransport(new URL(probe.url), { requestInit: { headers }, reconnectionOptions })
+    return new StreamableHTTPClientTransport(new URL(probe.url), {
+      requestInit: { headers },
+      reconnectionOptions,
+      fetch: (url, init) => fetchBounded(url, init, onTooLong),
+    })
   }
   const [command = '', ...args] = probe.command ?? []
-  return new StdioClientTransport({ command, args, stderr: 'ignore' })
+  return new StdioClientTransport({ command, args, stderr: 'ignore', maxBufferSize: limits.probeReplyBytesMax })
+}
+
+/** The SDK reads replies whole, however long they are, and tells the text of a refusal without its status. */
+async function fetchBounded(
+  url: string | URL,
+  init: RequestInit | undefined,
+  onTooLong: (error: Error) => void,
+): Promise<Response> {
+  const reply = await fetch(url, init)
+  if (init?.method === 'POST' && reply.status >= 400) throw new Error(await refusalOf(reply))
+  // A status that no `Response` can be made with is one whose body the SDK throws away.
+  if (reply.body === null || reply.status > 599) return reply
+  const { status, statusText, headers } = reply
+  return new Response(reply.body.pipeThrough(bounded(onTooLong)), { status, statusText, headers })
+}
+
+async function refusalOf({ status, body }: Response): Promise<string> {
+  const decoder = new TextDecoder()
+  let text = ''
+  for await (const chunk of body ?? []) {
+    text += decoder.decode(chunk, { stream: true })
+    if (text.length >= limits.probeMessageCharsMax) break
+  }
+  return text === '' ? `${status}` : `${status}: ${text.slice(0, limits.probeMessageCharsMax)}`
+}
+
+function bounded(onTooLong: (error: Error) => void): TransformStream<Uint8Array, Uint8Array> {
+  const { probeReplyBytesMax } = limits
+  let bytes = 0
+  return new TransformStream({
+    transform(chunk, controller) {
+      bytes += chunk.length
+      if (bytes <= probeReplyBytesMax) return controller.enqueue(chunk)
+      const error = new Error(`a reply is longer than ${probeReplyBytesMax} B`)
+      onTooLong(error)
+      controller.error(error)
+    },
+  })
 }
 
 /** A server that keeps sessions would keep ours; that it does not let go of one is no sign of its health. */

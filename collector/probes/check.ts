@@ -59,7 +59,8 @@ async function readValue(path: string): Promise<string | undefined> {
 /** Servers answer with pages, and with what they were sent. `fetch` hides what happened in the cause. */
 function withoutSecrets(error: unknown, secrets: readonly string[]): Error {
   const { name, message, cause } = error instanceof Error ? error : new Error(String(error))
-  const reason = cause instanceof Error ? ('code' in cause && String(cause.code)) || cause.message : ''
+  // What is no HTTP at all has a code that is undefined.
+  const reason = cause instanceof Error ? String(('code' in cause && cause.code) || cause.message) : ''
   let text = reason === '' ? message : `${message}: ${reason}`
   // A bearer token may come back without the word before it.
   const parts = secrets.flatMap((secret) => [secret, ...secret.split(/\s+/)]).filter((part) => part.length >= 6)

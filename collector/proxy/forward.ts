@@ -98,9 +98,10 @@ export function forward(options: ForwardOptions): Promise<Forwarded> {
       const isLengthKept = !tap.isFiltering()
       const length = header('content-length')
       if (isLengthKept && /^\d+$/.test(length) && options.method !== 'HEAD') bytesToCome = Number(length)
-      response.writeHead(status, statusMessage ?? '', fieldsForClient(rawOf(controller), isLengthKept))
+      response.writeHead(status, reasonOf(statusMessage ?? ''), fieldsForClient(rawOf(controller), isLengthKept))
       // The head of a stream says that the call was taken; its first event may be a minute away.
-      response.flushHeaders()
+      // As the bytes they came as: `flushHeaders` writes them as UTF-8.
+      response.write('', 'latin1')
     },
     onResponseData(_controller, chunk) {
       if (isOver) return
@@ -133,4 +134,11 @@ function rawOf(controller: Dispatcher.DispatchController | undefined): readonly 
   if (!Array.isArray(raw)) return []
   // As bytes they came, and as bytes they go on.
   return raw.map((each) => (typeof each === 'string' ? each : each.toString('latin1')))
+}
+
+/** The words behind a status are bytes, too; undici reads them as UTF-8. Some hold what Node would not write, and nobody reads. */
+function reasonOf(statusMessage: string): string {
+  return Buffer.from(statusMessage)
+    .toString('latin1')
+    .replaceAll(/[^\t\x20-\x7e\x80-\xff]/g, '')
 }

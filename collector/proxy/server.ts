@@ -1,6 +1,6 @@
 // The port of the proxy: the first line and the key of a request are judged here, before anything of it is read. Absolute
 // targets, CONNECT and upgrades are refused in words, since whoever sends them has mistaken this for a proxy to everywhere.
-import { createServer, type IncomingMessage, type Server, type ServerResponse } from 'node:http'
+import { createServer, type IncomingMessage, type Server, type ServerResponse, STATUS_CODES } from 'node:http'
 import { createServer as createTlsServer } from 'node:https'
 import type { AddressInfo } from 'node:net'
 import type { Duplex } from 'node:stream'
@@ -8,7 +8,7 @@ import { endpointOf } from '@tallylight/instrumentation/providers/endpoint.ts'
 import { limits } from '../limits.ts'
 import type { Metrics } from '../metrics.ts'
 import { type Authenticate, identityOf, isRefusal, type Log } from '../receive/admission.ts'
-import { isSmallRest, protocolError } from '../receive/http-fields.ts'
+import { isSmallRest, otherPort, protocolError } from '../receive/http-fields.ts'
 import { after, isForwarded, isLoopback, listen, openFailureLog, type Receiver } from '../receive/receiver.ts'
 import type { Identity } from '../receive/request.ts'
 import type { TlsFiles } from '../receive/tls.ts'
@@ -49,6 +49,8 @@ export async function openProxyServer(options: ProxyServerOptions): Promise<Rece
     requestTimeout: limits.proxyRequestMs,
     connectionsCheckingInterval: 1_000,
     keepAliveTimeout: limits.connectionIdleMs,
+    // Java's client offers HTTP/2 with its first request to any http address, and goes on in HTTP/1.1 where nobody takes it up.
+    shouldUpgradeCallback: ({ headers }: IncomingMessage) => headers.upgrade?.toLowerCase() === 'websocket',
   }
   const server: Server = tls
     ? createTlsServer({ ...tls.options(), ...httpOptions, handshakeTimeout: limits.requestHeadersMs })
@@ -125,13 +127,18 @@ export async function openProxyServer(options: ProxyServerOptions): Promise<Rece
         authorization: key === undefined ? undefined : `Bearer ${key}`,
         peerAddress: request.socket.remoteAddress,
         hostHeader: headers.host,
+        originHeader: headers.origin,
         localBoundToLoopback: localBoundToLoopback && !isForwarded(headers),
       }),
     )
     if (isRefusal(identity)) {
       if (identity.reason !== 'unauthenticated') return { reason: 'no_room', message: identity.message }
-      const how = key === undefined ? ': X-Tallylight-Key, or /k/<key>/ before the upstream' : ''
-      return { reason: 'unauthenticated', message: `${identity.message}${how}`, isFinal: true }
+      // Authorization is the provider's here.
+      const message =
+        key === undefined
+          ? 'a key is needed, in X-Tallylight-Key or as /k/<key>/ before the upstream'
+          : identity.message
+      return { reason: 'unauthenticated', message, isFinal: true }
     }
     return roleRefusal(identity, target.key !== undefined) ?? identity
   }
@@ -144,7 +151,9 @@ export async function openProxyServer(options: ProxyServerOptions): Promise<Rece
     }
     const { status, headers, body } = refusalAnswer(refusal, dialect)
     const mayThrowAway = request.complete || isSmallRest(request, limits.refusedBodyBytesMax)
-    response.writeHead(status, { ...headers, ...(isStopping || !mayThrowAway ? { Connection: 'close' } : {}) })
+    const fields = { ...headers, ...(isStopping || !mayThrowAway ? { Connection: 'close' } : {}) }
+    // In words of its own: a head of the upstream that could not be written may have left it its.
+    response.writeHead(status, STATUS_CODES[status] ?? '', fields)
     if (mayThrowAway) {
       response.end(body)
       return
@@ -220,10 +229,11 @@ function roleRefusal({ roles, manyTenants }: Identity, isInPath: boolean): Refus
 }
 
 function unknownUpstream(url: string, upstreams: ReadonlyMap<string, Upstream>): Refusal {
+  const path = withoutKey(url).slice(0, 100)
   const known = [...upstreams.keys()].sort().join(', ')
   return {
     reason: 'unknown_upstream',
-    message: `there is no upstream at ${withoutKey(url).slice(0, 100)}; known are ${known}`,
+    message: `a path begins with the name of an upstream, as /openai/v1, not ${path}${otherPort(path, 'proxy')}; known are ${known}`,
     isFinal: true,
   }
 }

@@ -35,8 +35,10 @@ export function errorKindOf(error: Error): ErrorKind {
   const code = codeOf(error)
   const known = kinds[code]
   if (known !== undefined) return known
+  // undici's parser knows no code for most of what it cannot read.
+  if (error.name === 'HTTPParserError') return 'malformed'
   if (/^(ERR_TLS|ERR_SSL|CERT_|SELF_SIGNED|DEPTH_ZERO|UNABLE_TO_|EPROTO)/.test(code)) return 'tls'
-  return code.startsWith('HPE_') ? 'malformed' : 'other'
+  return 'other'
 }
 
 export function upstreamRefusal(upstream: string, error: Error): Refusal {

@@ -4,10 +4,9 @@ import { once } from 'node:events'
 import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
 import type { IncomingHttpHeaders, IncomingMessage } from 'node:http'
 import { createServer as createTlsServer } from 'node:https'
-import { type AddressInfo, connect } from 'node:net'
+import { type AddressInfo, connect, createServer } from 'node:net'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
-import { text } from 'node:stream/consumers'
 import { type Authority, makeAuthority, makeCertificate } from '@tallylight/collector/receive/fixtures/certificate.ts'
 import { type StandIn, startStandIn } from '@tallylight/examples/stand-in.ts'
 import { type Answer, type Provider, startProvider } from '@tallylight/instrumentation/hooks/fixtures/provider.ts'
@@ -40,6 +39,8 @@ export type World = AsyncDisposable & {
   limitOf(user: string, amount: number): Promise<void>
   /** When nothing is held any more: settlements follow the answer. */
   settledAccountOf(user: string): Promise<{ readonly held: number; readonly spent: number }>
+  /** What the upstream `wild` says to the next request, byte for byte, before it hangs up. */
+  wildSays(bytes: string): void
   /** The first line and what follows, of bytes that no HTTP client would send. */
   sendRaw(bytes: string): Promise<string>
 }
@@ -117,6 +118,23 @@ async function startTlsProvider(authority: Authority): Promise<AsyncDisposable &
   }
 }
 
+async function startWild() {
+  let said = ''
+  const server = createServer((socket) => socket.once('data', () => socket.end(said, 'latin1')))
+  server.listen(0, '127.0.0.1')
+  await once(server, 'listening')
+  return {
+    url: `http://127.0.0.1:${(server.address() as AddressInfo).port}`,
+    says: (bytes: string): void => {
+      said = bytes
+    },
+    async [Symbol.asyncDispose]() {
+      server.close()
+      await once(server, 'close')
+    },
+  }
+}
+
 export async function startWorld(): Promise<World> {
   const stack = new AsyncDisposableStack()
   const told: Told[] = []
@@ -131,6 +149,7 @@ export async function startWorld(): Promise<World> {
   const authority = makeAuthority('upstreams')
   const trusted = await startTlsProvider(authority)
   stack.use(trusted)
+  const wild = stack.use(await startWild())
   const gone = await startProvider({ pieces: [] })
   await gone[Symbol.asyncDispose]()
   const upstreams = {
@@ -141,6 +160,7 @@ export async function startWorld(): Promise<World> {
     bedrock: { url: provider.url, provider: 'aws.bedrock' },
     team: { url: `${provider.url}/team/llm/`, provider: 'vllm', sendsTrace: true },
     gone: { url: gone.url, provider: 'openai' },
+    wild: { url: wild.url, provider: 'openai' },
     trusted: { url: trusted.url, provider: 'anthropic' },
     untrusted: { url: provider.url.replace('http:', 'https:'), provider: 'anthropic' },
   }
@@ -189,11 +209,12 @@ export async function startWorld(): Promise<World> {
         if (usage[0]?.held === 0) return usage[0]
       }
     },
+    wildSays: wild.says,
     async sendRaw(bytes) {
-      const socket = connect(collector.ports().proxy, '127.0.0.1')
+      const socket = connect(collector.ports().proxy, '127.0.0.1').setEncoding('latin1')
       await once(socket, 'connect')
       socket.write(bytes)
-      return text(socket)
+      return (await Array.fromAsync(socket)).join('')
     },
     [Symbol.asyncDispose]: () => stack.disposeAsync(),
   }

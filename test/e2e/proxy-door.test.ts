@@ -98,6 +98,34 @@ test('what belongs to a connection, to us or to a trace stays here; everything e
   })
 })
 
+const callRaw = (fields: string): string =>
+  `${head('POST /wild/v1/chat/completions').replace('close', fields)}Content-Length: ${call.length}\r\n\r\n${call}`
+const answered = '{"choices":[],"usage":{"prompt_tokens":7,"completion_tokens":3,"total_tokens":10}}'
+
+test('a head in no alphabet of ours passes byte for byte, and one that Node would not write ends neither call nor collector', async () => {
+  const bytes = Buffer.from('過負荷 é').toString('latin1')
+  const fields = `Content-Type: application/json\r\nContent-Length: ${answered.length}\r\n`
+  world.wildSays(`HTTP/1.1 200 ${bytes}\r\nX-Said: ${bytes}\xe9\r\n${fields}\r\n${answered}`)
+  const answer = await world.sendRaw(callRaw('close'))
+  expect(answer.startsWith(`HTTP/1.1 200 ${bytes}\r\nX-Said: ${bytes}\xe9\r\n`)).toBe(true)
+  expect(answer.endsWith(`\r\n\r\n${answered}`)).toBe(true)
+  world.wildSays(`HTTP/1.1 200 O\x01K\x02\r\n${fields}\r\n${answered}`)
+  expect(await world.sendRaw(callRaw('close'))).toMatch(/^HTTP\/1.1 200 OK\r\n/)
+  world.wildSays('SSH-2.0-OpenSSH_10.0\r\n')
+  expect(await world.sendRaw(callRaw('close'))).toMatch(/^HTTP\/1.1 502 .+what is not HTTP\/1.1/s)
+  const labels = { upstream: 'wild', kind: 'malformed' }
+  expect(await world.collector.metric('tallylight_proxy_upstream_errors_total', labels)).toBe(1)
+})
+
+test('HTTP/2 that a client offers with its call is not taken up, and the call goes', async () => {
+  world.wildSays(`HTTP/1.1 200 OK\r\nContent-Type: application/json\r\n\r\n${answered}`)
+  const offer =
+    'close, Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\nHTTP2-Settings: AAEAAEAAAAIAAAABAAMAAABkAAQBAAAAAAUAAEAA'
+  const answer = await world.sendRaw(callRaw(offer))
+  expect(answer).toMatch(/^HTTP\/1.1 200 OK\r\n/)
+  expect(answer).toContain(answered)
+})
+
 test('a server of one’s own that asked for it goes on with the trace, below the call’s span', async () => {
   const traceId = '1af7651916cd43dd8448eb211c80319c'
   const headers = { traceparent: `00-${traceId}-b7ad6b7169203331-01`, baggage: 'user.id=gil' }

@@ -210,6 +210,24 @@ test('a provider that refuses the option we added gets the caller’s own reques
   expect(await callsOf('fay')).toMatchObject([{ UsageSource: 'estimated' }, { UsageSource: 'estimated' }])
 })
 
+test('bounds that are none and names that cannot be kept are no absence of the quota service: their calls are asked for, and all others', async () => {
+  await world.limitOf('gus', 1_000_000)
+  for (const max_tokens of [-1, 1.5, 1e15])
+    await openai('chat', 'gus')
+      .chat.completions.create({ ...turnOf('hello'), max_tokens })
+      .catch((error: unknown) => expect(error).toBeInstanceOf(RateLimitError))
+  for (const odd of ['gus%00', '%ED%A0%80gus', 'g\u00fcs'])
+    await openai('chat', odd).chat.completions.create({ ...turnOf('hello'), model: `gpt-4o${'o'.repeat(600)}` })
+  await openai('chat', 'gus').chat.completions.create(turnOf('hello'))
+  expect((await callsOf('gus')).map(({ ErrorType }) => ErrorType).toSorted()).toEqual([
+    '',
+    '',
+    '',
+    'QuotaExceededError',
+  ])
+  expect(world.collector.log()).not.toContain('the quota service is not available')
+})
+
 test('with the ledger away the tenant’s policy decides, in the words of the provider', async () => {
   // A second tenant ends requests without a key, also for the test after this one.
   const careful = { 'x-tallylight-key': await world.keyOf(['ingest', 'quota']) }
