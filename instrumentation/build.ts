@@ -4,6 +4,7 @@ import { execFileSync } from 'node:child_process'
 import { cpSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { fileURLToPath } from 'node:url'
+import { nodeMin } from './version.ts'
 
 const folder = fileURLToPath(new URL('.', import.meta.url))
 const compiler = join(folder, '..', 'node_modules', 'typescript', 'bin', 'tsc')
@@ -42,7 +43,7 @@ function published({ name, version, license, dependencies }: Manifest): object {
     license,
     description: 'Calls of models, turns and tools of a Node service as OpenTelemetry spans, and a quota asked first',
     type: 'module',
-    engines: { node: '>=22.15' },
+    engines: { node: `>=${nodeMin.major}.${nodeMin.minor}` },
     main: './cjs/index.js',
     types: './cjs/index.d.ts',
     exports: { '.': entry('index'), './register': entry('register'), './package.json': './package.json' },

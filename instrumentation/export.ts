@@ -56,7 +56,15 @@ export function openExport(options: ExportOptions): Export {
   function decide(): void {
     if (isDecided) return
     isDecided = true
-    if (!hasProvider()) sdk = startSdk(options, destination)
+    if (hasProvider()) return
+    try {
+      sdk = startSdk(options, destination)
+    } catch (error) {
+      // What the environment says of gRPC is read there, and thrown at whoever began the first turn.
+      const reason = error instanceof Error ? error.message : String(error)
+      options.counters.add('failures')
+      options.counters.warnOnce('export', `nothing can be sent to ${destination.said}: ${reason}; this is said once`)
+    }
   }
 
   return {
@@ -110,7 +118,7 @@ function destinationOf({ settings, environment }: ExportOptions): Destination {
   const base = environment.OTEL_EXPORTER_OTLP_ENDPOINT || usual.origin
   const urlOf = (own: string | undefined, path: string): string => own || `${base.replace(/\/+$/, '')}/v1/${path}`
   const traces = urlOf(environment.OTEL_EXPORTER_OTLP_TRACES_ENDPOINT, 'traces')
-  const said = withoutSecrets(isGrpc ? base : traces)
+  const said = saidOf(environment, isGrpc ? (base.includes('://') ? base : `http://${base}`) : traces)
   const headers = headersOf(environment.OTEL_EXPORTER_OTLP_HEADERS ?? '')
   if (settings.key !== '') headers.authorization ??= `Bearer ${settings.key}`
   return {
@@ -118,9 +126,15 @@ function destinationOf({ settings, environment }: ExportOptions): Destination {
     isJson: protocol === 'http/json',
     urls: { traces, metrics: urlOf(environment.OTEL_EXPORTER_OTLP_METRICS_ENDPOINT, 'metrics') },
     headers: { ...headers, ...headersOf(environment.OTEL_EXPORTER_OTLP_TRACES_HEADERS ?? '') },
-    timeoutMs: Number(environment.OTEL_EXPORTER_OTLP_TIMEOUT) || limits.exportTimeoutMs,
+    timeoutMs: countIn(environment, 'OTEL_EXPORTER_OTLP_TIMEOUT', limits.exportTimeoutMs),
     said,
   }
+}
+
+/** A batch of -1 spans would be tried for ever. */
+function countIn(environment: Environment, name: string, usual: number): number {
+  const said = Number(environment[name])
+  return said > 0 ? said : usual
 }
 
 /** As baggage: `name=value,name=value`, values escaped as in URLs. */
@@ -139,14 +153,23 @@ function unescaped(text: string): string {
   }
 }
 
-function withoutSecrets(url: string): string {
-  const parsed = URL.parse(url)
-  return parsed === null ? 'an address that is no URL' : `${parsed.origin}${parsed.pathname}`
+/** Without what may be secret in it. */
+function saidOf(environment: Environment, url: string): string {
+  if (environment.OTEL_SDK_DISABLED?.trim().toLowerCase() === 'true') return 'nowhere, as OTEL_SDK_DISABLED says'
+  if (!isOtlpIn(environment)) return 'where OTEL_TRACES_EXPORTER says'
+  const { origin, pathname } = isAddress(url) ? new URL(url) : { origin: 'an address that is no URL', pathname: '' }
+  return `${origin}${pathname}`
 }
+
+const isOtlpIn = (environment: Environment): boolean => ['', 'otlp'].includes(environment.OTEL_TRACES_EXPORTER ?? '')
+
+/** `localhost:4318` is a URL of the scheme `localhost`. */
+const isAddress = (url: string): boolean => /^https?:$/.test(URL.parse(url)?.protocol ?? '')
 
 /** Nothing where the environment turned traces off, or wants an exporter that is not OTLP: then sdk-node does what it says. */
 function startSdk({ settings, environment, counters }: ExportOptions, destination: Destination): Sdk | undefined {
-  const isOtlp = ['', 'otlp'].includes(environment.OTEL_TRACES_EXPORTER ?? '') && URL.canParse(destination.urls.traces)
+  const isOtlp = isOtlpIn(environment) && (destination.isGrpc || isAddress(destination.urls.traces))
+  if (isOtlpIn(environment) && !isOtlp) counters.warnOnce('export', `nothing can be sent to ${destination.said}`)
   const isMetered = ['', 'otlp'].includes(environment.OTEL_METRICS_EXPORTER ?? '') && !hasMeterProvider()
   if (
     destination.isGrpc &&
@@ -166,10 +189,12 @@ function startSdk({ settings, environment, counters }: ExportOptions, destinatio
     exporter: destination.isGrpc
       ? countedGrpc(new GrpcTraces(), count)
       : spansOver(senderOf(destination.urls.traces, count), destination),
-    scheduledDelayMillis: Number(environment.OTEL_BSP_SCHEDULE_DELAY) || limits.exportDelayMs,
-    maxExportBatchSize:
-      Number(environment.OTEL_BSP_MAX_EXPORT_BATCH_SIZE) ||
-      (settings.content === 'full' ? limits.exportContentBatchSpansMax : limits.exportBatchSpansMax),
+    scheduledDelayMillis: countIn(environment, 'OTEL_BSP_SCHEDULE_DELAY', limits.exportDelayMs),
+    maxExportBatchSize: countIn(
+      environment,
+      'OTEL_BSP_MAX_EXPORT_BATCH_SIZE',
+      settings.content === 'full' ? limits.exportContentBatchSpansMax : limits.exportBatchSpansMax,
+    ),
   })
   const metricExporter = destination.isGrpc
     ? new GrpcMetrics()

@@ -20,6 +20,7 @@ import { type BaseUrl, endpointOf, mayCost, realtimeEndpointOf } from './provide
 import { type FailurePolicy, type Gate, openGate, type QuotaOverride, runWithQuota } from './quota/gate.ts'
 import { openQuotaClient } from './quota/quota-client.ts'
 import { type Environment, readSettings, type Settings } from './settings.ts'
+import { sayOnStderr } from './stderr.ts'
 
 export type InstrumentOptions = {
   readonly environment?: Environment
@@ -65,7 +66,7 @@ export function instrument(options: InstrumentOptions = {}): Instrumentation {
   const already = running()
   if (already !== undefined) return already
   const environment = options.environment ?? process.env
-  const counters = openCounters(options.write ?? ((line) => process.stderr.write(`${line}\n`)))
+  const counters = openCounters(options.write ?? sayOnStderr)
   const read = readSettings(environment)
   const settings: Settings = {
     ...read.settings,

@@ -48,6 +48,11 @@ export const limits = {
   /** After this many time-outs or refused connections in a row the gate is not asked for the time below. */
   quotaFailuresMax: 3,
   quotaAwayMs: 5_000,
+  /** What the quota service takes for names. Longer ones would be refused, which is no word on the quota. */
+  quotaNameCharsMax: 1_024,
+  quotaModelCharsMax: 512,
+  /** More than any model writes, and few enough that their price in nano-USD fits into 64 bits. */
+  estimatedTokensMax: 1_000_000_000,
   /** What the quota service holds a reservation for; longer calls extend it when half of it is over. */
   quotaHoldMs: 60_000,
   /** The longest stream that keeps its hold. */

@@ -55,7 +55,7 @@ export function openOtlpSender(options: OtlpSenderOptions): OtlpSender {
     let reason = 'it did not answer in time'
     for (let tried = 0; tried < limits.exportTriesMax && !stopped.signal.aborted; tried++) {
       if (tried > 0) await pause(limits.exportPauseMs * 2 ** (tried - 1))
-      const outcome = await runSeen(() => sendOnce(packed))
+      const outcome = await tryOnce(packed)
       if (outcome.kind !== 'again') return outcome
       // Being stopped is no reason, but what was the matter before it.
       if (!stopped.signal.aborted) reason = outcome.reason
@@ -70,6 +70,15 @@ export function openOtlpSender(options: OtlpSenderOptions): OtlpSender {
     const timer = setTimeout(resolve, ms).unref()
     stopped.signal.addEventListener('abort', () => resolve(), { once: true })
     return promise.finally(() => clearTimeout(timer))
+  }
+
+  function tryOnce(packed: Uint8Array): Promise<Try> {
+    try {
+      return runSeen(() => sendOnce(packed))
+    } catch (error) {
+      // Thrown at once for an address or a header that no request can carry, a line break in a key for one.
+      return Promise.resolve({ kind: 'failed', reason: error instanceof Error ? reasonOf(error) : String(error) })
+    }
   }
 
   function sendOnce(body: Uint8Array): Promise<Try> {
@@ -91,7 +100,7 @@ export function openOtlpSender(options: OtlpSenderOptions): OtlpSender {
     request.on('error', (error) => resolve({ kind: 'again', reason: reasonOf(error), afterMs: undefined }))
     request.on('response', (response) => {
       response.resume()
-      resolve(outcomeOf(response.statusCode ?? 0, response.headers['retry-after']))
+      resolve(outcomeOf(response.statusCode ?? 0, response.headers))
     })
     request.end(body)
     return promise
@@ -109,7 +118,10 @@ export function openOtlpSender(options: OtlpSenderOptions): OtlpSender {
 /** As OTLP says: these four may be tried again, all others are final. */
 const again = new Set([429, 502, 503, 504])
 
-function outcomeOf(status: number, retryAfter: string | undefined): Try {
+function outcomeOf(status: number, headers: http.IncomingHttpHeaders): Try {
+  const { 'content-type': type = '', 'retry-after': retryAfter } = headers
+  // Somebody else's port: whatever serves pages there takes any path, and has kept nothing.
+  if (status < 300 && type.includes('text/html')) return { kind: 'failed', reason: `answered ${status} with a page` }
   if (status >= 200 && status < 300) return { kind: 'sent' }
   const reason = `answered ${status}`
   if (!again.has(status)) return { kind: 'failed', reason }

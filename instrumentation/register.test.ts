@@ -60,14 +60,21 @@ type Ran = {
   readonly seconds: number
 }
 
-async function run(mode: string, provider: string, environment: Readonly<Record<string, string>>): Promise<Ran> {
+async function run(
+  mode: string,
+  provider: string,
+  environment: Readonly<Record<string, string>>,
+  isRead = true,
+): Promise<Ran> {
   const register = fileURLToPath(new URL('register.ts', import.meta.url))
   const service = fileURLToPath(new URL('fixtures/service.ts', import.meta.url))
   const startedMs = performance.now()
   const child = spawn(process.execPath, ['--import', register, service, mode, `${provider}/v1`], {
     env: { PATH: process.env.PATH ?? '', OPENAI_BASE_URL: `${provider}/v1`, ...environment },
   })
-  const [said, output, [code]] = await Promise.all([text(child.stderr), text(child.stdout), once(child, 'exit')])
+  if (!isRead) child.stderr.destroy()
+  const read = isRead ? text(child.stderr) : ''
+  const [said, output, [code]] = await Promise.all([read, text(child.stdout), once(child, 'exit')])
   const lines = said.split('\n').filter((line) => line !== '' && !/Warning|node --trace/.test(line))
   return { code, said: lines, output, seconds: (performance.now() - startedMs) / 1000 }
 }
@@ -182,6 +189,57 @@ test('register: an unreachable collector costs the service one line, and not its
   expect(ran.said[2]).toMatch('2 calls were seen, and none of 2 spans could be sent to http://127.0.0.1:9/v1/traces')
   // Tries go on for half a minute, and its end waits for none of them.
   expect(ran.seconds - plain.seconds).toBeLessThan(limits.exportTimeoutMs / 1000)
+})
+
+test('register: a key with the line break of its file is the key, and a batch of no size is of the usual one', async () => {
+  const receiver = await startReceiver()
+  const ran = await run('calls', await startModel(), {
+    OTEL_EXPORTER_OTLP_ENDPOINT: receiver.url,
+    OTEL_EXPORTER_OTLP_PROTOCOL: 'http/json',
+    OTEL_BSP_MAX_EXPORT_BATCH_SIZE: '-1',
+    TALLYLIGHT_KEY: 'tl_test\n',
+  })
+  expect(ran.code).toBe(0)
+  expect(receiver.spans).toHaveLength(2)
+  expect(receiver.keys).toEqual(new Set(['Bearer tl_test']))
+})
+
+test.each([
+  ['an address without a scheme', { OTEL_EXPORTER_OTLP_ENDPOINT: 'localhost:4318' }],
+  ['an address that none is', { OTEL_EXPORTER_OTLP_ENDPOINT: 'nowhere at all' }],
+  ['a scheme that is not spoken', { OTEL_EXPORTER_OTLP_ENDPOINT: 'ftp://127.0.0.1' }],
+  ['a header that no request can carry', { OTEL_EXPORTER_OTLP_HEADERS: 'x y=z' }],
+  ['gRPC and no address', { OTEL_EXPORTER_OTLP_ENDPOINT: 'no where', OTEL_EXPORTER_OTLP_PROTOCOL: 'grpc' }],
+  ['somebody else’s port', {}],
+])('register: %s costs the service one line, and neither its calls nor its process', async (_, environment) => {
+  const page = await startProvider({ headers: { 'content-type': 'text/html' }, pieces: ['<html>'] })
+  stack.use(page)
+  const ran = await run('calls', await startModel(), {
+    OTEL_EXPORTER_OTLP_ENDPOINT: page.url,
+    // Between two calls, when nothing waits for what becomes of it.
+    OTEL_BSP_SCHEDULE_DELAY: '1',
+    ...environment,
+  })
+  expect(ran).toMatchObject({ code: 0, output: '' })
+  expect(ran.said.map((line) => /(watching|nothing can|none of \d spans could) /.exec(line)?.[1])).toEqual([
+    'watching',
+    expect.stringMatching(/nothing can|spans could/),
+  ])
+})
+
+test('register: a stderr that nobody reads is no reason to end', async () => {
+  const ran = await run('calls', await startModel(), { OTEL_EXPORTER_OTLP_ENDPOINT: 'http://127.0.0.1:9' }, false)
+  expect(ran).toMatchObject({ code: 0, output: '' })
+})
+
+test('register: on a Node too old for us a service runs as it would without us, and one line says why', async () => {
+  const provider = await startModel()
+  const older = `data:text/javascript,Object.defineProperty(process,'versions',{value:{...process.versions,node:'22.14.0'}})`
+  const ran = await run('calls', provider, { NODE_OPTIONS: `--import=${older}` })
+  expect(ran).toMatchObject({ code: 0, output: '' })
+  expect(ran.said).toEqual([
+    expect.stringMatching(/^tallylight: nothing is watched .* needs Node 22\.15 or newer, this is 22\.14\.0$/),
+  ])
 })
 
 test('register: the version is that of the manifest', () => {

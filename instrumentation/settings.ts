@@ -47,7 +47,8 @@ export function readSettings(environment: Environment): {
       quota: choice('TALLYLIGHT_QUOTA', ['off', 'observe', 'enforce'], 'off'),
       mcp: choice('TALLYLIGHT_MCP', ['off', 'parent', 'link'], 'parent'),
       url: URL.canParse(url) ? url : urlUsual,
-      key: environment.TALLYLIGHT_KEY ?? '',
+      // Secrets are often kept with the line break that ended their file.
+      key: environment.TALLYLIGHT_KEY?.trim() ?? '',
       baseUrls: baseUrlsOf(environment),
       asksForUsage: true,
     },

@@ -34,7 +34,8 @@ export function startLooks(look: Look, tell: (check: HealthCheck) => void): Asyn
 }
 
 async function repeat(look: Look, tell: (check: HealthCheck) => void, stopped: AbortSignal): Promise<void> {
-  const { intervalMs = limits.probeIntervalMs, timeoutMs = limits.probeTimeoutMs } = look
+  const intervalMs = msOr(look.intervalMs, limits.probeIntervalMs)
+  const timeoutMs = msOr(look.timeoutMs, limits.probeTimeoutMs)
   let failures = 0
   let event: HealthCheck['event'] = 'startup'
   while (!stopped.aborted) {
@@ -48,6 +49,11 @@ async function repeat(look: Look, tell: (check: HealthCheck) => void, stopped: A
   }
   const last = await lookOnce(look, 'shutdown', Math.min(timeoutMs, limits.probeLastTimeoutMsMax))
   if (last !== undefined) tell(last)
+}
+
+/** A timer takes no others: it would throw, or look a thousand times a second. */
+function msOr(said: number | undefined, usual: number): number {
+  return said !== undefined && said > 0 && said < 2 ** 31 ? said : usual
 }
 
 /** 1 while it may be chance, then 2, 4, 8, 10. */

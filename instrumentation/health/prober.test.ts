@@ -139,3 +139,24 @@ test('prober: what a look does is part of no turn, is marked, and asks for no qu
   const record = exporter.getFinishedSpans().find(({ name }) => name === 'health check')
   expect(record?.parentSpanContext).toBe(undefined)
 })
+
+test('prober: a listener that throws and a time that no timer takes end neither the looks nor the process', async () => {
+  const seen: string[] = []
+  const reached = Promise.withResolvers<void>()
+  const prober = startProber(
+    [
+      { target: 'thrown', check: async () => undefined, intervalMs: 1 },
+      { target: 'times', check: async () => undefined, intervalMs: -5, timeoutMs: Number.NaN },
+    ],
+    {
+      onCheck({ target, status }) {
+        seen.push(`${target} ${status}`)
+        if (seen.filter((each) => each === 'thrown healthy').length === 3) reached.resolve()
+        throw new Error('the service’s own')
+      },
+    },
+  )
+  await reached.promise
+  await prober[Symbol.asyncDispose]()
+  expect(seen.filter((each) => each !== 'thrown healthy')).toEqual(['times healthy', 'times healthy'])
+})

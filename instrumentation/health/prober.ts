@@ -1,6 +1,7 @@
 // Looks at servers that a service depends on (`looks.ts`). A look is no turn and no call: what it does carries
 // `tallylight.probe` and asks for no quota.
 import { context, ROOT_CONTEXT } from '@opentelemetry/api'
+import { guarded } from '../hooks/exchange.ts'
 import { running, withQuota } from '../instrument.ts'
 import { recordHealthCheck } from '../records.ts'
 import { withProbe } from '../turns/scene.ts'
@@ -26,7 +27,8 @@ export function startProber(probes: readonly Probe[], { onCheck }: ProberOptions
   running()?.exporter.start()
   const tell = (check: HealthCheck): void => {
     recordHealthCheck(check)
-    onCheck?.(check)
+    // Nobody waits for it: what it throws would end the looks, and the process.
+    guarded({ failed: (error) => running()?.watch.failed(error) }, () => onCheck?.(check), undefined)
   }
   const looks = probes.map((probe) =>
     startLooks({ ...probe, check: (signal) => apart(() => checkOf(probe, signal)) }, tell),

@@ -35,7 +35,7 @@ export function openEstimates(): Estimates {
       const { chars, mediaCount } = sizeOf(request, requestBytes)
       return {
         inputTokens: Math.ceil(chars / bytesPerToken) + mediaCount * limits.mediaTokensUsual,
-        outputTokensMax: request.outputTokensMax ?? usualOutput(outputs),
+        outputTokensMax: countOr(request.outputTokensMax, usualOutput(outputs)),
       }
     },
     learn(request, requestBytes, { inputTokens, outputTokens }) {
@@ -52,6 +52,11 @@ export function openEstimates(): Estimates {
     },
     tokensOf: (model, chars) => Math.ceil(chars / learntOf(model).bytesPerToken),
   }
+}
+
+/** What a caller says, where it is a count: -1 stands for no bound at some servers, and others have it from their users. */
+export function countOr(said: number | undefined, otherwise: number): number {
+  return said !== undefined && said >= 0 ? Math.min(Math.ceil(said), limits.estimatedTokensMax) : otherwise
 }
 
 /** The 95th of a hundred: of few the largest. */

@@ -9,7 +9,7 @@ import { limits } from '../limits.ts'
 import { activeTurn } from '../turns/scene.ts'
 import type { Usage } from '../usage/usage.ts'
 import { type AbsencePolicy, openAbsence } from './absence.ts'
-import { type Estimate, openEstimates } from './estimates.ts'
+import { countOr, type Estimate, openEstimates } from './estimates.ts'
 import type { LeasedCall } from './lease.ts'
 import { openLeases } from './leases.ts'
 import type { CallSubject, QuotaClient, ReserveOutcome, SettledUsage } from './quota-client.ts'
@@ -91,8 +91,10 @@ export function openGate(options: GateOptions): Gate {
       return undefined
     }
     const subject = subjectOf(start, override)
-    const estimate = { ...estimates.of(start.request, start.requestBytes), ...override.estimate }
-    const { inputTokens, outputTokensMax: outputTokens } = estimate
+    const guessed = estimates.of(start.request, start.requestBytes)
+    const inputTokens = countOr(override.estimate?.inputTokens, guessed.inputTokens)
+    const outputTokens = countOr(override.estimate?.outputTokensMax, guessed.outputTokensMax)
+    const estimate = { inputTokens, outputTokensMax: outputTokens }
     const mayLease = options.mode === 'enforce' && (override.lease ?? options.leases)
     const leased = mayLease ? leases.reserve(subject, { inputTokens, outputTokens }) : undefined
     return leased === undefined ? reserved(start, subject, estimate) : leasedHold(start, estimate, leased)
@@ -249,11 +251,17 @@ export function openGate(options: GateOptions): Gate {
 function subjectOf({ request, endpoint, context: from }: CallStart, override: QuotaOverride): CallSubject {
   const scene = activeTurn(from)?.scene
   return {
-    user: override.user ?? scene?.user ?? '',
-    conversation: scene?.conversation ?? '',
-    model: request.model === '' ? 'unknown' : request.model,
-    provider: endpoint.provider,
+    user: nameOf(override.user ?? scene?.user ?? '', limits.quotaNameCharsMax),
+    conversation: nameOf(scene?.conversation ?? '', limits.quotaNameCharsMax),
+    model: nameOf(request.model === '' ? 'unknown' : request.model, limits.quotaModelCharsMax),
+    provider: nameOf(endpoint.provider, limits.quotaNameCharsMax),
   }
+}
+
+/** As the quota service can keep it. A call that it refused to read would be judged as if it were away, and a few of them would
+ *  be taken for its absence, for everybody's calls. */
+function nameOf(text: string, charsMax: number): string {
+  return text.slice(0, charsMax).replaceAll('\0', '\ufffd').toWellFormed()
 }
 
 function settled({ inputTokens = 0, outputTokens = 0, cacheReadTokens, cacheWriteTokens }: Usage): SettledUsage {

@@ -9,6 +9,7 @@ import { InMemorySpanExporter, SimpleSpanProcessor, TracerProvider } from '@open
 import express from 'express'
 import fastify from 'fastify'
 import { Hono } from 'hono'
+import { compress } from 'hono/compress'
 import { afterAll, afterEach, beforeAll, expect, test, vi } from 'vitest'
 import WebSocketOfWs, { WebSocketServer } from 'ws'
 import { expressTurn, fastifyTurn, honoTurn, instrument, socketTurns } from '../index.ts'
@@ -48,13 +49,17 @@ async function servedByHono(pieces: readonly Uint8Array[]): Promise<string> {
     }
     return new Response(new ReadableStream({ pull }))
   })
+  return `${await served(app)}/chat`
+}
+
+async function served(app: Hono): Promise<string> {
   const server = serve({ fetch: app.fetch, port: 0, hostname: '127.0.0.1' })
   await once(server, 'listening')
   stack.defer(async () => {
     server.close()
     await once(server, 'close')
   })
-  return `${urlOf(server.address())}/chat`
+  return urlOf(server.address())
 }
 
 const ping = new TextEncoder().encode(': ping\n\n')
@@ -66,6 +71,22 @@ test.each([
   const reply = await fetch(await servedByHono(pieces))
   expect(await reply.text()).toBe(Buffer.concat(pieces).toString())
   await ended(['turn'])
+})
+
+test('hono: a reply that says no type of its own is the same to what stands before the turn, which compresses it', async () => {
+  const servedWith = async (isTurn: boolean) => {
+    const app = new Hono()
+    app.use(compress())
+    if (isTurn) app.use(honoTurn(() => ({})))
+    app.get('/', (to) => to.body(new Blob(['x'.repeat(3000)]).stream()))
+    const reply = await fetch(await served(app))
+    const { headers } = reply
+    expect(await reply.text()).toHaveLength(3000)
+    return ['content-type', 'content-encoding', 'vary'].map((name) => headers.get(name))
+  }
+  const plain = await servedWith(false)
+  expect(plain).toEqual(['text/plain; charset=UTF-8', 'gzip', 'Accept-Encoding'])
+  expect(await servedWith(true)).toEqual(plain)
 })
 
 test('hono: the answer to HEAD, whose body nobody reads, ends the turn', async () => {

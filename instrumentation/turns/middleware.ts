@@ -68,12 +68,13 @@ export function honoTurn<Context extends HonoContext>(sceneOf: SceneOf<Context>,
       turn.end(undefined, error)
       throw error
     }
-    const { body, status } = context.res
+    // Headers first: who looks at the body before them does not see the type that the adapter for Node gives a reply without one.
+    const { headers, status, statusText, body } = context.res
     const isFailed = status >= 500 || context.error !== undefined
     // Of an answer to HEAD nobody reads the body, and nobody gives it up.
     if (body === null || isFailed || context.req.method === 'HEAD')
       turn.end(isFailed ? 'failure' : undefined, context.error)
-    else context.res = new Response(endedWith(turn, body), context.res)
+    else context.res = new Response(endedWith(turn, body), { status, statusText, headers })
   }
 }
 
