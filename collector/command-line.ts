@@ -77,7 +77,9 @@ class Misused extends Error {}
 
 const commands: Readonly<Record<string, Command>> = {
   'tenants create': async (api, { id }) => {
+    const before = await tenantsOf(api)
     print(await call(api, 'POST', '/tenants', { tenant: needed(id, 'tenants create needs a name') }))
+    sayWhenSecond(before, id)
     return 0
   },
   'tenants list': (api) => printList(api, '/tenants', 'tenants'),
@@ -181,10 +183,25 @@ async function createKey(api: Api, { values }: Asked): Promise<number> {
     name: values.name ?? '',
     manyTenants: values['many-tenants'] === true,
   }
+  const before = await tenantsOf(api)
   const made = (await call(api, 'POST', '/keys', wanted)) as { readonly id: string; readonly key: string }
   console.log(made.key)
+  sayWhenSecond(before, wanted.tenant)
   console.error(`tallylight: key ${made.id} of tenant ${wanted.tenant}; its text is shown only now`)
   return 0
+}
+
+async function tenantsOf(api: Api): Promise<readonly string[]> {
+  const { tenants } = (await call(api, 'GET', '/tenants')) as {
+    readonly tenants: readonly { readonly tenant: string }[]
+  }
+  return tenants.map(({ tenant }) => tenant)
+}
+
+/** Services that ran without a key are refused from then on: better said here than found in their logs. */
+function sayWhenSecond(before: readonly string[], tenant: string | undefined): void {
+  if (before.length === 1 && before[0] !== tenant)
+    console.error(`tallylight: ${tenant} is the second tenant: from now on no request without a key is let in`)
 }
 
 async function rotateKey(api: Api, { values, id }: Asked): Promise<number> {

@@ -1,4 +1,4 @@
-import { readFile } from 'node:fs/promises'
+import { readdir, readFile } from 'node:fs/promises'
 import { expect, test } from 'vitest'
 import { contentPolicyOf, maskingOf, parseConfigFile, retentionDaysOf } from './config.ts'
 import { exampleFile, pagePath, renderPage } from './config-page.ts'
@@ -14,6 +14,19 @@ function refusalsOf(file: unknown): readonly string[] {
   const parsed = parseConfigFile(JSON.stringify(file), 'f.json')
   return parsed.kind === 'refused' ? parsed.reasons : []
 }
+
+test('config: every example of the pages is a file that a collector takes', async () => {
+  const folder = new URL('../docs/', import.meta.url)
+  const taken: string[] = []
+  for (const name of (await readdir(folder)).filter((each) => each.endsWith('.md'))) {
+    const page = await readFile(new URL(name, folder), 'utf8')
+    for (const [, example = ''] of page.matchAll(/```json\n(.*?)```/gs)) {
+      expect(parseConfigFile(example, name)).toMatchObject({ kind: 'file' })
+      taken.push(name)
+    }
+  }
+  expect(taken.sort()).toEqual(['health-checks.md', 'proxy.md', 'quota.md', 'tenants.md'])
+})
 
 test('config: without a word it is loopback, the usual ports, and everything embedded', () => {
   expect(readConfig({})).toEqual({

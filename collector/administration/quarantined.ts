@@ -1,6 +1,6 @@
 // Records in quarantine that are a user's or a conversation's. They are OTLP requests of one record, or the JSON of a row, and
-// never became columns: so the name is looked for as it is written there, under the attributes that say whose a record is,
-// and the ids of traces where they stand. What is found is told by its hash.
+// never became columns: so the name is looked for in every way in which it may be written there, under the attributes that say
+// whose a record is, and the ids of traces where they stand. What is found is told by its hash.
 import type { ClickHouse } from '@tallylight/storage/clickhouse/client.ts'
 import { quoteText, type TargetTable } from '@tallylight/storage/clickhouse/schema.ts'
 import { attributeNames } from '../genai/scene.ts'
@@ -23,9 +23,10 @@ export async function findQuarantined(
   subject: Subject,
 ): Promise<void> {
   const needles = [
-    ...attributeNames[subject.kind].flatMap((key) => [wireOf(key, subject.name), jsonOf(key, subject.name)]),
+    ...attributeNames[subject.kind].map((key) => jsonOf(key, subject.name)),
     ...factFields[subject.kind].map((field) => jsonInJsonOf(field, subject.name)),
   ].map((needle) => `unhex('${needle.toString('hex')}')`)
+  const keys = attributeNames[subject.kind].map((key) => `unhex('${Buffer.from(key).toString('hex')}')`)
   // `trace_id` is field 1 of a span and 9 of a log record, each 16 bytes long.
   const ids = `arrayConcat(
       arrayMap(id -> lower(hex(id)), extractAll(Record, '[\\\\x0a\\\\x4a]\\\\x10(\\\\C{16})')),
@@ -34,24 +35,55 @@ export async function findQuarantined(
     `INSERT INTO ${selections} (Selection, Kind, Id, SpanId)
      SELECT DISTINCT ${quoteText(selection)}, 'record', hex(SHA256(Record)), '' FROM ${target.name}
      WHERE ${isOfTenant(target, subject.tenantId)} AND (multiSearchAny(Record, [${needles.join(', ')}])
+       OR (multiSearchAny(Record, [${keys.join(', ')}]) AND match(lower(hex(Record)), '${wirePattern(subject)}'))
        OR arrayExists(id -> id IN ${idsOf(selections, selection, 'trace')}, ${ids}))`,
   )
 }
 
-/** An OTLP KeyValue with a string, without its own length in front: a key, and an AnyValue. */
-function wireOf(key: string, value: string): Buffer {
-  const name = Buffer.from(key)
-  const text = Buffer.from(value)
-  const any = Buffer.concat([Buffer.from([0x0a]), varint(text.length), text])
-  return Buffer.concat([Buffer.from([0x0a]), varint(name.length), name, Buffer.from([0x12]), varint(any.length), any])
+/** Finds, in the hex of a request, an OTLP KeyValue of the subject: a key and an AnyValue, in either order, of which that is a
+ *  string, or the number or boolean that reads as the name. Lengths may be padded: those of what came as JSON are. */
+function wirePattern({ kind, name }: Subject): string {
+  const keys = attributeNames[kind].map((key) => textPattern(key)).join('|')
+  const anyLength = '(?:[89a-f][0-9a-f]){0,4}[0-7][0-9a-f]'
+  const key = `0a(?:${keys})`
+  const value = `12${anyLength}(?:${valuePatterns(name).join('|')})`
+  return `${key}${value}|${value}${key}`
 }
 
-function varint(value: number): Buffer {
+/** Fields of an AnyValue: 1 is a string, 2 a boolean, 3 an integer, 4 a double. */
+function valuePatterns(name: string): readonly string[] {
+  const patterns = [`0a${textPattern(name)}`]
+  if (name === 'true') patterns.push('1001')
+  if (name === 'false') patterns.push('1000')
+  if (/^-?\d{1,19}$/.test(name)) patterns.push(`18${varint(BigInt.asUintN(64, BigInt(name)))}`)
+  if (name === String(Number(name))) {
+    const double = Buffer.alloc(8)
+    double.writeDoubleLE(Number(name))
+    patterns.push(`21${double.toString('hex')}`)
+  }
+  return patterns
+}
+
+function textPattern(text: string): string {
+  const bytes = Buffer.from(text)
+  const length = varint(BigInt(bytes.length))
+  const padded = [1, 2, 3].map((more) => padVarint(length, more))
+  return `(?:${[length, ...padded].join('|')})${bytes.toString('hex')}`
+}
+
+function varint(value: bigint): string {
   const bytes: number[] = []
   let rest = value
-  for (; rest > 0x7f; rest >>>= 7) bytes.push((rest & 0x7f) | 0x80)
-  bytes.push(rest)
-  return Buffer.from(bytes)
+  for (; rest > 0x7fn; rest >>= 7n) bytes.push(Number(rest & 0x7fn) | 0x80)
+  bytes.push(Number(rest))
+  return Buffer.from(bytes).toString('hex')
+}
+
+/** The same number in more bytes than it needs. */
+function padVarint(hex: string, more: number): string {
+  const bytes = Buffer.concat([Buffer.from(hex, 'hex'), Buffer.alloc(more)])
+  for (let at = 0; at < bytes.length - 1; at++) bytes[at] = (bytes[at] ?? 0) | 0x80
+  return bytes.toString('hex')
 }
 
 function jsonOf(key: string, value: string): Buffer {

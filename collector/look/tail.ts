@@ -70,7 +70,8 @@ function clock(unixMs: number): string {
   return new Date(unixMs).toISOString().slice(11, 19)
 }
 
-async function refusals(place: Place): Promise<ReadonlyMap<string, number>> {
+/** How many requests and records were refused since the start, by reason and signal. */
+export async function refusals(place: Place): Promise<ReadonlyMap<string, number>> {
   const response = await fetch(`${place.url}/metrics`)
   const counts = new Map<string, number>()
   for (const [, labels = '', value] of (await response.text()).matchAll(

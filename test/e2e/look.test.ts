@@ -61,6 +61,7 @@ test('doctor: of a collector that is well, nothing is wrong: its schemas, its ke
   expect(out).toMatch(/^good {5}versions: Postgres 18\./m)
   expect(out).toContain('good     write and read back: a turn came back from both stores')
   expect(out).toContain('good     tables: all in ClickHouse are as this version makes them')
+  expect(out).toContain('good     senders: none was refused since the start')
   expect(out).toContain('good     ledger: all in Postgres is as this version makes it')
   expect([code, out.match(/^wrong/m)]).toEqual([0, null])
 })
@@ -122,6 +123,12 @@ test('tail: a turn and its call are shown as they come, once, and so is a refusa
   expect(lines.filter((line) => /refused \d+ × malformed \(traces\)/.test(line))).not.toHaveLength(0)
   const shown = lines.filter((line) => line.includes(' call '))
   expect(new Set(shown).size).toBe(shown.length)
+  expect(await run(['doctor'])).toMatchObject({
+    code: 0,
+    out: expect.stringMatching(
+      /^unknown {2}senders: refused since the start: \d+ × malformed \(traces\)\n {11}mend: .* tail/m,
+    ),
+  })
 })
 
 test('grafana: a folder is written once with a key that may only read, and doctor knows when it is old', async () => {

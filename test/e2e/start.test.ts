@@ -1,10 +1,11 @@
 // A collector that cannot start says why, ends by itself, and leaves nothing behind.
-import { execFile } from 'node:child_process'
+import { execFile, spawn } from 'node:child_process'
 import { once } from 'node:events'
-import { mkdtemp, readdir, readFile, rm } from 'node:fs/promises'
+import { mkdtemp, readdir, readFile, rm, writeFile } from 'node:fs/promises'
 import { type AddressInfo, createServer } from 'node:net'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
+import { createInterface } from 'node:readline'
 import { fileURLToPath } from 'node:url'
 import { promisify } from 'node:util'
 import { expect, test } from 'vitest'
@@ -50,6 +51,31 @@ for (const name of ['POSTGRES_PORT', 'CLICKHOUSE_PORT', 'API_PORT'])
     expect(code).toBe(1)
     expect(await processesOf(directory)).toEqual([])
   })
+
+test('start: whoever ends `npm start` ends the collector with it, which npm’s shell would keep the signal from', async () => {
+  await using stack = new AsyncDisposableStack()
+  const directory = await mkdtemp(join(tmpdir(), 'tallylight-start-'))
+  stack.defer(() => rm(directory, { recursive: true, force: true }))
+  const { scripts } = JSON.parse(await readFile(new URL('../../package.json', import.meta.url), 'utf8')) as {
+    readonly scripts: Readonly<Record<string, string>>
+  }
+  await writeFile(join(directory, 'package.json'), JSON.stringify({ scripts: { start: scripts.start } }))
+  await writeFile(
+    join(directory, 'start.mjs'),
+    `setInterval(() => undefined, 1000)
+    process.once('SIGTERM', () => { console.log('told'); process.exit(0) })
+    console.log(process.pid)`,
+  )
+  const npm = spawn('npm', ['start', '--silent'], { cwd: directory, stdio: ['ignore', 'pipe', 'ignore'] })
+  const lines = createInterface({ input: npm.stdout })
+  const [pid] = (await once(lines, 'line')) as [string]
+  let isTold = false
+  stack.defer(() => void (isTold || process.kill(Number(pid), 'SIGKILL')))
+  const said = once(lines, 'line')
+  npm.kill('SIGTERM')
+  expect(await said).toEqual(['told'])
+  isTold = true
+})
 
 test('start: a second collector on the same directory is told who has it, and disturbs nothing', async () => {
   await using first = await startCollector()
