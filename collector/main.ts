@@ -42,6 +42,9 @@ try {
 }
 
 async function run(): Promise<void> {
+  const [argument] = process.argv.slice(2)
+  if (argument !== undefined)
+    return refuse([`a collector takes no arguments, and got "${argument}"; commands: tallylight help`])
   const read = readConfig(process.env)
   if (read.kind === 'refused') return refuse(read.reasons)
   const { config } = read

@@ -73,27 +73,49 @@ test('quota: of a window that slides, what may have left it passes nothing', asy
   expect(await told(pool)).toEqual(['50 91 100', '80 91 100'])
 })
 
+type Receiver = AsyncDisposable & { readonly url: string }
+
+/** Answers each event with a status; without one it hangs. */
+async function receive(answer: (percent: number) => number | undefined): Promise<Receiver> {
+  const server = createServer(async (request, response) => {
+    let body = ''
+    for await (const chunk of request) body += String(chunk)
+    const status = answer((JSON.parse(body) as { readonly percent: number }).percent)
+    if (status !== undefined) response.writeHead(status).end()
+  })
+  server.listen(0, '127.0.0.1')
+  await once(server, 'listening')
+  return {
+    url: `http://127.0.0.1:${(server.address() as AddressInfo).port}/`,
+    async [Symbol.asyncDispose]() {
+      server.closeAllConnections()
+      server.close()
+      await once(server, 'close')
+    },
+  }
+}
+
+function webhookTo(url: string, database: pg.Pool): Parameters<typeof runWebhook>[0] {
+  const log = { warn: () => undefined }
+  return { database, url, secret: 'sixteen or more …', now: Date.now, log, onDelivery: () => undefined }
+}
+
+const thresholds = [10, 20, 30, 40, 50, 60, 70, 80, 90, 100]
+
 test('webhook: thresholds that one call has passed are told as they were passed, and a receiver that hangs holds up no end', async () => {
-  const thresholds = [10, 20, 30, 40, 50, 60, 70, 80, 90, 100]
   const rules = [{ id: 'budget', measure: 'cost', amount: 100, thresholds }]
   const { ledger, pool } = await openTestLedger(postgres, 'hangs', rules)
   await charge(ledger, 150n)
   const percents: number[] = []
   const hangs = Promise.withResolvers<void>()
-  const server = createServer(async (request, response) => {
-    let body = ''
-    for await (const chunk of request) body += String(chunk)
-    percents.push((JSON.parse(body) as { readonly percent: number }).percent)
-    if (percents.length < thresholds.length) response.end()
-    else hangs.resolve()
+  await using receiver = await receive((percent) => {
+    percents.push(percent)
+    if (percents.length < thresholds.length) return 204
+    hangs.resolve()
+    return undefined
   })
-  server.listen(0, '127.0.0.1')
-  await once(server, 'listening')
-  const url = `http://127.0.0.1:${(server.address() as AddressInfo).port}/`
   const stop = new AbortController()
-  const log = { warn: () => undefined }
-  const options = { database: pool, url, secret: 'sixteen or more …', now: Date.now, log, onDelivery: () => undefined }
-  const running = runWebhook(options, stop.signal)
+  const running = runWebhook(webhookTo(receiver.url, pool), stop.signal)
   await hangs.promise
   expect(percents).toEqual(thresholds)
   const stoppedMs = performance.now()
@@ -106,7 +128,20 @@ test('webhook: thresholds that one call has passed are told as they were passed,
     false,
     ...Array(9).fill(true),
   ])
-  server.closeAllConnections()
-  server.close()
-  await once(server, 'close')
+})
+
+test('webhook: an event that is never taken holds up the others no longer than twenty times', async () => {
+  const rules = [{ id: 'budget', measure: 'cost', amount: 100, thresholds }]
+  const { ledger, pool } = await openTestLedger(postgres, 'refuses', rules)
+  await charge(ledger, 150n)
+  await pool.query("update quota_outbox set attempts = 19 where body ->> 'percent' = '10'")
+  const percents: number[] = []
+  const stop = new AbortController()
+  await using receiver = await receive((percent) => {
+    percents.push(percent)
+    if (percents.length > thresholds.length) stop.abort()
+    return percent === 10 ? 400 : 204
+  })
+  await runWebhook(webhookTo(receiver.url, pool), stop.signal)
+  expect(percents).toEqual([...thresholds, 10])
 })

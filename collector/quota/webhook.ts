@@ -17,6 +17,8 @@ export type WebhookOptions = {
 }
 
 const rowsMax = 20
+/** What was not taken so often, over a quarter of an hour, no longer holds up those behind it. */
+const attemptsMax = 20
 const answerMsMax = 10_000
 const pauseMs = 1_000
 const pauseMsMax = 60_000
@@ -34,12 +36,12 @@ export async function runWebhook(options: WebhookOptions, signal: AbortSignal): 
   }
 }
 
-/** How many were delivered, or that one was not taken: those behind it wait, so that the order stays. */
+/** How many were delivered, or that one was not taken: those behind it wait for a while, so that the order stays. */
 async function deliverSome(options: WebhookOptions, signal: AbortSignal): Promise<number | 'failed'> {
   return withConnection(options.database, async (client) => {
     await client.query('begin')
     try {
-      const rows = await lockOutbox(client, rowsMax)
+      const rows = await lockOutbox(client, { rowsMax, attemptsMax })
       let delivered = 0
       for (const row of rows) {
         const isTaken = await deliver(options, row, signal)

@@ -17,10 +17,11 @@ const ports = ['OTLP_GRPC_PORT', 'OTLP_HTTP_PORT', 'API_PORT', 'PROXY_PORT', 'CL
 /** Runs a collector that is expected to end by itself. */
 async function run(
   environment: Readonly<Record<string, string>>,
+  args: readonly string[] = [],
 ): Promise<{ readonly code: number; readonly log: string }> {
   const free = Object.fromEntries(ports.map((name) => [`TALLYLIGHT_${name}`, '0']))
   const env = { PATH: process.env.PATH ?? '', ...free, ...environment }
-  return promisify(execFile)(process.execPath, ['--disable-warning=ExperimentalWarning', mainPath], {
+  return promisify(execFile)(process.execPath, ['--disable-warning=ExperimentalWarning', mainPath, ...args], {
     env,
     timeout: 30_000,
     killSignal: 'SIGKILL',
@@ -95,6 +96,8 @@ test('start: wrong settings are all said at once, with exit code 2, before anyth
   expect(code).toBe(2)
   expect(log).toContain('did you mean TALLYLIGHT_API_PORT?')
   expect(log).toContain('TALLYLIGHT_REQUIRE_KEYS is 1 or 0')
+  const named = await run({ TALLYLIGHT_DATA_DIR: directory }, ['doctor'])
+  expect(named).toMatchObject({ code: 2, log: expect.stringContaining('got \\"doctor\\"') })
   const grpc = await run({
     TALLYLIGHT_DATA_DIR: directory,
     OTEL_EXPORTER_OTLP_ENDPOINT: 'http://otel.example:4317',

@@ -473,12 +473,15 @@ export type OutboxRow = {
 }
 
 /** The oldest events that nobody has told yet, and nobody else is telling. Those of one transaction have one time: what one call
- *  has passed is told as it was passed. */
-export async function lockOutbox(client: Queryable, rowsMax: number): Promise<readonly OutboxRow[]> {
+ *  has passed is told as it was passed. One that was not taken so often goes behind all others. */
+export async function lockOutbox(
+  client: Queryable,
+  { rowsMax, attemptsMax }: { readonly rowsMax: number; readonly attemptsMax: number },
+): Promise<readonly OutboxRow[]> {
   const { rows } = await client.query<OutboxRow>(
     `select id, tenant, kind, body, created_at from quota_outbox where delivered_at is null
-     order by created_at, (body ->> 'percent')::integer, id limit $1 for update skip locked`,
-    [rowsMax],
+     order by attempts >= $2, created_at, (body ->> 'percent')::integer, id limit $1 for update skip locked`,
+    [rowsMax, attemptsMax],
   )
   return rows
 }
