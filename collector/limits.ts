@@ -208,7 +208,7 @@ export const limits = {
   proxyBodiesBytesMax: 128 * MiB,
   /** What waits for a client before the upstream is read no further; as much more may have been read of the upstream, and one
    *  piece of this size be under way. */
-  proxyStreamBytesMax: 8 * KiB,
+  proxyStreamBytesMax: 4 * KiB,
   /** A request with its body; files go to providers, too. */
   proxyRequestMs: 300_000,
   /** A client that takes nothing of what waits for it has gone. */

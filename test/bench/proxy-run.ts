@@ -157,8 +157,9 @@ export async function openProxyBench(options: { readonly isPinned: boolean }): P
       for (const response of responses) response.on('error', () => response.destroy()).pause()
       return responses
     }
-    // What the first streams leave behind is not what the next ones cost.
+    // What the first streams leave behind is not what the next ones cost, nor are their records on the way to the tables.
     for (const response of await open('idle')) response.destroy()
+    await inspected.drained()
     const emptyBytes = await memory.settled()
     const idle = await open('idle')
     const idleBytes = await memory.settled()
@@ -174,7 +175,7 @@ export async function openProxyBench(options: { readonly isPinned: boolean }): P
 }
 
 type Memory = AsyncDisposable & {
-  /** Bytes in use, of the heap and outside of it, when they have not grown for a while. */
+  /** Bytes in use, of the heap and outside of it, when they have stayed the same for a while. */
   settled(): Promise<number>
 }
 
@@ -211,7 +212,7 @@ async function openMemory(log: string): Promise<Memory> {
       for (let before = await read(); ; ) {
         await setTimeout(1_000)
         const now = await read()
-        if (now <= before * 1.001) return now
+        if (Math.abs(now - before) <= before * 0.001) return now
         before = now
       }
     },
