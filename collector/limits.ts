@@ -70,7 +70,8 @@ export const limits = {
   lateSegmentMsMax: 60_000,
   /** Tables times days in one segment. Each has some fifty buffers. */
   blocksPerSegmentMax: 512,
-  /** Sealed rows kept in memory for the sink, two segments; what waits beyond is read back from the file. */
+  /** Up to so much that waits for the sink is kept in memory for it, two segments; behind more than that, rows are read back from
+   *  their file. */
   sealedBytesMax: 64 * MiB,
   /** What the journal may hold while ClickHouse is away: an hour at 15 MB/s. */
   journalBytesMax: 50 * GiB,

@@ -49,7 +49,7 @@ export type JournalBounds = OpenSegmentsBounds &
     /** How long small requests wait for each other, and from how many on: see gathering.ts. */
     readonly gatherMsMax: number
     readonly gatherRequestsMin: number
-    /** Sealed blocks that stay in memory for the sink; beyond, they are read back from the file. */
+    /** While no more than this waits for the sink, sealed blocks stay in memory for it. */
     readonly sealedBytesMax: number
     /** How long the digests of answered requests outlive their segment. */
     readonly answeredMs: number

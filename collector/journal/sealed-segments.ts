@@ -2,14 +2,15 @@
 // in memory, and removed once every part is settled. `settle` and `remove` keep the journal's books.
 import { once } from 'node:events'
 import { join } from 'node:path'
+import { isDeepStrictEqual } from 'node:util'
 import { type AnyBlock, openBlock } from '@tallylight/storage/clickhouse/block.ts'
-import { journalTables } from '@tallylight/storage/clickhouse/tables.ts'
+import { journalTables, type TableDefinition } from '@tallylight/storage/clickhouse/tables.ts'
 import { type Answered, type AnsweredFiles, encodeAnswered } from './answered.ts'
 import type { BlockPool } from './block-pool.ts'
 import { addSignals, type Books, subtractSignals } from './books.ts'
 import type { JournalFile, JournalFiles } from './files.ts'
-import { type BySignal, noneBySignal } from './frame.ts'
-import { type NumberedBlock, type OpenSegment, segmentBytes } from './open-segments.ts'
+import { type BySignal, noneBySignal, signals } from './frame.ts'
+import type { NumberedBlock, OpenSegment } from './open-segments.ts'
 import type { JournalProblem } from './problem.ts'
 import { keepBytes, type Recovered, type RecoveredSegment } from './recover.ts'
 import {
@@ -72,7 +73,6 @@ type Entry = {
   /** Undefined where there are none, or they are too old to be sent again. */
   answered: Answered | undefined
   blocks: readonly NumberedBlock[] | undefined
-  blocksBytes: number
 }
 
 export function openSealedSegments(options: {
@@ -85,7 +85,8 @@ export function openSealedSegments(options: {
   readonly held: Held
   readonly answeredFiles: AnsweredFiles
   readonly pool: BlockPool
-  /** Blocks that stay in memory for the sink; beyond, they are read back from the file. */
+  /** While no more than this waits for the sink, blocks stay in memory for it. It takes the oldest first: behind more than this
+   *  they would only lie there. */
   readonly sealedBytesMax: number
   readonly headerOf: (segment: Pick<SealedSegment, 'sequence' | 'lane' | 'createdUnixMs'>) => SegmentHeader
   /** The last commit that is durable. */
@@ -101,7 +102,7 @@ export function openSealedSegments(options: {
   for (const left of recovered.segments) {
     const done = books.done[left.sequence]
     const segment = sealedOf(left, left.bytes, left.records, false, new Set(done?.parts))
-    entries.set(left.sequence, { segment, answered: answeredBy(left.requests), blocks: undefined, blocksBytes: 0 })
+    entries.set(left.sequence, { segment, answered: answeredBy(left.requests), blocks: undefined })
     found.set(left.sequence, left)
     addSignals(held.records, left.records)
     subtractSignals(held.records, done?.gone ?? noneBySignal())
@@ -125,22 +126,25 @@ export function openSealedSegments(options: {
 
   function add(segment: OpenSegment): SealedSegment {
     const sealed = sealedOf(segment, segment.fileBytes, segment.synced, true, new Set())
-    const blocksBytes = segmentBytes(segment)
-    let heldBytes = 0
+    let waitingBytes = sealed.bytes
     for (const entry of entries.values()) {
-      heldBytes += entry.blocksBytes
+      if (!isStored(entry.segment)) waitingBytes += entry.segment.bytes
       if (!answeredFiles.isYoung(entry.answered)) entry.answered = undefined
     }
-    const isKept = heldBytes + blocksBytes <= options.sealedBytesMax
+    const isKept = waitingBytes <= options.sealedBytesMax
     const blocks = [...segment.blocks.values()]
     if (!isKept) for (const { block } of blocks) pool.giveBack(block)
     entries.set(sealed.sequence, {
       segment: sealed,
       answered: answeredBy(segment.requests),
       blocks: isKept ? blocks.filter(({ block }) => block.rows > 0) : undefined,
-      blocksBytes: isKept ? blocksBytes : 0,
     })
     return sealed
+  }
+
+  function isStored({ sequence, records }: SealedSegment): boolean {
+    const gone = books.done[sequence]?.gone
+    return gone !== undefined && signals.every((signal) => gone[signal] >= records[signal])
   }
 
   async function load(segment: SealedSegment): Promise<LoadedSegment> {
@@ -151,29 +155,31 @@ export function openSealedSegments(options: {
       const { blocks } = entry
       // Whoever releases them gives their memory back: they are one sink's, and another reads the file.
       entry.blocks = undefined
-      return loaded(entry, header, blocks)
+      return loaded(header, blocks)
     }
     const left = found.get(segment.sequence)
     const file = await files.open(join(directory, segmentFileName(segment.sequence)), 'read')
     try {
-      const headerOfFile = left?.header ?? header
+      const headerOfFile = left === undefined ? header : withTablesOfNow(left.header)
       const headerBytes = left?.headerBytes ?? encodeSegmentHeader(header).length
-      // Blocks of an older layout are not those of the pool.
-      const take = left === undefined ? pool.take : openBlock
-      const read = await loadSegment(file, headerOfFile, headerBytes, options.commit(), take)
+      const read = await loadSegment(file, headerOfFile, headerBytes, options.commit(), takeBlock)
       for (const frame of read.corrupt) await setAside(segment, file, frame)
-      return loaded(entry, headerOfFile, read.blocks)
+      return loaded(headerOfFile, read.blocks)
     } finally {
       await file.close()
     }
   }
 
-  function loaded(entry: Entry, header: SegmentHeader, blocks: readonly NumberedBlock[]): LoadedSegment {
+  /** Blocks of an older layout are not those of the pool. */
+  function takeBlock(table: TableDefinition, day: number): AnyBlock {
+    return journalTables.includes(table) ? pool.take(table, day) : openBlock(table, day)
+  }
+
+  function loaded(header: SegmentHeader, blocks: readonly NumberedBlock[]): LoadedSegment {
     return {
       header,
       parts: blocks.map(({ table, block }) => ({ table, day: block.day, rows: block.rows, block })),
       release: () => {
-        entry.blocksBytes = 0
         for (const { table, block } of blocks) if (block.table === journalTables[table]) pool.giveBack(block)
       },
     }
@@ -240,4 +246,13 @@ export function openSealedSegments(options: {
     },
     corruptFrames: () => corrupt.size,
   }
+}
+
+/** What a run before this one wrote has mostly the tables that are now: then they are the same, also to the pool. */
+function withTablesOfNow(header: SegmentHeader): SegmentHeader {
+  const tables = header.tables.map((table, number) => {
+    const now = journalTables[number]
+    return now !== undefined && isDeepStrictEqual(table, now) ? now : table
+  })
+  return { ...header, tables }
 }
