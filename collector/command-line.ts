@@ -77,9 +77,10 @@ class Misused extends Error {}
 
 const commands: Readonly<Record<string, Command>> = {
   'tenants create': async (api, { id }) => {
+    const tenant = needed(id, 'tenants create needs a name')
     const before = await tenantsOf(api)
-    print(await call(api, 'POST', '/tenants', { tenant: needed(id, 'tenants create needs a name') }))
-    sayWhenSecond(before, id)
+    print(await call(api, 'POST', '/tenants', { tenant }))
+    sayWhenSecond(before, tenant)
     return 0
   },
   'tenants list': (api) => printList(api, '/tenants', 'tenants'),

@@ -53,7 +53,8 @@ async function run(): Promise<void> {
   const metricExport = readMetricExport(process.env, (host, port) => isOwnAddress(config, host, port))
   if (metricExport.kind === 'refused') return refuse([metricExport.reason])
   const stopRequested = new Promise<string>((done) => {
-    for (const signal of ['SIGTERM', 'SIGINT'] as const) process.once(signal, () => done(signal))
+    // Each time: of Ctrl-C the terminal tells everybody, npm and start.mjs pass theirs on, and one that nobody listens to ends us.
+    for (const signal of ['SIGTERM', 'SIGINT'] as const) process.on(signal, () => done(signal))
   })
 
   await using stack = new AsyncDisposableStack()

@@ -43,6 +43,8 @@ test.each([
     [{ intValue: '4242424243' }, { stringValue: '4242424243' }, { doubleValue: 4242424243 }],
     [{ intValue: '4242424244' }, { doubleValue: 4242424243.5 }],
   ],
+  ['007', [{ stringValue: '007' }], [{ intValue: '7' }, { doubleValue: 7 }]],
+  ['9999999999999999999', [{ stringValue: '9999999999999999999' }], [{ intValue: '-8446744073709551617' }]],
   ['true', [{ boolValue: true }], [{ boolValue: false }, { intValue: '1' }]],
 ])('quarantine: records of the user %j are found, however they were sent, and nobody else’s', async (...row) => {
   const [name, theirs, others] = row as [string, readonly Value[], readonly Value[]]

@@ -55,7 +55,9 @@ function valuePatterns(name: string): readonly string[] {
   const patterns = [`0a${textPattern(name)}`]
   if (name === 'true') patterns.push('1001')
   if (name === 'false') patterns.push('1000')
-  if (/^-?\d{1,19}$/.test(name)) patterns.push(`18${varint(BigInt.asUintN(64, BigInt(name)))}`)
+  // Not what BigInt reads as another's: 007, or more than an integer holds.
+  if (/^-?\d{1,19}$/.test(name) && String(BigInt.asIntN(64, BigInt(name))) === name)
+    patterns.push(`18${varint(BigInt.asUintN(64, BigInt(name)))}`)
   if (name === String(Number(name))) {
     const double = Buffer.alloc(8)
     double.writeDoubleLE(Number(name))

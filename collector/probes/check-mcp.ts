@@ -76,8 +76,9 @@ async function fetchBounded(
   if (init?.method === 'POST' && reply.status >= 400) throw new Error(await refusalOf(reply))
   // A status that no `Response` can be made with is one whose body the SDK throws away.
   if (reply.body === null || reply.status > 599) return reply
-  const { status, statusText, headers } = reply
-  return new Response(reply.body.pipeThrough(bounded(onTooLong)), { status, statusText, headers })
+  const { status, headers } = reply
+  // Without its words, which may be in an alphabet that no `Response` is made with.
+  return new Response(reply.body.pipeThrough(bounded(onTooLong)), { status, headers })
 }
 
 async function refusalOf({ status, body }: Response): Promise<string> {

@@ -29,15 +29,18 @@ export async function runWebhook(options: WebhookOptions, signal: AbortSignal): 
   while (!signal.aborted) {
     const told = await deliverSome(options, signal).catch((error: unknown) => {
       options.log.warn({ err: error }, 'the outbox could not be read')
-      return 'failed' as const
+      return { delivered: 0, isAllTaken: false }
     })
-    waitMs = told === 'failed' ? Math.min(waitMs * 2, pauseMsMax) : pauseMs
-    if (told !== rowsMax) await pause(waitMs, signal)
+    waitMs = told.isAllTaken || told.delivered > 0 ? pauseMs : Math.min(waitMs * 2, pauseMsMax)
+    if (told.delivered < rowsMax) await pause(waitMs, signal)
   }
 }
 
-/** How many were delivered, or that one was not taken: those behind it wait for a while, so that the order stays. */
-async function deliverSome(options: WebhookOptions, signal: AbortSignal): Promise<number | 'failed'> {
+/** Behind one that was not taken the others wait for a while, so that the order stays. */
+async function deliverSome(
+  options: WebhookOptions,
+  signal: AbortSignal,
+): Promise<{ readonly delivered: number; readonly isAllTaken: boolean }> {
   return withConnection(options.database, async (client) => {
     await client.query('begin')
     try {
@@ -51,7 +54,7 @@ async function deliverSome(options: WebhookOptions, signal: AbortSignal): Promis
         delivered++
       }
       await client.query('commit')
-      return delivered < rows.length ? 'failed' : delivered
+      return { delivered, isAllTaken: delivered === rows.length }
     } catch (error) {
       await client.query('rollback').catch(() => undefined)
       throw error

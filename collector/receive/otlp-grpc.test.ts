@@ -137,20 +137,21 @@ test('grpc: partial success carries the count and the reason', async () => {
   expect(message?.toString('hex')).toBe('0a0808ac0212036f6c64')
 })
 
-test('grpc: OTLP over HTTP, and TLS, sent to this port are counted, and the log says which port and scheme are right', async () => {
-  const receiver = await openPort()
-  for (const [index, bytes] of [
-    'POST /v1/traces HTTP/1.1\r\nHost: localhost\r\n\r\n',
-    '\x16\x03\x01\x02\x00\x01',
-  ].entries()) {
+test.each([
+  ['OTLP over HTTP', 'POST /v1/traces HTTP/1.1\r\nHost: localhost\r\n\r\n'],
+  ['TLS', '\x16\x03\x01\x02\x00\x01'],
+])(
+  'grpc: %s, sent to this port, is counted, and the log says which port and scheme are right',
+  async (_what, bytes) => {
+    const receiver = await openPort()
     const socket = connectTcp(receiver.port, '127.0.0.1')
     opened.push({ stop: () => socket.destroy() })
     socket.on('error', () => socket.destroy()).end(bytes.padEnd(24, '\0'), 'latin1')
-    await receiver.refusals(index + 1)
-  }
-  expect(receiver.refused).toEqual(Array(2).fill(['unknown', 'malformed']))
-  expect(receiver.logged).toEqual([expect.stringMatching(/not HTTP\/2.*4318.*http:\/\//)])
-})
+    await receiver.refusals(1)
+    expect(receiver.refused).toEqual([['unknown', 'malformed']])
+    expect(receiver.logged).toEqual([expect.stringMatching(/not HTTP\/2.*4318.*http:\/\//)])
+  },
+)
 
 const refusals = [
   ['no key', { key: '' }, methods.traces, 16, 'a key is needed'],

@@ -45,15 +45,18 @@ async function repeat(look: Look, tell: (check: HealthCheck) => void, stopped: A
     tell(check)
     failures = check.status === 'healthy' ? 0 : failures + 1
     event = 'interval'
-    await pause(intervalMs * sparingFactor(failures), stopped)
+    await pause(Math.min(intervalMs * sparingFactor(failures), timerMsMax), stopped)
   }
   const last = await lookOnce(look, 'shutdown', Math.min(timeoutMs, limits.probeLastTimeoutMsMax))
   if (last !== undefined) tell(last)
 }
 
-/** A timer takes no others: it would throw, or look a thousand times a second. */
+/** The longest time of a timer: with a longer one it looks a thousand times a second. */
+const timerMsMax = 2 ** 31 - 1
+
+/** A signal that waits for a part of a millisecond throws. */
 function msOr(said: number | undefined, usual: number): number {
-  return said !== undefined && said > 0 && said < 2 ** 31 ? said : usual
+  return said !== undefined && said > 0 && said <= timerMsMax ? Math.ceil(said) : usual
 }
 
 /** 1 while it may be chance, then 2, 4, 8, 10. */

@@ -180,7 +180,7 @@ export function openGate(options: GateOptions): Gate {
     if (outcome.kind !== 'granted') return
     holds.delete(outcome.id)
     const spent = spentOf(request.model, estimate, end)
-    const model = end.reply?.model || request.model || 'unknown'
+    const model = modelOf(end.reply?.model || request.model)
     const step =
       spent === undefined
         ? await client.release(outcome.id)
@@ -253,15 +253,19 @@ function subjectOf({ request, endpoint, context: from }: CallStart, override: Qu
   return {
     user: nameOf(override.user ?? scene?.user ?? '', limits.quotaNameCharsMax),
     conversation: nameOf(scene?.conversation ?? '', limits.quotaNameCharsMax),
-    model: nameOf(request.model === '' ? 'unknown' : request.model, limits.quotaModelCharsMax),
+    model: modelOf(request.model),
     provider: nameOf(endpoint.provider, limits.quotaNameCharsMax),
   }
 }
 
+function modelOf(name: string): string {
+  return nameOf(name === '' ? 'unknown' : name, limits.quotaModelCharsMax)
+}
+
 /** As the quota service can keep it. A call that it refused to read would be judged as if it were away, and a few of them would
- *  be taken for its absence, for everybody's calls. */
-function nameOf(text: string, charsMax: number): string {
-  return text.slice(0, charsMax).replaceAll('\0', '\ufffd').toWellFormed()
+ *  be taken for its absence, for everybody's calls. Services in JavaScript have users that are numbers, too. */
+function nameOf(name: string, charsMax: number): string {
+  return String(name).slice(0, charsMax).replaceAll('\0', '\ufffd').toWellFormed()
 }
 
 function settled({ inputTokens = 0, outputTokens = 0, cacheReadTokens, cacheWriteTokens }: Usage): SettledUsage {

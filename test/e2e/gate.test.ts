@@ -51,6 +51,11 @@ beforeAll(async () => {
     await startProvider((body) => {
       requests.push(body)
       if (body.includes('fail')) return { status: 500, pieces: ['{"error":{"code":"server_error"}}'] }
+      if (body.includes('plain'))
+        return {
+          headers: { 'content-type': 'application/json' },
+          pieces: ['{"object":"chat.completion","usage":{"prompt_tokens":5,"completion_tokens":6}}'],
+        }
       const headers = { 'content-type': 'text/event-stream' }
       if (body.includes('cut')) return { headers, pieces: [recorded.subarray(0, 900)], after: 'cut' }
       if (body.includes('open')) return { headers, pieces: [recorded], until: looked.promise }
@@ -145,6 +150,19 @@ describe('gate', () => {
     await instrumentation.flush()
     expect(await accountOf('bob')).toMatchObject({ held: 0, spent: 0 })
     expect(instrumentation.counters.read().denied).toBe(2)
+  })
+
+  test('a user that is a number, and a model whose name is too long, are asked for and settled as far as they can be', async () => {
+    await limitOf('42', 10_000)
+    const instrumentation = start({ quotaFailure: 'closed' })
+    const body = JSON.stringify({ model: 'm'.repeat(600), messages: [{ role: 'user', content: 'plain' }] })
+    // As a service in JavaScript has it.
+    const user = JSON.parse('42') as string
+    await as(user, async () => (await post('', { body })).text())
+    await instrumentation.flush()
+    expect(requests).toHaveLength(1)
+    expect(await accountOf('42')).toMatchObject({ held: 0, spent: 11 })
+    expect(instrumentation.counters.read()).toMatchObject({ failures: 0, settlementsFailed: 0, notGated: 0 })
   })
 
   test('of parallel calls no more are granted than the limit has room for', async () => {

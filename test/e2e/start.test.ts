@@ -6,6 +6,7 @@ import { type AddressInfo, createServer } from 'node:net'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { createInterface } from 'node:readline'
+import { setImmediate } from 'node:timers/promises'
 import { fileURLToPath } from 'node:url'
 import { promisify } from 'node:util'
 import { expect, test } from 'vitest'
@@ -78,12 +79,21 @@ test('start: whoever ends `npm start` ends the collector with it, which npm’s 
   isTold = true
 })
 
-test('start: a second collector on the same directory is told who has it, and disturbs nothing', async () => {
+test('start: a second collector on the same directory is told who has it and disturbs nothing; of Ctrl-C the first hears often', async () => {
   await using first = await startCollector()
   const { code, log } = await run({ TALLYLIGHT_DATA_DIR: first.directory })
   expect(code).toBe(1)
   expect(log).toContain(`is in use by process ${first.pid()} on `)
   expect(await first.query('SELECT 1 AS a')).toEqual([{ a: 1 }])
+  let isOver = false
+  const ended = first.ended().then(() => {
+    isOver = true
+  })
+  for (; !isOver; await setImmediate()) process.kill(first.pid(), 'SIGINT')
+  await ended
+  // It was not ended, it stopped.
+  expect(await readdir(first.directory)).not.toContain('run.json')
+  expect(await processesOf(first.directory)).toEqual([])
 })
 
 test('start: wrong settings are all said at once, with exit code 2, before anything is made', async () => {

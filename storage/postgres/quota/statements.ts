@@ -473,14 +473,14 @@ export type OutboxRow = {
 }
 
 /** The oldest events that nobody has told yet, and nobody else is telling. Those of one transaction have one time: what one call
- *  has passed is told as it was passed. One that was not taken so often goes behind all others. */
+ *  has passed is told as it was passed. Those that were not taken so often go behind all others, and take turns. */
 export async function lockOutbox(
   client: Queryable,
   { rowsMax, attemptsMax }: { readonly rowsMax: number; readonly attemptsMax: number },
 ): Promise<readonly OutboxRow[]> {
   const { rows } = await client.query<OutboxRow>(
     `select id, tenant, kind, body, created_at from quota_outbox where delivered_at is null
-     order by attempts >= $2, created_at, (body ->> 'percent')::integer, id limit $1 for update skip locked`,
+     order by greatest(attempts, $2 - 1), created_at, (body ->> 'percent')::integer, id limit $1 for update skip locked`,
     [rowsMax, attemptsMax],
   )
   return rows
