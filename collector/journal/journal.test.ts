@@ -5,9 +5,10 @@ import { appendIndex, type Block } from '@tallylight/storage/clickhouse/block.ts
 import { dictionaryEntries, SegmentFull } from '@tallylight/storage/clickhouse/dictionary.ts'
 import { appendText, appendUint16, appendUint64 } from '@tallylight/storage/clickhouse/stream.ts'
 import { quarantineTable } from '@tallylight/storage/clickhouse/tables.ts'
-import { expect, test } from 'vitest'
+import { expect, test, vi } from 'vitest'
 import { internBytes } from '../otlp/walk.ts'
 import { Malformed } from '../otlp/wire.ts'
+import { noneBySignal } from './frame.ts'
 import { type Journal, openJournal } from './journal.ts'
 import { type MemoryDisk, openMemoryDisk } from './memory-disk.ts'
 import type { JournalProblem } from './problem.ts'
@@ -19,7 +20,11 @@ type Opened = { readonly journal: Journal; readonly sealed: SealedSegment[]; rea
 
 async function open(
   disk: MemoryDisk,
-  bounds: { readonly segmentBytesMax?: number; readonly sealedBytesMax?: number } = {},
+  bounds: {
+    readonly segmentBytesMax?: number
+    readonly segmentBytesSealed?: number
+    readonly sealedBytesMax?: number
+  } = {},
 ): Promise<Opened> {
   const sealed: SealedSegment[] = []
   const problems: JournalProblem[] = []
@@ -30,7 +35,7 @@ async function open(
     insertSettings: { insert_settings_of_a_test: 1 },
     bounds: {
       segmentBytesMax: bounds.segmentBytesMax ?? 1024 * 1024,
-      segmentBytesSealed: bounds.segmentBytesMax ?? 1024 * 1024,
+      segmentBytesSealed: bounds.segmentBytesSealed ?? bounds.segmentBytesMax ?? 1024 * 1024,
       segmentRowsMax: 10_000,
       liveAgeMsMax: 60_000,
       lateAgeMsMax: 60_000,
@@ -132,6 +137,34 @@ test('journal: sinks that load a segment at once get rows of their own, which on
   expect(first.parts.map(({ block }) => block.rows)).toEqual([2])
   first.release()
   expect(await rowsIn(opened)).toEqual(rowsOf(['a', 'b']))
+})
+
+test('journal: rows stay in memory for the sink until more wait than may; behind those they are read back', async () => {
+  const disk = openMemoryDisk()
+  let reads = 0
+  const openFile: MemoryDisk['files']['open'] = (path, mode) => {
+    if (mode === 'read') reads++
+    return disk.files.open(path, mode)
+  }
+  const sealedWith = async (opened: Opened, id: string): Promise<SealedSegment> => {
+    const at = opened.sealed.length
+    expect(await append(opened.journal, [id])).toBe(true)
+    return vi.waitUntil(() => opened.sealed[at])
+  }
+  const { bytes } = await sealedWith(await open(openMemoryDisk(), { segmentBytesSealed: 1 }), 'x')
+  const bounds = { segmentBytesSealed: 1, sealedBytesMax: 1.5 * bytes }
+  const opened = await open({ ...disk, files: { ...disk.files, open: openFile } }, bounds)
+  const readsOf = async (segment: SealedSegment): Promise<number> => {
+    const before = reads
+    expect(await rowsIn({ ...opened, sealed: [segment] })).toHaveLength(1)
+    return reads - before
+  }
+  const first = await sealedWith(opened, 'a')
+  const second = await sealedWith(opened, 'b')
+  expect([await readsOf(first), await readsOf(second)]).toEqual([0, 1])
+  for (const segment of [first, second])
+    opened.journal.settle(segment, 'part', { ...noneBySignal(), logs: 1 }, noneBySignal())
+  expect(await readsOf(await sealedWith(opened, 'c'))).toBe(0)
 })
 
 test('journal: a power cut keeps what was answered, and tells retries of it from new requests', async () => {
