@@ -40,7 +40,13 @@ export function openCounters(write: (line: string) => void): Counters {
     warnOnce(name, message) {
       if (said.has(name)) return
       said.add(name)
-      write(`tallylight: ${message}`)
+      // The service's own, in the middle of its call.
+      try {
+        const written: unknown = write(`tallylight: ${message}`)
+        if (written instanceof Promise) written.catch(() => undefined)
+      } catch {
+        counts.failures++
+      }
     },
   }
 }

@@ -70,15 +70,28 @@ export function instrument(options: InstrumentOptions = {}): Instrumentation {
   const read = readSettings(environment)
   const settings: Settings = {
     ...read.settings,
-    ...(options.content === undefined ? {} : { content: options.content }),
-    ...(options.quota === undefined ? {} : { quota: options.quota }),
-    ...(options.mcp === undefined ? {} : { mcp: options.mcp }),
-    baseUrls: [...(options.baseUrls ?? []), ...read.settings.baseUrls],
+    content: chosen('content', options.content, ['off', 'metadata', 'full'], read.settings.content),
+    quota: chosen('quota', options.quota, ['off', 'observe', 'enforce'], read.settings.quota),
+    mcp: chosen('mcp', options.mcp, ['off', 'parent', 'link'], read.settings.mcp),
+    baseUrls: [...(options.baseUrls ?? []).flatMap(readable), ...read.settings.baseUrls],
     asksForUsage: options.asksForUsage ?? read.settings.asksForUsage,
+  }
+  /** As the environment's are read: a service in JavaScript has no types that keep others out. */
+  function chosen<T extends string>(name: string, said: T | undefined, choices: readonly T[], usual: T): T {
+    if (said === undefined || choices.includes(said)) return said ?? usual
+    counters.warnOnce(name, `${name} may be ${choices.join(', ')}; it is something else, so ${usual} is taken`)
+    return usual
+  }
+  function readable(base: BaseUrl): readonly BaseUrl[] {
+    const url = URL.parse(String((base as BaseUrl | null | undefined)?.url))
+    if (url !== null) return [{ ...base, url: url.href.replace(/\/+$/, '') }]
+    counters.warnOnce('baseUrls', 'one of baseUrls is no URL, and is left out')
+    return []
   }
   for (const warning of read.warnings) counters.warnOnce(warning, warning)
   const exporter = openExport({ settings, environment, counters })
-  const gate = gateOf(settings, options, counters)
+  const quotaFailure = chosen('quotaFailure', options.quotaFailure, ['open', 'closed'], 'open')
+  const gate = gateOf(settings, { ...options, quotaFailure }, counters)
   const failed = (error: unknown): void => {
     counters.add('failures')
     counters.warnOnce('failure', `a part of the instrumentation failed: ${placeOf(error)}`)
@@ -198,7 +211,9 @@ function openWatch(
 /** Where, and not the message: that may quote what somebody wrote. */
 function placeOf(error: unknown): string {
   if (!(error instanceof Error)) return typeof error
-  const frames = (error.stack ?? '').split('\n').filter((line) => /^ +at /.test(line))
+  const { stack } = error
+  // A service may have a `prepareStackTrace` that makes something else of it.
+  const frames = (typeof stack === 'string' ? stack : '').split('\n').filter((line) => /^ +at /.test(line))
   return [error.name, ...frames.slice(0, 5)].join('\n')
 }
 

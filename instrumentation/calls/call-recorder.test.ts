@@ -202,12 +202,32 @@ describe('call', () => {
     expect(counters.read().contentDropped).toBe(1)
   })
 
+  test('content that the service’s redaction throws on, or makes no text of, is left out and counted; numbers stay', () => {
+    const answers: readonly Redact[] = [
+      () => {
+        throw new Error('redaction failed')
+      },
+      () => JSON.parse('null') as string,
+    ]
+    for (const redact of answers) {
+      const { end, counters } = setUp('full', redact)
+      const { attributes } = end({})
+      expect(attributes).not.toHaveProperty(['gen_ai.input.messages'])
+      expect(attributes).not.toHaveProperty(['gen_ai.output.messages'])
+      expect(attributes['gen_ai.usage.input_tokens']).toBe(10)
+      expect(counters.read().contentDropped).toBeGreaterThan(1)
+    }
+  })
+
   test('ends its span also when a part of ours throws', () => {
-    const { end, finished } = setUp('full', (text, attribute) => {
-      if (attribute === 'gen_ai.output.messages') throw new Error('redaction failed')
-      return text
-    })
-    expect(() => end({})).toThrow('redaction failed')
+    const { end, finished } = setUp('full')
+    const broken: CallReply = {
+      ...reply,
+      get messages(): CallReply['messages'] {
+        throw new Error('a part of ours')
+      },
+    }
+    expect(() => end({ reply: broken })).toThrow('a part of ours')
     expect(finished()).toBe(1)
   })
 })

@@ -29,10 +29,22 @@ export function openContentAttributes(
 
   function add(found: Attributes, name: string, value: unknown): void {
     if (value === undefined) return
-    const text = typeof value === 'string' ? value : (JSON.stringify(value) ?? '')
-    const redacted = redact === undefined ? text : redact(text, name)
-    if (redacted.length > limits.contentAttributeCharsMax) counters.add('contentDropped')
+    const redacted = redactedOf(value, name)
+    if (redacted === undefined || redacted.length > limits.contentAttributeCharsMax) counters.add('contentDropped')
     else if (redacted !== '') found[name] = redacted
+  }
+
+  /** Undefined: what redacts has failed, or the value is too deep for JSON. The call goes on. */
+  function redactedOf(value: unknown, name: string): string | undefined {
+    try {
+      const text = typeof value === 'string' ? value : (JSON.stringify(value) ?? '')
+      const redacted: unknown = redact === undefined ? text : redact(text, name)
+      // One that is asynchronous has nobody who waits for it.
+      if (redacted instanceof Promise) redacted.catch(() => undefined)
+      return typeof redacted === 'string' ? redacted : undefined
+    } catch {
+      return undefined
+    }
   }
 
   return {
@@ -48,6 +60,7 @@ export function openContentAttributes(
         )
         return found
       }
+      if (policy !== 'full') return found
       const { system, messages } = request.content()
       addAll(found, attributes.systemInstructions, system)
       addAll(found, attributes.inputMessages, messages)

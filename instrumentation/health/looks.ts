@@ -56,7 +56,7 @@ const timerMsMax = 2 ** 31 - 1
 
 /** A signal that waits for a part of a millisecond throws. */
 function msOr(said: number | undefined, usual: number): number {
-  return said !== undefined && said > 0 && said <= timerMsMax ? Math.ceil(said) : usual
+  return typeof said === 'number' && said > 0 && said <= timerMsMax ? Math.ceil(said) : usual
 }
 
 /** 1 while it may be chance, then 2, 4, 8, 10. */

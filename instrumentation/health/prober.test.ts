@@ -148,6 +148,7 @@ test('prober: a listener that throws and a time that no timer takes end neither 
       { target: 'thrown', check: async () => undefined, intervalMs: 1 },
       { target: 'times', check: async () => undefined, intervalMs: -5, timeoutMs: Number.NaN },
       { target: 'parts', check: async () => undefined, intervalMs: 2 ** 31 - 1, timeoutMs: 1500.5 },
+      { target: 'big', check: async () => undefined, intervalMs: 5n as unknown as number },
     ],
     {
       onCheck({ target, status }) {
@@ -159,6 +160,6 @@ test('prober: a listener that throws and a time that no timer takes end neither 
   )
   await reached.promise
   await prober[Symbol.asyncDispose]()
-  const others = ['times healthy', 'parts healthy']
+  const others = ['times healthy', 'parts healthy', 'big healthy']
   expect(seen.filter((each) => each !== 'thrown healthy')).toEqual([...others, ...others])
 })

@@ -28,7 +28,9 @@ export function startProber(probes: readonly Probe[], { onCheck }: ProberOptions
   const tell = (check: HealthCheck): void => {
     recordHealthCheck(check)
     // Nobody waits for it: what it throws would end the looks, and the process.
-    guarded({ failed: (error) => running()?.watch.failed(error) }, () => onCheck?.(check), undefined)
+    const failed = (error: unknown): void => running()?.watch.failed(error)
+    const told: unknown = guarded({ failed }, () => onCheck?.(check), undefined)
+    if (told instanceof Promise) told.catch(failed)
   }
   const looks = probes.map((probe) =>
     startLooks({ ...probe, check: (signal) => apart(() => checkOf(probe, signal)) }, tell),

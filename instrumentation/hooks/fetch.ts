@@ -174,6 +174,8 @@ function headerIn(headers: RequestInit['headers'], name: string): string {
   if (headers instanceof Headers) return headers.get(name) ?? ''
   const pairs: Iterable<readonly (string | undefined)[]> =
     Symbol.iterator in headers ? headers : Object.entries(headers)
+  // One that can be read once is for fetch.
+  if ('next' in pairs) return ''
   for (const [each = '', value = ''] of pairs)
     if (each.length === name.length && each.toLowerCase() === name) return value
   return ''

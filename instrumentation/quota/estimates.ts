@@ -56,7 +56,7 @@ export function openEstimates(): Estimates {
 
 /** What a caller says, where it is a count: -1 stands for no bound at some servers, and others have it from their users. */
 export function countOr(said: number | undefined, otherwise: number): number {
-  return said !== undefined && said >= 0 ? Math.min(Math.ceil(said), limits.estimatedTokensMax) : otherwise
+  return typeof said === 'number' && said >= 0 ? Math.min(Math.ceil(said), limits.estimatedTokensMax) : otherwise
 }
 
 /** The 95th of a hundred: of few the largest. */
@@ -72,10 +72,18 @@ function sizeOf(request: CallRequest, requestBytes: number): { readonly chars: n
   const { system, messages } = request.content()
   let chars = 0
   let mediaCount = 0
+  // Arguments that are too deep for JSON are too deep for it here, and the call has to be asked for all the same.
+  const textLengthOf = (part: object): number => {
+    try {
+      return JSON.stringify(part).length
+    } catch {
+      return requestBytes
+    }
+  }
   for (const part of [...system, ...messages.flatMap(({ parts }) => parts)]) {
     if (part.type === 'text' || part.type === 'reasoning') chars += part.content.length
     else if (part.type === 'blob' || part.type === 'uri' || part.type === 'file') mediaCount++
-    else chars += JSON.stringify(part).length
+    else chars += textLengthOf(part)
   }
   return mediaCount === 0 ? { chars: requestBytes, mediaCount } : { chars, mediaCount }
 }

@@ -6,7 +6,7 @@ import { type Context, context, createContextKey } from '@opentelemetry/api'
 import type { Counters } from '../counters.ts'
 import type { CallEnd, CallStart } from '../hooks/exchange.ts'
 import { limits } from '../limits.ts'
-import { activeTurn } from '../turns/scene.ts'
+import { activeTurn, textOf } from '../turns/scene.ts'
 import type { Usage } from '../usage/usage.ts'
 import { type AbsencePolicy, openAbsence } from './absence.ts'
 import { countOr, type Estimate, openEstimates } from './estimates.ts'
@@ -79,7 +79,8 @@ export function openGate(options: GateOptions): Gate {
 
   function track(work: Promise<unknown>): void {
     underWay.add(work)
-    work.finally(() => underWay.delete(work))
+    const done = (): void => void underWay.delete(work)
+    work.then(done, done)
   }
 
   function admit(start: CallStart): Hold | undefined {
@@ -265,7 +266,7 @@ function modelOf(name: string): string {
 /** As the quota service can keep it. A call that it refused to read would be judged as if it were away, and a few of them would
  *  be taken for its absence, for everybody's calls. Services in JavaScript have users that are numbers, too. */
 function nameOf(name: string, charsMax: number): string {
-  return String(name).slice(0, charsMax).replaceAll('\0', '\ufffd').toWellFormed()
+  return textOf(name).slice(0, charsMax).replaceAll('\0', '\ufffd').toWellFormed()
 }
 
 function settled({ inputTokens = 0, outputTokens = 0, cacheReadTokens, cacheWriteTokens }: Usage): SettledUsage {
@@ -298,7 +299,7 @@ const isDistrust = (code: string): boolean => /CERT|^ERR_TLS_|^UNABLE_TO_|^HOSTN
 /** No connection came about: no provider can have charged for it. One that had can fail by the same names, as it is read. */
 function isUnsent(error: unknown): boolean {
   for (let each = error, depth = 0; each instanceof Error && depth < 4; each = each.cause, depth++) {
-    const code = 'code' in each ? String(each.code) : ''
+    const code = 'code' in each && typeof each.code === 'string' ? each.code : ''
     if ('syscall' in each && (each.syscall === 'read' || each.syscall === 'write')) return false
     if (unsentCodes.has(code) || isDistrust(code)) return true
   }

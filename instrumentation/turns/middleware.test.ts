@@ -163,3 +163,20 @@ test('socket: a connection that has closed before it is told of ends, and so doe
   socketTurns({ once: () => undefined, ...{ disconnected: true } })
   await ended(['websocket connection', 'turn', 'websocket connection'])
 })
+
+test('whose turn it is may be told by numbers and worse; a promise tells nothing', async () => {
+  const told = [
+    () => ({ user: 42, conversation: JSON.parse('{"toString":null}'), tenant: null }),
+    async () => ({ user: 'ada' }),
+  ] as unknown as readonly Parameters<typeof honoTurn>[0][]
+  for (const sceneOf of told) {
+    const app = new Hono()
+    app.use(honoTurn(sceneOf))
+    app.get('/', ({ text }) => text('hello'))
+    expect(await (await app.request('/')).text()).toBe('hello')
+  }
+  await ended(['turn', 'turn'])
+  const [numbers, promised] = exporter.getFinishedSpans()
+  expect(numbers?.attributes).toMatchObject({ 'user.id': '42', 'gen_ai.conversation.id': '[object]' })
+  expect(promised?.attributes).not.toHaveProperty(['user.id'])
+})

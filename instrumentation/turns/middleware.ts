@@ -80,9 +80,17 @@ export function honoTurn<Context extends HonoContext>(sceneOf: SceneOf<Context>,
 
 /** What the handler says, and has checked, wins over what the headers say. */
 function openedFor(scene: TurnScene | undefined, headers: Headers, options: TurnOptions): Turn | undefined {
-  if (scene === undefined) return undefined
+  if (scene === undefined || scene === null) return undefined
   running()?.exporter.start()
-  return openTurn(scene, { joined: joinedFrom(headers, options.joinsTurns === true) })
+  if (scene instanceof Promise) {
+    // What it fails with is the service's to see where it waits for it: here nobody does.
+    scene.catch(() => undefined)
+    running()?.counters.warnOnce(
+      'sceneOf',
+      'what tells whose turn a request is must not be asynchronous: the turns of this route have neither user nor conversation',
+    )
+  }
+  return openTurn(scene instanceof Promise ? {} : scene, { joined: joinedFrom(headers, options.joinsTurns === true) })
 }
 
 /** Who closes a stream before its end has read enough; only the server's own failures are failures of the turn. */

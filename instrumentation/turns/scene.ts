@@ -63,6 +63,21 @@ export function sceneAttributes(from: Context = context.active()): Attributes {
   return { ...attributesOf(turn.scene), ...(turn.id === '' ? {} : { [attributes.turnId]: turn.id }) }
 }
 
+/** Services in JavaScript pass ids as they have them, and what came out of a request's JSON may be anything. */
+export function inTexts(scene: { readonly [Name in keyof Scene]: unknown }): Scene {
+  const said = Object.entries(scene).filter(([, each]) => each !== undefined && each !== null)
+  return Object.fromEntries(said.map(([name, each]) => [name, textOf(each)]))
+}
+
+/** Of what no text can be made is somebody, too. */
+export function textOf(value: unknown): string {
+  try {
+    return String(value)
+  } catch {
+    return '[object]'
+  }
+}
+
 export function attributesOf({ conversation, user, tenant }: Scene): Attributes {
   return {
     ...(conversation === undefined ? {} : { [attributes.conversation]: conversation }),

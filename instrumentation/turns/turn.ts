@@ -14,7 +14,7 @@ import { attributes } from '../attributes.ts'
 import { guarded } from '../hooks/exchange.ts'
 import { type Instrumentation, running } from '../instrument.ts'
 import { limits } from '../limits.ts'
-import { type ActiveTurn, activeTurn, attributesOf, type Joined, type Scene, withTurn } from './scene.ts'
+import { type ActiveTurn, activeTurn, attributesOf, inTexts, type Joined, type Scene, withTurn } from './scene.ts'
 
 export type TurnScene = Scene & {
   /** How the user's message came: `rest`, `sse`, `websocket`, or a word of one's own. */
@@ -88,13 +88,13 @@ function openTold(instrumentation: Instrumentation, scene: TurnScene, from: Turn
   const parent = from.joined?.parent ?? context.active()
   const outer = from.connection === undefined ? activeTurn(parent) : undefined
   if (outer !== undefined) return within(outer, parent)
-  const { question = '', channel, ...own } = scene
-  const merged: Scene = { ...from.joined?.scene, ...own }
+  const { question, channel, conversation, user, tenant } = scene
+  const merged: Scene = { ...from.joined?.scene, ...inTexts({ conversation, user, tenant }) }
   const id = from.joined?.turnId ?? crypto.randomUUID()
   const progress = {
     calls: 0,
     tools: new Set<string>(),
-    question,
+    question: typeof question === 'string' ? question : '',
     answer: '',
     firstMs: undefined,
     blockReason: '',

@@ -165,6 +165,22 @@ describe('gate', () => {
     expect(instrumentation.counters.read()).toMatchObject({ failures: 0, settlementsFailed: 0, notGated: 0 })
   })
 
+  test('whatever a service passes or its users send, no call goes unasked', async () => {
+    await limitOf('odd', 0)
+    const instrumentation = start({ quotaFailure: 'closed', content: 'full', redact: () => JSON.parse('{') as string })
+    const textless = JSON.parse('{"toString":null}') as string
+    const deep = `${'['.repeat(20_000)}${']'.repeat(20_000)}`
+    const body = `{"model":"gpt-4o","tools":[{"parameters":${deep}}],"messages":[{"role":"user","content":"hello"}]}`
+    await expect(turn({ user: 'odd', conversation: textless }, () => post('hello'))).rejects.toThrow(QuotaExceededError)
+    await expect(as('odd', () => post('', { body }))).rejects.toThrow(QuotaExceededError)
+    for (const tokens of [JSON.parse('null'), 10n, Symbol('ten'), Number.NaN, -1] as readonly number[]) {
+      const estimate = { inputTokens: tokens, outputTokensMax: tokens }
+      await expect(as('odd', () => withQuota({ estimate }, () => post('hello')))).rejects.toThrow(QuotaExceededError)
+    }
+    expect(requests).toEqual([])
+    expect(instrumentation.counters.read()).toMatchObject({ failures: 0, notGated: 0, denied: 7 })
+  })
+
   test('of parallel calls no more are granted than the limit has room for', async () => {
     const estimate = { inputTokens: 100, outputTokensMax: 1_400 }
     await limitOf('cid', 5 * tokensOfCall)

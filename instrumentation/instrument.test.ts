@@ -1,0 +1,69 @@
+// What a service in JavaScript passes, whatever it is.
+import { once } from 'node:events'
+import { createServer } from 'node:http'
+import type { AddressInfo } from 'node:net'
+import { afterEach, expect, test } from 'vitest'
+import { type Instrumentation, instrument, recordUsage } from './index.ts'
+
+let instrumentation: Instrumentation | undefined
+afterEach(async () => {
+  await instrumentation?.shutdown()
+  instrumentation = undefined
+})
+
+const json = <T>(text: string): T => JSON.parse(text) as T
+
+test('instrument: options that are none are told of and left out, and the usual ones are taken', () => {
+  const said: string[] = []
+  instrumentation = instrument({
+    environment: {},
+    content: json('false'),
+    quota: json('"Enforce"'),
+    quotaFailure: json('"bounded"'),
+    baseUrls: [json('null'), { url: 'HTTP://LocalHost:80/v1/', provider: 'openai' }],
+    write: (line) => said.push(line),
+  })
+  expect(instrumentation.settings).toMatchObject({
+    content: 'metadata',
+    quota: 'off',
+    baseUrls: [{ url: 'http://localhost/v1', provider: 'openai' }],
+  })
+  for (const name of ['content', 'quota', 'quotaFailure', 'baseUrls'])
+    expect(said).toContainEqual(expect.stringMatching(new RegExp(`^tallylight: (one of )?${name} `)))
+})
+
+test('instrument: a stderr of the service’s own that throws, and a stack that is no text, reach nobody', () => {
+  const { prepareStackTrace } = Error
+  instrumentation = instrument({
+    environment: {},
+    write: () => {
+      throw new Error('the service’s own')
+    },
+  })
+  try {
+    Error.prepareStackTrace = (_error, sites) => sites
+    recordUsage(json('null'))
+  } finally {
+    Error.prepareStackTrace = prepareStackTrace
+  }
+  expect(instrumentation.counters.read().failures).toBeGreaterThan(0)
+})
+
+test('fetch: headers that can be read once reach the server', async () => {
+  await using stack = new AsyncDisposableStack()
+  const server = createServer((request, response) => response.end(request.headers.authorization))
+  server.listen(0, '127.0.0.1')
+  await once(server, 'listening')
+  stack.defer(async () => {
+    server.closeAllConnections()
+    server.close()
+    await once(server, 'close')
+  })
+  const url = `http://127.0.0.1:${(server.address() as AddressInfo).port}`
+  instrumentation = instrument({ environment: {}, baseUrls: [{ url, provider: 'openai' }], write: () => undefined })
+  const headers = new Map([['authorization', 'Bearer key']]).entries() as unknown as [string, string][]
+  const body = JSON.stringify({ model: 'gpt-4o', messages: [] })
+  const reply = await fetch(`${url}/v1/chat/completions`, { method: 'POST', headers, body })
+  expect(await reply.text()).toBe('Bearer key')
+  expect(instrumentation.counters.read().spansMade).toBe(1)
+})
