@@ -1,8 +1,6 @@
 // What a service in JavaScript passes, whatever it is.
-import { once } from 'node:events'
-import { createServer } from 'node:http'
-import type { AddressInfo } from 'node:net'
 import { afterEach, expect, test } from 'vitest'
+import { startProvider } from './hooks/fixtures/provider.ts'
 import { type Instrumentation, instrument, recordUsage } from './index.ts'
 
 let instrumentation: Instrumentation | undefined
@@ -49,18 +47,11 @@ test('instrument: a stderr of the service’s own that throws, and a stack that 
   expect(instrumentation.counters.read().failures).toBeGreaterThan(0)
 })
 
-test('fetch: headers that can be read once reach the server', async () => {
-  await using stack = new AsyncDisposableStack()
-  const server = createServer((request, response) => response.end(request.headers.authorization))
-  server.listen(0, '127.0.0.1')
-  await once(server, 'listening')
-  stack.defer(async () => {
-    server.closeAllConnections()
-    server.close()
-    await once(server, 'close')
-  })
-  const url = `http://127.0.0.1:${(server.address() as AddressInfo).port}`
-  instrumentation = instrument({ environment: {}, baseUrls: [{ url, provider: 'openai' }], write: () => undefined })
+test('fetch: headers that can be read once reach the server, and a base URL may stand alone', async () => {
+  await using provider = await startProvider((_body, { headers }) => ({ pieces: [headers.authorization ?? ''] }))
+  const { url } = provider
+  const baseUrls = json<[]>(JSON.stringify({ url, provider: 'openai' }))
+  instrumentation = instrument({ environment: {}, baseUrls, write: () => undefined })
   const headers = new Map([['authorization', 'Bearer key']]).entries() as unknown as [string, string][]
   const body = JSON.stringify({ model: 'gpt-4o', messages: [] })
   const reply = await fetch(`${url}/v1/chat/completions`, { method: 'POST', headers, body })

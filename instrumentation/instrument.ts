@@ -19,7 +19,7 @@ import { type McpTransport, observeConnection } from './mcp/mcp-spans.ts'
 import { type BaseUrl, endpointOf, mayCost, realtimeEndpointOf } from './providers/endpoint.ts'
 import { type FailurePolicy, type Gate, openGate, type QuotaOverride, runWithQuota } from './quota/gate.ts'
 import { openQuotaClient } from './quota/quota-client.ts'
-import { type Environment, readSettings, type Settings } from './settings.ts'
+import { chosen, type Environment, readSettings, type Settings } from './settings.ts'
 import { sayOnStderr } from './stderr.ts'
 
 export type InstrumentOptions = {
@@ -70,17 +70,15 @@ export function instrument(options: InstrumentOptions = {}): Instrumentation {
   const read = readSettings(environment)
   const settings: Settings = {
     ...read.settings,
-    content: chosen('content', options.content, ['off', 'metadata', 'full'], read.settings.content),
-    quota: chosen('quota', options.quota, ['off', 'observe', 'enforce'], read.settings.quota),
-    mcp: chosen('mcp', options.mcp, ['off', 'parent', 'link'], read.settings.mcp),
-    baseUrls: [...(options.baseUrls ?? []).flatMap(readable), ...read.settings.baseUrls],
+    content: choice('content', ['off', 'metadata', 'full'], read.settings.content),
+    quota: choice('quota', ['off', 'observe', 'enforce'], read.settings.quota),
+    mcp: choice('mcp', ['off', 'parent', 'link'], read.settings.mcp),
+    // One that stands alone is one, too.
+    baseUrls: [...[options.baseUrls ?? []].flat().flatMap(readable), ...read.settings.baseUrls],
     asksForUsage: options.asksForUsage ?? read.settings.asksForUsage,
   }
-  /** As the environment's are read: a service in JavaScript has no types that keep others out. */
-  function chosen<T extends string>(name: string, said: T | undefined, choices: readonly T[], usual: T): T {
-    if (said === undefined || choices.includes(said)) return said ?? usual
-    counters.warnOnce(name, `${name} may be ${choices.join(', ')}; it is something else, so ${usual} is taken`)
-    return usual
+  function choice<T extends string>(name: keyof InstrumentOptions, choices: readonly T[], usual: T): T {
+    return chosen(name, options[name], choices, usual, (warning) => counters.warnOnce(name, warning))
   }
   function readable(base: BaseUrl): readonly BaseUrl[] {
     const url = URL.parse(String((base as BaseUrl | null | undefined)?.url))
@@ -90,7 +88,7 @@ export function instrument(options: InstrumentOptions = {}): Instrumentation {
   }
   for (const warning of read.warnings) counters.warnOnce(warning, warning)
   const exporter = openExport({ settings, environment, counters })
-  const quotaFailure = chosen('quotaFailure', options.quotaFailure, ['open', 'closed'], 'open')
+  const quotaFailure = choice('quotaFailure', ['open', 'closed'], 'open')
   const gate = gateOf(settings, { ...options, quotaFailure }, counters)
   const failed = (error: unknown): void => {
     counters.add('failures')
@@ -99,7 +97,7 @@ export function instrument(options: InstrumentOptions = {}): Instrumentation {
   const content = openContentAttributes(settings.content, options.redact, counters)
   const tools = openRunnerTools({ tracer: exporter.tracer, content, counters, failed, nowMs: Date.now })
   const watch = openWatch({ settings, exporter, counters, content, tools }, gate, failed)
-  const unhook = [...hookAll(watch), hookSdkOfMcp({ watch, exporter, settings })]
+  const unhook = [...hookAll(watch), hookSdkOfMcp(settings, { watch, exporter, content })]
 
   const onBeforeExit = (): void => {
     void flush().then(() => exporter.giveUp())
@@ -152,8 +150,7 @@ function hookAll(watch: RealtimeWatch): readonly (() => void)[] {
   return [hookFetch(watch), hookUndici(watch), hookNodeHttp(watch), hookHttp2(watch), hookWebSocket(watch)]
 }
 
-function hookSdkOfMcp(parts: Pick<Instrumentation, 'watch' | 'exporter' | 'settings'>): () => void {
-  const { mcp } = parts.settings
+function hookSdkOfMcp({ mcp }: Settings, parts: Pick<Instrumentation, 'watch' | 'exporter' | 'content'>): () => void {
   if (mcp === 'off') return () => undefined
   return hookMcp({
     connecting: (transport) => observeConnection(parts, transport as McpTransport, { incoming: mcp }),

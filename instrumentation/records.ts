@@ -7,6 +7,7 @@ import type { HealthCheck } from './health/looks.ts'
 import { guarded } from './hooks/exchange.ts'
 import { type Instrumentation, running } from './instrument.ts'
 import type { Operation } from './providers/call.ts'
+import { followed } from './turns/outcome.ts'
 import { activeTurn, sceneAttributes } from './turns/scene.ts'
 import type { Usage } from './usage/usage.ts'
 
@@ -24,45 +25,27 @@ export function recordToolCall<T>(tool: ToolCall, work: () => T): T {
   if (instrumentation === undefined) return work()
   const span = guarded(instrumentation.watch, () => startTool(instrumentation, tool), undefined)
   if (span === undefined) return work()
-  // What cannot be written as JSON is left out, and counted.
-  const addContent = (args: unknown, result: unknown): void =>
-    guarded(
-      instrumentation.watch,
-      () => void span.setAttributes(instrumentation.content.ofTool(args, result)),
-      undefined,
-    )
-  addContent(tool.arguments, undefined)
-  const ended = (result: unknown): void => {
-    addContent(undefined, result)
-    span.end()
-  }
-  const failed = (error: unknown): never => {
-    guarded(instrumentation.watch, () => setFailure(span, error), undefined)
-    span.end()
-    throw error
-  }
-  let result: T
-  try {
-    result = context.with(trace.setSpan(context.active(), span), work)
-  } catch (error) {
-    return failed(error)
-  }
-  if (!(result instanceof Promise)) {
-    ended(result)
-    return result
-  }
-  return result.then((value: unknown) => {
-    ended(value)
-    return value
-  }, failed) as T
+  return followed(
+    () => context.with(trace.setSpan(context.active(), span), work),
+    (outcome) => {
+      const tell = (): void => {
+        if ('threw' in outcome) setFailure(span, outcome.threw)
+        else span.setAttributes(instrumentation.content.ofTool(undefined, outcome.gave))
+      }
+      guarded(instrumentation.watch, tell, undefined)
+      span.end()
+    },
+  )
 }
 
-function startTool(instrumentation: Instrumentation, { name, id, type = 'function' }: ToolCall): Span {
+function startTool(instrumentation: Instrumentation, tool: ToolCall): Span {
+  const { name, id, type = 'function' } = tool
   const span = startSpan(instrumentation, `execute_tool ${name}`, {
     [attributes.operation]: 'execute_tool',
     [attributes.toolName]: name,
     [attributes.toolType]: type,
     ...(id === undefined ? {} : { [attributes.toolCallId]: id }),
+    ...instrumentation.content.ofTool(tool.arguments, undefined),
   })
   activeTurn()?.progress.tools.add(name)
   instrumentation.tools.told({ id: id ?? '', name }, context.active())
@@ -91,8 +74,7 @@ export function recordUsage(recorded: RecordedUsage): void {
       [attributes.usageSource]: 'provider',
       ...(responseId === undefined ? {} : { [attributes.responseId]: responseId }),
     }
-    // A time that is none cannot be written, and would take all spans that are exported with it along.
-    const startTime = Number.isFinite(Number(startedAt)) ? startedAt : undefined
+    const startTime = isTime(Number(startedAt)) ? startedAt : undefined
     startSpan(instrumentation, `${operation} ${model}`, described, SpanKind.CLIENT, startTime).end()
   })
 }
@@ -101,9 +83,12 @@ export function recordUsage(recorded: RecordedUsage): void {
 export function recordError(error: unknown, more: Attributes = {}): void {
   told((instrumentation) => {
     const span = startSpan(instrumentation, 'error', { ...more, [attributes.record]: 'error' })
-    if (error instanceof Error) span.recordException(error)
-    setFailure(span, error)
-    span.end()
+    try {
+      setFailure(span, error)
+      if (error instanceof Error) span.recordException(error)
+    } finally {
+      span.end()
+    }
   })
 }
 
@@ -142,13 +127,13 @@ export function recordAudit(audit: Audit): void {
 export function recordHealthCheck(check: HealthCheck): void {
   told((instrumentation) => {
     const { target, status, event = 'interval', metadata } = check
-    // As with the time of a call: one that is no number would take other spans along.
-    const responseTimeMs = Number.isFinite(check.responseTimeMs) ? check.responseTimeMs : undefined
+    const nowMs = Date.now()
+    const responseTimeMs = isTime(nowMs - Number(check.responseTimeMs)) ? check.responseTimeMs : undefined
     const seconds = responseTimeMs === undefined ? {} : { [attributes.healthResponseTime]: responseTimeMs / 1000 }
     const more = Object.entries(metadata ?? {}).map(([name, value]) => [`tallylight.health.metadata.${name}`, value])
     const span = instrumentation.exporter.tracer().startSpan('health check', {
       root: true,
-      startTime: Date.now() - (responseTimeMs ?? 0),
+      startTime: nowMs - (responseTimeMs ?? 0),
       attributes: {
         [attributes.healthTarget]: target,
         [attributes.healthStatus]: status,
@@ -161,6 +146,11 @@ export function recordHealthCheck(check: HealthCheck): void {
     if (status !== 'healthy') setFailure(span, check.error ?? new Error(status))
     span.end()
   })
+}
+
+/** Nanoseconds since 1970 in 64 bits: a time that is none cannot be written, and would take along what is exported with it. */
+function isTime(unixMs: number): boolean {
+  return unixMs >= 0 && unixMs < 2 ** 63 / 1e6
 }
 
 /** What a service tells wrongly is counted, and is none of its failures. */

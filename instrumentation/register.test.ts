@@ -2,12 +2,11 @@
 import { spawn } from 'node:child_process'
 import { once } from 'node:events'
 import { readFileSync } from 'node:fs'
-import { createServer } from 'node:http'
-import type { AddressInfo } from 'node:net'
 import { json, text } from 'node:stream/consumers'
 import { fileURLToPath } from 'node:url'
 import { createGunzip } from 'node:zlib'
 import { afterEach, expect, test } from 'vitest'
+import { listening } from './hooks/fixtures/listening.ts'
 import { startProvider } from './hooks/fixtures/provider.ts'
 import { limits } from './limits.ts'
 import { version } from './version.ts'
@@ -29,7 +28,7 @@ type Received = { readonly url: string; readonly spans: Span[]; readonly metrics
 
 async function startReceiver(): Promise<Received> {
   const received = { spans: [] as Span[], metrics: [] as string[], keys: new Set<string>() }
-  const server = createServer(async (request, response) => {
+  const url = await listening(stack, async (request, response) => {
     const body = (await json(request.pipe(createGunzip()))) as {
       readonly resourceSpans?: readonly { readonly scopeSpans: readonly { readonly spans: readonly Span[] }[] }[]
       readonly resourceMetrics?: readonly {
@@ -43,14 +42,7 @@ async function startReceiver(): Promise<Received> {
       received.metrics.push(...scopeMetrics.flatMap(({ metrics }) => metrics.map(({ name }) => name)))
     response.setHeader('content-type', 'application/json').end('{}')
   })
-  server.listen(0, '127.0.0.1')
-  await once(server, 'listening')
-  stack.defer(async () => {
-    server.closeAllConnections()
-    server.close()
-    await once(server, 'close')
-  })
-  return { ...received, url: `http://127.0.0.1:${(server.address() as AddressInfo).port}` }
+  return { ...received, url }
 }
 
 type Ran = {

@@ -30,13 +30,7 @@ export function readSettings(environment: Environment): {
   const warnings: string[] = []
 
   function choice<T extends string>(name: string, choices: readonly T[], usual: T): T {
-    const value = environment[name] ?? ''
-    const found = choices.find((each) => each === value)
-    if (found === undefined && value !== '')
-      warnings.push(
-        `${name} may be ${choices.join(', ')}; it is ${JSON.stringify(value.slice(0, 40))}, so ${usual} is taken`,
-      )
-    return found ?? usual
+    return chosen(name, environment[name] || undefined, choices, usual, (warning) => warnings.push(warning))
   }
 
   const url = environment.TALLYLIGHT_URL || urlUsual
@@ -54,6 +48,22 @@ export function readSettings(environment: Environment): {
     },
     warnings,
   }
+}
+
+/** One of `choices`; for anything else `usual`, of which `warn` is told. A service in JavaScript has no types that keep others out. */
+export function chosen<T extends string>(
+  name: string,
+  said: unknown,
+  choices: readonly T[],
+  usual: T,
+  warn: (warning: string) => void,
+): T {
+  const found = choices.find((each) => each === said)
+  if (found === undefined && said !== undefined) {
+    const shown = typeof said === 'string' ? JSON.stringify(said.slice(0, 40)) : 'something else'
+    warn(`${name} may be ${choices.join(', ')}; it is ${shown}, so ${usual} is taken`)
+  }
+  return found ?? usual
 }
 
 /** Where SDKs are told of another server, it is a provider without our being told of it as well. */

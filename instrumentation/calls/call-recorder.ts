@@ -49,9 +49,10 @@ export function openCallRecorder(options: CallRecorderOptions): CallRecorder {
       if (progress !== undefined) progress.calls++
       options.counters.add('spansMade')
       if (request.isBackground) tellUnmetered(options.counters, start.url.hostname)
-      const hold = options.gate?.admit(start)
       if (span.isRecording()) span.setAttributes(options.content.ofRequest(request))
       if (progress?.question === '' && options.keepsContent) progress.question = lastQuestion(request)
+      // Last: what fails before it leaves nothing held.
+      const hold = options.gate?.admit(start)
       if (hold !== undefined) span.setAttribute(attributes.callId, hold.callId)
       const inSpan = trace.setSpan(parent, span)
       let firstMs: number | undefined

@@ -8,7 +8,7 @@ import type { CallReply, CallRequest, OutputMessage } from '../providers/call.ts
 import { objectOf, textOf } from '../providers/json-fields.ts'
 import type { ContentPolicy } from '../settings.ts'
 
-/** Gets each JSON text before it becomes an attribute; '' leaves it out. What it throws leaves it out as well. */
+/** Gets each text before it becomes an attribute, JSON mostly; '' leaves it out. What it throws leaves it out as well. */
 export type Redact = (text: string, attribute: string) => string
 
 export type ContentAttributes = {
@@ -16,6 +16,8 @@ export type ContentAttributes = {
   ofReply(reply: CallReply): Attributes
   /** Undefined is left out. */
   ofTool(args: unknown, result: unknown): Attributes
+  /** '' is left out. A long text is cut: it is a preview. */
+  ofTurn(question: string, answer: string): Attributes
 }
 
 export function openContentAttributes(
@@ -80,6 +82,13 @@ export function openContentAttributes(
       if (policy !== 'full') return found
       add(found, attributes.toolArguments, args)
       add(found, attributes.toolResult, result)
+      return found
+    },
+    ofTurn(question, answer) {
+      const found: Attributes = {}
+      if (policy !== 'full') return found
+      if (question !== '') add(found, attributes.question, question.slice(0, limits.contentAttributeCharsMax))
+      if (answer !== '') add(found, attributes.answer, answer.slice(0, limits.contentAttributeCharsMax))
       return found
     },
   }

@@ -1,10 +1,8 @@
-import { once } from 'node:events'
-import { createServer } from 'node:http'
-import type { AddressInfo } from 'node:net'
 import { context, trace } from '@opentelemetry/api'
 import { AsyncLocalStorageContextManager } from '@opentelemetry/context-async-hooks'
 import { InMemorySpanExporter, SimpleSpanProcessor, TracerProvider } from '@opentelemetry/sdk-trace'
 import { afterAll, afterEach, beforeAll, expect, test } from 'vitest'
+import { listening } from '../hooks/fixtures/listening.ts'
 import { startProvider } from '../hooks/fixtures/provider.ts'
 import { type HealthCheck, instrument, startProber, turn } from '../index.ts'
 
@@ -36,18 +34,11 @@ afterEach(async () => {
 })
 
 async function serverOf(status: () => number): Promise<string> {
-  const server = createServer((_request, response) => {
+  const url = await listening(stack, (_request, response) => {
     const now = status()
     if (now !== 0) response.writeHead(now).end('x')
   })
-  server.listen(0, '127.0.0.1')
-  await once(server, 'listening')
-  stack.defer(async () => {
-    server.closeAllConnections()
-    server.close()
-    await once(server, 'close')
-  })
-  return `http://127.0.0.1:${(server.address() as AddressInfo).port}/healthz`
+  return `${url}/healthz`
 }
 
 /** Looks until `enough`, then stops; gives all of them with their times. */

@@ -59,7 +59,7 @@ export function observeMcp<Peer extends McpPeer<never>>(peer: Peer, options: Mcp
 const watched = Symbol.for('tallylight.mcp.watched')
 
 export function observeConnection(
-  instrumentation: Pick<Instrumentation, 'watch' | 'exporter' | 'settings'>,
+  instrumentation: Pick<Instrumentation, 'watch' | 'exporter' | 'content'>,
   transport: McpTransport,
   options: McpOptions,
 ): void {
@@ -77,11 +77,11 @@ export function observeConnection(
 type Open = { readonly span: Span; readonly method: string }
 
 function watchTransport(
-  instrumentation: Pick<Instrumentation, 'watch' | 'exporter' | 'settings'>,
+  { watch, exporter, content }: Pick<Instrumentation, 'watch' | 'exporter' | 'content'>,
   transport: McpTransport,
   options: McpOptions,
 ): void {
-  instrumentation.exporter.start()
+  exporter.start()
   const sent = new Map<unknown, Open>()
   const received = new Map<unknown, Open>()
   const handled = new WeakSet<Json>()
@@ -92,15 +92,21 @@ function watchTransport(
     const method = textOf(message.method)
     const described = describedBy(message)
     const target = described[attributes.toolName] ?? described[attributes.promptName]
-    const span = instrumentation.exporter
-      .tracer()
-      .startSpan(
-        target === undefined ? method : `${method} ${target}`,
-        { kind, links, attributes: { ...known, ...sessionOf(transport, known), ...sceneAttributes(), ...described } },
-        parent,
-      )
-    if (instrumentation.settings.content === 'full')
-      addContent(span, attributes.toolArguments, objectOf(message.params).arguments)
+    const span = exporter.tracer().startSpan(
+      target === undefined ? method : `${method} ${target}`,
+      {
+        kind,
+        links,
+        attributes: {
+          ...known,
+          ...sessionOf(transport, known),
+          ...sceneAttributes(),
+          ...described,
+          ...content.ofTool(objectOf(message.params).arguments, undefined),
+        },
+      },
+      parent,
+    )
     return { span, method }
   }
 
@@ -116,16 +122,22 @@ function watchTransport(
     const each = open.get(message.id)
     if (each === undefined) return
     open.delete(message.id)
+    try {
+      tellAnswer(each, message)
+    } finally {
+      each.span.end()
+    }
+  }
+
+  function tellAnswer({ span, method }: Open, message: Json): void {
     const result = objectOf(message.result)
-    if (each.method === 'initialize') known = { ...known, ...initialized(result) }
-    if (instrumentation.settings.content === 'full' && each.method === 'tools/call')
-      addContent(each.span, attributes.toolResult, result)
+    if (method === 'initialize') known = { ...known, ...initialized(result) }
+    if (method === 'tools/call') span.setAttributes(content.ofTool(undefined, message.result))
     if (isJsonObject(message.error)) {
       const code = String(message.error.code)
-      each.span.setAttributes({ [attributes.errorType]: code, [attributes.rpcStatus]: code })
-      each.span.setStatus({ code: SpanStatusCode.ERROR })
-    } else if (result.isError === true) fail(each.span, 'tool_error')
-    each.span.end()
+      span.setAttributes({ [attributes.errorType]: code, [attributes.rpcStatus]: code })
+      span.setStatus({ code: SpanStatusCode.ERROR })
+    } else if (result.isError === true) fail(span, 'tool_error')
   }
 
   function end(open: Map<unknown, Open>, id: unknown, errorType: string): void {
@@ -140,14 +152,10 @@ function watchTransport(
   transport.send = ((message: Json, ...rest: readonly unknown[]): Promise<void> => {
     const call = (what: Json): Promise<void> => Reflect.apply(send, transport, [what, ...rest])
     if (!isRequest(message)) {
-      guarded(instrumentation.watch, () => saidTo(sent, received, message), undefined)
+      guarded(watch, () => saidTo(sent, received, message), undefined)
       return call(message)
     }
-    const opened = guarded(
-      instrumentation.watch,
-      () => start(SpanKind.CLIENT, message, context.active(), []),
-      undefined,
-    )
+    const opened = guarded(watch, () => start(SpanKind.CLIENT, message, context.active(), []), undefined)
     if (opened === undefined) return call(message)
     keep(sent, message.id, opened)
     const inSpan = trace.setSpan(context.active(), opened.span)
@@ -173,16 +181,16 @@ function watchTransport(
     }
     handled.add(message)
     if (!isRequest(message)) {
-      guarded(instrumentation.watch, () => saidTo(received, sent, message), undefined)
+      guarded(watch, () => saidTo(received, sent, message), undefined)
       handle()
       return
     }
-    const from = guarded(instrumentation.watch, () => traceOf(message, args[1]), context.active())
+    const from = guarded(watch, () => traceOf(message, args[1]), context.active())
     const remote = trace.getSpanContext(from)
     const isLinked = options.incoming === 'link' && remote !== undefined
     const links: Link[] = isLinked ? [{ context: remote }] : []
     const parent = isLinked ? ROOT_CONTEXT : from
-    const opened = guarded(instrumentation.watch, () => start(SpanKind.SERVER, message, parent, links), undefined)
+    const opened = guarded(watch, () => start(SpanKind.SERVER, message, parent, links), undefined)
     if (opened === undefined) {
       handle()
       return
@@ -292,9 +300,4 @@ function traceOf(message: Json, extra: unknown): Context {
 function fail(span: Span, errorType: string): void {
   span.setAttribute(attributes.errorType, errorType)
   span.setStatus({ code: SpanStatusCode.ERROR })
-}
-
-function addContent(span: Span, name: string, value: unknown): void {
-  const text = value === undefined ? '' : JSON.stringify(value)
-  if (text !== '' && text.length <= limits.contentAttributeCharsMax) span.setAttribute(name, text)
 }

@@ -1,7 +1,4 @@
 // A client and a server of the official SDK, over HTTP in this process, and over stdio with the server in a process of its own.
-import { once } from 'node:events'
-import { createServer } from 'node:http'
-import type { AddressInfo } from 'node:net'
 import { json } from 'node:stream/consumers'
 import { fileURLToPath } from 'node:url'
 import { createGunzip } from 'node:zlib'
@@ -15,25 +12,28 @@ import { context, propagation, SpanKind, trace } from '@opentelemetry/api'
 import { AsyncLocalStorageContextManager } from '@opentelemetry/context-async-hooks'
 import { W3CTraceContextPropagator } from '@opentelemetry/core'
 import { InMemorySpanExporter, type ReadableSpan, SimpleSpanProcessor, TracerProvider } from '@opentelemetry/sdk-trace'
-import { afterAll, afterEach, beforeAll, expect, test } from 'vitest'
+import { afterAll, afterEach, beforeAll, expect, test, vi } from 'vitest'
+import { listening } from '../hooks/fixtures/listening.ts'
 import { instrument, type McpOptions, observeMcp, turn } from '../index.ts'
 import { addTools } from './fixtures/tools.ts'
 
 const exporter = new InMemorySpanExporter()
 const suite = new AsyncDisposableStack()
 let stack = new AsyncDisposableStack()
+let redact = (text: string): string => text
 
 beforeAll(() => {
   context.setGlobalContextManager(new AsyncLocalStorageContextManager().enable())
   propagation.setGlobalPropagator(new W3CTraceContextPropagator())
   trace.setGlobalTracerProvider(new TracerProvider({ spanProcessors: [new SimpleSpanProcessor({ exporter })] }))
-  const instrumentation = instrument({ environment: {}, content: 'full' })
+  const instrumentation = instrument({ environment: {}, content: 'full', redact: (text) => redact(text) })
   suite.defer(() => instrumentation.shutdown())
 })
 afterAll(() => suite.disposeAsync())
 afterEach(async () => {
   await stack.disposeAsync()
   stack = new AsyncDisposableStack()
+  redact = (text) => text
   exporter.reset()
 })
 
@@ -41,7 +41,7 @@ type Http = { readonly client: Client; readonly headers: Readonly<Record<string,
 
 async function connectHttp(options: McpOptions = {}): Promise<Http> {
   const headers: Readonly<Record<string, unknown>>[] = []
-  const web = createServer(async (request, response) => {
+  const url = await listening(stack, async (request, response) => {
     headers.push(request.headers)
     const server = observeMcp(new McpServer({ name: 'files', version: '1.0.0' }), options)
     addTools(server)
@@ -50,17 +50,9 @@ async function connectHttp(options: McpOptions = {}): Promise<Http> {
     await server.connect(transport)
     await transport.handleRequest(request, response)
   })
-  web.listen(0, '127.0.0.1')
-  await once(web, 'listening')
-  const { port } = web.address() as AddressInfo
   const client = observeMcp(new Client({ name: 'test', version: '1.0.0' }))
-  await client.connect(new StreamableHTTPClientTransport(new URL(`http://127.0.0.1:${port}/mcp`)))
-  stack.defer(async () => {
-    await client.close()
-    web.closeAllConnections()
-    web.close()
-    await once(web, 'close')
-  })
+  await client.connect(new StreamableHTTPClientTransport(new URL(`${url}/mcp`)))
+  stack.defer(() => client.close())
   return { client, headers }
 }
 
@@ -89,6 +81,17 @@ test('mcp: a tool call over HTTP is a client span around a server span, with the
   const inside = exporter.getFinishedSpans().find(({ name }) => name === 'inside')
   expect(inside?.parentSpanContext?.spanId).toBe(served?.spanContext().spanId)
   expect(headers.at(-1)?.traceparent).toContain(called?.spanContext().traceId)
+})
+
+test('mcp: what a tool gets and gives passes the service’s redaction', async () => {
+  redact = (text) => text.replaceAll(/\d/g, '#')
+  const { client } = await connectHttp()
+  await client.callTool({ name: 'add', arguments: { a: 1, b: 2 } })
+  for (const kind of [SpanKind.CLIENT, SpanKind.SERVER])
+    expect(spanOf(kind, 'tools/call add')?.attributes).toMatchObject({
+      'gen_ai.tool.call.arguments': '{"a":#,"b":#}',
+      'gen_ai.tool.call.result': '{"content":[{"type":"text","text":"#"}]}',
+    })
 })
 
 test('mcp: an untrusted trace is linked to, and not the parent', async () => {
@@ -142,24 +145,16 @@ test.each(['parent', 'link'] as const)(
   'mcp: over stdio a server that says nothing of it has spans, with its client’s as %s',
   async (mode) => {
     const received: Received[] = []
-    const collector = createServer(async (request, response) => {
+    const url = await listening(stack, async (request, response) => {
       const body = (await json(request.pipe(createGunzip()))) as {
         readonly resourceSpans?: readonly { readonly scopeSpans: readonly { readonly spans: typeof received }[] }[]
       }
       for (const { scopeSpans } of body.resourceSpans ?? []) for (const { spans } of scopeSpans) received.push(...spans)
       response.setHeader('content-type', 'application/json').end('{}')
     })
-    collector.listen(0, '127.0.0.1')
-    await once(collector, 'listening')
-    stack.defer(async () => {
-      collector.closeAllConnections()
-      collector.close()
-      await once(collector, 'close')
-    })
     const register = fileURLToPath(new URL('../register.ts', import.meta.url))
     const program = fileURLToPath(new URL('fixtures/tool-server.ts', import.meta.url))
     const client = observeMcp(new Client({ name: 'test', version: '1.0.0' }))
-    const url = `http://127.0.0.1:${(collector.address() as AddressInfo).port}`
     const transport = new StdioClientTransport({
       command: process.execPath,
       args: ['--disable-warning=ExperimentalWarning', '--import', register, program],
@@ -171,7 +166,7 @@ test.each(['parent', 'link'] as const)(
     const called = spanOf(SpanKind.CLIENT, 'tools/call add')
     expect(called?.attributes['network.transport']).toBe('pipe')
     await client.close()
-    while (!received.some(({ name }) => name === 'tools/call add')) await once(collector, 'request')
+    await vi.waitFor(() => expect(received.map(({ name }) => name)).toContain('tools/call add'), { timeout: 20_000 })
     const served = received.find(({ name }) => name === 'tools/call add')
     const { traceId } = called?.spanContext() ?? {}
     expect(served?.traceId === traceId).toBe(mode === 'parent')

@@ -164,10 +164,13 @@ test('socket: a connection that has closed before it is told of ends, and so doe
   await ended(['websocket connection', 'turn', 'websocket connection'])
 })
 
-test('whose turn it is may be told by numbers and worse; a promise tells nothing', async () => {
+test('whose turn it is may be told by numbers and worse; a promise tells nothing, and nor does what throws', async () => {
   const told = [
     () => ({ user: 42, conversation: JSON.parse('{"toString":null}'), tenant: null }),
     async () => ({ user: 'ada' }),
+    () => {
+      throw new TypeError('nobody is logged in')
+    },
   ] as unknown as readonly Parameters<typeof honoTurn>[0][]
   for (const sceneOf of told) {
     const app = new Hono()
@@ -175,8 +178,8 @@ test('whose turn it is may be told by numbers and worse; a promise tells nothing
     app.get('/', ({ text }) => text('hello'))
     expect(await (await app.request('/')).text()).toBe('hello')
   }
-  await ended(['turn', 'turn'])
-  const [numbers, promised] = exporter.getFinishedSpans()
+  await ended(['turn', 'turn', 'turn'])
+  const [numbers, promised, thrown] = exporter.getFinishedSpans()
   expect(numbers?.attributes).toMatchObject({ 'user.id': '42', 'gen_ai.conversation.id': '[object]' })
-  expect(promised?.attributes).not.toHaveProperty(['user.id'])
+  for (const nobody of [promised, thrown]) expect(nobody?.attributes).not.toHaveProperty(['user.id'])
 })

@@ -1,5 +1,6 @@
 // Turns around the routes of Express, Fastify and Hono, for replies at once and for streams alike: the turn ends when the reply
 // has been sent or its reader has gone. Each declares only the little it needs of its framework.
+import { guarded } from '../hooks/exchange.ts'
 import { running } from '../instrument.ts'
 import { joinedFrom } from './scene.ts'
 import { openTurn, type Turn, type TurnScene } from './turn.ts'
@@ -25,7 +26,7 @@ export function expressTurn<Request extends { readonly headers: Headers }>(
   options: TurnOptions = {},
 ) {
   return (request: Request, reply: NodeReply, next: () => void): void => {
-    const turn = openedFor(sceneOf(request), request.headers, options)
+    const turn = openedFor(() => sceneOf(request), request.headers, options)
     if (turn === undefined) {
       next()
       return
@@ -41,7 +42,7 @@ export function fastifyTurn<Request extends { readonly headers: Headers }>(
   options: TurnOptions = {},
 ) {
   return (request: Request, reply: { readonly raw: NodeReply }, done: () => void): void => {
-    const turn = openedFor(sceneOf(request), request.headers, options)
+    const turn = openedFor(() => sceneOf(request), request.headers, options)
     if (turn === undefined) {
       done()
       return
@@ -60,7 +61,7 @@ type HonoContext = {
 /** `app.use('/chat/*', honoTurn((context) => …))` */
 export function honoTurn<Context extends HonoContext>(sceneOf: SceneOf<Context>, options: TurnOptions = {}) {
   return async (context: Context, next: () => Promise<void>): Promise<void> => {
-    const turn = openedFor(sceneOf(context), context.req.header(), options)
+    const turn = openedFor(() => sceneOf(context), context.req.header(), options)
     if (turn === undefined) return next()
     try {
       await turn.run(next)
@@ -78,14 +79,18 @@ export function honoTurn<Context extends HonoContext>(sceneOf: SceneOf<Context>,
   }
 }
 
-/** What the handler says, and has checked, wins over what the headers say. */
-function openedFor(scene: TurnScene | undefined, headers: Headers, options: TurnOptions): Turn | undefined {
+/** What the handler says, and has checked, wins over what the headers say. Where it throws, it is a turn of nobody: the request
+ *  goes on as it would without us. */
+function openedFor(sceneOf: () => TurnScene | undefined, headers: Headers, options: TurnOptions): Turn | undefined {
+  const instrumentation = running()
+  if (instrumentation === undefined) return undefined
+  const scene = guarded(instrumentation.watch, sceneOf, {})
   if (scene === undefined || scene === null) return undefined
-  running()?.exporter.start()
+  instrumentation.exporter.start()
   if (scene instanceof Promise) {
     // What it fails with is the service's to see where it waits for it: here nobody does.
     scene.catch(() => undefined)
-    running()?.counters.warnOnce(
+    instrumentation.counters.warnOnce(
       'sceneOf',
       'what tells whose turn a request is must not be asynchronous: the turns of this route have neither user nor conversation',
     )

@@ -2,7 +2,7 @@
 // its own that links to it, since a trace of hours with every message in it helps nobody.
 import { type Span, SpanKind, trace } from '@opentelemetry/api'
 import { running } from '../instrument.ts'
-import { attributesOf, joinedFrom, type Scene } from './scene.ts'
+import { attributesOf, inTexts, joinedFrom, type Scene } from './scene.ts'
 import { openTurn, runTurn, type Turn, type TurnScene } from './turn.ts'
 
 /** What `ws`, Socket.IO and the platform's sockets have in common with any emitter. */
@@ -70,5 +70,9 @@ function isClosed(socket: ClosingSocket): boolean {
 
 function startConnection({ parent }: ReturnType<typeof joinedFrom>, scene: Scene): Span {
   const tracer = running()?.exporter.tracer() ?? trace.getTracer('@tallylight/instrumentation')
-  return tracer.startSpan('websocket connection', { kind: SpanKind.SERVER, attributes: attributesOf(scene) }, parent)
+  return tracer.startSpan(
+    'websocket connection',
+    { kind: SpanKind.SERVER, attributes: attributesOf(inTexts(scene)) },
+    parent,
+  )
 }

@@ -13,7 +13,7 @@ import {
 import { attributes } from '../attributes.ts'
 import { guarded } from '../hooks/exchange.ts'
 import { type Instrumentation, running } from '../instrument.ts'
-import { limits } from '../limits.ts'
+import { followed } from './outcome.ts'
 import { type ActiveTurn, activeTurn, attributesOf, inTexts, type Joined, type Scene, withTurn } from './scene.ts'
 
 export type TurnScene = Scene & {
@@ -49,24 +49,14 @@ export function turn<T>(scene: TurnScene, work: (turn: Turn) => T): T {
 }
 
 export function runTurn<T>(opened: Turn, work: (turn: Turn) => T): T {
-  const failed = (error: unknown): never => {
-    opened.end(undefined, error)
-    throw error
-  }
-  let result: T
-  try {
-    result = opened.run(() => work(opened))
-  } catch (error) {
-    return failed(error)
-  }
-  if (!(result instanceof Promise)) {
-    opened.end()
-    return result
-  }
-  return result.then((value: unknown) => {
-    opened.end()
-    return value
-  }, failed) as T
+  return followed(
+    () => opened.run(() => work(opened)),
+    (outcome) => {
+      if ('gave' in outcome) opened.end()
+      // Also nothing can be thrown, which is a failure all the same.
+      else opened.end(undefined, outcome.threw ?? 'nothing')
+    },
+  )
 }
 
 /** The turn that this runs in failed, though its reply began well: an error that a stream tells its reader in an event, under a
@@ -132,7 +122,7 @@ function openTold(instrumentation: Instrumentation, scene: TurnScene, from: Turn
       if (isOver) return
       isOver = true
       try {
-        if (instrumentation.settings.content === 'full') span.setAttributes(textsOf(active))
+        span.setAttributes(instrumentation.content.ofTurn(progress.question, progress.answer))
         span.setAttributes(progressAttributes(active, startedMs))
         setOutcome(span, active, status, error)
       } catch (failure) {
@@ -164,14 +154,6 @@ function within(outer: ActiveTurn, parent: Context): Turn {
 function untold(): Turn {
   const nothing = (): void => undefined
   return { id: '', run: (work) => work(), answer: nothing, block: nothing, end: nothing }
-}
-
-function textsOf({ progress }: ActiveTurn): Attributes {
-  const { question, answer } = progress
-  return {
-    ...(question === '' ? {} : { [attributes.question]: question.slice(0, limits.contentAttributeCharsMax) }),
-    ...(answer === '' ? {} : { [attributes.answer]: answer.slice(0, limits.contentAttributeCharsMax) }),
-  }
 }
 
 function progressAttributes({ progress }: ActiveTurn, startedMs: number): Attributes {

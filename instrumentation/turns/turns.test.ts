@@ -1,7 +1,6 @@
 // The same turn through every framework and transport, against a provider over real HTTP.
 import { once } from 'node:events'
 import { readFileSync } from 'node:fs'
-import { createServer, type RequestListener } from 'node:http'
 import type { AddressInfo } from 'node:net'
 import { serve } from '@hono/node-server'
 import { context, propagation, trace } from '@opentelemetry/api'
@@ -14,6 +13,7 @@ import { Hono } from 'hono'
 import { streamSSE } from 'hono/streaming'
 import { afterAll, afterEach, beforeAll, describe, expect, test } from 'vitest'
 import WebSocketOfWs, { WebSocketServer } from 'ws'
+import { listening } from '../hooks/fixtures/listening.ts'
 import { type Provider, startProvider } from '../hooks/fixtures/provider.ts'
 import {
   downstreamHeaders,
@@ -39,6 +39,7 @@ const suite = new AsyncDisposableStack()
 let stack = new AsyncDisposableStack()
 let provider: Provider
 let instrumentation: Instrumentation
+let redact = (text: string): string => text
 
 beforeAll(async () => {
   provider = suite.use(await startProvider({ headers: { 'content-type': 'text/event-stream' }, pieces: [recorded] }))
@@ -51,6 +52,7 @@ beforeAll(async () => {
   instrumentation = instrument({
     environment: {},
     content: 'full',
+    redact: (text) => redact(text),
     baseUrls: [{ url: provider.url, provider: 'openai', takesUsageOption: true }],
   })
   suite.defer(() => instrumentation.shutdown())
@@ -59,6 +61,7 @@ afterAll(() => suite.disposeAsync())
 afterEach(async () => {
   await stack.disposeAsync()
   stack = new AsyncDisposableStack()
+  redact = (text) => text
   exporter.reset()
 })
 
@@ -68,18 +71,6 @@ async function chat(onText: (text: string) => unknown): Promise<void> {
   const reply = await fetch(`${provider.url}/v1/chat/completions`, { method: 'POST', body })
   for await (const piece of reply.body ?? []) await onText(Buffer.from(piece).toString())
   recordToolCall({ name: 'get_weather', id: 'call_w1', arguments: { city: 'Zürich' } }, () => ({ degrees: 21 }))
-}
-
-async function listening(handler: RequestListener): Promise<string> {
-  const server = createServer(handler)
-  server.listen(0, '127.0.0.1')
-  await once(server, 'listening')
-  stack.defer(async () => {
-    server.closeAllConnections()
-    server.close()
-    await once(server, 'close')
-  })
-  return `http://127.0.0.1:${(server.address() as AddressInfo).port}`
 }
 
 async function spansOnce(count: number): Promise<readonly ReadableSpan[]> {
@@ -128,7 +119,7 @@ describe('the same turn', () => {
         response.end('ok')
       },
     )
-    const url = await listening(app)
+    const url = await listening(stack, app)
     await (await fetch(`${url}/chat`, { method: 'POST' })).text()
     await expectTurn(channel)
   })
@@ -233,7 +224,7 @@ test.each([
       response.end('event: error\ndata: {}\n\n')
     },
   )
-  const url = await listening(app)
+  const url = await listening(stack, app)
   const reply = await fetch(`${url}/chat`, { method: 'POST' })
   expect(await reply.text()).toContain('event: error')
   const [span] = await spansOnce(1)
@@ -276,6 +267,21 @@ describe('turn', () => {
     ])
   })
 
+  test('keeps what was asked and answered as the service’s redaction leaves it, and not at all where that fails', async () => {
+    redact = (text) => text.replaceAll('Zürich', '***')
+    turn({ question: 'Wie ist es in Zürich?' }, ({ answer }) => answer('In Zürich schneit es.'))
+    redact = () => {
+      throw new Error('redaction failed')
+    }
+    turn({ question: 'Wie ist es in Zürich?' }, () => undefined)
+    const said = exporter.getFinishedSpans().map(({ attributes }) => attributes)
+    expect(said[0]).toMatchObject({
+      'tallylight.turn.question': 'Wie ist es in ***?',
+      'tallylight.turn.answer': 'In *** schneit es.',
+    })
+    expect(said[1]).not.toHaveProperty(['tallylight.turn.question'])
+  })
+
   test('is joined by a service that trusts its caller, and by no other', async () => {
     for (const joinsTurns of [true, false]) {
       exporter.reset()
@@ -288,7 +294,7 @@ describe('turn', () => {
           response.end()
         },
       )
-      const url = await listening(app)
+      const url = await listening(stack, app)
       const id = await turn(scene, async (outer) => {
         await (await fetch(`${url}/tool`, { method: 'POST', headers: downstreamHeaders() })).text()
         return outer.id
@@ -325,7 +331,7 @@ describe('turn', () => {
         response.status(503).end()
       },
     )
-    const url = await listening(app)
+    const url = await listening(stack, app)
     const abort = new AbortController()
     const reply = await fetch(`${url}/left`, { method: 'POST', signal: abort.signal })
     abort.abort()
@@ -339,6 +345,8 @@ describe('turn', () => {
 })
 
 test('records: tools, usage, errors, audits and health checks are spans of their turn, and throw nothing', async () => {
+  const { read } = instrumentation.counters
+  const { failures, contentDropped } = read()
   await turn(scene, async () => {
     expect(recordToolCall({ name: 'add', arguments: [1, 2] }, () => 3)).toBe(3)
     await expect(recordToolCall({ name: 'fail' }, () => Promise.reject(new TypeError('no')))).rejects.toThrow('no')
@@ -394,5 +402,6 @@ test('records: tools, usage, errors, audits and health checks are spans of their
       'tallylight.probe': true,
     },
   })
-  expect(instrumentation.counters.read()).toMatchObject({ failures: 1, contentDropped: 1 })
+  expect(read().contentDropped - contentDropped).toBe(1)
+  expect(read().failures - failures).toBe(1)
 })
