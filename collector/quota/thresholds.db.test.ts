@@ -76,11 +76,11 @@ test('quota: of a window that slides, what may have left it passes nothing', asy
 type Receiver = AsyncDisposable & { readonly url: string }
 
 /** Answers each event with a status; without one it hangs. */
-async function receive(answer: (percent: number) => number | undefined): Promise<Receiver> {
+async function receive(answer: (percent: number) => number | undefined | Promise<number>): Promise<Receiver> {
   const server = createServer(async (request, response) => {
     let body = ''
     for await (const chunk of request) body += String(chunk)
-    const status = answer((JSON.parse(body) as { readonly percent: number }).percent)
+    const status = await answer((JSON.parse(body) as { readonly percent: number }).percent)
     if (status !== undefined) response.writeHead(status).end()
   })
   server.listen(0, '127.0.0.1')
@@ -128,6 +128,25 @@ test('webhook: thresholds that one call has passed are told as they were passed,
     false,
     ...Array(9).fill(true),
   ])
+})
+
+test('webhook: of two collectors one tells at a time, and no transaction is open while its receiver is waited for', async () => {
+  const rules = [{ id: 'budget', measure: 'cost', amount: 100, thresholds }]
+  const { ledger, pool } = await openTestLedger(postgres, 'waits', rules)
+  await charge(ledger, 150n)
+  const percents: number[] = []
+  const open: unknown[] = []
+  const stop = new AbortController()
+  await using receiver = await receive(async (percent) => {
+    percents.push(percent)
+    const { rows } = await pool.query(`select query from pg_stat_activity where state like 'idle in transaction%'`)
+    open.push(...rows)
+    if (percents.length === thresholds.length) stop.abort()
+    return 204
+  })
+  await Promise.all([1, 2].map(() => runWebhook(webhookTo(receiver.url, pool), stop.signal)))
+  expect(percents).toEqual(thresholds)
+  expect(open).toEqual([])
 })
 
 test('webhook: an event that is never taken holds up the others no longer than twenty times', async () => {

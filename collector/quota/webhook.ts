@@ -2,7 +2,13 @@
 // repeat by; signed, so that the receiver can tell us from others. What is not taken is tried again with growing pauses.
 import { createHmac } from 'node:crypto'
 import { withConnection } from '@tallylight/storage/postgres/connection.ts'
-import { lockOutbox, markOutbox, type OutboxRow } from '@tallylight/storage/postgres/quota/statements.ts'
+import {
+  lockOutbox,
+  markOutbox,
+  type OutboxRow,
+  readOutbox,
+  unlockOutbox,
+} from '@tallylight/storage/postgres/quota/statements.ts'
 import type pg from 'pg'
 import type { Log } from '../receive/admission.ts'
 import { pause } from './pause.ts'
@@ -23,7 +29,7 @@ const answerMsMax = 10_000
 const pauseMs = 1_000
 const pauseMsMax = 60_000
 
-/** Delivers until the signal. Several collectors may: a row that one has locked is passed over by the others. */
+/** Delivers until the signal. Of several collectors one does at a time: the others find its lock. */
 export async function runWebhook(options: WebhookOptions, signal: AbortSignal): Promise<void> {
   let waitMs = pauseMs
   while (!signal.aborted) {
@@ -36,30 +42,29 @@ export async function runWebhook(options: WebhookOptions, signal: AbortSignal): 
   }
 }
 
-/** Behind one that was not taken the others wait for a while, so that the order stays. */
-async function deliverSome(
-  options: WebhookOptions,
-  signal: AbortSignal,
-): Promise<{ readonly delivered: number; readonly isAllTaken: boolean }> {
+type Told = { readonly delivered: number; readonly isAllTaken: boolean }
+
+/** No transaction waits for a receiver: Postgres could not clean up meanwhile behind the accounts, which change all the time. The
+ *  lock of a collector that died goes with its connection. */
+async function deliverSome(options: WebhookOptions, signal: AbortSignal): Promise<Told> {
   return withConnection(options.database, async (client) => {
-    await client.query('begin')
-    try {
-      const rows = await lockOutbox(client, { rowsMax, attemptsMax })
-      let delivered = 0
-      for (const row of rows) {
-        const isTaken = await deliver(options, row, signal)
-        options.onDelivery(isTaken ? 'delivered' : 'failed')
-        await markOutbox(client, row.id, isTaken)
-        if (!isTaken) break
-        delivered++
-      }
-      await client.query('commit')
-      return { delivered, isAllTaken: delivered === rows.length }
-    } catch (error) {
-      await client.query('rollback').catch(() => undefined)
-      throw error
-    }
+    if (!(await lockOutbox(client))) return { delivered: 0, isAllTaken: true }
+    const told = await deliverAll(options, client, signal)
+    await unlockOutbox(client)
+    return told
   })
+}
+
+/** Behind one that was not taken the others wait for a while, so that the order stays. */
+async function deliverAll(options: WebhookOptions, client: pg.PoolClient, signal: AbortSignal): Promise<Told> {
+  const rows = await readOutbox(client, { rowsMax, attemptsMax })
+  for (const [delivered, row] of rows.entries()) {
+    const isTaken = await deliver(options, row, signal)
+    options.onDelivery(isTaken ? 'delivered' : 'failed')
+    await markOutbox(client, row.id, isTaken)
+    if (!isTaken) return { delivered, isAllTaken: false }
+  }
+  return { delivered: rows.length, isAllTaken: true }
 }
 
 async function deliver(

@@ -472,15 +472,27 @@ export type OutboxRow = {
   readonly created_at: Date
 }
 
-/** The oldest events that nobody has told yet, and nobody else is telling. Those of one transaction have one time: what one call
+/** For the session of this connection, unless another has it. */
+export async function lockOutbox(client: Queryable): Promise<boolean> {
+  const { rows } = await client.query<{ got: boolean }>(
+    `select pg_try_advisory_lock(hashtextextended('tallylight outbox', 0)) as got`,
+  )
+  return rows[0]?.got === true
+}
+
+export async function unlockOutbox(client: Queryable): Promise<void> {
+  await client.query(`select pg_advisory_unlock(hashtextextended('tallylight outbox', 0))`)
+}
+
+/** The oldest events that nobody has told yet. Those of one transaction have one time: what one call
  *  has passed is told as it was passed. Those that were not taken so often go behind all others, and take turns. */
-export async function lockOutbox(
+export async function readOutbox(
   client: Queryable,
   { rowsMax, attemptsMax }: { readonly rowsMax: number; readonly attemptsMax: number },
 ): Promise<readonly OutboxRow[]> {
   const { rows } = await client.query<OutboxRow>(
     `select id, tenant, kind, body, created_at from quota_outbox where delivered_at is null
-     order by greatest(attempts, $2 - 1), created_at, (body ->> 'percent')::integer, id limit $1 for update skip locked`,
+     order by greatest(attempts, $2 - 1), created_at, (body ->> 'percent')::integer, id limit $1`,
     [rowsMax, attemptsMax],
   )
   return rows
