@@ -1,7 +1,7 @@
 // Limits as resources: made, changed and removed through the API or by the configuration file, each change with an audit
 // entry of before and after; and what readers ask: usage now, one reservation.
 import { isDeepStrictEqual } from 'node:util'
-import { withConnection } from '@tallylight/storage/postgres/connection.ts'
+import { inTransaction, withConnection } from '@tallylight/storage/postgres/connection.ts'
 import {
   lockReservations,
   type PassedRow,
@@ -52,20 +52,6 @@ type Put =
   | { readonly kind: 'other_shape' }
 
 export function openLimitBook({ database }: { readonly database: pg.Pool }): LimitBook {
-  async function inTransaction<Result>(work: (client: pg.PoolClient) => Promise<Result>): Promise<Result> {
-    return withConnection(database, async (client) => {
-      await client.query('begin')
-      try {
-        const result = await work(client)
-        await client.query('commit')
-        return result
-      } catch (error) {
-        await client.query('rollback').catch(() => undefined)
-        throw error
-      }
-    })
-  }
-
   async function limitsOf(tenant: TenantId): Promise<readonly Limit[]> {
     const { rows } = await withConnection(database, selectRules)
     return rows.map(limitOfRow).filter((limit) => limit.tenant === tenant)
@@ -132,7 +118,7 @@ export function openLimitBook({ database }: { readonly database: pg.Pool }): Lim
     }
     const named = id ?? parsed.data.id ?? crypto.randomUUID()
     const limit = limitOf(tenant, named, parsed.data, 'api')
-    const result = await inTransaction((client) => put(client, limit, actorOf(identity)))
+    const result = await inTransaction(database, (client) => put(client, limit, actorOf(identity)))
     if (result.kind === 'other_shape') {
       return problem(
         409,
@@ -152,7 +138,7 @@ export function openLimitBook({ database }: { readonly database: pg.Pool }): Lim
 
   async function removeOne(tenant: TenantId, id: string, identity: Identity): Promise<Answer> {
     const limit = (await limitsOf(tenant)).find((each) => each.id === id)
-    if (limit === undefined || !(await inTransaction((client) => remove(client, limit, actorOf(identity))))) {
+    if (limit === undefined || !(await inTransaction(database, (client) => remove(client, limit, actorOf(identity))))) {
       return problem(404, 'there is no such limit')
     }
     return { status: 204, body: undefined }
@@ -205,7 +191,7 @@ export function openLimitBook({ database }: { readonly database: pg.Pool }): Lim
   }
 
   function applyConfig(wanted: readonly Limit[]): Promise<ConfigDiff> {
-    return inTransaction(async (client) => {
+    return inTransaction(database, async (client) => {
       const { rows } = await selectRules(client)
       const present = new Map(rows.map(limitOfRow).map((limit) => [nameOf(limit), limit]))
       const diff = { added: [] as object[], changed: [] as object[], removed: [] as object[] }
