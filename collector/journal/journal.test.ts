@@ -251,6 +251,70 @@ test('journal: a write that fails answers no, leaves nothing behind, and the nex
   }
 })
 
+/** `onClose` before the file of a segment is closed. */
+function closing(disk: MemoryDisk, onClose: () => void): MemoryDisk {
+  const openFile: MemoryDisk['files']['open'] = async (path, mode) => {
+    const file = await disk.files.open(path, mode)
+    const close = async (): Promise<void> => {
+      if (path.endsWith('.segment')) onClose()
+      await file.close()
+    }
+    return { ...file, close }
+  }
+  return { ...disk, files: { ...disk.files, open: openFile } }
+}
+
+test('journal: what comes while a write that failed is taken back is there once, whatever its answer', async () => {
+  let meanwhile: Promise<boolean> | undefined
+  const disk = openMemoryDisk()
+  const opened = await open(closing(disk, () => (meanwhile ??= append(opened.journal, ['meanwhile']))))
+  const { journal } = opened
+  expect(await append(journal, ['before'])).toBe(true)
+  disk.failNext('sync', Object.assign(new Error('no space left on device'), { code: 'ENOSPC' }))
+  expect(await append(journal, ['failed'])).toBe(false)
+  if ((await meanwhile) === false) expect(await append(journal, ['meanwhile'])).toBe(true)
+  await journal.stop()
+  expect(await rowsIn(opened)).toEqual(rowsOf(['before', 'meanwhile']))
+  const { accepted, inJournal } = journal.status()
+  expect(inJournal).toEqual(accepted)
+})
+
+test('journal: a file that does not close takes no answer back, and its rows go on', async () => {
+  let isBroken = false
+  const opened = await open(
+    closing(openMemoryDisk(), () => {
+      if (isBroken) throw Object.assign(new Error('close: i/o error'), { code: 'EIO' })
+    }),
+    { segmentBytesSealed: 1 },
+  )
+  isBroken = true
+  expect(await append(opened.journal, ['kept'])).toBe(true)
+  await opened.journal.stop()
+  isBroken = false
+  expect(await rowsIn(opened)).toEqual(rowsOf(['kept']))
+  expect(opened.problems).toMatchObject([{ kind: 'close_failed' }])
+})
+
+test('journal: a volume that does not say how much room it has takes nothing until it does, and everybody is answered', async () => {
+  const disk = openMemoryDisk()
+  let failures = 0
+  const space: MemoryDisk['files']['space'] = async (directory) => {
+    if (failures-- > 0) throw Object.assign(new Error('statfs: i/o error'), { code: 'EIO' })
+    return disk.files.space(directory)
+  }
+  const opened = await open({ ...disk, files: { ...disk.files, space } })
+  expect(await append(opened.journal, ['before'])).toBe(true)
+  failures = 2
+  // Taken before the volume was asked.
+  expect(await append(opened.journal, ['first'])).toBe(true)
+  expect(opened.journal.status().isFull).toBe(true)
+  expect(await append(opened.journal, ['refused'])).toBe(false)
+  await vi.waitFor(async () => expect(await append(opened.journal, ['after'])).toBe(true))
+  await opened.journal.stop()
+  expect(await rowsIn(opened)).toEqual(rowsOf(['before', 'first', 'after']))
+  expect(opened.problems).toMatchObject([{ kind: 'full' }])
+})
+
 test('journal: a corrupt frame is set aside, and every row of the others is kept', async () => {
   const disk = openMemoryDisk()
   const first = await open(disk)

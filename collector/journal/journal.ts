@@ -175,24 +175,18 @@ export async function openJournal(options: JournalOptions): Promise<Journal> {
     if (isStopped) return { kind: 'unavailable', reason: 'the collector is stopping' }
     const missing = room.missing()
     if (missing !== undefined) {
-      // A look that fails says nothing new, and the next request asks for another.
-      room.lookWhenDue().catch(() => undefined)
+      void room.lookWhenDue()
       return { kind: 'unavailable', reason: missing }
     }
-    const hadRows = growing.open().some((segment) => segment.blocks.size > 0)
-    try {
-      return appendOnce(walk)
-    } catch (error) {
-      if (!(error instanceof SegmentFull)) throw error
-      // Full of what others sent: they are sealed and the request begins a segment. Full by itself: it is too large.
-      if (!hadRows) return { kind: 'too_large', reason: `${error.message}; send it in smaller requests` }
-      growing.closeAll()
-    }
-    try {
-      return appendOnce(walk)
-    } catch (error) {
-      if (!(error instanceof SegmentFull)) throw error
-      return { kind: 'too_large', reason: `${error.message}; send it in smaller requests` }
+    for (let hadRows = growing.open().some((segment) => segment.blocks.size > 0); ; hadRows = false) {
+      try {
+        return appendOnce(walk)
+      } catch (error) {
+        if (!(error instanceof SegmentFull)) throw error
+        // Full of what others sent: they are sealed and the request begins a segment. Full by itself: it is too large.
+        if (!hadRows) return { kind: 'too_large', reason: `${error.message}; send it in smaller requests` }
+        growing.closeAll()
+      }
     }
   }
 
@@ -225,11 +219,11 @@ export async function openJournal(options: JournalOptions): Promise<Journal> {
         for (const { resolve } of taken) resolve(true)
       } catch (error) {
         onProblem({ kind: 'write_failed', error })
-        await undo()
-        // Those who came meanwhile wrote behind rows that are gone now.
+        // Those who came until now wrote behind rows that will be gone; those who come while files are closed, into new segments.
         const late = waiters
         waiters = []
         gathering.taken()
+        await undo()
         for (const { resolve } of [...taken, ...late]) resolve(false)
         await room.look()
       }
@@ -341,7 +335,8 @@ export async function openJournal(options: JournalOptions): Promise<Journal> {
     for (const segment of growing.closing()) {
       if (hasGrown(segment)) continue
       growing.forget(segment)
-      await segment.file?.close()
+      // All of it was synced: whoever sent it is not told otherwise.
+      await segment.file?.close().catch((error: unknown) => onProblem({ kind: 'close_failed', error }))
       if (segment.fileBytes > 0) options.onSealed(sealed.add(segment))
       else for (const { block } of segment.blocks.values()) pool.giveBack(block)
     }

@@ -1,6 +1,6 @@
 /** What a journal tells of itself that somebody should know; counted by kind and logged. */
 export type JournalProblem =
-  | { readonly kind: 'write_failed'; readonly error: unknown }
+  | { readonly kind: 'write_failed' | 'close_failed'; readonly error: unknown }
   | { readonly kind: 'full'; readonly reason: string }
   /** Read all the same, because it is one that this program would have written. */
   | { readonly kind: 'corrupt_header'; readonly segment: string }

@@ -4,6 +4,7 @@ import type { JournalFiles } from './files.ts'
 export type Room = {
   /** Why nothing can be taken; undefined while there is room. As the last look saw it. */
   missing(): string | undefined
+  /** Never fails: of a volume that cannot be asked nothing is known, so there is no room. */
   look(): Promise<void>
   /** Unless it has just been looked. */
   lookWhenDue(): Promise<void>
@@ -32,19 +33,23 @@ export function openRoom(options: {
   let looking: Promise<void> | undefined
 
   async function lookNow(): Promise<void> {
+    const before = missing
+    missing = await whatIsMissing()
+    if (missing !== undefined && before === undefined) options.onFull(missing)
+    lookedMs = now()
+    looking = undefined
+  }
+
+  async function whatIsMissing(): Promise<string | undefined> {
     try {
       const { freeBytes, totalBytes } = await options.files.space(options.directory)
       const bytes = options.bytes()
       const reserve = bounds.reserveBytes(totalBytes)
-      const before = missing
-      if (bytes >= bounds.journalBytesMax) missing = `the journal holds ${bytes} bytes of ${bounds.journalBytesMax}`
-      else if (freeBytes < reserve) {
-        missing = `the journal's volume has ${freeBytes} bytes free and ${reserve} are kept for the engines`
-      } else missing = undefined
-      if (missing !== undefined && before === undefined) options.onFull(missing)
-    } finally {
-      lookedMs = now()
-      looking = undefined
+      if (bytes >= bounds.journalBytesMax) return `the journal holds ${bytes} bytes of ${bounds.journalBytesMax}`
+      if (freeBytes >= reserve) return undefined
+      return `the journal's volume has ${freeBytes} bytes free and ${reserve} are kept for the engines`
+    } catch (error) {
+      return `the journal's volume does not say how much room it has: ${String(error)}`
     }
   }
 
