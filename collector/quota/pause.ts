@@ -1,5 +1,6 @@
-/** Resolves after so long, or at the signal. */
-export function pause(ms: number, signal: AbortSignal): Promise<void> {
+/** Resolves after so long, at the signal, or when it is woken. Nothing of it stays with the signal: a race against a promise that
+ *  lives as long as the program would keep a part of each wait in memory for as long. */
+export function pause(ms: number, signal: AbortSignal, woken?: Promise<void>): Promise<void> {
   return new Promise((resolve) => {
     const end = (): void => {
       clearTimeout(timer)
@@ -8,6 +9,7 @@ export function pause(ms: number, signal: AbortSignal): Promise<void> {
     }
     const timer = setTimeout(end, ms)
     signal.addEventListener('abort', end)
+    woken?.then(end)
     if (signal.aborted) end()
   })
 }

@@ -26,9 +26,9 @@ import { writeAudit } from '@tallylight/storage/postgres/quota/statements.ts'
 import { readIfPresent, writePrivateFile } from '@tallylight/storage/private-file.ts'
 import type pg from 'pg'
 import { z } from 'zod'
+import { pause } from '../quota/pause.ts'
 import type { Authenticate, Log } from './admission.ts'
 import { isOver, type KnownKey, type KnownKeys, openKeyRules, parseKeyId, roles } from './key-rules.ts'
-import { after } from './receiver.ts'
 import { parseTenantId, type Role, type TenantId } from './request.ts'
 
 export type NewKey = {
@@ -151,9 +151,8 @@ export async function openKeyring(options: {
   }
 
   async function flush(signal: AbortSignal): Promise<void> {
-    const stopped = new Promise<void>((done) => signal.addEventListener('abort', () => done(), { once: true }))
     while (!signal.aborted) {
-      await Promise.race([after(options.usesFlushMs), stopped])
+      await pause(options.usesFlushMs, signal)
       await flushUses().catch((error: unknown) => log.warn({ err: error }, 'when keys were used is written later'))
     }
   }
@@ -180,7 +179,7 @@ export async function openKeyring(options: {
         isCurrent = false
         isTold = false
         tellExpired()
-        await pause(signal)
+        await untilTold(signal)
       }
     }
   }
@@ -197,7 +196,7 @@ export async function openKeyring(options: {
       if (isAway) log.info({}, 'the keys are read again')
       isAway = false
       tellExpired()
-      await pause(signal)
+      await untilTold(signal)
     }
     client.off('notification', onTold)
     await inTime(client.query('unlisten *'))
@@ -215,7 +214,7 @@ export async function openKeyring(options: {
     await Promise.race([work, late]).finally(() => clearTimeout(timer))
   }
 
-  function pause(signal: AbortSignal): Promise<void> {
+  function untilTold(signal: AbortSignal): Promise<void> {
     return new Promise((resolve) => {
       const timer = setTimeout(done, options.pollMs)
       signal.addEventListener('abort', done)

@@ -5,7 +5,7 @@
 // second look at a trace.
 import type { ClickHouse } from '@tallylight/storage/clickhouse/client.ts'
 import { quoteName } from '@tallylight/storage/clickhouse/schema.ts'
-import { after } from '../receive/receiver.ts'
+import { pause } from '../quota/pause.ts'
 import type { TenantId } from '../receive/request.ts'
 
 export type AwaitedElsewhere = {
@@ -84,9 +84,8 @@ export function openAwaitedElsewhere(options: {
       keepNewest()
     },
     run: async (signal) => {
-      const stopped = new Promise<void>((done) => signal.addEventListener('abort', () => done(), { once: true }))
       for (;;) {
-        await Promise.race([after(bounds.exchangeMs), stopped])
+        await pause(bounds.exchangeMs, signal)
         if (signal.aborted) return
         try {
           await flush()

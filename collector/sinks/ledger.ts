@@ -4,12 +4,11 @@
 // it is read from the segment itself and from what is remembered of its traces; what is known better later is booked as a
 // difference. Exactly once rests on the ledger: the key and generation of an event, and the journal's cursor, which it moves
 // in the transaction that books. A segment without events asks nobody.
-import { setTimeout as delay } from 'node:timers/promises'
 import type { Journal } from '../journal/journal.ts'
 import type { SealedSegment, SegmentPart } from '../journal/sealed-segments.ts'
 import type { Ledger, Recorded } from '../quota/ledger.ts'
+import { pause } from '../quota/pause.ts'
 import { recordOf, type UsageEvent } from '../quota/usage-event.ts'
-import { after } from '../receive/receiver.ts'
 import type { RemoveSegment } from './removal.ts'
 
 export type LedgerSinkOptions = {
@@ -75,14 +74,13 @@ export function openLedgerSink(options: LedgerSinkOptions): LedgerSink {
   }
 
   async function run(signal: AbortSignal): Promise<void> {
-    const aborted = new Promise<void>((resolve) => signal.addEventListener('abort', () => resolve(), { once: true }))
     let pauseMs = bounds.retryMsMin
     while (!signal.aborted) {
       // What needs nothing of the ledger does not wait for it.
       const next = waiting.find(({ events }) => events?.length === 0) ?? waiting[0]
       if (next === undefined || (next.events === undefined && !isLeftAlone(next))) {
         wake = Promise.withResolvers()
-        await Promise.race([wake.promise, aborted, ...(next === undefined ? [] : [after(bounds.retryMsMax)])])
+        await pause(bounds.retryMsMax, signal, wake.promise)
         continue
       }
       if (await bring(next)) {
@@ -90,7 +88,7 @@ export function openLedgerSink(options: LedgerSinkOptions): LedgerSink {
         pauseMs = bounds.retryMsMin
         continue
       }
-      await delay(pauseMs, undefined, { signal }).catch(() => undefined)
+      await pause(pauseMs, signal)
       pauseMs = Math.min(pauseMs * 2, bounds.retryMsMax)
     }
   }

@@ -28,7 +28,7 @@ import {
 } from '../genai/row-tables.ts'
 import type { EmbeddingRow, LlmCallRow, Resolved } from '../genai/rows.ts'
 import { sceneOf } from '../genai/scene.ts'
-import { after } from '../receive/receiver.ts'
+import { pause } from '../quota/pause.ts'
 import type { TenantId } from '../receive/request.ts'
 import {
   type KnownFacts,
@@ -480,10 +480,8 @@ export function openResolver(options: ResolverOptions): Resolver {
       }),
     recallMissing: known.missingParents,
     run: async (signal) => {
-      const stopped = new Promise<void>((done) => signal.addEventListener('abort', () => done(), { once: true }))
-      if (!options.isShared) return stopped
-      for (;;) {
-        await Promise.race([after(bounds.checkMs), stopped])
+      while (options.isShared) {
+        await pause(bounds.checkMs, signal)
         if (signal.aborted) return
         await checkQuiet(signal).catch((error: unknown) => options.onProblem(String(error)))
       }
