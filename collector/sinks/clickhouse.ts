@@ -32,6 +32,8 @@ export type SinkOptions = {
   /** Told of the facts of each segment, none too, when they are in ClickHouse: writes what follows from them. Throws when it
    *  has to be tried again. Undefined: nothing follows. */
   readonly derive: ((segment: SealedSegment, facts: readonly StoredFact[]) => Promise<void>) | undefined
+  /** Segments are brought again because the server lost what it had: what was derived may be lost as well. */
+  readonly onBroughtAgain: () => Promise<void>
   readonly now: () => number
   readonly bounds: SinkBounds
   readonly onProblem: (problem: SinkProblem) => void
@@ -60,7 +62,9 @@ export type InsertReport = {
 export type ClickHouseSink = {
   /** The sink takes the segment from here; in order. */
   enqueue(segment: SealedSegment): void
-  status(): { readonly waiting: number; readonly failingTables: readonly string[]; readonly isAway: boolean }
+  status(): { readonly waiting: number; readonly failingTables: readonly string[] }
+  /** Whether what follows from the segment is not said soon: ClickHouse is away, or it was tried in vain. */
+  isSilentAbout(segment: SealedSegment): boolean
   /** Runs until the signal, then returns when the insert under way has its answer or `abandonMs` have passed. */
   run(signal: AbortSignal): Promise<void>
 }
@@ -80,10 +84,14 @@ type Waiting = {
   forgetMs: number | undefined
 }
 
+type Pause = { readonly untilMs: number; readonly delayMs: number }
+
 export function openClickHouseSink(options: SinkOptions): ClickHouseSink {
   const { clickhouse, bounds, now } = options
   const waiting: Waiting[] = []
-  const pauses = new Map<string, { untilMs: number; delayMs: number }>()
+  const pauses = new Map<string, Pause>()
+  /** What follows from them was tried in vain: each waits for itself as well, so that it holds up no other. */
+  const underived = new Map<SealedSegment, Pause>()
   let wake: (() => void) | undefined
   /** When ClickHouse was last not reached, until it was asked whether it has started anew since. */
   let lostTouchMs = 0
@@ -118,24 +126,27 @@ export function openClickHouseSink(options: SinkOptions): ClickHouseSink {
   function nextWaiting(): Waiting | undefined {
     if (isPaused(everything)) return undefined
     const ready = waiting.filter(
-      ({ forgetMs, tables, isDeriving }) =>
+      ({ segment, forgetMs, tables, isDeriving }) =>
         forgetMs === undefined &&
         !isDeriving &&
-        (tables === undefined || [...tables].some((table) => !isPaused(table))),
+        (tables === undefined ||
+          [...tables].some((table) => (table === derived ? mayDerive(segment) : !isPaused(table)))),
     )
-    return ready.find((each) => each.isAllDoubtful || each.doubtful.size > 0) ?? ready[0]
+    return ready.find(isInDoubt) ?? ready[0]
   }
 
   /** Removes what is stored and safe. A server that does not sync may have lost, with its power, what it said it has: it is
    *  asked when it was not reached, and before anything is forgotten, and what it had before its start is brought again. */
   async function forgetStored(targets: ReadonlyMap<string, TargetTable>): Promise<void> {
     const isDue = ({ forgetMs }: Waiting): boolean => forgetMs !== undefined && forgetMs <= now()
-    const isInDoubt = (each: Waiting): boolean => isDue(each) || oldestDoneMs(each) < lostTouchMs
-    if (!isDurable(targets) && waiting.some(isInDoubt)) {
+    const isUnsure = (each: Waiting): boolean => isDue(each) || oldestDoneMs(each) < lostTouchMs
+    if (!isDurable(targets) && waiting.some(isUnsure)) {
       const startedMs = await askStart()
       if (startedMs === undefined) return
       lostTouchMs = 0
-      for (const each of waiting) if (oldestDoneMs(each) <= startedMs) bringAgain(each)
+      const lost = waiting.filter((each) => oldestDoneMs(each) <= startedMs)
+      if (lost.length > 0) await options.onBroughtAgain()
+      for (const each of lost) bringAgain(each)
     }
     for (const each of waiting.filter(isDue)) await forget(each)
   }
@@ -171,14 +182,25 @@ export function openClickHouseSink(options: SinkOptions): ClickHouseSink {
   }
 
   function isPaused(table: string): boolean {
-    return (pauses.get(table)?.untilMs ?? 0) > now()
+    return isOn(pauses.get(table))
+  }
+
+  function mayDerive(segment: SealedSegment): boolean {
+    return !isPaused(derived) && !isOn(underived.get(segment))
+  }
+
+  function isOn(pause: Pause | undefined): boolean {
+    return (pause?.untilMs ?? 0) > now()
   }
 
   function pauseFor(table: string): void {
-    const before = pauses.get(table)?.delayMs ?? bounds.retryMsMin / 2
-    const delayMs = Math.min(before * 2, bounds.retryMsMax)
+    pauses.set(table, longer(pauses.get(table)))
+  }
+
+  function longer(before: Pause | undefined): Pause {
+    const delayMs = Math.min((before?.delayMs ?? bounds.retryMsMin / 2) * 2, bounds.retryMsMax)
     // Spread out, so that collectors that failed together do not come back together.
-    pauses.set(table, { untilMs: now() + delayMs * (0.75 + Math.random() / 2), delayMs })
+    return { untilMs: now() + delayMs * (0.75 + Math.random() / 2), delayMs }
   }
 
   function pause(signal: AbortSignal): Promise<void> {
@@ -261,7 +283,7 @@ export function openClickHouseSink(options: SinkOptions): ClickHouseSink {
   let deriving: Promise<void> = Promise.resolve()
   async function derive(each: Waiting, parts: LoadedSegment['parts']): Promise<void> {
     const { tables } = each
-    if (tables?.has(derived) !== true || isPaused(derived)) return
+    if (tables?.has(derived) !== true || !mayDerive(each.segment)) return
     if (tables.has(factsTable.name) || tables.has(contentsTable.name)) return
     const facts = factsIn(parts)
     await deriving
@@ -273,12 +295,14 @@ export function openClickHouseSink(options: SinkOptions): ClickHouseSink {
     try {
       await options.derive?.(each.segment, facts)
       pauses.delete(derived)
+      underived.delete(each.segment)
       each.tables?.delete(derived)
       each.done.set(derived, now())
       noteStored(each)
     } catch (error) {
       pauseFor(derived)
-      options.onProblem({ table: derived, kind: 'not_derived', message: String(error) })
+      underived.set(each.segment, longer(underived.get(each.segment)))
+      options.onProblem({ table: derived, kind: 'not_derived', message: `${each.segment.name}: ${String(error)}` })
     }
     each.isDeriving = false
     wake?.()
@@ -302,8 +326,8 @@ export function openClickHouseSink(options: SinkOptions): ClickHouseSink {
     status: () => ({
       waiting: waiting.filter((each) => each.forgetMs === undefined).length,
       failingTables: [...pauses.keys()].filter((table) => isPaused(table)),
-      isAway: options.targets() === undefined || isPaused(everything),
     }),
+    isSilentAbout: (segment) => options.targets() === undefined || isPaused(everything) || underived.has(segment),
   }
 }
 
@@ -313,6 +337,12 @@ const everything = '*'
 const traceTimesNumber = 1000
 /** What follows from a segment's facts, as one more table and part of it. Not in the books: after a restart it is said again. */
 const derived = 'genai rows'
+
+/** Whether an insert may have been made. What is derived is derived again, and needs no counting. */
+function isInDoubt({ isAllDoubtful, doubtful, tables }: Waiting): boolean {
+  const isLeft = tables === undefined || [...tables].some((table) => table !== derived)
+  return isLeft && (isAllDoubtful || doubtful.size > 0)
+}
 
 /** Infinity while nothing is done. */
 function oldestDoneMs({ done }: Waiting): number {

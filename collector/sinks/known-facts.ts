@@ -60,6 +60,8 @@ export type KnownFacts = {
 }
 
 const tracesPerQuery = 1_000
+/** A server takes 256 KiB of a statement by default. */
+const hashesPerQuery = 1_000
 /** Parts of one trace further apart than this do not know of each other: a trace has to be looked for somewhere. */
 const traceSpreadSeconds = 86_400
 
@@ -68,8 +70,8 @@ const awaitedMax = 100_000
 const awaitedSeconds = 7_200
 
 export function openKnownFacts(
-  clickhouse: ClickHouse,
-  targetOf: (table: string) => TargetTable | undefined,
+  clickhouse: Pick<ClickHouse, 'query'>,
+  targetOf: (table: string) => Pick<TargetTable, 'name' | 'hasTenant'> | undefined,
 ): KnownFacts {
   function nameOf(table: string): string {
     const target = targetOf(table)
@@ -125,13 +127,19 @@ export function openKnownFacts(
       }))
     },
     textsOf: async (tenantId, hashes) => {
-      if (hashes.length === 0) return new Map()
-      const list = hashes.map(quoteText).join(', ')
-      const rows = await clickhouse.query<{ hash: string; text: string }>(
-        `SELECT Hash AS hash, any(Text) AS text FROM ${nameOf(contentsTable.name)}
-         WHERE TenantId = ${quoteText(tenantId)} AND Hash IN (${list}) GROUP BY Hash`,
-      )
-      return new Map(rows.map(({ hash, text }) => [hash, text]))
+      const texts = new Map<string, string>()
+      for (let at = 0; at < hashes.length; at += hashesPerQuery) {
+        const list = hashes
+          .slice(at, at + hashesPerQuery)
+          .map(quoteText)
+          .join(', ')
+        const rows = await clickhouse.query<{ hash: string; text: string }>(
+          `SELECT Hash AS hash, any(Text) AS text FROM ${nameOf(contentsTable.name)}
+           WHERE TenantId = ${quoteText(tenantId)} AND Hash IN (${list}) GROUP BY Hash`,
+        )
+        for (const { hash, text } of rows) texts.set(hash, text)
+      }
+      return texts
     },
     missingParents: async () => {
       const recent = `FROM ${nameOf(factsTable.name)} WHERE Timestamp > now() - toIntervalSecond(${awaitedSeconds})`

@@ -1,7 +1,7 @@
 // The ledger sink: brings what calls used into the ledger, and lets a segment go when that is booked.
 //
-// What a segment's calls used is said by the resolver, once the segment's facts are in ClickHouse. While ClickHouse is away,
-// it is read from the segment itself and from what is remembered of its traces; what is known better later is booked as a
+// What a segment's calls used is said by the resolver, once the segment's facts are in ClickHouse. While ClickHouse is away, or
+// they cannot be resolved, it is read from the segment itself and from what is remembered of its traces; what is known better later is booked as a
 // difference. Exactly once rests on the ledger: the key and generation of an event, and the journal's cursor, which it moves
 // in the transaction that books. A segment without events asks nobody.
 import type { Journal } from '../journal/journal.ts'
@@ -16,14 +16,14 @@ export type LedgerSinkOptions = {
   readonly ledger: Pick<Ledger, 'record'>
   /** What can be said of a segment without ClickHouse. */
   readonly eventsOf: (parts: readonly SegmentPart[]) => readonly UsageEvent[]
-  /** Whether ClickHouse is away, so that nobody says it better soon. */
-  readonly isClickHouseAway: () => boolean
+  /** Whether nobody says it better soon: ClickHouse is away, or it cannot be derived. */
+  readonly isSilentAbout: (segment: SealedSegment) => boolean
   readonly remove: RemoveSegment
   readonly now: () => number
   readonly bounds: {
     readonly retryMsMin: number
     readonly retryMsMax: number
-    /** How long ClickHouse may be away before a segment is not waited for. */
+    /** How long nothing may be said of a segment before it is not waited for. */
     readonly awayMs: number
   }
   readonly onProblem: (problem: { readonly kind: string; readonly message: string }) => void
@@ -61,8 +61,9 @@ export function openLedgerSink(options: LedgerSinkOptions): LedgerSink {
 
   async function deliver(segment: SealedSegment, events: readonly UsageEvent[]): Promise<void> {
     const entry = waiting.find((each) => each.segment.sequence === segment.sequence)
-    if (entry === undefined) return correct(events)
-    entry.events ??= events
+    // What could be said without ClickHouse is booked, or is being booked: this is the difference.
+    if (entry === undefined || entry.events !== undefined) return correct(events)
+    entry.events = events
     wake.resolve()
   }
 
@@ -93,14 +94,16 @@ export function openLedgerSink(options: LedgerSinkOptions): LedgerSink {
     }
   }
 
-  function isLeftAlone({ sinceMs }: Waiting): boolean {
-    return options.isClickHouseAway() && now() - sinceMs >= bounds.awayMs
+  function isLeftAlone({ segment, sinceMs }: Waiting): boolean {
+    return now() - sinceMs >= bounds.awayMs && options.isSilentAbout(segment)
   }
 
   async function bring(next: Waiting): Promise<boolean> {
     const { segment } = next
     try {
-      next.events ??= await readEvents(segment)
+      const read = next.events ?? (await readEvents(segment))
+      // It may have been said meanwhile.
+      next.events ??= read
       if (next.events.length > 0 && !(await book(segment, next.events))) return false
       await options.remove(segment)
       return true

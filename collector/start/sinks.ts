@@ -49,6 +49,7 @@ export function openSinks(start: Start, engines: Engines, journal: Journal, quot
     derive: async (segment, facts) => {
       await ledgerSink.deliver(segment, facts.length === 0 ? [] : await genai.derive(facts))
     },
+    onBroughtAgain: () => genai.resolver.forget(),
     now: Date.now,
     bounds: {
       retryMsMin: limits.sinkRetryMsMin,
@@ -73,7 +74,7 @@ export function openSinks(start: Start, engines: Engines, journal: Journal, quot
     journal: () => journal,
     ledger: quota.ledger,
     eventsOf: (parts) => genai.usageOf(factsIn(parts)),
-    isClickHouseAway: () => sink.status().isAway,
+    isSilentAbout: (segment) => sink.isSilentAbout(segment),
     remove: removalOf('ledger'),
     now: Date.now,
     bounds: {

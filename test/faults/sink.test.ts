@@ -43,7 +43,7 @@ type Run = {
 async function run(
   disk: MemoryDisk,
   graceMs = 600_000,
-  sinks: Partial<Pick<SinkOptions, 'clickhouse' | 'now' | 'onProblem'>> = {},
+  sinks: Partial<Pick<SinkOptions, 'clickhouse' | 'now' | 'onProblem' | 'onBroughtAgain'>> = {},
 ): Promise<Run> {
   const sealed: SealedSegment[] = []
   let take = (segment: SealedSegment): void => void sealed.push(segment)
@@ -71,6 +71,7 @@ async function run(
     clickhouse: owner,
     targets: () => schema.targets,
     derive: undefined,
+    onBroughtAgain: async () => undefined,
     now: Date.now,
     bounds: { retryMsMin: 20, retryMsMax: 200, graceMs, refusedRowsMax: limits.sinkRefusedRowsMax },
     onProblem: (problem) => problems.push(problem),
@@ -170,7 +171,9 @@ for (const { name, graceMs, isMet } of [
 ]) {
   test(`sink: rows that a server without fsync lost with its power are brought again ${name}, though it still knows their tokens`, async () => {
     await owner.command('ALTER TABLE books.otel_traces MODIFY SETTING fsync_after_insert = 0')
-    const collector = await run(openMemoryDisk(), graceMs)
+    let told = 0
+    const onBroughtAgain = async (): Promise<void> => void told++
+    const collector = await run(openMemoryDisk(), graceMs, { onBroughtAgain })
     for (const at of [0, 1]) {
       expect(await collector.send(at * rows, rows)).toBe('accepted')
       await untilStored(collector, (at + 1) * rows)
@@ -187,6 +190,8 @@ for (const { name, graceMs, isMet } of [
     await collector.stop()
     expect(await countOf(owner, 'otel_traces')).toEqual({ rows: sent, ids: sent })
     expect(books(collector)).toEqual({ stored: sent, inJournal: 0, quarantined: 0 })
+    // What was derived is lost as well, and has to be forgotten to be made again.
+    expect(told).toBeGreaterThan(0)
   })
 }
 
