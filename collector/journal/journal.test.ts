@@ -25,13 +25,14 @@ async function open(
     readonly segmentBytesSealed?: number
     readonly sealedBytesMax?: number
   } = {},
+  now: () => number = Date.now,
 ): Promise<Opened> {
   const sealed: SealedSegment[] = []
   const problems: JournalProblem[] = []
   const journal = await openJournal({
     directory: '/journal',
     files: disk.files,
-    now: Date.now,
+    now,
     insertSettings: { insert_settings_of_a_test: 1 },
     bounds: {
       segmentBytesMax: bounds.segmentBytesMax ?? 1024 * 1024,
@@ -315,6 +316,27 @@ test('journal: a volume that does not say how much room it has takes nothing unt
   expect(opened.problems).toMatchObject([{ kind: 'full' }])
 })
 
+test('journal: a directory that is put back from an older copy names no segment as one was named before', async () => {
+  let nowMs = Date.now()
+  const now = (): number => nowMs
+  const disk = openMemoryDisk()
+  const first = await open(disk, {}, now)
+  expect(await append(first.journal, ['saved'])).toBe(true)
+  await first.journal.stop()
+  const copy = disk.powerCut()
+  const names: string[] = []
+  for (const each of [disk, copy]) {
+    nowMs += 3_600_000
+    const opened = await open(each, { segmentBytesSealed: 1 }, now)
+    for (const id of ['a', 'b', 'c']) expect(await append(opened.journal, [id])).toBe(true)
+    await opened.journal.stop()
+    names.push(...opened.sealed.filter(({ isFresh }) => isFresh).map(({ name }) => name))
+  }
+  expect(names).toHaveLength(6)
+  expect(new Set(names).size).toBe(6)
+  expect(names.toSorted()).toEqual(names)
+})
+
 test('journal: a corrupt frame is set aside, and every row of the others is kept', async () => {
   const disk = openMemoryDisk()
   const first = await open(disk)
@@ -381,7 +403,7 @@ test('journal: a segment that lost its end, or all but its name, is booked as qu
     const second = await open(disk)
     expect(await append(second.journal, ['three'])).toBe(true)
     await second.journal.stop()
-    disk.cut(/0001\.segment$/, cutTo)
+    disk.cut(/\.segment$/, cutTo)
     for (const isClean of [false, true, true]) {
       const opened = await open(disk)
       const rows = await rowsIn(opened)
@@ -398,7 +420,7 @@ test('journal: rows behind a broken header are read, as long as it is one that t
     const first = await open(disk)
     expect(await append(first.journal, ['one', 'late'], 1)).toBe(true)
     await first.journal.stop()
-    disk.corrupt(/0001\.segment$/, Buffer.from(broken))
+    disk.corrupt(/\.segment$/, Buffer.from(broken))
     const second = await open(disk)
     expect(second.problems.map((problem) => problem.kind)).toEqual(['corrupt_header'])
     expect(await rowsIn(second)).toEqual(rowsOf(['late', 'one']))

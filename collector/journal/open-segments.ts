@@ -77,7 +77,7 @@ export function openSegments(options: {
   readonly now: () => number
   readonly bounds: OpenSegmentsBounds
   readonly pool: BlockPool
-  /** The highest number that a segment has had: never used again. */
+  /** The highest number that a segment has had, as far as the directory knows: never used again. */
   readonly lastSequence: number
   readonly onClosing: () => void
 }): OpenSegments {
@@ -91,11 +91,14 @@ export function openSegments(options: {
   function segmentOf(lane: Lane): OpenSegment {
     const found = lanes.get(lane)
     if (found !== undefined) return found
-    lastSequence++
+    const createdUnixMs = now()
+    // Not counted on from what the directory says alone: one that is put back from an older copy would give numbers again whose
+    // segments ClickHouse has, which takes the new ones for repeats. Hundredths of a second, so that twelve digits last.
+    lastSequence = Math.max(lastSequence + 1, Math.floor(createdUnixMs / 10))
     const segment: OpenSegment = {
       sequence: lastSequence,
       lane,
-      createdUnixMs: now(),
+      createdUnixMs,
       blocks: new Map(),
       requests: [],
       pending: noneBySignal(),
