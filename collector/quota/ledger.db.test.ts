@@ -1,10 +1,12 @@
 // The ledger on a real Postgres: races, repeats, expiry.
+import { inTransaction } from '@tallylight/storage/postgres/connection.ts'
+import { putRule, selectRule } from '@tallylight/storage/postgres/quota/statements.ts'
 import { startTestPostgres, type TestPostgres } from '@tallylight/storage/postgres/testing.ts'
 import type pg from 'pg'
 import { afterAll, beforeAll, expect, test } from 'vitest'
 import { parseTenantId, type TenantId } from '../receive/request.ts'
 import { type Ledger, openLedger } from './ledger.ts'
-import type { Reserve, Step } from './step.ts'
+import type { Reserve, Step, StepOutcome } from './step.ts'
 import { balanceOf, idOf, nobody, openClock, openTestLedger, type Rule, reserve, settle, tenant } from './testing.ts'
 
 let postgres: TestPostgres
@@ -240,6 +242,46 @@ test('quota: of a service whose clock is hours ahead, calls count now: in the da
   await clock.move(70_000)
   expect(await ledger.run(reserve('d', 30))).toMatchObject({ kind: 'done' })
   expect(await balanceOf(pool, 'rate')).toMatchObject({ spent: 0, held: 30 })
+  await expectNoDrift(pool)
+})
+
+/** Changes the amount of `each` to 10, while the ledger books these calls: it waits for the change, which then goes on. */
+async function lowerWhile(pool: pg.Pool, book: () => Promise<readonly StepOutcome[]>): Promise<readonly StepOutcome[]> {
+  const waiting = `select count(*)::int as count from pg_stat_activity
+    where application_name = current_setting('application_name') and wait_event_type = 'Lock'`
+  let booked: Promise<readonly StepOutcome[]> = Promise.resolve([])
+  await inTransaction(pool, async (client) => {
+    const rule = await selectRule(client, tenant, 'each')
+    if (rule === undefined) throw new Error('there is no such limit')
+    booked = book()
+    await expect.poll(async () => (await pool.query(waiting)).rows, { timeout: 5_000 }).toEqual([{ count: 1 }])
+    await putRule(client, { ...rule, amount: '10' })
+  })
+  return booked
+}
+
+test('quota: an account that is made while its limit is changed has the new amount', async () => {
+  const { ledger, pool } = await open('made_while', [{ id: 'each', measure: 'cost', amount: 1_000, each: 'user' }])
+  const first = reserve('first', 500, { subject: { ...nobody, user: 'new' } })
+  const [outcome] = await lowerWhile(pool, async () => [await ledger.run(first)])
+  expect(outcome).toMatchObject({ kind: 'denied', denial: { limit: 10n } })
+  expect(await balanceOf(pool, 'each', 'new')).toMatchObject({ granted: 10, held: 0, free: 10 })
+  await expectNoDrift(pool)
+})
+
+test('quota: a change of a limit and the first call of a user never wait for each other', async () => {
+  const { ledger, pool } = await open('no_deadlock', [{ id: 'each', measure: 'cost', amount: 1_000, each: 'user' }])
+  const of = (callId: string, user: string): Reserve => reserve(callId, 4, { subject: { ...nobody, user } })
+  await ledger.run(of('a', 'old'))
+  // A connection whose transaction failed is not kept.
+  let failed = 0
+  pool.on('remove', () => failed++)
+  // In one batch: it holds an account that the change needs, and needs one that waits for the change.
+  const outcomes = await lowerWhile(pool, () => Promise.all([ledger.run(of('b', 'old')), ledger.run(of('c', 'new'))]))
+  expect(outcomes).toMatchObject([{ kind: 'done' }, { kind: 'done' }])
+  expect(failed).toBe(0)
+  expect(await balanceOf(pool, 'each', 'old')).toMatchObject({ granted: 10, held: 8, free: 2 })
+  expect(await balanceOf(pool, 'each', 'new')).toMatchObject({ granted: 10, held: 4, free: 6 })
   await expectNoDrift(pool)
 })
 

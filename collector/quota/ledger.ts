@@ -7,6 +7,7 @@ import {
   type Cursor,
   isBooked,
   lockEvents,
+  makeAccounts,
   moveCursor,
   refuseEvent,
   selectExpired,
@@ -17,7 +18,7 @@ import type pg from 'pg'
 import type { Log } from '../receive/admission.ts'
 import { type Batch, callIdsOf, expire, openBatch, take } from './batch.ts'
 import { openLimits } from './limits.ts'
-import { type AlsoLocked, openLocking } from './locking.ts'
+import { type AlsoLocked, type MissingAccounts, openLocking } from './locking.ts'
 import { pause } from './pause.ts'
 import { changesOf, eventOfRow, limitOfRow, reservationOfRow } from './rows.ts'
 import type { RecordCall, Step, StepOutcome } from './step.ts'
@@ -42,8 +43,9 @@ export type Recorded = ({ readonly kind: 'recorded' } & Counts) | { readonly kin
 type Counts = { readonly booked: number; readonly repeated: number; readonly refused: number }
 
 /** Writes that are under way may be left to the commit. */
-type Worked<Result> = { readonly result: Result; readonly writes: readonly Promise<unknown>[] }
-type Work<Result> = (client: pg.PoolClient) => Promise<Worked<Result>>
+type Worked<Result> = { readonly kind: 'worked'; readonly result: Result; readonly writes: readonly Promise<unknown>[] }
+/** Where accounts are missing, nothing is written yet. */
+type Work<Result> = (client: pg.PoolClient) => Promise<Worked<Result> | MissingAccounts>
 type Waiting = { readonly step: Step; readonly resolve: (outcome: StepOutcome) => void }
 
 /** A server that has lost us must not keep our locks. Every row is found by its key: a planner that takes a table for small
@@ -156,23 +158,40 @@ export function openLedger(options: LedgerOptions): Ledger {
     }
   }
 
+  /** Done anew once the accounts that are missing are made. They are missing again when their window ended meanwhile. */
   async function inTransaction<Result>(work: Work<Result>): Promise<Result> {
     return withConnection(database, async (client) => {
-      // Sent with the first statement.
-      const begun = [...prepare(client), client.query('begin')]
-      for (const each of begun) each.catch(() => undefined)
-      try {
-        const { result, writes } = await work(client)
-        // One trip for what is written and the commit: behind a write that failed, that is a rollback.
-        for (const done of await Promise.allSettled([...begun, ...writes, client.query('commit')]))
-          if (done.status === 'rejected') throw done.reason
-        return result
-      } catch (error) {
-        // A connection that is gone has rolled back; what it was lost for is the error to tell.
-        await client.query('rollback').catch(() => undefined)
-        throw error
+      for (let tries = 1; tries <= triesMax; tries++) {
+        const done = await workOnce(client, work)
+        if (done.kind === 'worked') return done.result
+        await makeAccounts(client, done.wanted)
       }
+      throw new Error('accounts are missing that were made a moment ago')
     })
+  }
+
+  async function workOnce<Result>(
+    client: pg.PoolClient,
+    work: Work<Result>,
+  ): Promise<Worked<Result> | MissingAccounts> {
+    // Sent with the first statement.
+    const begun = [...prepare(client), client.query('begin')]
+    for (const each of begun) each.catch(() => undefined)
+    try {
+      const done = await work(client)
+      if (done.kind === 'missing') {
+        await client.query('rollback')
+        return done
+      }
+      // One trip for what is written and the commit: behind a write that failed, that is a rollback.
+      for (const sent of await Promise.allSettled([...begun, ...done.writes, client.query('commit')]))
+        if (sent.status === 'rejected') throw sent.reason
+      return done
+    } catch (error) {
+      // A connection that is gone has rolled back; what it was lost for is the error to tell.
+      await client.query('rollback').catch(() => undefined)
+      throw error
+    }
   }
 
   /** A connection that failed is not used again, so what is sent here was done. */
@@ -212,11 +231,14 @@ export function openLedger(options: LedgerOptions): Ledger {
     try {
       return await tryTransaction(records.length, async (client) => {
         if (source !== undefined && (await isBooked(client, source))) {
-          return { result: { booked: 0, repeated: records.length, refused: 0 }, writes: [] }
+          return { kind: 'worked', result: { booked: 0, repeated: records.length, refused: 0 }, writes: [] }
         }
-        const { result: outcomes, writes } = await book(client, records)
+        const done = await book(client, records)
+        if (done.kind === 'missing') return done
+        const { result: outcomes, writes } = done
         const repeated = outcomes.filter((outcome) => outcome.kind === 'done' && outcome.isRepeat).length
         return {
+          kind: 'worked',
           result: { booked: records.length - repeated, repeated, refused: 0 },
           writes: isLast && source !== undefined ? [...writes, moveCursor(client, source)] : writes,
         }
@@ -241,6 +263,7 @@ export function openLedger(options: LedgerOptions): Ledger {
     const reason = `SQLSTATE ${code}`
     log.warn({ tenant: record.tenant, event: record.eventKey, reason }, 'the record of a call cannot be booked')
     return inTransaction(async (client) => ({
+      kind: 'worked',
       result: { booked: 0, repeated: 0, refused: 1 },
       writes: [
         refuseEvent(client, { ...record, segment: source?.name ?? '', reason }),
@@ -249,7 +272,10 @@ export function openLedger(options: LedgerOptions): Ledger {
     }))
   }
 
-  async function book(client: pg.PoolClient, steps: readonly Step[]): Promise<Worked<readonly StepOutcome[]>> {
+  async function book(
+    client: pg.PoolClient,
+    steps: readonly Step[],
+  ): Promise<Worked<readonly StepOutcome[]> | MissingAccounts> {
     const ofEvents = steps.filter((step) => step.kind === 'charge' || step.kind === 'record')
     const events = ofEvents.length === 0 ? [] : await lockEvents(client, ofEvents)
     const also = {
@@ -265,15 +291,16 @@ export function openLedger(options: LedgerOptions): Ledger {
     }
     // By the rules as they were a moment ago: they hardly ever change.
     let locked = await locking.lock(client, limits, steps, also)
-    if (locked.version !== limits.version) {
+    if (locked.kind === 'locked' && locked.version !== limits.version) {
       await readLimits(client)
       locked = await locking.lock(client, limits, steps, also)
     }
+    if (locked.kind === 'missing') return locked
     const { nowMs, accounts, matched, rows } = locked
     const batch = openBatch(nowMs, limits, accounts, rows.map(reservationOfRow), events.map(eventOfRow))
     const result = steps.map((step, at) => take(batch, step, matched[at] ?? []))
     locking.note(batch)
-    return { result, writes: writesOf(client, batch) }
+    return { kind: 'worked', result, writes: writesOf(client, batch) }
   }
 
   async function readLimits(client: Pick<pg.ClientBase, 'query'>): Promise<void> {
@@ -285,16 +312,18 @@ export function openLedger(options: LedgerOptions): Ledger {
   async function sweep(): Promise<number> {
     return inTransaction(async (client) => {
       const ids = await selectExpired(client, sweptPerBatchMax)
-      if (ids.length === 0) return { result: 0, writes: [] }
+      if (ids.length === 0) return { kind: 'worked', result: 0, writes: [] }
       if (limits.version === '') await readLimits(client)
-      const { nowMs, accounts, rows } = await locking.lock(client, limits, [], { ...nothingElse, reservations: ids })
+      const locked = await locking.lock(client, limits, [], { ...nothingElse, reservations: ids })
+      if (locked.kind === 'missing') return locked
+      const { nowMs, accounts, rows } = locked
       const batch = openBatch(nowMs, limits, accounts, rows.map(reservationOfRow), [])
       for (const reservation of batch.reservations.values()) {
         // Settled, extended or swept by others before it was locked, it is no longer to be ended.
         if (reservation.state === 'held' && reservation.expiresUnixMs <= nowMs) expire(batch, reservation)
       }
       locking.note(batch)
-      return { result: batch.changed.size, writes: writesOf(client, batch) }
+      return { kind: 'worked', result: batch.changed.size, writes: writesOf(client, batch) }
     })
   }
 

@@ -195,7 +195,8 @@ export function openLimitBook({ database }: { readonly database: pg.Pool }): Lim
       const { rows } = await selectRules(client)
       const present = new Map(rows.map(limitOfRow).map((limit) => [nameOf(limit), limit]))
       const diff = { added: [] as object[], changed: [] as object[], removed: [] as object[] }
-      for (const limit of wanted) {
+      // In the order in which the ledger locks rules, or each would have one that the other waits for.
+      for (const limit of wanted.toSorted((a, b) => compare(a.tenant, b.tenant) || compare(a.id, b.id))) {
         const before = present.get(nameOf(limit))
         if (isDeepStrictEqual(before, limit)) continue
         const result = await put(client, limit, 'configuration')
@@ -254,6 +255,10 @@ function toldOf(limit: Limit, passed: readonly PassedRow[]): readonly Told[] {
 
 function shown(limit: Limit): object {
   return { tenant: limit.tenant, ...limitJson(limit) }
+}
+
+function compare(a: string, b: string): number {
+  return a < b ? -1 : Number(a > b)
 }
 
 function nameOf(limit: Limit): string {

@@ -19,10 +19,15 @@ import { accountOfRow } from './rows.ts'
 import type { Step } from './step.ts'
 
 export type Locked = LockedReservations & {
+  readonly kind: 'locked'
   readonly accounts: ReadonlyMap<string, Account>
   /** Those that each step's limits count in. */
   readonly matched: readonly (readonly MatchedAccount[])[]
 }
+
+/** Accounts that are not there yet. They are made by a transaction that holds no others: it waits for whoever changes their
+ *  rules, who waits for accounts. */
+export type MissingAccounts = { readonly kind: 'missing'; readonly wanted: readonly WantedAccount[] }
 
 /** What is locked beside the accounts of the steps' limits. */
 export type AlsoLocked = {
@@ -36,7 +41,12 @@ export type AlsoLocked = {
 type Call = { readonly tenant: string; readonly callId: string }
 
 export type Locking = {
-  lock(client: pg.PoolClient, limits: Limits, steps: readonly Step[], also: AlsoLocked): Promise<Locked>
+  lock(
+    client: pg.PoolClient,
+    limits: Limits,
+    steps: readonly Step[],
+    also: AlsoLocked,
+  ): Promise<Locked | MissingAccounts>
   /** Whoever ends a reservation needs its accounts. */
   note(changes: { readonly made: Iterable<Reservation>; readonly changed: Iterable<Reservation> }): void
   /** After a change of the rules, and when somebody's name is to be forgotten. */
@@ -61,7 +71,7 @@ export function openLocking(): Locking {
     limits: Limits,
     steps: readonly Step[],
     also: AlsoLocked,
-  ): Promise<Locked> {
+  ): Promise<Locked | MissingAccounts> {
     const asked = askedBy(limits, steps)
     const locked = await tryLock(client, asked, also)
     if (locked !== undefined) return locked
@@ -72,7 +82,11 @@ export function openLocking(): Locking {
   }
 
   /** Undefined when what is remembered was wrong. */
-  async function tryLock(client: pg.PoolClient, asked: Asked, also: AlsoLocked): Promise<Locked | undefined> {
+  async function tryLock(
+    client: pg.PoolClient,
+    asked: Asked,
+    also: AlsoLocked,
+  ): Promise<Locked | MissingAccounts | undefined> {
     const known = new Map<string, string>()
     const unknown = new Map<string, WantedAccount>()
     for (const [key, wanted] of asked.wanted) {
@@ -100,12 +114,17 @@ export function openLocking(): Locking {
       const isOfNames = row?.tenant === wanted?.tenant && row?.limit_id === wanted?.limitId
       if (!isOfNames || row?.subject !== wanted?.subject || row?.is_open !== true) return undefined
     }
+    const missing: WantedAccount[] = []
     for (const [place, [key, wanted]] of [...unknown].entries()) {
-      const number = locked.wanted[place]
-      assert(number !== undefined, `limit ${wanted.limitId} of ${wanted.tenant} got no account`)
+      const number = locked.wanted[place] ?? undefined
+      if (number === undefined) {
+        missing.push(wanted)
+        continue
+      }
       known.set(key, number)
       if (wanted.at === null) remember(numbers, key, number)
     }
+    if (missing.length > 0) return { kind: 'missing', wanted: missing }
     const accounts = new Map(locked.rows.map((row) => [row.id, accountOfRow(row)]))
     const matched = asked.ofSteps.map((matches) =>
       matches.map(({ limit, subject, key }) => {
@@ -114,8 +133,7 @@ export function openLocking(): Locking {
         return { limit, subject, account }
       }),
     )
-    // Those that were made were perhaps waited for, since another collector made them, too.
-    return { accounts, matched, ...(locked.wereMade ? await lockReservations(client, byCalls) : found) }
+    return { kind: 'locked', accounts, matched, ...found }
   }
 
   function note({ made, changed }: Parameters<Locking['note']>[0]): void {

@@ -1,9 +1,18 @@
 -- Makes those of the wanted accounts that are not there, each with a booking of what it grants.
-with asked as (
-  select distinct w.tenant, w.limit_id, w.subject, rule.amount, span.starts, span.ends
+--
+-- Whoever changes a rule holds it for update, sees no account that is not committed, and gives those that it sees the new
+-- amount. So what a rule grants is read behind a lock that waits for him, and he waits for this transaction in turn; read
+-- without one, the account had the old amount for as long as its window lasts.
+with ruled as materialized (
+  select w.tenant, w.limit_id, w.subject, w.at, rule.amount, rule.span, rule.time_zone
   from unnest($1::text[], $2::text[], $3::text[], $4::timestamptz[]) as w (tenant, limit_id, subject, at)
   join quota_limit_rules rule on rule.tenant = w.tenant and rule.id = w.limit_id
-  cross join lateral quota_window(rule.span, rule.time_zone, least(w.at, quota_now())) span
+  -- As the limits of the configuration file are changed.
+  order by w.tenant collate "C", w.limit_id collate "C"
+  for key share of rule
+), asked as (
+  select distinct ruled.tenant, ruled.limit_id, ruled.subject, ruled.amount, span.starts, span.ends
+  from ruled cross join lateral quota_window(ruled.span, ruled.time_zone, least(ruled.at, quota_now())) span
 ), made as (
   insert into quota_accounts (tenant, limit_id, subject, window_start, window_end, granted, free)
   select asked.tenant, asked.limit_id, asked.subject, asked.starts, asked.ends, asked.amount, asked.amount from asked

@@ -208,28 +208,18 @@ const lockAccountsStatement = readFileSync(new URL('./lock-accounts.sql', import
 const lockNumberedAccountsStatement = readFileSync(new URL('./lock-numbered-accounts.sql', import.meta.url), 'utf8')
 const makeAccountsStatement = readFileSync(new URL('./make-accounts.sql', import.meta.url), 'utf8')
 
-/** What was locked, and the numbers of the wanted accounts in the order in which they were wanted. */
-export type LockedAccounts = {
-  readonly rows: readonly AccountRow[]
-  readonly wanted: readonly string[]
-  readonly wereMade: boolean
-}
+/** What was locked, and the numbers of the wanted accounts in the order in which they were wanted; null where there is none. */
+export type LockedAccounts = { readonly rows: readonly AccountRow[]; readonly wanted: readonly (string | null)[] }
 
 /** Locks the accounts of limits and subjects, and others by their numbers or of reservations, all in the order of their
- *  numbers, so that two transactions hardly ever wait for each other. Wanted ones that are not there yet are made. Where all
- *  are known by their numbers, that is a third of the work. */
+ *  numbers, so that two transactions hardly ever wait for each other. Where all are known by their numbers, that is a third of
+ *  the work. */
 export async function lockAccounts(
   client: Queryable,
   wanted: readonly WantedAccount[],
   numbers: readonly string[],
   reservations: NamedReservations,
 ): Promise<LockedAccounts> {
-  const asked = [
-    wanted.map((each) => each.tenant),
-    wanted.map((each) => each.limitId),
-    wanted.map((each) => each.subject),
-    wanted.map((each) => each.at),
-  ]
   const { ids, tenants, callIds } = reservations
   if (wanted.length + ids.length + callIds.length === 0) {
     const { rows } = await client.query<AccountRow>({
@@ -237,23 +227,38 @@ export async function lockAccounts(
       text: lockNumberedAccountsStatement,
       values: [numbers],
     })
-    return { rows, wanted: [], wereMade: false }
+    return { rows, wanted: [] }
   }
-  const values = [...asked, numbers, ids, tenants, callIds]
-  const lock = async (): Promise<Omit<LockedAccounts, 'wereMade'>> => {
-    const { rows } = await client.query<AccountRow | WantedRow>({
-      name: 'quota-lock-accounts',
-      text: lockAccountsStatement,
-      values,
-    })
-    const accounts = rows.flatMap((row) => (row.id === null ? [] : row))
-    const found = rows.flatMap((row) => (row.id === null ? (row.wanted ?? []) : [])).filter((id) => id !== null)
-    return { rows: accounts, wanted: found }
+  const { rows } = await client.query<AccountRow | WantedRow>({
+    name: 'quota-lock-accounts',
+    text: lockAccountsStatement,
+    values: [...columnsOf(wanted), numbers, ids, tenants, callIds],
+  })
+  return {
+    rows: rows.flatMap((row) => (row.id === null ? [] : row)),
+    wanted: rows.flatMap((row) => (row.id === null ? (row.wanted ?? []) : [])),
   }
-  const locked = await lock()
-  if (locked.wanted.length === wanted.length) return { ...locked, wereMade: false }
-  await client.query({ name: 'quota-make-accounts', text: makeAccountsStatement, values: asked })
-  return { ...(await lock()), wereMade: true }
+}
+
+/** In a transaction of its own, which waits for whoever changes the rules of these accounts. He waits for accounts in turn, so
+ *  whoever holds some must not be here. It need not be durable by itself: what is booked to the accounts is written behind it. */
+export async function makeAccounts(client: Queryable, wanted: readonly WantedAccount[]): Promise<void> {
+  const sent = [
+    client.query('begin; set local synchronous_commit = off'),
+    client.query({ name: 'quota-make-accounts', text: makeAccountsStatement, values: columnsOf(wanted) }),
+    // Behind a statement that failed, that is a rollback.
+    client.query('commit'),
+  ]
+  for (const done of await Promise.allSettled(sent)) if (done.status === 'rejected') throw done.reason
+}
+
+function columnsOf(wanted: readonly WantedAccount[]): unknown[][] {
+  return [
+    wanted.map((each) => each.tenant),
+    wanted.map((each) => each.limitId),
+    wanted.map((each) => each.subject),
+    wanted.map((each) => each.at),
+  ]
 }
 type WantedRow = { readonly id: null; readonly wanted: readonly (string | null)[] | null }
 
