@@ -52,6 +52,8 @@ export type Told = { readonly tenant: TenantId; readonly limit: Limit; readonly 
 /** State of one transaction: what was locked, and what is to be written. */
 export type Batch = {
   readonly nowMs: number
+  /** Of a call that ended before, it may be forgotten that it is booked; then a record that is not known is none that is new. */
+  readonly forgottenUntilMs: number
   readonly limits: Limits
   readonly accounts: ReadonlyMap<string, Account>
   readonly reservations: Map<string, Reservation>
@@ -73,9 +75,11 @@ export function openBatch(
   accounts: ReadonlyMap<string, Account>,
   reservations: readonly Reservation[],
   events: readonly BookedEvent[],
+  forgottenUntilMs = Number.NEGATIVE_INFINITY,
 ): Batch {
   const batch: Batch = {
     nowMs,
+    forgottenUntilMs,
     limits,
     accounts,
     reservations: new Map(reservations.map((each) => [each.id, each])),
@@ -276,6 +280,9 @@ function record(batch: Batch, step: RecordCall, matched: readonly MatchedAccount
   const before = batch.events.get(keyOf(tenant, eventKey))
   if (before !== undefined && before.generation >= generation) return { kind: 'done', body: {}, isRepeat: true }
   const endedUnixMs = step.endedAt.getTime()
+  // What counts no more is noted all the same: its record may still come, in a segment that was left behind.
+  if (before === undefined && isMetered && endedUnixMs < batch.forgottenUntilMs)
+    return { kind: 'done', body: {}, isRepeat: true }
   const bookedUnixMs = Math.min(endedUnixMs, batch.nowMs)
   const undone = before === undefined ? [] : unbook(batch, before)
   const reservation = reservationOf(batch, step, before)

@@ -26,7 +26,8 @@ import type { RecordCall, Step, StepOutcome } from './step.ts'
 export type Ledger = {
   run(step: Step): Promise<StepOutcome>
   /** Books the records of a segment and moves the cursor: once, whoever asks how often. Without a segment they are what became
-   *  known later of calls whose segments are booked; then their generations alone tell what is new. */
+   *  known later of calls whose segments are booked; then their generations alone tell what is new, and one of which it is
+   *  forgotten what is booked is a repeat. */
   record(source: RecordSource | undefined, records: readonly RecordCall[]): Promise<Recorded>
   /** Ends holds whose time is over; how many. */
   sweep(): Promise<number>
@@ -63,6 +64,8 @@ const triesMax = 4
 const stepsWaitingMax = 10_000
 /** A connection that was lost while it was idle, with a server that is back, fails at once. */
 const againMsMax = 250
+/** A call whose service has a clock that is ahead is booked before it ends, by that clock. */
+const endedAheadMsMax = 86_400_000
 /** Two collectors met: a serialization failure, a deadlock, the same call id at once. Nothing was written, so it is run again. */
 const collisionCodes: ReadonlySet<string> = new Set(['40001', '40P01', '23505'])
 /** Classes of SQLSTATE that say that a value cannot be taken and never will: data, constraints, limits of Postgres. */
@@ -73,12 +76,14 @@ export type LedgerOptions = {
    *  `query_timeout`, after which a step is answered though Postgres is not. */
   readonly database: pg.Pool
   readonly log: Pick<Log, 'warn'>
+  /** How long it is known what is booked of an event; for ever, unless it is said. */
+  readonly eventsKeptMs?: number
   /** The first batch was booked after some that could not be. */
   readonly onRecovered?: () => void
 }
 
 export function openLedger(options: LedgerOptions): Ledger {
-  const { database, log } = options
+  const { database, log, eventsKeptMs = Number.POSITIVE_INFINITY } = options
   let isAway = false
   const locking = openLocking()
   let limits = openLimits('', [])
@@ -233,7 +238,7 @@ export function openLedger(options: LedgerOptions): Ledger {
         if (source !== undefined && (await isBooked(client, source))) {
           return { kind: 'worked', result: { booked: 0, repeated: records.length, refused: 0 }, writes: [] }
         }
-        const done = await book(client, records)
+        const done = await book(client, records, source === undefined)
         if (done.kind === 'missing') return done
         const { result: outcomes, writes } = done
         const repeated = outcomes.filter((outcome) => outcome.kind === 'done' && outcome.isRepeat).length
@@ -275,6 +280,7 @@ export function openLedger(options: LedgerOptions): Ledger {
   async function book(
     client: pg.PoolClient,
     steps: readonly Step[],
+    areSaidAgain = false,
   ): Promise<Worked<readonly StepOutcome[]> | MissingAccounts> {
     const ofEvents = steps.filter((step) => step.kind === 'charge' || step.kind === 'record')
     const events = ofEvents.length === 0 ? [] : await lockEvents(client, ofEvents)
@@ -297,7 +303,9 @@ export function openLedger(options: LedgerOptions): Ledger {
     }
     if (locked.kind === 'missing') return locked
     const { nowMs, accounts, matched, rows } = locked
-    const batch = openBatch(nowMs, limits, accounts, rows.map(reservationOfRow), events.map(eventOfRow))
+    const forgottenUntilMs = areSaidAgain ? nowMs - eventsKeptMs + endedAheadMsMax : undefined
+    const reservations = rows.map(reservationOfRow)
+    const batch = openBatch(nowMs, limits, accounts, reservations, events.map(eventOfRow), forgottenUntilMs)
     const result = steps.map((step, at) => take(batch, step, matched[at] ?? []))
     locking.note(batch)
     return { kind: 'worked', result, writes: writesOf(client, batch) }

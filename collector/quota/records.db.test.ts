@@ -1,10 +1,13 @@
 // Settlement by record on a real Postgres: what comes twice, late, from elsewhere, or with more known.
+import { withConnection } from '@tallylight/storage/postgres/connection.ts'
+import { pruneEvents } from '@tallylight/storage/postgres/quota/reconcile.ts'
 import { startTestPostgres, type TestPostgres } from '@tallylight/storage/postgres/testing.ts'
 import type pg from 'pg'
 import { afterAll, beforeAll, expect, test } from 'vitest'
 import type { NanoUsd } from '../genai/price.ts'
+import { limits } from '../limits.ts'
 import { openLedger, type RecordSource } from './ledger.ts'
-import { balanceOf, idOf, nobody, openTestLedger, reserve, settle, tenant } from './testing.ts'
+import { balanceOf, idOf, nobody, openClock, openTestLedger, reserve, settle, tenant } from './testing.ts'
 import { recordOf, type UsageEvent } from './usage-event.ts'
 
 let postgres: TestPostgres
@@ -93,6 +96,31 @@ test('records: a higher generation books the difference, also to another subject
   expect(await balanceOf(pool, 'budget', 'bob')).toMatchObject({ spent: 30 })
   await ledger.record(segment(5), [recordOf(event('a', 30, { generation: 5, user: 'bob', isMetered: false }))])
   expect(await balanceOf(pool, 'budget', 'bob')).toMatchObject({ spent: 0 })
+  await expectNoDrift(pool)
+})
+
+test('records: what is known later of calls whose booking is forgotten counts no second time, and what a segment brings counts', async () => {
+  const tokens = { id: 'tokens', measure: 'tokens', amount: 1_000 }
+  const { ledger, pool } = await openTestLedger(postgres, 'forgotten', [budget, tokens])
+  const clock = await openClock(pool, Date.now())
+  // Two calls of a trace, of which one gets its price 41 days later: then both are said again.
+  await ledger.record(segment(1), [recordOf(event('a', 500)), recordOf(event('b', undefined))])
+  await clock.move(41 * 86_400_000)
+  await withConnection(pool, (client) => pruneEvents(client, limits.quotaEventsKeptMs))
+  const later = [recordOf(event('a', 500, { generation: 1 })), recordOf(event('b', 70, { generation: 1 }))]
+  expect(await ledger.record(undefined, later)).toEqual({ kind: 'recorded', booked: 0, repeated: 2, refused: 0 })
+  expect(await balanceOf(pool, 'budget')).toMatchObject({ spent: 500 })
+  expect(await balanceOf(pool, 'tokens')).toMatchObject({ spent: 18 })
+  // One that counts no more, as the trace shows, is not booked by the segment that was left behind.
+  const gone = recordOf(event('c', 0, { generation: 1, isMetered: false, endedUnixMs: 0 }))
+  expect(await ledger.record(undefined, [gone])).toMatchObject({ booked: 1 })
+  const leftBehind = [recordOf(event('c', 10)), recordOf(event('d', 3))]
+  expect(await ledger.record(segment(2), leftBehind)).toMatchObject({ booked: 1, repeated: 1 })
+  expect(await balanceOf(pool, 'budget')).toMatchObject({ spent: 503 })
+  // Of a call that may still be known, what is new is new.
+  const recent = recordOf(event('e', 4, { endedUnixMs: Date.now() + 3 * 86_400_000 }))
+  expect(await ledger.record(undefined, [recent])).toMatchObject({ booked: 1 })
+  expect(await balanceOf(pool, 'budget')).toMatchObject({ spent: 507 })
   await expectNoDrift(pool)
 })
 

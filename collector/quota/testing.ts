@@ -4,6 +4,7 @@ import { migratePostgres } from '@tallylight/storage/postgres/migrate.ts'
 import { putRule } from '@tallylight/storage/postgres/quota/statements.ts'
 import type { TestPostgres } from '@tallylight/storage/postgres/testing.ts'
 import type pg from 'pg'
+import { limits } from '../limits.ts'
 import { parseTenantId, type TenantId } from '../receive/request.ts'
 import { type Ledger, openLedger } from './ledger.ts'
 import type { Subject } from './limits.ts'
@@ -47,7 +48,8 @@ export async function openTestLedger(
     })
   }
   client.release()
-  return { ledger: openLedger({ database: pool, log: { warn: () => undefined } }), pool }
+  const { quotaEventsKeptMs: eventsKeptMs } = limits
+  return { ledger: openLedger({ database: pool, log: { warn: () => undefined }, eventsKeptMs }), pool }
 }
 
 export const nobody: Subject = { user: '', key: '', model: '', provider: '', conversation: '' }

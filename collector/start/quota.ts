@@ -47,6 +47,7 @@ export function openQuota(start: Start, { database, postgresUrl, keysPrepared }:
   const ledger = openLedger({
     database: ledgerDatabase,
     log,
+    eventsKeptMs: limits.quotaEventsKeptMs,
     onRecovered: () => {
       limitBook.noteOutages(failure.takeOutages()).catch((error: unknown) => {
         log.warn({ err: error }, 'what was decided without the ledger could not be noted in the audit')
