@@ -32,6 +32,9 @@ export type FailurePolicies = {
   readonly policyOf: (tenant: TenantId) => FailurePolicy
   /** Judges a call, and notes what was decided. Asking again with the same call id changes nothing. */
   judge(tenant: TenantId, callId: string, amounts: Amounts): Verdict
+  /** What a call would be told now, for who only asks: nothing is noted, and nothing of a bound is used up. Undefined is many
+   *  calls at once, which no bound allows, since each counts. */
+  foresee(tenant: TenantId, amounts: Amounts | undefined): Verdict
   /** The ledger is back: what was decided meanwhile, which is forgotten here. */
   takeOutages(): readonly Outage[]
   /** What could still be allowed beside the ledger, were it away: of the bounded policies in use, each of them whole. */
@@ -55,9 +58,7 @@ export function openFailurePolicies(options: FailurePolicyOptions): FailurePolic
     const policy = options.policyOf(tenant)
     let outage = outages.get(tenant)
     if (outage === undefined) {
-      if (outages.size >= options.tenantsMax) {
-        return { policy: policy.policy, verdict: policy.policy === 'open' ? 'allow' : 'deny' }
-      }
+      if (outages.size >= options.tenantsMax) return notRemembered(policy)
       const counted = { allowed: 0, denied: 0, allowedNanoUsd: 0n }
       outage = { tenant, policy: policy.policy, sinceUnixMs: options.now(), ...counted, verdicts: new Map() }
       outages.set(tenant, outage)
@@ -75,9 +76,17 @@ export function openFailurePolicies(options: FailurePolicyOptions): FailurePolic
     return verdict
   }
 
+  function foresee(tenant: TenantId, amounts: Amounts | undefined): Verdict {
+    const policy = options.policyOf(tenant)
+    const outage = outages.get(tenant)
+    if (outage === undefined && outages.size >= options.tenantsMax) return notRemembered(policy)
+    return decide(policy, outage ?? { allowed: 0, allowedNanoUsd: 0n }, amounts)
+  }
+
   return {
     policyOf: options.policyOf,
     judge,
+    foresee,
     takeOutages: () => {
       const taken = [...outages.values()].map(({ verdicts: _verdicts, ...outage }) => outage)
       outages.clear()
@@ -91,7 +100,15 @@ export function openFailurePolicies(options: FailurePolicyOptions): FailurePolic
   }
 }
 
-function decide(policy: FailurePolicy, outage: Outage, amounts: Amounts): Verdict {
+function notRemembered({ policy }: FailurePolicy): Verdict {
+  return { policy, verdict: policy === 'open' ? 'allow' : 'deny' }
+}
+
+function decide(
+  policy: FailurePolicy,
+  outage: Pick<Outage, 'allowed' | 'allowedNanoUsd'>,
+  amounts: Amounts | undefined,
+): Verdict {
   if (policy.policy === 'closed') return { policy: 'closed', verdict: 'deny' }
   if (policy.policy === 'open') return { policy: 'open', verdict: 'allow' }
   const left = {
@@ -99,7 +116,7 @@ function decide(policy: FailurePolicy, outage: Outage, amounts: Amounts): Verdic
     requests: policy.requests - outage.allowed,
   }
   // What a call may cost must be known where its cost is what is bounded.
-  const fits = amounts.cost !== undefined && amounts.cost <= left.costNanoUsd && left.requests > 0
+  const fits = amounts?.cost !== undefined && amounts.cost <= left.costNanoUsd && left.requests > 0
   if (!fits) return { policy: 'bounded', verdict: 'deny', left }
   return {
     policy: 'bounded',

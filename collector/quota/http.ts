@@ -6,7 +6,7 @@ import type { z } from 'zod'
 import type { PricedUsage, PriceOf } from '../genai/price.ts'
 import { type Authenticate, identityOf, isRefusal, type Log, roleMissing } from '../receive/admission.ts'
 import { isForwarded } from '../receive/receiver.ts'
-import type { Identity } from '../receive/request.ts'
+import type { Identity, TenantId } from '../receive/request.ts'
 import {
   type Answer,
   answerOf,
@@ -40,7 +40,7 @@ export type QuotaHttpOptions = {
   readonly authenticate: Authenticate
   readonly priceOf: PriceOf
   /** Judges calls while the ledger is away. */
-  readonly failure: Pick<FailurePolicies, 'judge' | 'policyOf'>
+  readonly failure: Pick<FailurePolicies, 'judge' | 'foresee' | 'policyOf'>
   /** What a call of an unknown price gets where a limit on cost blocks: refused, or held by its tokens alone. */
   readonly unpriced: 'refuse' | 'tokens_only'
   readonly now: () => number
@@ -239,11 +239,23 @@ export function openQuotaHttp(options: QuotaHttpOptions): QuotaHttp {
       const policy = policyHeader(options.failure.policyOf(tenant), wanted.amounts.cost)
       return { ...answered, headers: { ...answered.headers, 'Tallylight-Failure-Policy': policy } }
     }
-    const verdict = options.failure.judge(tenant, callId, wanted.amounts)
-    options.onVerdict(verdict)
+    const verdict = verdictOf(tenant, callId, wanted)
     const left =
       verdict.left === undefined ? {} : { left: { ...verdict.left, costNanoUsd: amountJson(verdict.left.costNanoUsd) } }
     return problem(503, outcome.reason, { 'Retry-After': '1' }, { ...verdict, ...left })
+  }
+
+  /** Only what is a call is judged. A dry run is none, and whoever gets no lease asks for its calls one by one: judged as well,
+   *  both would use up what an outage leaves to calls. */
+  function verdictOf(
+    tenant: TenantId,
+    callId: string,
+    { amounts, isDry, isLease }: Pick<Reserve, 'amounts' | 'isDry' | 'isLease'>,
+  ): Verdict {
+    if (isDry || isLease) return options.failure.foresee(tenant, isLease ? undefined : amounts)
+    const verdict = options.failure.judge(tenant, callId, amounts)
+    options.onVerdict(verdict)
+    return verdict
   }
 
   async function settle(identity: Identity, id: string, body: unknown): Promise<Answer> {

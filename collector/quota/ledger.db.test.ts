@@ -368,6 +368,19 @@ test('quota: statements planned while the tables were small do not read all of t
   expect((await rowsRead()) - before).toBeLessThan(50 * 8)
 })
 
+test('quota: of a line that was full it is told once that it is over, when one batch takes all who wait', async () => {
+  const { pool } = await open('overload', [{ id: 'budget', measure: 'cost', amount: 100 }])
+  const waitingThen: number[] = []
+  const onRecovered = (): void => void waitingThen.push(ledger.status().waiting)
+  const ledger: Ledger = openLedger({ database: pool, log: { warn: () => undefined }, onRecovered })
+  const asked = Array.from({ length: 10_003 }, (_, at) => ledger.run(reserve(`call ${at}`, 1, { isDry: true })))
+  const kinds = Map.groupBy(await Promise.all(asked), ({ kind }) => kind)
+  expect([kinds.get('done')?.length, kinds.get('unavailable')?.length]).toEqual([10_000, 3])
+  expect(waitingThen).toEqual([0])
+  await ledger.run(reserve('later', 1))
+  expect(waitingThen).toEqual([0])
+})
+
 test('quota: an amount that no account can hold is refused alone, not with the steps beside it', async () => {
   const { ledger, pool } = await open('huge', [{ id: 'budget', measure: 'cost', amount: 100, overage: 'allow_debt' }])
   const ids = await Promise.all(['a', 'b', 'c'].map(async (callId) => idOf(await ledger.run(reserve(callId, 10)))))

@@ -78,13 +78,16 @@ export type LedgerOptions = {
   readonly log: Pick<Log, 'warn'>
   /** How long it is known what is booked of an event; for ever, unless it is said. */
   readonly eventsKeptMs?: number
-  /** The first batch was booked after some that could not be. */
+  /** The first batch was booked after some that could not be; or, after the line was full, the first that left nobody in it. */
   readonly onRecovered?: () => void
 }
 
 export function openLedger(options: LedgerOptions): Ledger {
   const { database, log, eventsKeptMs = Number.POSITIVE_INFINITY } = options
+  /** Somebody was told that the ledger is not available. */
   let isAway = false
+  /** And that because the line was full, which it is until one batch takes all who wait. */
+  let isFull = false
   const locking = openLocking()
   let limits = openLimits('', [])
   let waiting: Waiting[] = []
@@ -97,7 +100,11 @@ export function openLedger(options: LedgerOptions): Ledger {
   const plannedUntil = new WeakMap<pg.PoolClient, number>()
 
   function run(step: Step): Promise<StepOutcome> {
-    if (waiting.length >= stepsWaitingMax) return Promise.resolve(unavailable)
+    if (waiting.length >= stepsWaitingMax) {
+      isAway = true
+      isFull = true
+      return Promise.resolve(unavailable)
+    }
     return new Promise((resolve) => {
       waiting.push({ step, resolve })
       startRunning()
@@ -115,6 +122,7 @@ export function openLedger(options: LedgerOptions): Ledger {
     while (waiting.length > 0 || groups.length > 0) {
       const taken = waiting.slice(0, stepsPerBatchMax)
       waiting = waiting.slice(stepsPerBatchMax)
+      if (waiting.length === 0) isFull = false
       if (taken.length > 0) {
         const outcomes = await runBatch(taken.map(({ step }) => step))
         for (const [at, { resolve }] of taken.entries()) resolve(outcomes[at] as StepOutcome)
@@ -127,8 +135,10 @@ export function openLedger(options: LedgerOptions): Ledger {
   async function runBatch(steps: readonly Step[]): Promise<readonly StepOutcome[]> {
     try {
       const outcomes = await tryTransaction(steps.length, (client) => book(client, steps))
-      if (isAway) options.onRecovered?.()
-      isAway = false
+      if (isAway && !isFull) {
+        isAway = false
+        options.onRecovered?.()
+      }
       return outcomes
     } catch (error) {
       if (isOfValue(error)) {
@@ -139,6 +149,7 @@ export function openLedger(options: LedgerOptions): Ledger {
       }
       log.warn({ err: error, steps: steps.length }, 'a batch of quota steps could not be booked')
       isAway = true
+      isFull = false
       // Those who came meanwhile would wait for the same, each batch as long as this one.
       for (const { resolve } of waiting.splice(0)) resolve(unavailable)
       return steps.map(() => unavailable)
