@@ -25,8 +25,8 @@ import type { RecordCall, Step, StepOutcome } from './step.ts'
 
 export type Ledger = {
   run(step: Step): Promise<StepOutcome>
-  /** Books the records of a segment and moves the cursor: once, whoever asks how often. Without a segment they are what became
-   *  known later of calls whose segments are booked; then their generations alone tell what is new, and one of which it is
+  /** Books the records of a segment and moves the cursor: once, whoever asks how often. Of a segment that is booked, and without
+   *  one, they are what became known later; then their generations alone tell what is new, and one of which it is
    *  forgotten what is booked is a repeat. */
   record(source: RecordSource | undefined, records: readonly RecordCall[]): Promise<Recorded>
   /** Ends holds whose time is over; how many. */
@@ -246,17 +246,16 @@ export function openLedger(options: LedgerOptions): Ledger {
   ): Promise<Counts> {
     try {
       return await tryTransaction(records.length, async (client) => {
-        if (source !== undefined && (await isBooked(client, source))) {
-          return { kind: 'worked', result: { booked: 0, repeated: records.length, refused: 0 }, writes: [] }
-        }
-        const done = await book(client, records, source === undefined)
+        // A segment that comes again, after a restart, may say more than was known when it was booked.
+        const isAgain = source === undefined || (await isBooked(client, source))
+        const done = await book(client, records, isAgain)
         if (done.kind === 'missing') return done
         const { result: outcomes, writes } = done
         const repeated = outcomes.filter((outcome) => outcome.kind === 'done' && outcome.isRepeat).length
         return {
           kind: 'worked',
           result: { booked: records.length - repeated, repeated, refused: 0 },
-          writes: isLast && source !== undefined ? [...writes, moveCursor(client, source)] : writes,
+          writes: isLast && !isAgain ? [...writes, moveCursor(client, source)] : writes,
         }
       })
     } catch (error) {

@@ -75,14 +75,32 @@ test('records: two collectors that bring the same at once book it once', async (
 
 test('records: of a restored volume the old segments are known by their cursor, and new ones with old numbers are booked', async () => {
   const { ledger, pool } = await openTestLedger(postgres, 'restored', [budget])
+  const clock = await openClock(pool, Date.now())
   await ledger.record(segment(5), [recordOf(event('a', 10))])
-  // As if its 40 days were over: only the cursor knows it still.
-  await pool.query('delete from quota_events')
+  // Only the cursor knows it still.
+  await clock.move(41 * 86_400_000)
+  await withConnection(pool, (client) => pruneEvents(client, limits.quotaEventsKeptMs))
+  expect((await pool.query('select 1 from quota_events')).rows).toEqual([])
   expect(await ledger.record(segment(5), [recordOf(event('a', 10))])).toMatchObject({ booked: 0, repeated: 1 })
   expect(await ledger.record(segment(4, { createdUnixMs: 9_000 }), [recordOf(event('b', 1))])).toMatchObject({
     booked: 1,
   })
   expect(await balanceOf(pool, 'budget')).toMatchObject({ spent: 11 })
+})
+
+test('records: what a segment that is booked says better after a restart is booked as a difference', async () => {
+  const tokens = { id: 'tokens', measure: 'tokens', amount: 1_000 }
+  const { ledger, pool } = await openTestLedger(postgres, 'said_better', [budget, tokens])
+  // As far as it could be said while ClickHouse was away: nothing of a stream that told no usage, nor of the second call.
+  await ledger.record(segment(7), [recordOf(event('a', 1, { generation: 1 }))])
+  const restarted = openLedger({ database: pool, log: { warn: () => undefined } })
+  const better = [event('a', 25, { generation: 2 }), event('b', 4, { generation: 2 })].map(recordOf)
+  expect(await restarted.record(segment(7), better)).toMatchObject({ booked: 2 })
+  expect(await restarted.record(segment(7), better)).toMatchObject({ booked: 0, repeated: 2 })
+  expect(await balanceOf(pool, 'budget')).toMatchObject({ spent: 29 })
+  // The cursor stays where it is: those behind are new.
+  expect(await restarted.record(segment(8), [recordOf(event('c', 1))])).toMatchObject({ booked: 1 })
+  await expectNoDrift(pool)
 })
 
 test('records: a higher generation books the difference, also to another subject; a lower one that comes later nothing', async () => {
