@@ -296,9 +296,7 @@ function record(batch: Batch, step: RecordCall, matched: readonly MatchedAccount
     done = bookSpent(batch.accounts, accountIds, spent, bookedUnixMs)
   } else {
     accountIds = reservation.holds.map((each) => each.accountId)
-    // A call that has no price is taken to cost what was held for it.
-    const isFirst = reservation.records === 0 && !reservation.isLease
-    spent = spentOf(reservation.holds, step.amounts, (at) => (isFirst ? (reservation.holds[at]?.amount ?? 0n) : 0n))
+    spent = spentByRecord(reservation, step)
     done = bookRecord(batch, reservation, spent, 1)
   }
   // Also those where nothing changes in sum: what was spent may now be in another bucket of a sliding window.
@@ -320,6 +318,17 @@ function record(batch: Batch, step: RecordCall, matched: readonly MatchedAccount
     bookedUnixMs,
   })
   return { kind: 'done', body: {}, isRepeat: false }
+}
+
+/** What the record does not know (the tokens of a stream that was left, the cost of a call that has no price) is what its client
+ *  settled, else what was held: a call that was made is not free. */
+function spentByRecord(reservation: Reservation, { amounts, isLowerBound }: RecordCall): readonly bigint[] {
+  const { holds, claimed } = reservation
+  // Of several records of one reservation the first alone speaks for what nobody knows.
+  if (reservation.records > 0 || reservation.isLease) return spentOf(holds, amounts, () => 0n)
+  const spent = spentOf(holds, amounts, (at) => claimed?.[at] ?? holds[at]?.amount ?? 0n)
+  if (!isLowerBound || claimed === undefined) return spent
+  return spent.map((each, at) => ((claimed[at] ?? 0n) > each ? (claimed[at] ?? 0n) : each))
 }
 
 function reservationOf(batch: Batch, step: RecordCall, before: BookedEvent | undefined): Reservation | undefined {

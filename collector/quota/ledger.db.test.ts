@@ -227,7 +227,14 @@ test('quota: of a service whose clock is hours ahead, calls count now: in the da
     endedAt: new Date(Date.UTC(2026, 10, 22, 3)),
   } as const
   await ledger.run({ ...event, kind: 'charge', eventKey: 'a', bodyHash: '' })
-  const record = { ...event, kind: 'record', eventKey: 'b', callId: undefined, isMetered: true } as const
+  const record = {
+    ...event,
+    kind: 'record',
+    eventKey: 'b',
+    callId: undefined,
+    isMetered: true,
+    isLowerBound: false,
+  } as const
   await ledger.run({ ...record, generation: 1, amounts: { cost: 40n, tokens: undefined } })
   await clock.move(10_000)
   // What is corrected later leaves the stretch of the minute in which it was counted.

@@ -32,6 +32,7 @@ function event(spanId: string, costNanoUsd: number | undefined, more: Partial<Us
     model: 'm',
     provider: '',
     usage: { inputTokens: 7, outputTokens: 2 },
+    isLowerBound: false,
     cost:
       costNanoUsd === undefined
         ? { kind: 'unpriced', reason: 'nobody knows' }
@@ -100,6 +101,32 @@ test('records: what a segment that is booked says better after a restart is book
   expect(await balanceOf(pool, 'budget')).toMatchObject({ spent: 29 })
   // The cursor stays where it is: those behind are new.
   expect(await restarted.record(segment(8), [recordOf(event('c', 1))])).toMatchObject({ booked: 1 })
+  await expectNoDrift(pool)
+})
+
+const none = { usage: undefined } as const
+test.each([
+  ['told nothing, and was settled', none, 40, 40],
+  ['told nothing, and was never settled', none, undefined, 100],
+  ['told a part, and was settled for more', { usage: { inputTokens: 7, outputTokens: 0 }, isLowerBound: true }, 40, 40],
+  [
+    'told a part, and was settled for less',
+    { usage: { inputTokens: 50, outputTokens: 5 }, isLowerBound: true },
+    40,
+    55,
+  ],
+  ['told all, and was settled for more', { usage: { inputTokens: 7, outputTokens: 0 } }, 40, 7],
+])('records: a call that %s, is not free', async (name, more, settled, spent) => {
+  const tokens = { id: 'tokens', measure: 'tokens', amount: 1_000 }
+  const { ledger, pool } = await openTestLedger(postgres, `untold_${name.replaceAll(/\W+/g, '_')}`, [tokens])
+  const id = idOf(await ledger.run(reserve('c', 100)))
+  if (settled !== undefined) await ledger.run(settle(id, settled))
+  await ledger.record(segment(1), [recordOf(event('a', undefined, { callId: 'c', ...more }))])
+  expect(await balanceOf(pool, 'tokens')).toMatchObject({ spent, held: 0 })
+  // Known after all.
+  const better = event('a', undefined, { callId: 'c', generation: 1, usage: { inputTokens: 3, outputTokens: 1 } })
+  await ledger.record(segment(2), [recordOf(better)])
+  expect(await balanceOf(pool, 'tokens')).toMatchObject({ spent: 4, held: 0 })
   await expectNoDrift(pool)
 })
 

@@ -48,6 +48,8 @@ export type RecordCall = {
   readonly callId: string | undefined
   readonly subject: Subject
   readonly amounts: Amounts
+  /** What its client settled counts where that is more. */
+  readonly isLowerBound: boolean
   /** False: another record meters this call, and of this one nothing counts. */
   readonly isMetered: boolean
   readonly endedAt: Date

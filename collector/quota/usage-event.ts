@@ -18,7 +18,10 @@ export type UsageEvent = {
   readonly conversation: string
   readonly model: string
   readonly provider: string
-  readonly usage: { readonly inputTokens: number; readonly outputTokens: number }
+  /** Undefined where nobody told it. */
+  readonly usage: { readonly inputTokens: number; readonly outputTokens: number } | undefined
+  /** It may be more: a stream that was left had told of a part. */
+  readonly isLowerBound: boolean
   readonly cost: Priced
   /** False when another record meters this call: a wrapper of it, say. */
   readonly isMetered: boolean
@@ -48,8 +51,9 @@ export function recordOf(event: UsageEvent): RecordCall {
     },
     amounts: {
       cost: event.cost.kind === 'priced' ? event.cost.costNanoUsd : undefined,
-      ...tokensOf(event.usage),
+      ...(event.usage === undefined ? { tokens: undefined } : tokensOf(event.usage)),
     },
+    isLowerBound: event.isLowerBound,
     isMetered: event.isMetered,
     endedAt: new Date(event.endedUnixMs),
   }

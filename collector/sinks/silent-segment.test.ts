@@ -38,6 +38,7 @@ function eventOf(spanId: string, generation: number): UsageEvent {
     model: 'gpt-4o',
     provider: 'openai',
     usage: { inputTokens: 1, outputTokens: 1 },
+    isLowerBound: false,
     cost: { kind: 'unpriced', reason: '' },
     isMetered: true,
     endedUnixMs: 1,

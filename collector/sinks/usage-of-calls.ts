@@ -22,7 +22,8 @@ export function usageEventsOf({ tenantId, traceId, resolved }: ResolvedTrace): r
 }
 
 function eventOfCall(row: LlmCallRow): UsageEvent {
-  const isFree = row.UsageSource === 'none' && row.ErrorType !== ''
+  const isUntold = row.UsageSource === 'none'
+  const isFree = isUntold && row.ErrorType !== ''
   return {
     ...placeOf(row),
     callId: row.CallId || undefined,
@@ -31,7 +32,9 @@ function eventOfCall(row: LlmCallRow): UsageEvent {
     // Limits are for the model that was asked for.
     model: row.RequestModel || row.Model,
     provider: row.Provider,
-    usage: { inputTokens: row.InputTokens ?? 0, outputTokens: row.OutputTokens ?? 0 },
+    // Of a call that was made and told nothing, nothing is known, which is not nothing.
+    usage: isUntold && !isFree ? undefined : { inputTokens: row.InputTokens ?? 0, outputTokens: row.OutputTokens ?? 0 },
+    isLowerBound: row.UsageSource === 'partial',
     cost: isFree ? free : costOf(row),
     isMetered: true,
     endedUnixMs: Number((row.Timestamp + row.DurationNano) / 1_000_000n),
@@ -47,6 +50,7 @@ function eventOfEmbedding(row: EmbeddingRow): UsageEvent {
     model: row.Model,
     provider: row.Provider,
     usage: { inputTokens: row.InputTokens ?? 0, outputTokens: 0 },
+    isLowerBound: false,
     cost: costOf(row),
     isMetered: true,
     endedUnixMs: Number(row.Timestamp / 1_000_000n),
@@ -85,6 +89,7 @@ function eventOfGone(tenant: TenantId, traceId: string, spanId: string, generati
     model: '',
     provider: '',
     usage: { inputTokens: 0, outputTokens: 0 },
+    isLowerBound: false,
     cost: free,
     isMetered: false,
     endedUnixMs: 0,

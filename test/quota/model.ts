@@ -264,6 +264,7 @@ async function compareWithModel(
         subject: nobody,
         amounts: amountsOf(said),
         isMetered: said.isMetered,
+        isLowerBound: false,
         endedAt: new Date(toldMs),
       },
     ])
