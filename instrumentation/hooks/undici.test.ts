@@ -1,11 +1,15 @@
+import { AsyncLocalStorage } from 'node:async_hooks'
 import { once } from 'node:events'
 import { readFileSync } from 'node:fs'
 import http2 from 'node:http2'
 import type { AddressInfo } from 'node:net'
 import zlib from 'node:zlib'
+import { context, createContextKey, ROOT_CONTEXT } from '@opentelemetry/api'
+import { AsyncLocalStorageContextManager } from '@opentelemetry/context-async-hooks'
 import { Agent, H2CClient, request, fetch as undiciFetch } from 'undici'
-import { request as request6, fetch as undici6Fetch } from 'undici-6'
-import { afterEach, expect, test } from 'vitest'
+import { Pool as Pool6, RetryAgent as RetryAgent6, request as request6, fetch as undici6Fetch } from 'undici-6'
+import { afterEach, expect, test, vi } from 'vitest'
+import { limits } from '../limits.ts'
 import { hookFetch } from './fetch.ts'
 import { type Answer, startProvider } from './fixtures/provider.ts'
 import { openRecorder } from './fixtures/recorder.ts'
@@ -103,3 +107,39 @@ test('undici: over http2 a call is seen by one hook', async () => {
   ])
   expect(recorder.unmetered).toEqual(['api 127.0.0.1'])
 })
+
+test('undici before 8: a request that waited for a connection is its maker’s call, and one whose maker cannot be known is nobody’s', async () => {
+  const user = createContextKey('user')
+  const users = new AsyncLocalStorage<string>()
+  context.setGlobalContextManager(new AsyncLocalStorageContextManager().enable())
+  stack.defer(() => context.disable())
+  const provider = stack.use(await startProvider({ pieces: ['{}'] }))
+  const { watch } = openRecorder(provider.url)
+  const told: unknown[] = []
+  const startCall: typeof watch.startCall = (start) => {
+    told.push([start.request.model, users.getStore(), context.active().getValue(user)])
+    return watch.startCall(start)
+  }
+  stack.defer(hookUndici({ ...watch, startCall }))
+  const pool = new Pool6(provider.url, { connections: 1 })
+  stack.defer(() => pool.close())
+  const retrying = new RetryAgent6(pool)
+  const path = '/v1/chat/completions'
+  const url = `${provider.url}${path}`
+  const ways: readonly ((body: string) => Promise<unknown>)[] = [
+    async (body) => (await pool.request({ path, method: 'POST', body })).body.text(),
+    async (body) => (await request6(url, { method: 'POST', body, dispatcher: retrying })).body.text(),
+    async (body) => (await undici6Fetch(url, { method: 'POST', body, dispatcher: pool })).text(),
+  ]
+  const names = ['ada', 'bea', 'cai']
+  for (const ask of ways)
+    await Promise.all(
+      names.map((name) =>
+        context.with(ROOT_CONTEXT.setValue(user, name), () => users.run(name, () => ask(`{"model":"${name}"}`))),
+      ),
+    )
+  const known = names.map((name) => [name, name, name])
+  expect(told.slice(0, 6)).toEqual([...known, ...known])
+  expect(told.slice(6)).toEqual(names.map((name) => [name, expect.anything(), undefined]))
+})
+

@@ -1,8 +1,9 @@
 // npm's undici, by its own diagnostics channels: whichever dispatcher, pool or version sends a request, they tell of its body,
 // its head, its bytes and its end. Requests of global `fetch` pass here as well and are told to its hook. A channel cannot
 // hold a request back, so the gate is not asked here; such a call is charged by its record and counted as not gated.
-import { AsyncLocalStorage } from 'node:async_hooks'
+import { AsyncLocalStorage, AsyncResource } from 'node:async_hooks'
 import { subscribe, unsubscribe } from 'node:diagnostics_channel'
+import { context, ROOT_CONTEXT } from '@opentelemetry/api'
 import { limits } from '../limits.ts'
 import {
   type Exchange,
@@ -39,9 +40,12 @@ export function hookUndici(watch: Watch): () => void {
   const replies = new WeakMap<UndiciRequest, Inflated>()
   const listeners: Readonly<Record<string, (message: Message) => void>> = {
     'undici:request:create': ({ request }) => {
-      const wire = wireAbove()
-      if (wire !== undefined) wire.claim(request)
-      else create(request)
+      if (request.method !== 'POST') return
+      inContextOfMaker(request, () => {
+        const wire = wireAbove()
+        if (wire !== undefined) wire.claim(request)
+        else create(request)
+      })
     },
     'undici:request:bodySent': ({ request }) => sent(request),
     'undici:request:headers': ({ request, response }) => {
@@ -128,6 +132,30 @@ function tapData(request: TappedRequest, read: (chunk: Uint8Array) => void): boo
     read(chunk)
     return Reflect.apply(onData, this, [chunk])
   }
+/** Until version 8 a pool whose connections are all taken makes what has waited in the context of the one that became free, so a call
+ *  would be told as that of another user and tenant. `request`, `stream` and `pipeline` leave their caller's context with the request.
+ *  `fetch` does not, nor does who dispatches by hand: whether such a request has waited cannot be seen, and none is better than a wrong
+ *  turn. */
+function inContextOfMaker(request: TappedRequest, work: () => void): void {
+  const maker = makerOf(request)
+  if (maker !== undefined) maker.runInAsyncScope(work)
+  else if (request.onData === undefined) work()
+  else context.with(ROOT_CONTEXT, work)
+}
+
+type Handler = { readonly handler?: unknown }
+
+/** Handlers of redirects and of tries that are made again have the maker's inside. */
+function makerOf(request: TappedRequest): AsyncResource | undefined {
+  const key = Object.getOwnPropertySymbols(request).find(({ description }) => description === 'handler')
+  let handler: unknown = key === undefined ? undefined : Reflect.get(request, key)
+  for (let depth = 0; depth < 4 && typeof handler === 'object' && handler !== null; depth++) {
+    if (handler instanceof AsyncResource) return handler
+    handler = (handler as Handler).handler
+  }
+  return undefined
+}
+
   return true
 }
 
