@@ -1,8 +1,11 @@
+import { AsyncLocalStorage } from 'node:async_hooks'
 import { once } from 'node:events'
 import http2 from 'node:http2'
 import type { AddressInfo } from 'node:net'
+import { PassThrough } from 'node:stream'
 import { buffer } from 'node:stream/consumers'
-import { afterEach, expect, test } from 'vitest'
+import { afterEach, expect, test, vi } from 'vitest'
+import { limits } from '../limits.ts'
 import { encodeEvent } from '../providers/fixtures/encode-event.ts'
 import { openRecorder, type Recorder } from './fixtures/recorder.ts'
 import { hookHttp2 } from './http2.ts'
@@ -108,3 +111,17 @@ test('http2: a stream that is given up before its reply is aborted; one that nev
   expect(await recorder.ended()).toMatchObject([{ ending: 'aborted', status: 0, isHeldBack: true }])
   expect(bodies).not.toContain(body)
 })
+
+test('http2: a body that is piped is the call of whoever made its request', async () => {
+  const users = new AsyncLocalStorage<string>()
+  const told: unknown[] = []
+  // Asked when the call begins.
+  const { session } = await setUp('end', async () => void told.push(users.getStore()))
+  const source = new PassThrough()
+  const stream = users.run('ada', () => session.request({ ':method': 'POST', ':path': path }))
+  source.pipe(stream)
+  source.end(body)
+  expect(await buffer(stream)).toEqual(events)
+  expect(told).toEqual(['ada'])
+})
+

@@ -1,8 +1,18 @@
 // The hook on `node:http2`, over which Amazon's SDK speaks to Bedrock. The head of a request leaves when the stream is made and
 // names only the model; its body, without which no model runs, is held until the gate has answered.
+import { AsyncLocalStorage } from 'node:async_hooks'
 import http2 from 'node:http2'
 import { syncBuiltinESMExports } from 'node:module'
-import { type Exchange, endingOf, guarded, isSeen, noteOther, openExchange, type Watch } from './exchange.ts'
+import {
+  type Exchange,
+  type ExchangeStart,
+  endingOf,
+  guarded,
+  isSeen,
+  noteOther,
+  openExchange,
+  type Watch,
+} from './exchange.ts'
 import { holdBody } from './held-body.ts'
 import { tapReply } from './reply-tap.ts'
 
@@ -58,16 +68,19 @@ function watchStream(watch: Watch, stream: http2.ClientHttp2Stream, call: Call):
   holdBody(stream, (body, held) => {
     if (isLeft || stream.destroyed) {
       // Closing it writes its end; no body went out, and a call that begins now would never get an end.
+  // As over http: whoever writes its end may stand elsewhere.
+  const inContext = AsyncLocalStorage.snapshot()
       held.release()
       return
     }
-    exchange = openExchange(watch, {
+    const start: ExchangeStart = {
       ...call,
       transport: 'http2',
       body,
       header: (name) => String(sent[name] ?? ''),
       mayAsk: false,
-    })
+    }
+    exchange = inContext(() => openExchange(watch, start))
     if (exchange?.admitted === undefined) {
       held.release()
       return

@@ -1,3 +1,4 @@
+import { AsyncLocalStorage } from 'node:async_hooks'
 import { once } from 'node:events'
 import { readFileSync } from 'node:fs'
 import http, { request as namedRequest } from 'node:http'
@@ -5,7 +6,9 @@ import { Readable } from 'node:stream'
 import { buffer } from 'node:stream/consumers'
 import { setImmediate as turn } from 'node:timers/promises'
 import zlib from 'node:zlib'
-import { afterEach, describe, expect, test } from 'vitest'
+import { afterEach, describe, expect, test, vi } from 'vitest'
+import { limits } from '../limits.ts'
+import { listening } from './fixtures/listening.ts'
 import { type Answer, type Provider, startProvider } from './fixtures/provider.ts'
 import { openRecorder, type Recorder } from './fixtures/recorder.ts'
 import { hookNodeHttp } from './node-http.ts'
@@ -265,4 +268,26 @@ describe('node:http', () => {
     expect(recorder.unmetered).toEqual(['transport 127.0.0.1', 'api 127.0.0.1'])
     expect(recorder.calls).toEqual([])
   })
+
+  test('a body that is piped from another request is the call of whoever made its own', async () => {
+    const provider = stack.use(await startProvider({ pieces: ['{}'] }))
+    const { watch } = openRecorder(provider.url)
+    const users = new AsyncLocalStorage<string>()
+    const told: unknown[] = []
+    const startCall: typeof watch.startCall = (start) => {
+      told.push([start.request.model, users.getStore()])
+      return watch.startCall(start)
+    }
+    stack.defer(hookNodeHttp({ ...watch, startCall }))
+    const service = await listening(stack, (incoming, outgoing) =>
+      users.run('ada', () => {
+        const options = { method: 'POST' }
+        const up = http.request(`${provider.url}/v1/chat/completions`, options, (reply) => reply.pipe(outgoing))
+        incoming.pipe(up)
+      }),
+    )
+    expect(await (await fetch(service, { method: 'POST', body: '{"model":"gpt-4o"}' })).text()).toBe('{}')
+    expect(told).toEqual([['gpt-4o', 'ada']])
+  })
+
 })

@@ -1,10 +1,20 @@
 // The hook on `node:http` and `node:https`, which axios, got, node-fetch and older SDKs use. What the caller writes is held
 // until it has written all of it, so that the gate can be asked before the first byte.
+import { AsyncLocalStorage } from 'node:async_hooks'
 import { subscribe, unsubscribe } from 'node:diagnostics_channel'
 import http from 'node:http'
 import https from 'node:https'
 import { syncBuiltinESMExports } from 'node:module'
-import { type Exchange, endingOf, guarded, isSeen, noteOther, openExchange, type Watch } from './exchange.ts'
+import {
+  type Exchange,
+  type ExchangeStart,
+  endingOf,
+  guarded,
+  isSeen,
+  noteOther,
+  openExchange,
+  type Watch,
+} from './exchange.ts'
 import { type HeldBody, holdBody } from './held-body.ts'
 import { tapReply } from './reply-tap.ts'
 import { isWatchedSocket } from './websocket.ts'
@@ -98,14 +108,17 @@ function watchRequest(watch: Watch, request: http.ClientRequest, call: Call): vo
       // Its end may have been told already, and a call that begins now would never get one.
       held.release()
       return
+  // Its end may be written by whoever it is piped from, the connection of another request, which is nobody's turn.
+  const inContext = AsyncLocalStorage.snapshot()
     }
-    exchange = openExchange(watch, {
+    const start: ExchangeStart = {
       ...call,
       transport: 'http',
       body,
       header: (name) => String(request.getHeader(name) ?? ''),
       mayAsk: !request.headersSent && isPlain(request.getHeader('accept-encoding')),
-    })
+    }
+    exchange = inContext(() => openExchange(watch, start))
     if (exchange === undefined) held.release()
     else admit(request, exchange, held)
   })
