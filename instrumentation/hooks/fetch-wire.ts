@@ -3,6 +3,7 @@
 // caller gets is the platform's own, untouched: one that is watched itself costs a hundred microseconds. Where no request of
 // undici answers for a fetch, or a stream is compressed, the Response is watched after all (`tapped-body.ts`).
 import { type Ending, type Exchange, endingOf } from './exchange.ts'
+import type { IdleReplies, IdleReply } from './idle-replies.ts'
 import { type Inflated, openInflated } from './reply-tap.ts'
 
 export type UndiciRequest = {
@@ -48,7 +49,7 @@ export function openFetchWire(
   exchange: Exchange,
   path: string,
   signal: AbortSignal | null | undefined,
-  open: Set<IdleWatched>,
+  idle: IdleReplies,
 ): FetchWire {
   /** The request that answers, as far as is known: a redirect or a dispatcher that tries again makes another. */
   let current: UndiciRequest | undefined
@@ -61,7 +62,8 @@ export function openFetchWire(
   let isStopped = false
   let stopReason: unknown
   let ended: { readonly ending: Ending; readonly error: unknown } | undefined
-  const idle: IdleWatched = { pieces: 0, piecesBefore: -1, leave: () => exchange.end('left') }
+  // The platform itself gives up a reply that is waited for and does not come.
+  const watched: IdleReply = { pieces: 0, isWaitedFor: () => false, leave: () => exchange.end('left') }
 
   function tap(request: UndiciRequest & Methods): boolean {
     const names = generations.find((each) => each.data in request && each.start in request && each.end in request)
@@ -77,7 +79,7 @@ export function openFetchWire(
     }
     request[names.data] = function (bytes, ...more) {
       if (request !== current || reading === undefined) return onData.call(this, bytes, ...more)
-      idle.pieces++
+      watched.pieces++
       let hasRoom: unknown = true
       for (const piece of reading.write(bytes as Uint8Array)) {
         hasRoom = onData.call(this, piece, ...more)
@@ -100,7 +102,7 @@ export function openFetchWire(
   /** No more bytes of it will come. */
   function over(tell: (reading: Inflated) => void): void {
     current = undefined
-    open.delete(idle)
+    idle.delete(watched)
     if (reading !== undefined) tell(reading)
   }
 
@@ -142,7 +144,7 @@ export function openFetchWire(
         end: (ending, error) => (reading === opened ? end(ending, error) : undefined),
       })
       reading = opened
-      open.add(idle)
+      idle.add(watched)
     },
     failed(request, error) {
       if (request === current) over(({ stop }) => stop(endingOfFailure(error), error))
@@ -154,7 +156,7 @@ export function openFetchWire(
       return isAnswer
     },
     restart() {
-      open.delete(idle)
+      idle.delete(watched)
       current = undefined
       reading = undefined
       ended = undefined
@@ -163,24 +165,4 @@ export function openFetchWire(
     },
   }
   return wire
-}
-
-/** A reply under way, looked at from time to time: for one that was begun and forgotten, the platform never ends. */
-type IdleWatched = { pieces: number; piecesBefore: number; leave(): void }
-
-export type IdleWatch = Disposable & { readonly open: Set<IdleWatched> }
-
-/** Ends the calls whose replies have brought nothing since two looks ago. */
-export function openIdleWatch(idleMs: number): IdleWatch {
-  const open = new Set<IdleWatched>()
-  const timer = setInterval(() => {
-    for (const each of open) {
-      if (each.pieces === each.piecesBefore) {
-        open.delete(each)
-        each.leave()
-      }
-      each.piecesBefore = each.pieces
-    }
-  }, idleMs).unref()
-  return { open, [Symbol.dispose]: () => clearInterval(timer) }
 }

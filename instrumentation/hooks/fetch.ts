@@ -4,7 +4,8 @@
 
 import { limits } from '../limits.ts'
 import { endingOf, guarded, isSeen, openExchange, runSeen, type SeenBy, type Watch } from './exchange.ts'
-import { type IdleWatch, openFetchWire, openIdleWatch } from './fetch-wire.ts'
+import { openFetchWire } from './fetch-wire.ts'
+import { type IdleReplies, openIdleReplies } from './idle-replies.ts'
 import { outgoingTraceHeaders } from './outgoing-trace.ts'
 import { openBodyWatch, type WatchBody } from './tapped-body.ts'
 
@@ -13,7 +14,7 @@ type Fetch = typeof globalThis.fetch
 /** Gives what undoes it. A fetch that somebody put over ours later stays. */
 export function hookFetch(watch: Watch): () => void {
   const original = globalThis.fetch
-  const known: Known = { watchBody: openBodyWatch(), unwilling: new Set(), idle: openIdleWatch(limits.replyIdleMs) }
+  const known: Known = { watchBody: openBodyWatch(), unwilling: new Set(), idle: openIdleReplies() }
   const calls = openCalls(watch)
   const hooked: Fetch = function fetch(input, init) {
     if (isSeen()) return original(input, init)
@@ -66,7 +67,7 @@ function openCalls(watch: Watch) {
 
 type Known = {
   readonly watchBody: WatchBody
-  readonly idle: IdleWatch
+  readonly idle: IdleReplies
   /** Hosts that refused a request in which usage was asked for. */
   readonly unwilling: Set<string>
 }
@@ -98,7 +99,7 @@ async function exchanged(
     exchange.end(signal?.aborted === true ? 'aborted' : 'denied', error)
     throw error
   }
-  const wire = openFetchWire(exchange, `${url.pathname}${url.search}`, signal, idle.open)
+  const wire = openFetchWire(exchange, `${url.pathname}${url.search}`, signal, idle)
   const seenBy: SeenBy = { wire }
   let response: Response
   try {

@@ -125,3 +125,12 @@ test('http2: a body that is piped is the call of whoever made its request', asyn
   expect(told).toEqual(['ada'])
 })
 
+test('http2: a reply that nobody reads ends its call when it has brought nothing for long', async () => {
+  vi.useFakeTimers({ toFake: ['setInterval', 'clearInterval'] })
+  stack.defer(() => void vi.useRealTimers())
+  const { session, recorder } = await setUp('wait')
+  const stream = session.request({ ':method': 'POST', ':path': path }).end(body)
+  await once(stream, 'response')
+  for (let look = 0; look < 3; look++) vi.advanceTimersByTime(limits.replyIdleMs)
+  expect(recorder.calls).toMatchObject([{ ends: 1, end: { ending: 'left' } }])
+})

@@ -14,12 +14,14 @@ import {
   type Watch,
 } from './exchange.ts'
 import { holdBody } from './held-body.ts'
+import { type IdleReplies, openIdleReplies } from './idle-replies.ts'
 import { tapReply } from './reply-tap.ts'
 
 type Call = { readonly url: URL; readonly endpoint: NonNullable<ReturnType<Watch['endpointOf']>> }
 
 export function hookHttp2(watch: Watch): () => void {
   const original = http2.connect
+  const idle = openIdleReplies()
   const hooked = function connect(...args: unknown[]): http2.ClientHttp2Session {
     const session: http2.ClientHttp2Session = Reflect.apply(original, http2, args)
     const origin = guarded(watch, () => new URL(String(args[0])).origin, '')
@@ -28,7 +30,7 @@ export function hookHttp2(watch: Watch): () => void {
     session.request = (headers, options) => {
       const stream = request.call(session, headers, options)
       isUndicis ??= isOfUndici(session)
-      if (!isUndicis) guarded(watch, () => lookAt(watch, origin, stream), undefined)
+      if (!isUndicis) guarded(watch, () => lookAt(watch, origin, stream, idle), undefined)
       return stream
     }
     return session
@@ -36,6 +38,7 @@ export function hookHttp2(watch: Watch): () => void {
   http2.connect = hooked
   syncBuiltinESMExports()
   return () => {
+    idle[Symbol.dispose]()
     if (http2.connect === hooked) http2.connect = original
     syncBuiltinESMExports()
   }
@@ -46,16 +49,16 @@ function isOfUndici(session: http2.ClientHttp2Session): boolean {
   return Object.getOwnPropertySymbols(session).some(({ description }) => description === 'open streams')
 }
 
-function lookAt(watch: Watch, origin: string, stream: http2.ClientHttp2Stream): void {
+function lookAt(watch: Watch, origin: string, stream: http2.ClientHttp2Stream, idle: IdleReplies): void {
   const headers = stream.sentHeaders ?? {}
   if (headers[':method'] !== 'POST' || isSeen()) return
   const url = URL.parse(String(headers[':path'] ?? ''), origin)
   const endpoint = url === null ? undefined : watch.endpointOf('POST', url)
-  if (url !== null && endpoint !== undefined) watchStream(watch, stream, { url, endpoint })
+  if (url !== null && endpoint !== undefined) watchStream(watch, stream, { url, endpoint }, idle)
   else noteOther(watch, url)
 }
 
-function watchStream(watch: Watch, stream: http2.ClientHttp2Stream, call: Call): void {
+function watchStream(watch: Watch, stream: http2.ClientHttp2Stream, call: Call, idle: IdleReplies): void {
   let exchange: Exchange | undefined
   let hasReply = false
   let isLeft = false
@@ -65,11 +68,11 @@ function watchStream(watch: Watch, stream: http2.ClientHttp2Stream, call: Call):
     close.call(stream, code, callback)
   }
   const sent = stream.sentHeaders ?? {}
+  // As over http: whoever writes its end may stand elsewhere.
+  const inContext = AsyncLocalStorage.snapshot()
   holdBody(stream, (body, held) => {
     if (isLeft || stream.destroyed) {
       // Closing it writes its end; no body went out, and a call that begins now would never get an end.
-  // As over http: whoever writes its end may stand elsewhere.
-  const inContext = AsyncLocalStorage.snapshot()
       held.release()
       return
     }
@@ -103,7 +106,7 @@ function watchStream(watch: Watch, stream: http2.ClientHttp2Stream, call: Call):
       error: () => stream.errored ?? (isLeft || stream.rstCode === 0 ? undefined : new Error('the session has ended')),
     }
     const watched = exchange
-    guarded(watch, () => tapReply(stream, watched, reply), undefined)
+    guarded(watch, () => tapReply(stream, watched, reply, idle), undefined)
   })
   stream.once('close', () => {
     const error = stream.errored ?? undefined

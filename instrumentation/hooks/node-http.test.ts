@@ -290,4 +290,20 @@ describe('node:http', () => {
     expect(told).toEqual([['gpt-4o', 'ada']])
   })
 
+  test('a reply that nobody reads ends its call when it has brought nothing for long, and can be read all the same; one that is waited for is not ended', async () => {
+    vi.useFakeTimers({ toFake: ['setInterval', 'clearInterval'] })
+    stack.defer(() => void vi.useRealTimers())
+    const rest = Promise.withResolvers<void>()
+    const { recorder, url } = await setUp({ headers: sse, pieces: [recorded], until: rest.promise })
+    const kept = await post(url, asking)
+    const read = await post(url, asking)
+    const [first] = (await once(read, 'data')) as [Buffer]
+    for (let look = 0; look < 3; look++) vi.advanceTimersByTime(limits.replyIdleMs)
+    expect(recorder.calls[0]).toMatchObject({ ends: 1, end: { ending: expect.stringMatching(/left|complete/) } })
+    expect(recorder.calls[1]?.ends).toBe(0)
+    rest.resolve()
+    expect(Buffer.concat([first, await buffer(read)])).toEqual(recorded)
+    expect(await buffer(kept)).toEqual(recorded)
+    expect(recorder.calls).toMatchObject([{ ends: 1 }, { ends: 1, end: { ending: 'complete', reply: { usage } } }])
+  })
 })

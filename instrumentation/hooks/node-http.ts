@@ -16,28 +16,33 @@ import {
   type Watch,
 } from './exchange.ts'
 import { type HeldBody, holdBody } from './held-body.ts'
+import { type IdleReplies, openIdleReplies } from './idle-replies.ts'
 import { tapReply } from './reply-tap.ts'
 import { isWatchedSocket } from './websocket.ts'
 
 type Call = { readonly url: URL; readonly endpoint: NonNullable<ReturnType<Watch['endpointOf']>> }
 
 export function hookNodeHttp(watch: Watch): () => void {
-  const watched = new WeakSet<http.ClientRequest>()
-  const undo = [hookModule(watch, watched, http, 'http:'), hookModule(watch, watched, https, 'https:')]
+  const known: Known = { watched: new WeakSet(), idle: openIdleReplies() }
+  const undo = [hookModule(watch, known, http, 'http:'), hookModule(watch, known, https, 'https:')]
   // Named imports of a built-in are bindings of their own, and follow only when told.
   syncBuiltinESMExports()
-  const onStart = (message: unknown): void => guarded(watch, () => lookForUnmetered(watch, watched, message), undefined)
+  const onStart = (message: unknown): void =>
+    guarded(watch, () => lookForUnmetered(watch, known.watched, message), undefined)
   subscribe('http.client.request.start', onStart)
   return () => {
+    known.idle[Symbol.dispose]()
     for (const each of undo) each()
     syncBuiltinESMExports()
     unsubscribe('http.client.request.start', onStart)
   }
 }
 
+type Known = { readonly watched: WeakSet<http.ClientRequest>; readonly idle: IdleReplies }
+
 function hookModule(
   watch: Watch,
-  watched: WeakSet<http.ClientRequest>,
+  { watched, idle }: Known,
   module: Pick<typeof http, 'request'>,
   protocol: string,
 ): () => void {
@@ -51,7 +56,7 @@ function hookModule(
         const call = callOf(watch, protocol, made)
         if (call === undefined) return
         watched.add(made)
-        watchRequest(watch, made, call)
+        watchRequest(watch, made, call, idle)
       },
       undefined,
     )
@@ -75,7 +80,7 @@ function callOf(watch: Watch, protocol: string, request: http.ClientRequest): Ca
   return url === null || endpoint === undefined ? undefined : { url, endpoint }
 }
 
-function watchRequest(watch: Watch, request: http.ClientRequest, call: Call): void {
+function watchRequest(watch: Watch, request: http.ClientRequest, call: Call, idle: IdleReplies): void {
   let exchange: Exchange | undefined
   let reply: http.IncomingMessage | undefined
   let isLeft = false
@@ -96,20 +101,20 @@ function watchRequest(watch: Watch, request: http.ClientRequest, call: Call): vo
       reply = answer
       // Without a listener the platform throws the bytes away before anybody can see them.
       if (request.listenerCount('response') === 0) exchange.end('unread')
-      else tap(watch, exchange, answer, (errored) => (isLeft ? undefined : (error ?? errored)))
+      else tap(watch, exchange, answer, (errored) => (isLeft ? undefined : (error ?? errored)), idle)
     }
     if (event === 'error' && !isLeft) error = args[0]
     // With a reply, that one's end is the end; this is for a request that never got one.
     if (event === 'close' && reply === undefined) exchange?.end(isLeft ? 'aborted' : endingOf(error, undefined), error)
     return emit(event, ...args)
   }
+  // Its end may be written by whoever it is piped from, the connection of another request, which is nobody's turn.
+  const inContext = AsyncLocalStorage.snapshot()
   holdBody(request, (body, held) => {
     if (request.destroyed) {
       // Its end may have been told already, and a call that begins now would never get one.
       held.release()
       return
-  // Its end may be written by whoever it is piped from, the connection of another request, which is nobody's turn.
-  const inContext = AsyncLocalStorage.snapshot()
     }
     const start: ExchangeStart = {
       ...call,
@@ -154,6 +159,7 @@ function tap(
   exchange: Exchange,
   response: http.IncomingMessage,
   errorOf: (errored: unknown) => unknown,
+  idle: IdleReplies,
 ): void {
   const reply = {
     status: response.statusCode ?? 0,
@@ -161,7 +167,7 @@ function tap(
     isCutShort: () => !response.complete,
     error: () => errorOf(response.errored ?? undefined),
   }
-  guarded(watch, () => tapReply(response, exchange, reply), undefined)
+  guarded(watch, () => tapReply(response, exchange, reply, idle), undefined)
 }
 
 /** Who kept `http.request` from before us, or made a ClientRequest itself, reaches providers past the hook. */

@@ -4,6 +4,7 @@ import type { Readable, Transform } from 'node:stream'
 import zlib from 'node:zlib'
 import { limits } from '../limits.ts'
 import { type Ending, type Exchange, endingOf } from './exchange.ts'
+import type { IdleReplies, IdleReply } from './idle-replies.ts'
 
 export type TappedReply = {
   readonly status: number
@@ -14,11 +15,13 @@ export type TappedReply = {
   readonly error: () => unknown
 }
 
-/** Ends the exchange when the reply ends, whichever way. */
-export function tapReply(stream: Readable, exchange: Exchange, reply: TappedReply): void {
+/** Ends the exchange when the reply ends, whichever way, or nobody has read on for long. */
+export function tapReply(stream: Readable, exchange: Exchange, reply: TappedReply, idle: IdleReplies): void {
   exchange.head(reply.status, reply.header)
   const { push } = stream
-  const inflated = openInflated(reply.header, exchange)
+  // There is no time-out for a body here, so a model may be silent for as long as its reader waits for it.
+  const isWaitedFor = (): boolean => stream.readableFlowing !== null && stream.readableLength === 0
+  const inflated = leftWhenIdle(openInflated(reply.header, exchange), exchange, isWaitedFor, idle)
   let isWhole = false
 
   stream.push = (chunk: unknown, chunkEncoding?: BufferEncoding): boolean => {
@@ -47,6 +50,32 @@ export type Inflated = {
   /** All came; the exchange is complete when all has been read. */
   end(): void
   stop(ending: Ending, error: unknown): void
+}
+
+/** The same, in the watch over replies that nobody reads on. */
+export function leftWhenIdle(
+  inflated: Inflated,
+  exchange: Reading,
+  isWaitedFor: IdleReply['isWaitedFor'],
+  idle: IdleReplies,
+): Inflated {
+  // Not by `stop`: its reader may come back, and whatever inflates must still take what comes then.
+  const watched: IdleReply = { pieces: 0, isWaitedFor, leave: () => exchange.end('left') }
+  idle.add(watched)
+  return {
+    write(bytes) {
+      watched.pieces++
+      return inflated.write(bytes)
+    },
+    end() {
+      idle.delete(watched)
+      inflated.end()
+    },
+    stop(ending, error) {
+      idle.delete(watched)
+      inflated.stop(ending, error)
+    },
+  }
 }
 
 type Inflater = {

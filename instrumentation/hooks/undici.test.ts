@@ -143,3 +143,15 @@ test('undici before 8: a request that waited for a connection is its maker’s c
   expect(told.slice(6)).toEqual(names.map((name) => [name, expect.anything(), undefined]))
 })
 
+test('undici: a reply that nobody reads ends its call when it has brought nothing for long', async () => {
+  vi.useFakeTimers({ toFake: ['setInterval', 'clearInterval'] })
+  stack.defer(() => void vi.useRealTimers())
+  const { recorder, url } = await setUp({ headers: sse, pieces: [recorded.subarray(0, 900)], after: 'wait' })
+  const replies = [await request(url, { method: 'POST', body }), await request6(url, { method: 'POST', body })]
+  await Promise.all(replies.map(async (reply) => await once(reply.body, 'readable')))
+  vi.advanceTimersByTime(limits.replyIdleMs)
+  expect(recorder.calls).toMatchObject([{ ends: 0 }, { ends: 0 }])
+  vi.advanceTimersByTime(limits.replyIdleMs)
+  expect(recorder.calls).toMatchObject(Array(2).fill({ ends: 1, end: { ending: 'left', status: 200 } }))
+  for (const reply of replies) reply.body.on('error', () => undefined).destroy()
+})

@@ -17,7 +17,8 @@ import {
   wireAbove,
 } from './exchange.ts'
 import { type UndiciRequest, wireOf } from './fetch-wire.ts'
-import { type Inflated, openInflated } from './reply-tap.ts'
+import { openIdleReplies } from './idle-replies.ts'
+import { type Inflated, leftWhenIdle, openInflated } from './reply-tap.ts'
 
 type TappedRequest = UndiciRequest & {
   /** Until version 8 the request is handed its reply in pieces; since 7.11 a channel tells of them, too. */
@@ -38,6 +39,7 @@ export function hookUndici(watch: Watch): () => void {
   /** Of calls whose body is a stream, as that of npm's `fetch` is: they begin when it has been sent, and what they ask for is known. */
   const sending = new WeakMap<UndiciRequest, () => void>()
   const replies = new WeakMap<UndiciRequest, Inflated>()
+  const idle = openIdleReplies()
   const listeners: Readonly<Record<string, (message: Message) => void>> = {
     'undici:request:create': ({ request }) => {
       if (request.method !== 'POST') return
@@ -54,9 +56,14 @@ export function hookUndici(watch: Watch): () => void {
       const header = (name: string): string => headerIn(response.headers, name)
       request[wireOf]?.head(request, response.statusCode, header)
       const exchange = exchanges.get(request)
-      if (exchange === undefined) return
+      // 103 and its like are no reply.
+      if (exchange === undefined || response.statusCode < 200) return
       exchange.head(response.statusCode, header)
-      replies.set(request, openInflated(header, exchange))
+      // The platform itself gives up a reply that is waited for and does not come.
+      replies.set(
+        request,
+        leftWhenIdle(openInflated(header, exchange), exchange, () => false, idle),
+      )
     },
     'undici:request:trailers': ({ request }) => replies.get(request)?.end(),
     'undici:request:error': ({ request, error }) => {
@@ -114,6 +121,7 @@ export function hookUndici(watch: Watch): () => void {
   }
 
   return () => {
+    idle[Symbol.dispose]()
     for (const off of offs) off()
   }
 }
@@ -124,14 +132,6 @@ function listen(watch: Watch, name: string, listener: (message: Message) => void
   return () => unsubscribe(name, on)
 }
 
-/** Gives whether the request is one that can be tapped. */
-function tapData(request: TappedRequest, read: (chunk: Uint8Array) => void): boolean {
-  const { onData } = request
-  if (onData === undefined) return false
-  request.onData = function (chunk) {
-    read(chunk)
-    return Reflect.apply(onData, this, [chunk])
-  }
 /** Until version 8 a pool whose connections are all taken makes what has waited in the context of the one that became free, so a call
  *  would be told as that of another user and tenant. `request`, `stream` and `pipeline` leave their caller's context with the request.
  *  `fetch` does not, nor does who dispatches by hand: whether such a request has waited cannot be seen, and none is better than a wrong
@@ -156,6 +156,14 @@ function makerOf(request: TappedRequest): AsyncResource | undefined {
   return undefined
 }
 
+/** Gives whether the request is one that can be tapped. */
+function tapData(request: TappedRequest, read: (chunk: Uint8Array) => void): boolean {
+  const { onData } = request
+  if (onData === undefined) return false
+  request.onData = function (chunk) {
+    read(chunk)
+    return Reflect.apply(onData, this, [chunk])
+  }
   return true
 }
 
