@@ -98,6 +98,22 @@ describe.each(places)('fetch, read at the %s', (place) => {
     expect(recorder.calls).toHaveLength(2)
   })
 
+  test('headers of a Request stay its own where usage is asked for in a body beside it, unless others are beside it, too', async () => {
+    const seen: unknown[] = []
+    const { url } = await setUp(place, (_, { headers }) => {
+      seen.push([headers.authorization, headers['content-type'], headers['x-own']])
+      return { headers: sse, pieces: [recorded] }
+    })
+    const headers = { authorization: 'Bearer key', 'content-type': 'application/json' }
+    for (const each of [unhooked, fetch])
+      for (const init of [{}, { headers: { 'x-own': '1' } }]) {
+        const request = new Request(url, { method: 'POST', headers })
+        await (await each(request, { ...init, body: '{"stream":true}' })).text()
+      }
+    expect(seen.slice(2)).toEqual(seen.slice(0, 2))
+    expect(seen[0]).toEqual(['Bearer key', 'application/json', undefined])
+  })
+
   test('a Response is what it was: url, redirected, type, clone, status, headers, byte readers', async () => {
     const body = '{"choices":[],"usage":{"prompt_tokens":5,"completion_tokens":1}}'
     const { recorder, url } = await setUp(place, {

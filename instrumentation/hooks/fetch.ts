@@ -103,7 +103,7 @@ async function exchanged(
   const seenBy: SeenBy = { wire }
   let response: Response
   try {
-    const sent = exchange.body === undefined ? init : withBody(init, exchange.body)
+    const sent = exchange.body === undefined ? init : withBody(request, init, exchange.body)
     const send = (what: RequestInit | undefined): Promise<Response> =>
       exchange.inContext(() => runSeen(() => original(input, what), seenBy))
     response = await send(sent)
@@ -182,8 +182,9 @@ function headerIn(headers: RequestInit['headers'], name: string): string {
   return ''
 }
 
-function withBody(init: RequestInit | undefined, body: string): RequestInit {
-  const headers = new Headers(init?.headers)
+function withBody(request: Request | undefined, init: RequestInit | undefined, body: string): RequestInit {
+  // Headers beside a Request stand for all of its own.
+  const headers = new Headers(init?.headers ?? request?.headers)
   // A length that the caller counted is not that of this body; without one, fetch counts.
   headers.delete('content-length')
   return { ...init, headers, body }
