@@ -228,6 +228,8 @@ export const limits = {
   proxyRecordPauseMs: 1_000,
   /** Keys whose gates are kept, with what they have learnt. */
   proxyGatesMax: 1_000,
+  /** Pairs of a tenant and an upstream that does not take the option which asks for usage. */
+  proxyUnwillingMax: 10_000,
   /** Names that callers give: of conversations, users, services. */
   proxyNameCharsMax: 1_024,
   /** Turns on the page at `/`. */

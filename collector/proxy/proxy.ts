@@ -18,6 +18,7 @@ import { type Forwarded, forward, type Tap } from './forward.ts'
 import { fieldsForUpstream } from './http-fields.ts'
 import type { Refusal } from './refusal.ts'
 import { openBodyRoom } from './request-body.ts'
+import { openUnwillingUpstreams } from './unwilling-upstreams.ts'
 import { openUpstreamAgent } from './upstream-agent.ts'
 import { errorKindOf, upstreamRefusal } from './upstream-error.ts'
 import type { Upstream } from './upstreams.ts'
@@ -69,8 +70,7 @@ export function openProxy(options: ProxyOptions): ProviderProxy {
   })
   const room = openBodyRoom({ bodyBytesMax: limits.proxyRequestBytesMax, bytesMax: limits.proxyBodiesBytesMax })
   const agent = openUpstreamAgent()
-  /** Upstreams that have refused a request in which we had asked for usage. */
-  const unwilling = new Set<string>()
+  const unwilling = openUnwillingUpstreams()
 
   function take(admitted: Admitted): Promise<Refusal | undefined> {
     return admitted.endpoint === undefined ? passOn(admitted) : takeCall(admitted, admitted.endpoint)
@@ -105,7 +105,7 @@ export function openProxy(options: ProxyOptions): ProviderProxy {
         endpoint,
         url: new URL(`${upstream.origin}${upstream.basePath}${admitted.path}`),
         body: read.bytes,
-        mayAsk: !unwilling.has(upstream.name),
+        mayAsk: !unwilling.has(identity.tenant, upstream.name),
       })
       if (call === undefined) return failed
       if ('reason' in call) return call
@@ -140,7 +140,7 @@ export function openProxy(options: ProxyOptions): ProviderProxy {
   }
 
   async function forwardCall(admitted: Admitted, call: Call, body: Buffer): Promise<Refusal | undefined> {
-    const { request, upstream } = admitted
+    const { request, upstream, identity } = admitted
     const { exchange, span } = call
     const added = upstream.sendsTrace ? span.traceHeaders() : {}
     const fields = fieldsForUpstream(request.rawHeaders, { isCall: true, added })
@@ -148,9 +148,9 @@ export function openProxy(options: ProxyOptions): ProviderProxy {
     let forwarded = await send(admitted, fields, exchange.body ?? body, tap)
     if (forwarded.kind === 'again') {
       // It may be the option that we added: then the caller's own request is another one, and its answer the caller's.
-      unwilling.add(upstream.name)
       exchange.withdraw()
       forwarded = await send(admitted, fields, body, tap)
+      if (tap.isTaken()) unwilling.add(identity.tenant, upstream.name)
     }
     tap.end(forwarded)
     countEnd(upstream, forwarded.kind)
@@ -161,9 +161,11 @@ export function openProxy(options: ProxyOptions): ProviderProxy {
   function openCallTap(upstream: Upstream, { exchange, span }: Call) {
     let inflated: Inflated | undefined
     let html = ''
+    let headStatus = 0
     const tap: Tap = {
       head(status, header) {
-        if (status === 400 && exchange.body !== undefined && !unwilling.has(upstream.name)) return 'again'
+        if (status === 400 && exchange.body !== undefined) return 'again'
+        headStatus = status
         exchange.head(status, header)
         inflated = openInflated(header, exchange)
         if (!header('content-type').toLowerCase().includes('text/html')) return 'pass'
@@ -191,7 +193,8 @@ export function openProxy(options: ProxyOptions): ProviderProxy {
       else if (forwarded.kind === 'left') (inflated?.stop ?? exchange.end)('aborted', undefined)
       else exchange.end('cut', new Error(html))
     }
-    return { ...tap, end, refusal: (): Refusal => ({ reason: 'upstream_failed', message: html }) }
+    const isTaken = (): boolean => headStatus >= 200 && headStatus < 400 && html === ''
+    return { ...tap, end, isTaken, refusal: (): Refusal => ({ reason: 'upstream_failed', message: html }) }
   }
 
   function send(

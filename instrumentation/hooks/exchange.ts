@@ -88,7 +88,7 @@ export const runSeen = <T>(work: () => T, by: SeenBy = nobodyWaits): T => seen.r
 export const wireAbove = (): FetchWire | undefined => seen.getStore()?.wire
 
 export type Exchange = {
-  /** What to send instead of the caller's body, where that asks for usage. */
+  /** What to send instead of the caller's body, where that asks for usage; undefined once it is withdrawn. */
   readonly body: string | undefined
   /** The caller's body is sent after all, so nothing is taken out of the reply, and one to the other body is not its. */
   withdraw(): void
@@ -197,7 +197,9 @@ function open(watch: ExchangeWatch, start: ExchangeStart): Exchange {
   }
 
   return {
-    body: asked,
+    get body() {
+      return asked
+    },
     withdraw: () => {
       asked = undefined
       status = 0

@@ -98,6 +98,19 @@ describe.each(places)('fetch, read at the %s', (place) => {
     expect(recorder.calls).toHaveLength(2)
   })
 
+  test('a request that is refused with and without the option says nothing of it: the host is asked on', async () => {
+    const { provider, recorder, url } = await setUp(place, (body) =>
+      body.includes('too long')
+        ? { status: 400, pieces: ['{"error":{"code":"context_length_exceeded"}}'] }
+        : { headers: sse, pieces: [recorded] },
+    )
+    const refused = await post(url, '{"stream":true,"model":"too long"}')
+    expect([refused.status, await refused.text()]).toEqual([400, '{"error":{"code":"context_length_exceeded"}}'])
+    await (await post(url, '{"stream":true,"model":"m"}')).text()
+    expect(provider.bodies.map((body) => body.includes('include_usage'))).toEqual([true, false, true])
+    expect(await recorder.ended(2)).toMatchObject([{ status: 400 }, { status: 200, reply: { usage } }])
+  })
+
   test('headers of a Request stay its own where usage is asked for in a body beside it, unless others are beside it, too', async () => {
     const seen: unknown[] = []
     const { url } = await setUp(place, (_, { headers }) => {

@@ -68,7 +68,7 @@ function openCalls(watch: Watch) {
 type Known = {
   readonly watchBody: WatchBody
   readonly idle: IdleReplies
-  /** Hosts that refused a request in which usage was asked for. */
+  /** Hosts that refused a request in which usage was asked for, and took the same one without. */
   readonly unwilling: Set<string>
 }
 
@@ -109,7 +109,6 @@ async function exchanged(
     response = await send(sent)
     if (exchange.body !== undefined && response.status === 400) {
       // It may be the option that we added: then the caller's own request is another one, and its answer the caller's.
-      unwilling.add(url.host)
       exchange.withdraw()
       wire.restart()
       await response.body?.cancel()
@@ -121,6 +120,8 @@ async function exchanged(
     throw error
   } finally {
     seenBy.wire = undefined
+      // Refused without the option, too, or not answered by the model: the host has said nothing about the option.
+      if (response.status < 400) unwilling.add(url.host)
   }
   if (wire.answers(response.status)) return response
   exchange.head(response.status, (name) => response.headers.get(name) ?? '')

@@ -140,7 +140,7 @@ function admit(request: http.ClientRequest, exchange: Exchange, held: HeldBody):
     if (request.headersSent) exchange.withdraw()
     else if (exchange.body !== undefined && request.hasHeader('content-length'))
       request.setHeader('content-length', Buffer.byteLength(exchange.body))
-    held.release(request.headersSent ? undefined : exchange.body)
+    held.release(exchange.body)
   }
   if (exchange.admitted === undefined) {
     send()

@@ -60,6 +60,7 @@ function answerOf(body: string, { url = '' }: IncomingMessage): Answer {
     return { headers: sse, pieces: [recorded('openai-chat.sse').subarray(0, 900)], after: 'wait' }
   if (body.includes('[endless]'))
     return { headers: sse, pieces: Array<string>(4096).fill(`: ${'x'.repeat(65_000)}\n\n`) }
+  if (body.includes('[refused]')) return { status: 400, headers: json, pieces: ['{"error":{"message":"too long"}}'] }
   if (body.includes('[unwilling]') && body.includes('include_usage'))
     return { status: 400, headers: json, pieces: ['{"error":{"message":"stream_options is not known"}}'] }
   if (path.endsWith('/chat/completions') && isStream) return { headers: sse, pieces: [chatRecording(body)] }

@@ -254,6 +254,24 @@ test('with the ledger away the tenant’s policy decides, in the words of the pr
   expect(await callsOf('ida')).toMatchObject([{ OutputTokens: 3, UsageSource: 'provider' }])
 })
 
+test('an upstream that does not take the option we added: calls at once are answered all the same, other tenants are asked for usage on, and so is who was refused for another reason', async () => {
+  const before = world.told.length
+  const asking = async (tenant: string) => {
+    const client = openai('openai', tenant, { 'x-tallylight-key': await world.keyOf(['ingest', 'quota'], tenant) })
+    return async (content: string) =>
+      Array.fromAsync(await client.chat.completions.create({ ...turnOf(content), stream: true }))
+  }
+  const [kim, lea] = await Promise.all([asking('kim'), asking('lea')])
+  const atOnce = await Promise.all(['a', 'b', 'c'].map((each) => kim(`[unwilling] ${each}`)))
+  for (const events of atOnce) expect(events.length).toBeGreaterThan(1)
+  await expect(lea('[refused]')).rejects.toMatchObject({ status: 400 })
+  await lea('hello')
+  await kim('hello')
+  const askedFor = world.told.slice(before).map(({ body }) => body.includes('include_usage'))
+  expect(askedFor.slice(-4)).toEqual([true, false, true, false])
+  expect(await callsOf('lea')).toMatchObject([{ UsageSource: 'none' }, { UsageSource: 'provider', OutputTokens: 300 }])
+})
+
 test('a collector that stops breaks off what it may not wait for, and has the record of it', async () => {
   const key = { 'x-tallylight-key': await world.keyOf(['ingest', 'quota']) }
   const open = await openai('openai', 'jon', key).chat.completions.create({ ...turnOf('[wait]'), stream: true })
