@@ -34,7 +34,7 @@ export type CallEnd = {
   readonly status: number
   readonly reply: CallReply | undefined
   readonly error: unknown
-  /** The caller gave up before the gate had answered: nothing has left. */
+  /** The caller gave up before anything was sent. */
   readonly isHeldBack?: boolean
 }
 
@@ -93,6 +93,8 @@ export type Exchange = {
   /** The caller's body is sent after all, so nothing is taken out of the reply, and one to the other body is not its. */
   withdraw(): void
   readonly admitted: Promise<void> | undefined
+  /** Nothing of it will be sent, whatever the gate says. */
+  holdBack(): void
   inContext<T>(work: () => T): T
   /** Again where the reply before was not the one: a dispatcher that tries again. */
   head(status: number, header: (name: string) => string): void
@@ -207,6 +209,9 @@ function open(watch: ExchangeWatch, start: ExchangeStart): Exchange {
       batch = undefined
     },
     admitted: record.admitted,
+    holdBack: () => {
+      isHeldBack = true
+    },
     inContext: record.inContext,
     head,
     isFiltering: () => filter !== undefined,

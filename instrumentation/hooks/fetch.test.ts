@@ -482,6 +482,34 @@ describe.each(places)('fetch, read at the %s: the gate and our own failures', (p
     expect(await recorder.ended()).toMatchObject([{ ending: 'aborted', isHeldBack: true }])
   })
 
+  test('a caller that aborts does not wait for the end of the stream that it sends, whose source ends, too', async () => {
+    const { provider, recorder, url } = await setUp(place, { pieces: [] })
+    const canceled = Promise.withResolvers<unknown>()
+    const body = new ReadableStream({
+      start: (controller) => controller.enqueue(Buffer.from('{"model":')),
+      cancel: canceled.resolve,
+    })
+    const abort = new AbortController()
+    const init = { method: 'POST', body, duplex: 'half', signal: abort.signal } as const
+    const asked = fetch(new Request(url, init))
+    abort.abort()
+    await expect(asked).rejects.toThrow(expect.objectContaining({ name: 'AbortError' }))
+    await canceled.promise
+    expect(provider.bodies).toEqual([])
+    expect(recorder.calls).toMatchObject([{ ends: 1, end: { ending: 'aborted', status: 0, isHeldBack: true } }])
+  })
+
+  test('what was aborted before it began has sent nothing, also where no gate was asked; null is no signal', async () => {
+    const { provider, recorder, url } = await setUp(place, { pieces: ['{}'] })
+    const signal = AbortSignal.abort()
+    await expect(post(url, asking, { signal })).rejects.toThrow(expect.objectContaining({ name: 'AbortError' }))
+    expect(await recorder.ended()).toMatchObject([{ ending: 'aborted', isHeldBack: true }])
+    expect(provider.bodies).toEqual([])
+    const request = new Request(url, { method: 'POST', body: asking, signal })
+    expect(await (await fetch(request, { signal: null })).text()).toBe('{}')
+    expect(await recorder.ended(2)).toMatchObject([{}, { ending: 'complete', isHeldBack: false }])
+  })
+
   test('when whatever of ours throws, the caller sees what it would have seen', async () => {
     const { provider, recorder } = await setUp(place, { headers: sse, pieces: [recorded] })
     const broken = (): never => {

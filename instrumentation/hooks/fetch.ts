@@ -81,8 +81,9 @@ async function exchanged(
   init: RequestInit | undefined,
 ): Promise<Response> {
   const request = input instanceof Request ? input : undefined
-  const signal = init?.signal ?? request?.signal
-  const body = bodyAtHand(init?.body) ?? (await bodyOf(watch, request, init))
+  // Null says that there is none, also of a Request that has one.
+  const signal = init?.signal === undefined ? request?.signal : init.signal
+  const body = bodyAtHand(init?.body) ?? (await bodyOf(watch, request, init, signal))
   const exchange = openExchange(watch, {
     endpoint,
     url,
@@ -99,6 +100,12 @@ async function exchanged(
     exchange.end(signal?.aborted === true ? 'aborted' : 'denied', error)
     throw error
   }
+  if (signal?.aborted === true) {
+    // The platform refuses it in its own words, and sends nothing.
+    exchange.holdBack()
+    exchange.end('aborted', signal.reason)
+    return original(input, init)
+  }
   const wire = openFetchWire(exchange, `${url.pathname}${url.search}`, signal, idle)
   const seenBy: SeenBy = { wire }
   let response: Response
@@ -113,6 +120,8 @@ async function exchanged(
       wire.restart()
       await response.body?.cancel()
       response = await send(init)
+      // Refused without the option, too, or not answered by the model: the host has said nothing about the option.
+      if (response.status < 400) unwilling.add(url.host)
     }
   } catch (error) {
     wire.restart()
@@ -120,8 +129,6 @@ async function exchanged(
     throw error
   } finally {
     seenBy.wire = undefined
-      // Refused without the option, too, or not answered by the model: the host has said nothing about the option.
-      if (response.status < 400) unwilling.add(url.host)
   }
   if (wire.answers(response.status)) return response
   exchange.head(response.status, (name) => response.headers.get(name) ?? '')
@@ -158,16 +165,37 @@ async function bodyOf(
   watch: Watch,
   request: Request | undefined,
   init: RequestInit | undefined,
+  signal: AbortSignal | null | undefined,
 ): Promise<string | Uint8Array | undefined> {
   const body = init?.body
   try {
     if (body instanceof Blob) return await body.bytes()
-    if (!body && request?.body && !request.bodyUsed) return await request.clone().bytes()
+    if (!body && request?.body && !request.bodyUsed) return await readAll(request.clone().body, signal)
   } catch (error) {
     // Broken in the caller's hands: its own fetch will say so.
     watch.failed(error)
   }
   return undefined
+}
+
+/** As far as it came where the caller gives up meanwhile, who is told so at once and not when the stream has ended. */
+async function readAll(
+  body: ReadableStream<Uint8Array> | null,
+  signal: AbortSignal | null | undefined,
+): Promise<Uint8Array | undefined> {
+  const reader = body?.getReader()
+  if (reader === undefined) return undefined
+  // Its source ends when the platform has given up the other half, too: that is not ours to wait for.
+  const leave = (): void => void reader.cancel(signal?.reason).catch(() => undefined)
+  if (signal?.aborted === true) leave()
+  signal?.addEventListener('abort', leave, { once: true })
+  const pieces: Uint8Array[] = []
+  try {
+    for (let read = await reader.read(); !read.done; read = await reader.read()) pieces.push(read.value)
+    return Buffer.concat(pieces)
+  } finally {
+    signal?.removeEventListener('abort', leave)
+  }
 }
 
 /** In any of the forms that fetch takes, without making Headers of them for two names. */
