@@ -1,7 +1,17 @@
 // Where spans and metrics go. A service with a tracer provider of its own keeps it, and ours join it; else one is started
 // with OTLP exporters, by OpenTelemetry's environment. Which of the two is decided at the first call and not before, since
 // `register` runs ahead of the service, whose own provider would then come second and be refused.
-import { type Meter, metrics, type ProxyTracerProvider, type Tracer, trace } from '@opentelemetry/api'
+import {
+  context,
+  createContextKey,
+  type Meter,
+  metrics,
+  type ProxyTracerProvider,
+  propagation,
+  ROOT_CONTEXT,
+  type Tracer,
+  trace,
+} from '@opentelemetry/api'
 import { OTLPMetricExporter as GrpcMetrics } from '@opentelemetry/exporter-metrics-otlp-grpc'
 import { OTLPTraceExporter as GrpcTraces } from '@opentelemetry/exporter-trace-otlp-grpc'
 import {
@@ -33,6 +43,7 @@ export type Export = {
   flush(): Promise<void>
   /** Ends what could not be sent until now, so that nothing waits for it. */
   giveUp(): void
+  /** Nothing comes after it. Where all went to a provider of ours, the place is free again for another. */
   shutdown(): Promise<void>
 }
 
@@ -203,6 +214,7 @@ function startSdk({ settings, environment, counters }: ExportOptions, destinatio
         destination,
       )
   const reader = isMetered ? new PeriodicExportingMetricReader({ exporter: metricExporter }) : undefined
+  const ofService = placesTaken()
   const sdk = startNodeSdk({
     // Its own words go to the service's log only when the service asks for them.
     logLevel: environment.OTEL_LOG_LEVEL || 'none',
@@ -210,6 +222,7 @@ function startSdk({ settings, environment, counters }: ExportOptions, destinatio
     metricReaders: reader === undefined ? [] : [reader],
     logRecordProcessors: [],
   })
+  const ours = providerNow()
   return {
     async flush() {
       await Promise.all([spans.forceFlush(), reader?.forceFlush()])
@@ -218,8 +231,40 @@ function startSdk({ settings, environment, counters }: ExportOptions, destinatio
     giveUp() {
       for (const sender of senders) sender.stop()
     },
-    shutdown: sdk.shutdown,
+    async shutdown() {
+      try {
+        await sdk.shutdown()
+      } finally {
+        // A service that has set another since keeps all that goes with it.
+        if (providerNow() === ours) leavePlaces(ofService)
+      }
+    },
   }
+}
+
+function providerNow(): unknown {
+  const provider = trace.getTracerProvider()
+  return 'getDelegate' in provider ? (provider as ProxyTracerProvider).getDelegate() : provider
+}
+
+/** Where OpenTelemetry keeps one for all of a process. */
+type Places = { readonly metrics: boolean; readonly context: boolean; readonly propagation: boolean }
+
+function placesTaken(): Places {
+  const probe = ROOT_CONTEXT.setValue(createContextKey('tallylight.probe'), true)
+  return {
+    metrics: hasMeterProvider(),
+    context: context.with(probe, () => context.active() === probe),
+    propagation: propagation.fields().length > 0,
+  }
+}
+
+/** A provider that is shut down drops what it gets, and who looks for the service's own would find it and never start another. */
+function leavePlaces(ofService: Places): void {
+  trace.disable()
+  if (!ofService.metrics) metrics.disable()
+  if (!ofService.context) context.disable()
+  if (!ofService.propagation) propagation.disable()
 }
 
 function hasMeterProvider(): boolean {

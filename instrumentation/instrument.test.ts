@@ -1,4 +1,6 @@
 // What a service in JavaScript passes, whatever it is.
+import { context, createContextKey, ROOT_CONTEXT } from '@opentelemetry/api'
+import { AsyncLocalStorageContextManager } from '@opentelemetry/context-async-hooks'
 import { afterEach, expect, test } from 'vitest'
 import { startProvider } from './hooks/fixtures/provider.ts'
 import { type Instrumentation, instrument, recordUsage } from './index.ts'
@@ -57,4 +59,21 @@ test('fetch: headers that can be read once reach the server, and a base URL may 
   const reply = await fetch(`${url}/v1/chat/completions`, { method: 'POST', headers, body })
   expect(await reply.text()).toBe('Bearer key')
   expect(instrumentation.counters.read().spansMade).toBe(1)
+})
+
+test('instrument: after a shutdown it begins anew, and what a service has set is the service’s', async () => {
+  await using provider = await startProvider({ pieces: ['{}'] })
+  await using receiver = await startProvider({ pieces: [] })
+  context.setGlobalContextManager(new AsyncLocalStorageContextManager().enable())
+  for (let life = 0; life < 2; life++) {
+    const { url } = provider
+    const environment = { OTEL_EXPORTER_OTLP_ENDPOINT: receiver.url }
+    instrumentation = instrument({ environment, baseUrls: [{ url, provider: 'openai' }], write: () => undefined })
+    await (await fetch(`${url}/v1/chat/completions`, { method: 'POST', body: '{}' })).text()
+    await instrumentation.shutdown()
+    expect(instrumentation.counters.read()).toMatchObject({ spansMade: 1, spansExported: 1, spansDropped: 0 })
+  }
+  const own = ROOT_CONTEXT.setValue(createContextKey('own'), true)
+  expect(context.with(own, () => context.active())).toBe(own)
+  context.disable()
 })
