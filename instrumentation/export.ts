@@ -41,7 +41,7 @@ export type Export = {
   /** For the line at start. */
   readonly destination: string
   flush(): Promise<void>
-  /** Ends what could not be sent until now, so that nothing waits for it. */
+  /** Ends what could not be sent until now, so that nothing waits for it. What comes later is sent as ever. */
   giveUp(): void
   /** Nothing comes after it. Where all went to a provider of ours, the place is free again for another. */
   shutdown(): Promise<void>
@@ -229,7 +229,7 @@ function startSdk({ settings, environment, counters }: ExportOptions, destinatio
       await Promise.all(senders.map((sender) => sender.idle()))
     },
     giveUp() {
-      for (const sender of senders) sender.stop()
+      for (const sender of senders) sender.giveUp()
     },
     async shutdown() {
       try {
@@ -282,7 +282,7 @@ function spansOver(sender: OtlpSender, { isJson }: Destination): SpanExporter {
       if (body !== undefined) sender.send(body, spans.length)
       done({ code: succeeded })
     },
-    shutdown: async () => sender.stop(),
+    shutdown: async () => sender.giveUp(),
   }
 }
 
@@ -296,7 +296,7 @@ function metricsOver(sender: OtlpSender, { isJson }: Destination): PushMetricExp
     },
     selectAggregationTemporality: () => AggregationTemporality.CUMULATIVE,
     forceFlush: async () => undefined,
-    shutdown: async () => sender.stop(),
+    shutdown: async () => sender.giveUp(),
   }
 }
 

@@ -99,11 +99,17 @@ export function instrument(options: InstrumentOptions = {}): Instrumentation {
   const watch = openWatch({ settings, exporter, counters, content, tools }, gate, failed)
   const unhook = [...hookAll(watch), hookSdkOfMcp(settings, { watch, exporter, content })]
 
+  let callsBefore = -1
+  // It is emitted again when what a listener did is done, so each time for what was new: a flush for nothing would keep the process
+  // alive for ever, and one alone would lose what a service calls when it was emptied out.
   const onBeforeExit = (): void => {
+    const { spansMade } = counters.read()
+    if (spansMade === callsBefore) return
+    callsBefore = spansMade
     void flush().then(() => exporter.giveUp())
   }
   // Only where the process ends by itself. One that is told to end decides by itself whether it calls `shutdown`.
-  process.once('beforeExit', onBeforeExit)
+  process.on('beforeExit', onBeforeExit)
 
   function flush(): Promise<void> {
     const settled = gate?.idle() ?? Promise.resolve()

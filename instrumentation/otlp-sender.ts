@@ -14,8 +14,8 @@ export type OtlpSender = {
   send(body: Uint8Array, records: number): void
   /** Settles when nothing waits. */
   idle(): Promise<void>
-  /** Gives up what waits. */
-  stop(): void
+  /** Gives up what waits now; what is handed over later is tried as ever. */
+  giveUp(): void
 }
 
 export type OtlpSenderOptions = {
@@ -31,7 +31,7 @@ type Try = Sent | { readonly kind: 'again'; readonly reason: string; readonly af
 export function openOtlpSender(options: OtlpSenderOptions): OtlpSender {
   const module = options.url.startsWith('https:') ? https : http
   const agent = new module.Agent({ keepAlive: true, maxSockets: limits.exportConnectionsMax })
-  const stopped = new AbortController()
+  let attempts = new AbortController()
   const underWay = new Set<Promise<void>>()
   let waitingBytes = 0
 
@@ -52,41 +52,46 @@ export function openOtlpSender(options: OtlpSenderOptions): OtlpSender {
   }
 
   async function sendAll(packed: Uint8Array): Promise<Sent> {
+    const { signal } = attempts
     let reason = 'it did not answer in time'
-    for (let tried = 0; tried < limits.exportTriesMax && !stopped.signal.aborted; tried++) {
-      if (tried > 0) await pause(limits.exportPauseMs * 2 ** (tried - 1))
-      const outcome = await tryOnce(packed)
+    for (let tried = 0; tried < limits.exportTriesMax && !signal.aborted; tried++) {
+      if (tried > 0) await pause(limits.exportPauseMs * 2 ** (tried - 1), signal)
+      const outcome = await tryOnce(packed, signal)
       if (outcome.kind !== 'again') return outcome
-      // Being stopped is no reason, but what was the matter before it.
-      if (!stopped.signal.aborted) reason = outcome.reason
-      if (outcome.afterMs !== undefined) await pause(outcome.afterMs)
+      // Being given up is no reason, but what was the matter before it.
+      if (!signal.aborted) reason = outcome.reason
+      if (outcome.afterMs !== undefined) await pause(outcome.afterMs, signal)
     }
     return { kind: 'failed', reason }
   }
 
-  function pause(ms: number): Promise<void> {
-    if (stopped.signal.aborted) return Promise.resolve()
+  function pause(ms: number, signal: AbortSignal): Promise<void> {
+    if (signal.aborted) return Promise.resolve()
     const { promise, resolve } = Promise.withResolvers<void>()
     const timer = setTimeout(resolve, ms).unref()
-    stopped.signal.addEventListener('abort', () => resolve(), { once: true })
-    return promise.finally(() => clearTimeout(timer))
+    const onAbort = (): void => resolve()
+    signal.addEventListener('abort', onAbort, { once: true })
+    return promise.finally(() => {
+      clearTimeout(timer)
+      signal.removeEventListener('abort', onAbort)
+    })
   }
 
-  function tryOnce(packed: Uint8Array): Promise<Try> {
+  function tryOnce(packed: Uint8Array, signal: AbortSignal): Promise<Try> {
     try {
-      return runSeen(() => sendOnce(packed))
+      return runSeen(() => sendOnce(packed, signal))
     } catch (error) {
       // Thrown at once for an address or a header that no request can carry, a line break in a key for one.
       return Promise.resolve({ kind: 'failed', reason: error instanceof Error ? reasonOf(error) : String(error) })
     }
   }
 
-  function sendOnce(body: Uint8Array): Promise<Try> {
+  function sendOnce(body: Uint8Array, signal: AbortSignal): Promise<Try> {
     const { promise, resolve } = Promise.withResolvers<Try>()
     const request = module.request(options.url, {
       method: 'POST',
       agent,
-      signal: stopped.signal,
+      signal,
       timeout: options.timeoutMs,
       headers: {
         ...options.headers,
@@ -111,7 +116,10 @@ export function openOtlpSender(options: OtlpSenderOptions): OtlpSender {
     idle: async () => {
       await Promise.all(underWay)
     },
-    stop: () => stopped.abort(),
+    giveUp() {
+      attempts.abort()
+      attempts = new AbortController()
+    },
   }
 }
 

@@ -159,6 +159,43 @@ test('register: the first request of a process is in the trace that it came with
   }
 })
 
+test('register: what a service calls when it was emptied out is sent, and its end comes all the same', async () => {
+  const receiver = await startReceiver()
+  const ran = await run('emptied', await startModel(), {
+    OTEL_EXPORTER_OTLP_ENDPOINT: receiver.url,
+    OTEL_EXPORTER_OTLP_PROTOCOL: 'http/json',
+  })
+  expect(ran.code).toBe(0)
+  expect(receiver.spans).toHaveLength(2)
+})
+
+test('register: a call that waits for a lease to be given back keeps its process, which is not emptied out in the middle', async () => {
+  const asked: string[] = []
+  const quota = await listening(stack, async (request, response) => {
+    const body = (await json(request)) as { readonly estimate?: { readonly outputTokensMax: number } }
+    const isTooMuch = (body.estimate?.outputTokensMax ?? 0) > 1_000
+    asked.push(`${request.url?.split('/').at(-1)}${isTooMuch ? ' too much' : ''}`)
+    const granted = { id: 'r', holds: [], expiresAt: new Date(Date.now() + limits.quotaHoldMs).toISOString() }
+    const answer = (): void => {
+      response.writeHead(isTooMuch ? 429 : 201).end(JSON.stringify(isTooMuch ? { detail: 'no room' } : granted))
+    }
+    // Long enough for a process that nothing keeps to be emptied out.
+    if (asked.at(-1) === 'settle') setTimeout(answer, 100)
+    else answer()
+  })
+  const receiver = await startReceiver()
+  const ran = await run('leased', await startModel(), {
+    OTEL_EXPORTER_OTLP_ENDPOINT: receiver.url,
+    OTEL_EXPORTER_OTLP_PROTOCOL: 'http/json',
+    TALLYLIGHT_QUOTA: 'enforce',
+    TALLYLIGHT_URL: quota,
+  })
+  expect(ran.code).toBe(0)
+  expect(asked.filter((each) => each.endsWith('too much'))).toHaveLength(2)
+  expect(ran.output).not.toContain('in the middle')
+  expect(receiver.spans).toHaveLength(7)
+})
+
 test('register: a tracer provider that the service sets is joined, and no second one is started', async () => {
   const ran = await run('own', await startModel(), {})
   expect(ran.code).toBe(0)

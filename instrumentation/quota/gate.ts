@@ -140,7 +140,8 @@ export function openGate(options: GateOptions): Gate {
     if (nowMs() < awayUntilMs) return { kind: 'unavailable', reason: 'it did not answer a moment ago' }
     const request = { callId, ...subject, estimate }
     let outcome = await client.reserve(request)
-    if (outcome.kind === 'denied' && (await leases.giveBack(subject))) outcome = await client.reserve(request)
+    if (outcome.kind === 'denied' && (await keptAlive(leases.giveBack(subject))))
+      outcome = await client.reserve(request)
     const isAway = outcome.kind === 'unavailable' && outcome.verdict === undefined
     failuresInARow = isAway ? failuresInARow + 1 : 0
     if (failuresInARow >= limits.quotaFailuresMax) awayUntilMs = nowMs() + limits.quotaAwayMs
@@ -246,6 +247,16 @@ export function openGate(options: GateOptions): Gate {
       clearInterval(extending)
       await idle()
     },
+  }
+}
+
+/** A call waits for it, and the connections over which leases are given back keep no process alive. They take no longer. */
+async function keptAlive<T>(work: Promise<T>): Promise<T> {
+  const timer = setTimeout(() => undefined, limits.quotaTimeoutMs)
+  try {
+    return await work
+  } finally {
+    clearTimeout(timer)
   }
 }
 
