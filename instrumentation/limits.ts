@@ -72,8 +72,6 @@ export const limits = {
   bytesPerTokenMax: 40,
   /** A picture of usual size. */
   mediaTokensUsual: 1_500,
-  /** Below this a request is taken for text. */
-  requestWithoutMediaBytesMax: 64 * KiB,
   /** What a call without a bound of its own may write, until enough calls of its model have been seen. */
   outputTokensUsual: 4_096,
   estimatedOutputsMin: 8,

@@ -38,6 +38,10 @@ export type Part =
   /** A part of the provider's own kind, named by its own word. */
   | { readonly type: 'generic'; readonly kind: string }
 
+export function isMedia({ type }: { readonly type?: unknown }): boolean {
+  return type === 'blob' || type === 'uri' || type === 'file'
+}
+
 export type Message = { readonly role: string; readonly parts: readonly Part[] }
 export type OutputMessage = Message & { readonly finish_reason: string }
 
@@ -58,6 +62,8 @@ export type CallRequest = {
   readonly reasoningLevel: string
   readonly conversationId: string
   readonly previousResponseId: string
+  /** Whether the body has all that the model reads. False: the provider keeps some of it, the history for one. */
+  readonly isAllSaid: boolean
   readonly embeddingDimensions: number | undefined
   /** Answered before a model has run: what it used is told to whoever asks for the response later. */
   readonly isBackground: boolean
@@ -65,7 +71,7 @@ export type CallRequest = {
   readonly asksForUsage: boolean
   /** Whether the caller said anything of the stream's options. */
   readonly hasStreamOptions: boolean
-  /** Read from the body when they are wanted, and not before. */
+  /** Read from the body when they are wanted, once and not before. */
   readonly content: () => RequestContent
   /** As the provider defines them. */
   readonly tools: () => readonly unknown[]

@@ -1,5 +1,5 @@
 // What a request says, in OpenTelemetry's shape of messages, from each provider's own. Media are named, never carried.
-import type { Message, Part, RequestContent } from './call.ts'
+import { isMedia, type Message, type Part, type RequestContent } from './call.ts'
 import { isJsonObject, type Json, objectOf, objectsOf, parsedOr, textOf } from './json-fields.ts'
 
 const text = (content: string): Part => ({ type: 'text', content })
@@ -11,7 +11,8 @@ export function chatContent(messages: unknown): RequestContent {
       const role = textOf(message.role)
       if (role === 'tool' || role === 'function') {
         const response = typeof message.content === 'string' ? message.content : joinedTexts(message.content)
-        return { role: 'tool', parts: [{ type: 'tool_call_response', id: textOf(message.tool_call_id), response }] }
+        const result: Part = { type: 'tool_call_response', id: textOf(message.tool_call_id), response }
+        return { role: 'tool', parts: [result, ...openAiParts(message.content).filter(isMedia)] }
       }
       const calls = objectsOf(message.tool_calls).map((call): Part => {
         const asked = isJsonObject(call.function) ? call.function : objectOf(call.custom)
@@ -33,7 +34,10 @@ export function responsesContent(body: Json): RequestContent {
       return { role: 'assistant', parts: [call] }
     }
     if (type === 'function_call_output' || type === 'custom_tool_call_output') {
-      return { role: 'tool', parts: [{ type: 'tool_call_response', id: textOf(item.call_id), response: item.output }] }
+      return { role: 'tool', parts: [toolResult(textOf(item.call_id), withoutMedia(item.output, openAiPart), false)] }
+    }
+    if (type === 'computer_call_output') {
+      return { role: 'tool', parts: [toolResult(textOf(item.call_id), withoutMedia([item.output], openAiPart), false)] }
     }
     if (type === 'message' || type === '') return { role: textOf(item.role), parts: openAiParts(item.content) }
     return { role: 'assistant', parts: [{ type: 'generic', kind: type }] }
@@ -58,7 +62,7 @@ export function geminiContent(body: Json): RequestContent {
     system: objectsOf(system.parts).map(geminiPart),
     messages: objectsOf(body.contents).map((content) => ({
       role: content.role === 'model' ? 'assistant' : textOf(content.role) || 'user',
-      parts: objectsOf(content.parts).map(geminiPart),
+      parts: objectsOf(content.parts).flatMap((part) => [geminiPart(part), ...mediaOfGeminiResult(part)]),
     })),
   }
 }
@@ -74,22 +78,23 @@ export function bedrockContent(body: Json): RequestContent {
 }
 
 function openAiParts(content: unknown): readonly Part[] {
-  if (typeof content === 'string') return [text(content)]
-  return objectsOf(content).map((part) => {
-    const type = textOf(part.type)
-    if (type === 'text' || type === 'input_text' || type === 'output_text') return text(textOf(part.text))
-    if (type === 'image_url' || type === 'input_image') {
-      return uriOrBlob('image', textOf(objectOf(part.image_url).url) || textOf(part.image_url))
-    }
-    if (type === 'input_audio') {
-      return { type: 'blob', modality: 'audio', mime_type: `audio/${textOf(objectOf(part.input_audio).format)}` }
-    }
-    if (type === 'file' || type === 'input_file') {
-      const fileId = textOf(objectOf(part.file).file_id) || textOf(part.file_id)
-      return { type: 'file', modality: 'document', file_id: fileId }
-    }
-    return generic(type)
-  })
+  return typeof content === 'string' ? [text(content)] : objectsOf(content).map(openAiPart)
+}
+
+function openAiPart(part: Json): Part {
+  const type = textOf(part.type)
+  if (type === 'text' || type === 'input_text' || type === 'output_text') return text(textOf(part.text))
+  if (type === 'image_url' || type === 'input_image' || type === 'computer_screenshot') {
+    return uriOrBlob('image', textOf(objectOf(part.image_url).url) || textOf(part.image_url))
+  }
+  if (type === 'input_audio') {
+    return { type: 'blob', modality: 'audio', mime_type: `audio/${textOf(objectOf(part.input_audio).format)}` }
+  }
+  if (type === 'file' || type === 'input_file') {
+    const fileId = textOf(objectOf(part.file).file_id) || textOf(part.file_id)
+    return { type: 'file', modality: 'document', file_id: fileId }
+  }
+  return generic(type)
 }
 
 function anthropicPart(part: Json): Part {
@@ -101,7 +106,7 @@ function anthropicPart(part: Json): Part {
     case 'tool_use':
       return toolCall(textOf(part.id), textOf(part.name), part.input)
     case 'tool_result':
-      return toolResult(textOf(part.tool_use_id), withoutMedia(part.content), part.is_error === true)
+      return toolResult(textOf(part.tool_use_id), withoutMedia(part.content, anthropicPart), part.is_error === true)
     case 'image':
     case 'document': {
       const source = objectOf(part.source)
@@ -131,6 +136,11 @@ function geminiPart(part: Json): Part {
   return uri === '' ? generic(Object.keys(part)[0] ?? '') : { type: 'uri', modality: 'document', uri }
 }
 
+/** Google has them beside the answer of a tool, in a list of their own. */
+function mediaOfGeminiResult(part: Json): readonly Part[] {
+  return objectsOf(objectOf(part.functionResponse ?? part.function_response).parts).map(geminiPart)
+}
+
 function bedrockPart(part: Json): Part {
   if (typeof part.text === 'string') return text(part.text)
   if (isJsonObject(part.toolUse)) {
@@ -138,7 +148,7 @@ function bedrockPart(part: Json): Part {
   }
   if (isJsonObject(part.toolResult)) {
     const { toolUseId, content, status } = part.toolResult
-    return toolResult(textOf(toolUseId), withoutMedia(content), status === 'error')
+    return toolResult(textOf(toolUseId), withoutMedia(content, bedrockPart), status === 'error')
   }
   const reasoning = objectOf(objectOf(part.reasoningContent).reasoningText)
   if (typeof reasoning.text === 'string') return { type: 'reasoning', content: reasoning.text }
@@ -147,12 +157,14 @@ function bedrockPart(part: Json): Part {
   return format === '' ? generic(kind) : { type: 'blob', modality: kind, mime_type: `${kind}/${format}` }
 }
 
-/** The result of a tool may hold images: their place is kept, their bytes are not. */
-function withoutMedia(content: unknown): unknown {
+/** The result of a tool may hold media: they are named as in messages, and their bytes are not kept. */
+function withoutMedia(content: unknown, partOf: (part: Json) => Part): unknown {
   if (!Array.isArray(content)) return content
-  return objectsOf(content).map((part) => {
-    if (typeof part.text === 'string') return { type: 'text', text: part.text }
-    return isJsonObject(part.json) ? { json: part.json } : { type: textOf(part.type) || Object.keys(part)[0] }
+  return objectsOf(content).map((each) => {
+    if (typeof each.text === 'string') return { type: 'text', text: each.text }
+    if (isJsonObject(each.json)) return { json: each.json }
+    const part = partOf(each)
+    return isMedia(part) ? part : { type: textOf(each.type) || Object.keys(each)[0] }
   })
 }
 

@@ -143,6 +143,69 @@ describe('request', () => {
     ])
   })
 
+  test('media in the results of tools are named as in messages, and their bytes are not kept', () => {
+    const url = 'data:image/png;base64,AAAA'
+    const image = { type: 'blob', modality: 'image', mime_type: 'image/png' }
+    const result = (response: unknown): object => ({ type: 'tool_call_response', id: 'c', response })
+    const partsOf = (request: CallRequest): unknown => request.content().messages.flatMap(({ parts }) => parts)
+    const messages = read('anthropic.messages', {
+      messages: [
+        {
+          role: 'user',
+          content: [
+            {
+              type: 'tool_result',
+              tool_use_id: 'c',
+              content: [
+                { type: 'text', text: 'Seen.' },
+                { type: 'image', source: { type: 'base64', media_type: 'image/png', data: 'AAAA' } },
+                { type: 'tool_reference', tool_name: 'f' },
+              ],
+            },
+          ],
+        },
+      ],
+    })
+    expect(partsOf(messages)).toEqual([result([{ type: 'text', text: 'Seen.' }, image, { type: 'tool_reference' }])])
+    const converse = read('bedrock.converse', {
+      messages: [
+        {
+          role: 'user',
+          content: [{ toolResult: { toolUseId: 'c', content: [{ json: { a: 1 } }, { image: { format: 'png' } }] } }],
+        },
+      ],
+    })
+    expect(partsOf(converse)).toEqual([result([{ json: { a: 1 } }, image])])
+    const responses = read('openai.responses', {
+      input: [
+        { type: 'function_call_output', call_id: 'c', output: [{ type: 'input_image', image_url: url }] },
+        { type: 'computer_call_output', call_id: 'c', output: { type: 'computer_screenshot', image_url: url } },
+      ],
+    })
+    expect(partsOf(responses)).toEqual([result([image]), result([image])])
+    const chat = read('openai.chat', {
+      messages: [
+        {
+          role: 'tool',
+          tool_call_id: 'c',
+          content: [
+            { type: 'text', text: 'Seen.' },
+            { type: 'image_url', image_url: { url } },
+          ],
+        },
+      ],
+    })
+    expect(partsOf(chat)).toEqual([result('Seen.'), image])
+    const functionResponse = {
+      id: 'c',
+      name: 'f',
+      response: { r: 1 },
+      parts: [{ inlineData: { mimeType: 'image/png', data: 'AAAA' } }],
+    }
+    const gemini = read('gemini.generate', { contents: [{ role: 'user', parts: [{ functionResponse }] }] })
+    expect(partsOf(gemini)).toEqual([result({ r: 1 }), image])
+  })
+
   test('embeddings write nothing; a bound that was not set is unknown', () => {
     expect(read('openai.embeddings', { model: 'e', input: 'x', dimensions: 256 })).toMatchObject({
       operation: 'embeddings',

@@ -58,6 +58,7 @@ function requestOf(endpoint: Endpoint, body: Json): CallRequest {
     numberOf(settings.maxOutputTokens) ??
     numberOf(settings.maxTokens)
   const operation = operations[endpoint.api]
+  let content: RequestContent | undefined
   return {
     operation,
     model: textOf(body.model) || endpoint.model,
@@ -79,13 +80,23 @@ function requestOf(endpoint: Endpoint, body: Json): CallRequest {
     // A conversation may be named or given as an object with its id.
     conversationId: textOf(body.conversation) || textOf(objectOf(body.conversation).id),
     previousResponseId: textOf(body.previous_response_id),
+    isAllSaid: !pointsElsewhere(body),
     embeddingDimensions: numberOf(body.dimensions) ?? numberOf(body.outputDimensionality),
     isBackground: endpoint.api === 'openai.responses' && body.background === true && body.stream !== true,
     asksForUsage: objectOf(body.stream_options).include_usage === true,
     hasStreamOptions: body.stream_options !== undefined,
-    content: () => contentOf(endpoint, body),
+    content: () => {
+      content ??= contentOf(endpoint, body)
+      return content
+    },
     tools: () => listOf(endpoint.api === 'bedrock.converse' ? objectOf(body.toolConfig).tools : body.tools),
   }
+}
+
+/** To what the provider has: a conversation, Google's cached contents, a prompt by its id. That of completions is the text itself. */
+function pointsElsewhere(body: Json): boolean {
+  const kept = [body.previous_response_id, body.conversation, body.cachedContent, body.cached_content]
+  return kept.some(Boolean) || isJsonObject(body.prompt)
 }
 
 /** Google and Amazon keep the settings in an object of their own. */

@@ -4,15 +4,11 @@ import type { CallRequest, Endpoint } from '../providers/call.ts'
 import { readRequest } from '../providers/request.ts'
 import { openEstimates } from './estimates.ts'
 
-const endpoint: Endpoint = {
-  api: 'openai.chat',
-  provider: 'openai',
-  model: '',
-  isStream: false,
-  takesUsageOption: false,
-}
-
-function requestOf(body: object): { readonly request: CallRequest; readonly bytes: number } {
+function requestOf(
+  body: object,
+  api: Endpoint['api'] = 'openai.chat',
+): { readonly request: CallRequest; readonly bytes: number } {
+  const endpoint: Endpoint = { api, provider: '', model: 'a', isStream: false, takesUsageOption: false }
   const text = JSON.stringify(body)
   return { request: readRequest(endpoint, text).request, bytes: text.length }
 }
@@ -64,6 +60,134 @@ test('estimates: pictures in a long request count as pictures, and teach nothing
   expect(inputTokens).toBe(100 + limits.mediaTokensUsual)
   for (let call = 0; call < 100; call++) estimates.learn(request, bytes, { inputTokens: 9_000 })
   expect(estimates.of(request, bytes).inputTokens).toBe(inputTokens)
+})
+
+const shot = 'A'.repeat(400_000)
+
+test.each([
+  [
+    'a picture by its address, in a short request',
+    'openai.chat',
+    {
+      messages: [{ role: 'user', content: [{ type: 'image_url', image_url: { url: 'https://x/y.png' } }] }],
+    },
+  ],
+  [
+    'a screenshot that a tool gave, Anthropic',
+    'anthropic.messages',
+    {
+      messages: [
+        {
+          role: 'user',
+          content: [
+            {
+              type: 'tool_result',
+              tool_use_id: 't',
+              content: [{ type: 'image', source: { type: 'base64', media_type: 'image/png', data: shot } }],
+            },
+          ],
+        },
+      ],
+    },
+  ],
+  [
+    'a screenshot that a tool gave, Amazon',
+    'bedrock.converse',
+    {
+      messages: [
+        {
+          role: 'user',
+          content: [
+            { toolResult: { toolUseId: 't', content: [{ image: { format: 'png', source: { bytes: shot } } }] } },
+          ],
+        },
+      ],
+    },
+  ],
+  [
+    'a screenshot that a tool gave, Google',
+    'gemini.generate',
+    {
+      contents: [
+        {
+          role: 'user',
+          parts: [
+            {
+              functionResponse: {
+                name: 'f',
+                response: { seen: true },
+                parts: [{ inlineData: { mimeType: 'image/png', data: shot } }],
+              },
+            },
+          ],
+        },
+      ],
+    },
+  ],
+  [
+    'a screenshot that a function gave, OpenAI',
+    'openai.responses',
+    {
+      input: [
+        {
+          type: 'function_call_output',
+          call_id: 'c',
+          output: [{ type: 'input_image', image_url: `data:image/png;base64,${shot}` }],
+        },
+      ],
+    },
+  ],
+  [
+    'a screenshot that a computer gave, OpenAI',
+    'openai.responses',
+    {
+      input: [
+        {
+          type: 'computer_call_output',
+          call_id: 'c',
+          output: { type: 'computer_screenshot', image_url: `data:image/png;base64,${shot}` },
+        },
+      ],
+    },
+  ],
+] as const)('estimates: %s counts as a picture, and teaches nothing about text', (_, api, body) => {
+  const estimates = openEstimates()
+  const { request, bytes } = requestOf(body, api)
+  const { inputTokens } = estimates.of(request, bytes)
+  expect(inputTokens).toBeGreaterThanOrEqual(limits.mediaTokensUsual)
+  expect(inputTokens).toBeLessThan(limits.mediaTokensUsual + 100)
+  for (let call = 0; call < 30; call++) estimates.learn(request, bytes, { inputTokens: 1_120 })
+  expect(estimates.tokensOf('a', 3_000)).toBe(3_000 / limits.bytesPerTokenUsual)
+})
+
+test('estimates: beside a picture the definitions of tools count, which are text', () => {
+  const estimates = openEstimates()
+  const messages = [{ role: 'user', content: [{ type: 'image_url', image_url: { url: 'https://x/y.png' } }] }]
+  const tools = [{ type: 'function', function: { name: 'f', description: 'x'.repeat(3_000) } }]
+  const { request, bytes } = requestOf({ messages, tools })
+  expect(estimates.of(request, bytes).inputTokens).toBeGreaterThanOrEqual(limits.mediaTokensUsual + 1_000)
+})
+
+test.each([
+  ['a history that the provider keeps', 'openai.responses', { previous_response_id: 'r', input: 'And?' }],
+  ['a conversation', 'openai.responses', { conversation: { id: 'c' }, input: 'And?' }],
+  ['a prompt by its id', 'openai.responses', { prompt: { id: 'p' }, input: 'And?' }],
+  ['cached contents', 'gemini.generate', { cachedContent: 'cachedContents/1', contents: [{ parts: [{ text: '?' }] }] }],
+] as const)('estimates: %s is no text that was seen, and teaches only what is written', (_, api, body) => {
+  const estimates = openEstimates()
+  const { request, bytes } = requestOf(body, api)
+  for (let call = 0; call < 30; call++) estimates.learn(request, bytes, { inputTokens: 9_000, outputTokens: 7 })
+  expect(estimates.tokensOf('a', 3_000)).toBe(3_000 / limits.bytesPerTokenUsual)
+  expect(estimates.of(request, bytes).outputTokensMax).toBe(7)
+})
+
+test('estimates: a body that passed unseen teaches nothing about text; one of the old completions, whose prompt is text, does', () => {
+  const estimates = openEstimates()
+  const { request, bytes } = requestOf({ model: 'a', prompt: 'x'.repeat(3_000) }, 'openai.completions')
+  for (let call = 0; call < 30; call++) estimates.learn(request, 0, { inputTokens: 1_600 })
+  expect(estimates.tokensOf('a', 3_000)).toBe(3_000 / limits.bytesPerTokenUsual)
+  for (let call = 0; call < 30; call++) estimates.learn(request, bytes, { inputTokens: 500 })
+  expect(estimates.tokensOf('a', 3_000)).toBeLessThan(600)
 })
 
 test('estimates: of models without end the least recently used are forgotten', () => {

@@ -1,7 +1,8 @@
 // What a call may need, before it is made: input from the bytes of its request, output from its own bound or from what the model
 // wrote before. Learnt from settled calls, per model; a tokenizer in a service would cost more than the call's own overhead.
 import { limits } from '../limits.ts'
-import type { CallRequest } from '../providers/call.ts'
+import { type CallRequest, isMedia, type Part } from '../providers/call.ts'
+import { objectsOf } from '../providers/json-fields.ts'
 import type { Usage } from '../usage/usage.ts'
 
 export type Estimate = { readonly inputTokens: number; readonly outputTokensMax: number }
@@ -40,10 +41,8 @@ export function openEstimates(): Estimates {
     },
     learn(request, requestBytes, { inputTokens, outputTokens }) {
       const learnt = learntOf(request.model)
-      const { chars, mediaCount } = sizeOf(request, requestBytes)
-      // Media are billed by their size in pixels or seconds, and would teach nothing about text.
-      if (inputTokens !== undefined && inputTokens > 0 && mediaCount === 0) {
-        const seen = Math.min(Math.max(chars / inputTokens, limits.bytesPerTokenMin), limits.bytesPerTokenMax)
+      if (inputTokens !== undefined && inputTokens > 0 && isAllText(request, requestBytes)) {
+        const seen = Math.min(Math.max(requestBytes / inputTokens, limits.bytesPerTokenMin), limits.bytesPerTokenMax)
         learnt.bytesPerToken += (seen - learnt.bytesPerToken) / 8
       }
       if (outputTokens === undefined) return
@@ -66,24 +65,45 @@ function usualOutput(outputs: readonly number[]): number {
   return sorted[Math.ceil(sorted.length * 0.95) - 1] ?? limits.outputTokensUsual
 }
 
-/** A short request is what it weighs. A long one may be long because of pictures, whose bytes are no tokens. */
+/** Whether the tokens that were counted are those of the bytes that were seen. Not of a body that passed unseen (0), nor where the
+ *  provider keeps a part; and media are billed by their size in pixels or seconds. */
+function isAllText(request: CallRequest, requestBytes: number): boolean {
+  return requestBytes > 0 && request.isAllSaid && mediaCountOf(partsOf(request)) === 0
+}
+
+/** A request of text is what it weighs. Of pictures neither the bytes are tokens, nor is the address of one its size. */
 function sizeOf(request: CallRequest, requestBytes: number): { readonly chars: number; readonly mediaCount: number } {
-  if (requestBytes < limits.requestWithoutMediaBytesMax) return { chars: requestBytes, mediaCount: 0 }
-  const { system, messages } = request.content()
+  const parts = partsOf(request)
+  const mediaCount = mediaCountOf(parts)
+  if (mediaCount === 0) return { chars: requestBytes, mediaCount }
   let chars = 0
-  let mediaCount = 0
   // Arguments that are too deep for JSON are too deep for it here, and the call has to be asked for all the same.
-  const textLengthOf = (part: object): number => {
+  const jsonLengthOf = (value: unknown): number => {
     try {
-      return JSON.stringify(part).length
+      return JSON.stringify(value).length
     } catch {
       return requestBytes
     }
   }
-  for (const part of [...system, ...messages.flatMap(({ parts }) => parts)]) {
+  for (const part of parts) {
     if (part.type === 'text' || part.type === 'reasoning') chars += part.content.length
-    else if (part.type === 'blob' || part.type === 'uri' || part.type === 'file') mediaCount++
-    else chars += textLengthOf(part)
+    else if (!isMedia(part)) chars += jsonLengthOf(part)
   }
-  return mediaCount === 0 ? { chars: requestBytes, mediaCount } : { chars, mediaCount }
+  for (const tool of request.tools()) chars += jsonLengthOf(tool)
+  return { chars, mediaCount }
+}
+
+function partsOf(request: CallRequest): readonly Part[] {
+  const { system, messages } = request.content()
+  return [...system, ...messages.flatMap(({ parts }) => parts)]
+}
+
+/** Those in the results of tools, too: agents look at a screen that way. */
+function mediaCountOf(parts: readonly Part[]): number {
+  let count = 0
+  for (const part of parts) {
+    if (isMedia(part)) count++
+    else if (part.type === 'tool_call_response') count += objectsOf(part.response).filter(isMedia).length
+  }
+  return count
 }
