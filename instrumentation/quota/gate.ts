@@ -10,7 +10,7 @@ import { activeTurn, textOf } from '../turns/scene.ts'
 import type { Usage } from '../usage/usage.ts'
 import { type AbsencePolicy, openAbsence } from './absence.ts'
 import { countOr, type Estimate, openEstimates } from './estimates.ts'
-import type { LeasedCall } from './lease.ts'
+import type { HeldOn, LeasedCall } from './lease.ts'
 import { openLeases } from './leases.ts'
 import type { CallSubject, QuotaClient, ReserveOutcome, SettledUsage } from './quota-client.ts'
 import { refusedWhileAway } from './quota-exceeded.ts'
@@ -72,7 +72,7 @@ export function openGate(options: GateOptions): Gate {
   const estimates = openEstimates()
   const absence = openAbsence(options.failurePolicy)
   const leases = openLeases({ client, counters, nowMs })
-  const holds = new Map<string, { expiresAtMs: number; readonly giveUpAtMs: number }>()
+  const holds = new Map<string, HeldOn & { readonly giveUpAtMs: number }>()
   const underWay = new Set<Promise<unknown>>()
   let failuresInARow = 0
   let awayUntilMs = 0
@@ -139,6 +139,7 @@ export function openGate(options: GateOptions): Gate {
   async function reserve(callId: string, subject: CallSubject, estimate: Estimate): Promise<ReserveOutcome> {
     if (nowMs() < awayUntilMs) return { kind: 'unavailable', reason: 'it did not answer a moment ago' }
     const request = { callId, ...subject, estimate }
+    const askedMs = nowMs()
     let outcome = await client.reserve(request)
     if (outcome.kind === 'denied' && (await keptAlive(leases.giveBack(subject))))
       outcome = await client.reserve(request)
@@ -149,8 +150,8 @@ export function openGate(options: GateOptions): Gate {
     absence.answered(outcome.forAbsence, subject.model, estimate)
     if (outcome.kind === 'denied') counters.add('denied')
     else {
-      const { id, expiresAtMs } = outcome
-      holds.set(id, { expiresAtMs, giveUpAtMs: Date.now() + limits.quotaHoldMsMax })
+      const { id } = outcome
+      holds.set(id, { id, untilMs: askedMs + limits.quotaHoldMs, giveUpAtMs: askedMs + limits.quotaHoldMsMax })
     }
     return outcome
   }
@@ -191,9 +192,10 @@ export function openGate(options: GateOptions): Gate {
     if (step.kind !== 'done') counters.add('settlementsFailed')
   }
 
-  function learn({ request, requestBytes }: CallStart, { reply }: CallEnd): void {
-    if (reply?.usageSource === 'provider' && reply.usage !== undefined)
-      estimates.learn(request, requestBytes, reply.usage)
+  function learn({ request, requestBytes, transport }: CallStart, { reply }: CallEnd): void {
+    if (reply?.usageSource !== 'provider' || reply.usage === undefined) return
+    // What a realtime model reads was told to its session before, most of it as sound: it is not in what asks for a response.
+    estimates.learn(request, transport === 'websocket' ? 0 : requestBytes, reply.usage)
   }
 
   /** Undefined: nothing was spent. What a provider served and did not count is estimated, never free. */
@@ -216,23 +218,19 @@ export function openGate(options: GateOptions): Gate {
   }
 
   const extending = setInterval(() => {
-    const nowMs = Date.now()
+    const now = nowMs()
     // A reply that nobody reads and nobody closes must not hold its quota for ever: its hold expires by itself.
-    for (const [id, { giveUpAtMs }] of holds) if (giveUpAtMs < nowMs) holds.delete(id)
-    const soonMs = nowMs + limits.quotaHoldMs / 2
-    const due = [...holds].filter(([, { expiresAtMs }]) => expiresAtMs < soonMs).map(([id]) => id)
-    due.push(...leases.sweep())
+    for (const [id, { giveUpAtMs }] of holds) if (giveUpAtMs < now) holds.delete(id)
+    const due = [...holds.values(), ...leases.sweep()].filter(({ untilMs }) => untilMs < now + limits.quotaHoldMs / 2)
     for (let at = 0; at < due.length; at += limits.quotaBatchMax)
       track(extend(due.slice(at, at + limits.quotaBatchMax)))
   }, limits.quotaHoldMs / 4).unref()
 
-  async function extend(ids: readonly string[]): Promise<void> {
-    const step = await client.extend(ids)
-    if (step.kind !== 'done') return
-    for (const id of ids) {
-      const held = holds.get(id)
-      if (held !== undefined) held.expiresAtMs = Date.now() + limits.quotaHoldMs
-    }
+  /** From when it was asked for, by our own clock: the service's may be minutes away. What was not extended is asked for again. */
+  async function extend(due: readonly HeldOn[]): Promise<void> {
+    const askedMs = nowMs()
+    const step = await client.extend(due.map(({ id }) => id))
+    if (step.kind === 'done') for (const each of due) each.untilMs = askedMs + limits.quotaHoldMs
   }
 
   async function idle(): Promise<void> {

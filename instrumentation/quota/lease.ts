@@ -21,6 +21,9 @@ export type Spend = {
 
 export type SpentLease = { readonly calls: number; readonly usage: Required<Spend> }
 
+/** What the ledger holds, and how long for sure. Whoever extends it says so here. */
+export type HeldOn = { readonly id: string; untilMs: number }
+
 export type LeasedCall = {
   /** Names the call in its record (`tallylight.call.id`). */
   readonly callId: string
@@ -31,8 +34,8 @@ export type LeasedCall = {
 export type LeasedAllowance = {
   /** Undefined when the lease has not so much, or there is none: the ledger has to be asked. */
   reserve(wanted: Spend): LeasedCall | undefined
-  /** Those with calls under way whose hold ends before `beforeMs`; they are taken to be held until `untilMs` from now on. */
-  extend(beforeMs: number, untilMs: number): readonly string[]
+  /** The leases with calls under way, which have to be held on. */
+  inUse(): readonly HeldOn[]
   /** Whether nothing of it is under way, and it may not last until `beforeMs`. */
   isIdle(beforeMs: number): boolean
   /** Ends the lease because what it holds is missing elsewhere, and asks for no other for a while. False: there was none. */
@@ -55,8 +58,7 @@ type Open = {
   readonly lease: Lease
   /** Nothing is granted out of it any more. */
   readonly endsMs: number
-  /** Until when the ledger holds it. */
-  heldUntilMs: number
+  readonly held: HeldOn
   /** By measure; one that no limit has is not bounded. */
   readonly left: Map<string, number>
   readonly renewAt: ReadonlyMap<string, number>
@@ -126,11 +128,9 @@ export function openLeasedAllowance(options: LeaseOptions): LeasedAllowance {
 
   return {
     reserve,
-    extend: (beforeMs, untilMs) => {
+    inUse: () => {
       const all = open === undefined ? [...leaving] : [...leaving, open]
-      const due = all.filter((each) => each.calls > each.settledCalls && each.heldUntilMs < beforeMs)
-      for (const each of due) each.heldUntilMs = untilMs
-      return due.map(({ lease }) => lease.id)
+      return all.filter(({ calls, settledCalls }) => calls > settledCalls).map(({ held }) => held)
     },
     isIdle: (beforeMs) =>
       asking === undefined &&
@@ -161,7 +161,8 @@ function openLease(lease: Lease, endsMs: number): Open {
   const renewable = [...left].filter(([measure]) => measure !== 'concurrency')
   const renewAt = new Map(renewable.map(([measure, amount]) => [measure, amount / 4]))
   const spent = { inputTokens: 0, outputTokens: 0, cacheReadTokens: 0, cacheWriteTokens: 0 }
-  return { lease, endsMs, heldUntilMs: endsMs, left, renewAt, spent, calls: 0, settledCalls: 0 }
+  const held = { id: lease.id, untilMs: endsMs }
+  return { lease, endsMs, held, left, renewAt, spent, calls: 0, settledCalls: 0 }
 }
 
 function takeOut({ left }: Open, wanted: Spend): boolean {

@@ -3,7 +3,7 @@
 // calls are reserved one by one, which is exact.
 import type { Counters } from '../counters.ts'
 import { limits } from '../limits.ts'
-import { type LeasedAllowance, type LeasedCall, openLeasedAllowance, type Spend } from './lease.ts'
+import { type HeldOn, type LeasedAllowance, type LeasedCall, openLeasedAllowance, type Spend } from './lease.ts'
 import type { CallSubject, QuotaClient } from './quota-client.ts'
 
 export type Leases = {
@@ -11,8 +11,8 @@ export type Leases = {
   reserve(subject: CallSubject, wanted: Spend): LeasedCall | undefined
   /** For a call that was denied while a lease of the same subject has something left. False: there is none. */
   giveBack(subject: CallSubject): Promise<boolean>
-  /** What has to be held on because calls outlive it; allowances that nobody spends are given back. */
-  sweep(): readonly string[]
+  /** What has to be held on as long as calls are under way; allowances that nobody spends are given back. */
+  sweep(): readonly HeldOn[]
   /** Gives back what is not in use now, and the rest with its last call. */
   close(): Promise<void>
 }
@@ -95,7 +95,7 @@ export function openLeases({ client, counters, nowMs }: LeasesOptions): Leases {
       for (const [key, each] of known) if (each.allowance.isIdle(now + limits.quotaLeaseMs / 2)) give(key, each)
       const all = [...[...known.values()].map(({ allowance }) => allowance), ...given]
       for (const allowance of given) if (allowance.isIdle(now)) given.delete(allowance)
-      return all.flatMap((each) => each.extend(now + limits.quotaHoldMs / 2, now + limits.quotaHoldMs))
+      return all.flatMap((each) => each.inUse())
     },
     async close() {
       for (const [key, each] of known) give(key, each)

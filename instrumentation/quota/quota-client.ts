@@ -39,7 +39,6 @@ export type ReserveOutcome =
   | {
       readonly kind: 'granted'
       readonly id: string
-      readonly expiresAtMs: number
       readonly forAbsence: ForAbsence | undefined
     }
   | { readonly kind: 'denied'; readonly error: QuotaExceededError; readonly forAbsence: ForAbsence | undefined }
@@ -184,11 +183,7 @@ export function quotaClientOver(post: Post): QuotaClient {
 function reserveOutcomeOf(answer: Extract<Answered, { kind: 'answer' }>): ReserveOutcome {
   const { status, body, retryAfter, policy } = answer
   const forAbsence = forAbsenceOf(policy)
-  if (status === 201) {
-    const expiresAtMs = Date.parse(textOf(body.expiresAt))
-    const id = textOf(body.id)
-    return { kind: 'granted', id, expiresAtMs: Number.isNaN(expiresAtMs) ? 0 : expiresAtMs, forAbsence }
-  }
+  if (status === 201) return { kind: 'granted', id: textOf(body.id), forAbsence }
   const detail = textOf(body.detail)
   // 400 with this text is a decision, too: what a call costs is unknown, and a limit on cost blocks.
   const isUnpriced = status === 400 && detail.startsWith('model:')
