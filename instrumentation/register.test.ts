@@ -220,6 +220,23 @@ test('register: an unreachable collector costs the service one line, and not its
   expect(ran.seconds - plain.seconds).toBeLessThan(limits.exportTimeoutMs / 1000)
 })
 
+test('register: a quota service that is observed and hangs holds up the end no longer than what waits to be sent does', async () => {
+  const held: Promise<number>[] = []
+  const quota = await listening(stack, (_request, response) => {
+    const cameMs = performance.now()
+    held.push(once(response, 'close').then(() => performance.now() - cameMs))
+  })
+  const ran = await run('calls', await startModel(), {
+    OTEL_SDK_DISABLED: 'true',
+    TALLYLIGHT_QUOTA: 'observe',
+    TALLYLIGHT_URL: quota,
+  })
+  expect(ran).toMatchObject({ code: 0, output: '' })
+  expect(held).toHaveLength(2)
+  // By its end, and not by the time-out of the request.
+  expect(await held[1]).toBeLessThan(limits.quotaTimeoutMs - 100)
+})
+
 test('register: a key with the line break of its file is the key, and a batch of no size is of the usual one', async () => {
   const receiver = await startReceiver()
   const ran = await run('calls', await startModel(), {

@@ -183,14 +183,14 @@ function openOwnGate(quota: CallsOptions['quota'], identity: Identity, counters:
 
   const client: QuotaClient = {
     ...quotaClientOver((path, body) => post(path, body)),
-    async reserve(request) {
+    async reserve(request, isWaitedFor) {
       let said: Answer | undefined
       const asking = quotaClientOver((path, body) =>
         post(path, body, (answer) => {
           said = answer
         }),
       )
-      const outcome = await asking.reserve(request)
+      const outcome = await asking.reserve(request, isWaitedFor)
       if (outcome.kind === 'denied' && said !== undefined) denials.set(outcome.error, said)
       return outcome
     },

@@ -131,6 +131,24 @@ test('gate: an extension that failed is asked for again while what it is for is 
   expect(asked).toEqual(['lease', 'lease', 'r1', 'r1'])
 })
 
+test.each([
+  ['enforce', true],
+  ['observe', false],
+] as const)('gate: in mode %s a call waits for its reservation: %s', async (mode, isWaitedFor) => {
+  const asked: boolean[] = []
+  await using gate = gateOver(
+    {
+      reserve: async (_request, isWaited) => {
+        asked.push(isWaited)
+        return { kind: 'granted', id: 'r', forAbsence: undefined }
+      },
+    },
+    { mode },
+  )
+  expect(gate.admit(startOf())?.admitted !== undefined).toBe(isWaitedFor)
+  expect(asked).toEqual([isWaitedFor])
+})
+
 test('gate: what a realtime model read was not in what asked for its response, and teaches nothing about text', async () => {
   const asked: number[] = []
   await using gate = gateOver({

@@ -140,9 +140,13 @@ export function openGate(options: GateOptions): Gate {
     if (nowMs() < awayUntilMs) return { kind: 'unavailable', reason: 'it did not answer a moment ago' }
     const request = { callId, ...subject, estimate }
     const askedMs = nowMs()
-    let outcome = await client.reserve(request)
-    if (outcome.kind === 'denied' && (await keptAlive(leases.giveBack(subject))))
-      outcome = await client.reserve(request)
+    const isWaitedFor = options.mode === 'enforce'
+    const reserveNow = (): Promise<ReserveOutcome> => client.reserve(request, isWaitedFor)
+    let outcome = await reserveNow()
+    if (outcome.kind === 'denied') {
+      const given = leases.giveBack(subject)
+      if (await (isWaitedFor ? keptAlive(given) : given)) outcome = await reserveNow()
+    }
     const isAway = outcome.kind === 'unavailable' && outcome.verdict === undefined
     failuresInARow = isAway ? failuresInARow + 1 : 0
     if (failuresInARow >= limits.quotaFailuresMax) awayUntilMs = nowMs() + limits.quotaAwayMs

@@ -1,5 +1,4 @@
-// The quota service's HTTP, as a service needs it. A reservation is waited for by its caller; everything after it must not keep
-// the process alive.
+// The quota service's HTTP, as a service needs it. A reservation that its caller waits for keeps the process alive; nothing else does.
 import http from 'node:http'
 import https from 'node:https'
 import { json } from 'node:stream/consumers'
@@ -74,7 +73,8 @@ export type StepOutcome =
   | { readonly kind: 'unavailable' | 'refused'; readonly reason: string }
 
 export type QuotaClient = {
-  reserve(request: ReservationRequest): Promise<ReserveOutcome>
+  /** `isWaitedFor`: a call goes or stays by it. */
+  reserve(request: ReservationRequest, isWaitedFor: boolean): Promise<ReserveOutcome>
   settle(
     id: string,
     settled: { readonly usage: SettledUsage; readonly model: string; readonly provider: string },
@@ -126,7 +126,6 @@ function postOverHttp(options: { readonly url: string; readonly key: string }): 
     const request = module.request(`${base}/${path}`, {
       method: 'POST',
       agent,
-      timeout: limits.quotaTimeoutMs,
       headers: {
         'content-type': 'application/json',
         'content-length': Buffer.byteLength(text),
@@ -134,7 +133,12 @@ function postOverHttp(options: { readonly url: string; readonly key: string }): 
       },
     })
     if (!isWaitedFor) request.on('socket', (socket) => socket.unref())
-    request.on('timeout', () => request.destroy(new Error(`no answer in ${limits.quotaTimeoutMs} ms`)))
+    // Over all of it: a time-out of the socket begins anew with every byte.
+    const timer = setTimeout(() => {
+      resolve({ kind: 'unavailable', reason: `no answer in ${limits.quotaTimeoutMs} ms` })
+      request.destroy()
+    }, limits.quotaTimeoutMs).unref()
+    promise.then(() => clearTimeout(timer))
     request.on('error', (error) => resolve({ kind: 'unavailable', reason: error.message || error.name }))
     request.on('response', (response) => {
       const { statusCode: status = 0, headers } = response
@@ -160,8 +164,8 @@ export function quotaClientOver(post: Post): QuotaClient {
   }
 
   return {
-    async reserve(request) {
-      const answered = await post('reservations', request, true)
+    async reserve(request, isWaitedFor) {
+      const answered = await post('reservations', request, isWaitedFor)
       return answered.kind === 'unavailable' ? answered : reserveOutcomeOf(answered)
     },
     settle: (id, settled) => step(`reservations/${id}/settle`, settled),

@@ -241,14 +241,8 @@ describe('gate', () => {
   test('a long stream extends what it holds', async () => {
     const client = openQuotaClient({ url: apiUrl(), key: '' })
     const estimate = { inputTokens: 1, outputTokensMax: 1 }
-    const reserved = await client.reserve({
-      callId: 'long',
-      user: 'u',
-      conversation: '',
-      model: 'gpt-4o',
-      provider: 'openai',
-      estimate,
-    })
+    const call = { callId: 'long', user: 'u', conversation: '', model: 'gpt-4o', provider: 'openai', estimate }
+    const reserved = await client.reserve(call, true)
     expect(reserved.kind).toBe('granted')
     if (reserved.kind !== 'granted') return
     const expiresAt = async (): Promise<number> => {
