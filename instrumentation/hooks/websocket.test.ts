@@ -1,7 +1,7 @@
 import { once } from 'node:events'
 import type { AddressInfo } from 'node:net'
 import { setImmediate as turn } from 'node:timers/promises'
-import { afterEach, expect, test } from 'vitest'
+import { afterEach, expect, test, vi } from 'vitest'
 import WebSocketOfWs, { WebSocketServer } from 'ws'
 import { openRecorder, type Recorder } from './fixtures/recorder.ts'
 import { hookNodeHttp } from './node-http.ts'
@@ -15,7 +15,8 @@ afterEach(async () => {
 
 type Realtime = { readonly url: string; readonly recorder: Recorder; readonly received: string[] }
 
-/** Answers every `response.create`; `instructions: "hang up"` in the middle of a response, `"too early"` with a refusal. */
+/** Answers every `response.create`; by its instructions it hangs up in the middle (`hang up`), answers with an error (`refused {…}`), or
+ *  not before the next was refused (`wait`). */
 async function setUp(admitted?: () => Promise<void>): Promise<Realtime> {
   const received: string[] = []
   const server = new WebSocketServer({ port: 0, host: '127.0.0.1' })
@@ -23,21 +24,31 @@ async function setUp(admitted?: () => Promise<void>): Promise<Realtime> {
   let responses = 0
   server.on('connection', (socket) => {
     const send = (event: object): void => socket.send(JSON.stringify(event))
+    const refuse = (error: object): void =>
+      send({ type: 'error', error: { type: 'invalid_request_error', message: 'no', event_id: null, ...error } })
     send({ type: 'session.created', session: { model: 'gpt-realtime', instructions: 'Be kind.' } })
     socket.on('message', (data) => {
       const event = JSON.parse(data.toString())
       received.push(event.type)
-      if (event.type !== 'response.create') return
-      if (event.response?.instructions === 'too early') {
-        const code = 'conversation_already_has_active_response'
-        send({ type: 'error', error: { type: 'invalid_request_error', code, message: 'wait', param: null } })
+      if (event.type === 'response.cancel') {
+        refuse({ code: 'response_cancel_not_active', param: 'response_id', event_id: event.event_id })
         return
       }
+      if (event.type !== 'response.create') return
+      const { instructions = '' } = event.response ?? {}
+      if (instructions.startsWith('refused ')) {
+        refuse(JSON.parse(instructions.slice('refused '.length)))
+        waiting?.()
+      } else if (instructions === 'wait') waiting = () => answer(instructions)
+      else answer(instructions)
+    })
+    let waiting: (() => void) | undefined
+    function answer(instructions: string): void {
       const id = `resp_${++responses}`
       send({ type: 'response.created', response: { id, status: 'in_progress', usage: null } })
       send({ type: 'response.output_audio.delta', response_id: id, delta: 'A'.repeat(100_000) })
       send({ type: 'response.output_audio_transcript.delta', response_id: id, output_index: 0, delta: 'Grüß ' })
-      if (event.response?.instructions === 'hang up') {
+      if (instructions === 'hang up') {
         socket.terminate()
         return
       }
@@ -52,7 +63,7 @@ async function setUp(admitted?: () => Promise<void>): Promise<Realtime> {
         type: 'response.done',
         response: { id, object: 'realtime.response', status: 'completed', usage, output: [] },
       })
-    })
+    }
   })
   const url = `http://127.0.0.1:${(server.address() as AddressInfo).port}`
   const recorder = openRecorder(url, admitted === undefined ? {} : { admitted })
@@ -199,15 +210,62 @@ test('realtime: a response that waits for the gate when its socket closes has an
   expect(received).toEqual([])
 })
 
-test('realtime: a response that the server refuses, as another is under way, is a failed call, and no other stands for it', async () => {
+test.each([
+  ['as another is under way', {}, { code: 'conversation_already_has_active_response', param: null }],
+  ['for its parameter', {}, { code: 'unknown_parameter', param: 'response.tools[0].name' }],
+  ['by the id of its event', { event_id: 'mine' }, { code: 'server_error', param: null, event_id: 'mine' }],
+])(
+  'realtime: a response that the server refuses %s is a failed call, and no other stands for it',
+  async (_, event, error) => {
+    const { url, recorder } = await setUp()
+    const socket = new WebSocket(url)
+    await once(socket, 'open')
+    const refused = { instructions: `refused ${JSON.stringify(error)}` }
+    socket.send(JSON.stringify({ type: 'response.create', ...event, response: refused }))
+    expect(await recorder.ended()).toMatchObject([
+      { ending: 'complete', status: 400, reply: { failure: { type: error.code } } },
+    ])
+    socket.send('{"type":"response.create","response":{"max_output_tokens":50}}')
+    expect(await recorder.ended(2)).toMatchObject([{}, { status: 200, reply: { usage: { outputTokens: 40 } } }])
+    expect(recorder.calls).toMatchObject([{ ends: 1 }, { ends: 1, start: { request: { outputTokensMax: 50 } } }])
+  },
+)
+
+test('realtime: of responses that wait the one that an error names ends; an error about another event ends none', async () => {
   const { url, recorder } = await setUp()
   const socket = new WebSocket(url)
   await once(socket, 'open')
-  socket.send('{"type":"response.create","response":{"instructions":"too early"}}')
-  expect(await recorder.ended()).toMatchObject([
-    { ending: 'complete', status: 400, reply: { failure: { type: 'conversation_already_has_active_response' } } },
-  ])
-  socket.send('{"type":"response.create","response":{"max_output_tokens":50}}')
-  expect(await recorder.ended(2)).toMatchObject([{}, { status: 200, reply: { usage: { outputTokens: 40 } } }])
-  expect(recorder.calls).toMatchObject([{ ends: 1 }, { ends: 1, start: { request: { outputTokensMax: 50 } } }])
+  socket.send('{"type":"response.cancel","event_id":"c","response_id":"resp_7"}')
+  socket.send('{"type":"response.create","event_id":"a","response":{"instructions":"wait"}}')
+  const error = { code: 'invalid_value', param: 'response.tools', event_id: 'b' }
+  const refused = { instructions: `refused ${JSON.stringify(error)}` }
+  socket.send(JSON.stringify({ type: 'response.create', event_id: 'b', response: refused }))
+  expect(await recorder.ended(2)).toMatchObject([{ status: 200 }, { status: 400 }])
+})
+
+test('realtime: who waits for a send of `ws` that is denied is told why', async () => {
+  const denied = new Error('no more')
+  const { url, recorder, received } = await setUp(() => Promise.reject(denied))
+  const socket = new WebSocketOfWs(url)
+  watchRealtime(recorder.watch, socket)
+  await once(socket, 'open')
+  const event = '{"type":"response.create"}'
+  expect(await new Promise((resolve) => socket.send(event, resolve))).toBe(denied)
+  expect(await new Promise((resolve) => socket.send(event, { binary: false }, resolve))).toBe(denied)
+  expect(received).toEqual([])
+})
+
+test('realtime: a socket that one copy of this package watches is told of as unmetered by no other', async () => {
+  const { url, recorder } = await setUp()
+  vi.resetModules()
+  const other = await import('./websocket.ts')
+  expect(other.isWatchedSocket).not.toBe(isWatchedSocket)
+  const socket = new WebSocketOfWs(url)
+  other.watchRealtime(recorder.watch, socket)
+  expect(isWatchedSocket(url)).toBe(true)
+  watchRealtime(recorder.watch, socket)
+  await once(socket, 'open')
+  socket.send('{"type":"response.create"}')
+  await recorder.ended()
+  expect(recorder.calls).toHaveLength(1)
 })

@@ -38,13 +38,20 @@ function watchPlatforms(watch: RealtimeWatch, socket: RealtimeSocket): void {
   else noteOther(watch, URL.parse(socket.url.replace(/^ws/, 'http')))
 }
 
-/** Not closed, and watched. */
-const watched = new Set<RealtimeSocket>()
+const slot = Symbol.for('tallylight.realtime.watched')
+type Global = { [slot]?: Set<RealtimeSocket> }
+
+/** Not closed, and watched. Of all copies of this package: one may watch what is opened under the hooks of the other. */
+function watchedSockets(): Set<RealtimeSocket> {
+  const shared = globalThis as Global
+  shared[slot] ??= new Set()
+  return shared[slot]
+}
 
 /** Whether a socket to this address is watched, so that one that is not can be told of. */
 export function isWatchedSocket(url: string): boolean {
   dropClosed()
-  return [...watched].some((socket) => socket.url === url)
+  return [...watchedSockets()].some((socket) => socket.url === url)
 }
 
 const open = 1
@@ -52,16 +59,21 @@ const closed = 3
 
 /** Whoever takes all listeners off a socket takes ours, too, and its end is not told. */
 function dropClosed(): void {
+  const watched = watchedSockets()
   for (const socket of watched) if (socket.readyState === closed) watched.delete(socket)
 }
 
 /** Events that are long and say nothing: sound. */
 const sound = /^.{0,80}"type"\s*:\s*"response\.(output_)?audio\.delta"/
 
+/** A response that is asked for; `eventId` is '' where its event has none. */
+type Asked = { readonly response: Json; readonly eventId: string }
+
 /** A refusal reaches the owner of the socket as the API's own errors do, in a message of type `error`. */
 export function watchRealtime(watch: RealtimeWatch, socket: RealtimeSocket): void {
   const url = URL.parse(socket.url)
   const endpoint = url === null ? undefined : watch.realtimeEndpointOf(url)
+  const watched = watchedSockets()
   if (url === null || endpoint === undefined || watched.has(socket)) return
   dropClosed()
   watched.add(socket)
@@ -69,7 +81,7 @@ export function watchRealtime(watch: RealtimeWatch, socket: RealtimeSocket): voi
   /** The gate has not answered yet. */
   const waiting = new Set<Exchange>()
   /** The gate has let it pass, and the server has not begun it yet. */
-  const admitted: Exchange[] = []
+  const admitted: (Pick<Asked, 'eventId'> & { readonly exchange: Exchange })[] = []
   let session: Json = {}
   let sending: Promise<void> | undefined
 
@@ -94,13 +106,12 @@ export function watchRealtime(watch: RealtimeWatch, socket: RealtimeSocket): voi
     if (type === 'session.created' || type === 'session.updated') session = objectOf(event.session)
     const id = textOf(objectOf(event.response).id) || textOf(event.response_id)
     if (type === 'response.created') {
-      const exchange = admitted.shift() ?? begin({})
+      const exchange = admitted.shift()?.exchange ?? begin({})
       exchange?.head(200, (name) => (name === 'content-type' ? 'text/event-stream' : ''))
       if (exchange !== undefined) calls.set(id, exchange)
     }
-    // Answered in order, so it is the first of those that wait; left there it would stand for the next response.
-    if (type === 'error' && objectOf(event.error).code === 'conversation_already_has_active_response') {
-      const refused = admitted.shift()
+    if (type === 'error') {
+      const refused = takeRefused(objectOf(event.error))
       refused?.head(400, (name) => (name === 'content-type' ? 'application/json' : ''))
       refused?.pass(new TextEncoder().encode(text))
       refused?.end('complete')
@@ -112,16 +123,27 @@ export function watchRealtime(watch: RealtimeWatch, socket: RealtimeSocket): voi
     exchange?.end('complete')
   }
 
+  /** The one that an error refuses; left there it would stand for the next response. An error names the event that it is about by
+   *  the id that the caller gave that. Where none was given it is the first, since the server answers in order, as long as the error
+   *  is about a response: other events are refused, too. We give no ids, since what is sent would not be the caller's text any more. */
+  function takeRefused(error: Json): Exchange | undefined {
+    const eventId = textOf(error.event_id)
+    const named = eventId === '' ? -1 : admitted.findIndex((each) => each.eventId === eventId)
+    if (named >= 0) return admitted.splice(named, 1)[0]?.exchange
+    return isOfResponse(error) ? admitted.shift()?.exchange : undefined
+  }
+
   const { send } = socket
   socket.send = (...args: never[]): unknown => {
     // Thrown, or dropped in silence: nothing leaves.
     if (socket.readyState !== open) return Reflect.apply(send, socket, args)
     const asked = guarded(watch, () => askedBy(args[0]), undefined)
-    const exchange = asked === undefined ? undefined : begin(asked)
-    if (exchange !== undefined && exchange.admitted === undefined) admitted.push(exchange)
+    const exchange = asked === undefined ? undefined : begin(asked.response)
+    const eventId = asked?.eventId ?? ''
+    if (exchange !== undefined && exchange.admitted === undefined) admitted.push({ exchange, eventId })
     if (exchange?.admitted === undefined && sending === undefined) return Reflect.apply(send, socket, args)
     if (exchange !== undefined) waiting.add(exchange)
-    const turn = (sending ?? Promise.resolve()).then(() => sendAdmitted(exchange, args))
+    const turn = (sending ?? Promise.resolve()).then(() => sendAdmitted(exchange, eventId, args))
     sending = turn
     turn.finally(() => {
       if (sending === turn) sending = undefined
@@ -129,17 +151,18 @@ export function watchRealtime(watch: RealtimeWatch, socket: RealtimeSocket): voi
     return undefined
   }
 
-  async function sendAdmitted(exchange: Exchange | undefined, args: never[]): Promise<void> {
+  async function sendAdmitted(exchange: Exchange | undefined, eventId: string, args: never[]): Promise<void> {
     try {
       await exchange?.admitted
     } catch (refusal) {
       exchange?.end('denied', refusal)
       guarded(watch, () => refuse(socket, refusal), undefined)
+      tellSender(args, refusal)
       return
     } finally {
       if (exchange !== undefined) waiting.delete(exchange)
     }
-    if (exchange?.admitted !== undefined) admitted.push(exchange)
+    if (exchange?.admitted !== undefined) admitted.push({ exchange, eventId })
     // What it throws of a closed socket would have reached the caller, who is gone on by now.
     guarded(watch, () => Reflect.apply(send, socket, args), undefined)
   }
@@ -150,16 +173,23 @@ export function watchRealtime(watch: RealtimeWatch, socket: RealtimeSocket): voi
   })
   socket.addEventListener('close', () => {
     watched.delete(socket)
-    for (const exchange of [...waiting, ...admitted, ...calls.values()]) exchange.end('cut')
+    for (const exchange of [...waiting, ...calls.values()]) exchange.end('cut')
+    for (const { exchange } of admitted) exchange.end('cut')
     calls.clear()
   })
 }
 
-/** The body of a response that is asked for; undefined: it is another event. */
-function askedBy(data: unknown): Json | undefined {
+/** Undefined: it is another event. */
+function askedBy(data: unknown): Asked | undefined {
   if (typeof data !== 'string' || !data.includes('response.create')) return undefined
   const event = parsed(data)
-  return event.type === 'response.create' ? objectOf(event.response) : undefined
+  if (event.type !== 'response.create') return undefined
+  return { response: objectOf(event.response), eventId: textOf(event.event_id) }
+}
+
+/** Whether what was refused is a `response.create`, by the error's own words: `response.tools[0].name`, but not `response_id`. */
+function isOfResponse({ code, param }: Json): boolean {
+  return code === 'conversation_already_has_active_response' || /^response\b/.test(textOf(param))
 }
 
 function parsed(text: string): Json {
@@ -170,6 +200,12 @@ function parsed(text: string): Json {
     // Whatever is no JSON is between the two ends.
     return {}
   }
+}
+
+/** Who waits for a `send` of `ws` is told as `ws` itself tells: what that throws is the service's own. */
+function tellSender(args: readonly unknown[], refusal: unknown): void {
+  const told = args.at(-1)
+  if (typeof told === 'function') process.nextTick(told as (error: unknown) => void, refusal)
 }
 
 function refuse(socket: RealtimeSocket, refusal: unknown): void {
