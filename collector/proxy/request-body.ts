@@ -11,7 +11,9 @@ export type BodyRoom = { read(request: IncomingMessage): Promise<ReadBody> }
 export function openBodyRoom(bounds: { readonly bodyBytesMax: number; readonly bytesMax: number }): BodyRoom {
   let heldBytes = 0
 
-  function read(request: IncomingMessage): Promise<ReadBody> {
+  async function read(request: IncomingMessage): Promise<ReadBody> {
+    // It says neither its end nor its close again.
+    if (request.destroyed) return { kind: 'left' }
     const { promise, resolve } = Promise.withResolvers<ReadBody>()
     const chunks: Buffer[] = []
     let bytes = 0
@@ -34,8 +36,9 @@ export function openBodyRoom(bounds: { readonly bodyBytesMax: number; readonly b
     }
     request.on('data', onData)
     request.once('end', () => resolve({ kind: 'whole', bytes: joined(chunks, bytes), release }))
+    // A body that has come whole may be closed before it was handed over to its end.
     request.once('close', () => {
-      if (!request.complete) giveUp('left')
+      if (!request.readableEnded) giveUp('left')
     })
     return promise
   }

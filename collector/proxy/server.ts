@@ -92,6 +92,7 @@ export async function openProxyServer(options: ProxyServerOptions): Promise<Rece
       throw error
     })
     const proxy = await loaded
+    if (response.destroyed) return refuse(request, response, left, dialect)
     const refusal = await proxy.take({ ...admitted, request, response, awaitsContinue })
     if (refusal !== undefined) refuse(request, response, refusal, dialect)
   }
@@ -199,9 +200,10 @@ export async function openProxyServer(options: ProxyServerOptions): Promise<Rece
     isStopping = true
     const closed = new Promise<void>((resolve) => server.close(() => resolve()))
     await Promise.race([Promise.all(open.values()), after(deadlineMs)])
-    // Calls that go on are ended with their clients: their records and settlements are then made as for any other end.
+    // Calls that go on are ended with their clients: their records and settlements are then made as for any other end. One that
+    // knows no end all the same costs this much again, and not the end of the collector.
     for (const response of open.keys()) response.destroy()
-    await Promise.all(open.values())
+    await Promise.race([Promise.all(open.values()), after(deadlineMs)])
     server.closeAllConnections()
     await closed
     const proxy = await loaded
@@ -238,6 +240,7 @@ function unknownUpstream(url: string, upstreams: ReadonlyMap<string, Upstream>):
   }
 }
 
+const left: Refusal = { reason: 'aborted', message: 'the client left before its request was read' }
 const stopping: Refusal = { reason: 'stopping', message: 'the collector is stopping' }
 const noTunnel: Refusal = {
   reason: 'method_not_allowed',
