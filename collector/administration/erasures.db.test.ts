@@ -25,6 +25,8 @@ afterAll(async () => {
   await postgres[Symbol.asyncDispose]()
 })
 
+/** So long that a busy machine does not make a collector silent, and so short that a test can wait for it. */
+const silentMs = 3_000
 const ada: Subject = { tenantId: 'acme' as TenantId, kind: 'user', name: 'ada-lovelace' }
 
 type Store = {
@@ -73,6 +75,7 @@ async function openStore(name: string): Promise<Store> {
         pauseKnownTexts: () => () => void did.push(`${journal} goes on`),
         onProblem: (message) => problems.push(message),
         onFinished: (state) => did.push(state),
+        collectorSilentMs: silentMs,
       })
       void erasures.run(signal)
       return erasures
@@ -124,6 +127,64 @@ test('erasures: nothing goes before every collector has stored what it has, and 
   expect(store.problems).toEqual([])
   stopping.abort()
 })
+
+test('erasures: a collector that takes longer to store what it has than it may be silent is waited for', async () => {
+  const store = await openStore('waited')
+  const stopping = new AbortController()
+  const other = Promise.withResolvers<void>()
+  const one = store.collector('one', stopping.signal)
+  store.collector('two', stopping.signal, () => other.promise)
+  const { database } = store
+  await vi.waitUntil(async () => (await database.query('select from collectors')).rowCount === 2, 10_000)
+  const id = await begin(one)
+  await vi.waitUntil(async () => (await stateOf(one, id)) !== 'draining' || (await isLongUnderWay(database)), 15_000)
+  expect(await stateOf(one, id)).toBe('draining')
+  expect(await usersIn(store)).toEqual(['ada-lovelace', 'bob', 'bob'])
+  other.resolve()
+  expect(await ended(one, id)).toMatchObject({ state: 'done', absent: [] })
+  expect(store.problems).toEqual([])
+  stopping.abort()
+})
+
+async function stateOf(erasures: Erasures, id: string): Promise<string | undefined> {
+  return (await erasures.find(id, undefined))?.state
+}
+
+/** For longer than a collector that does not say anything would be waited for. */
+async function isLongUnderWay(database: pg.Pool): Promise<boolean> {
+  const long = `requested_at < now() - interval '${silentMs + 1_500} milliseconds'`
+  return (await database.query(`select from erasures where ${long}`)).rowCount === 1
+}
+
+test('erasures: that a collector cannot be noted is said once, until it can', async () => {
+  const problems: string[] = []
+  const stopping = new AbortController()
+  let noted = 0
+  const query = (statement: string): Promise<object> => {
+    if (!statement.startsWith('insert into collectors')) return Promise.resolve({ rows: [] })
+    return ++noted <= 3 ? Promise.reject(new Error('away')) : Promise.resolve({})
+  }
+  const running = openErasures({
+    database: { query } as unknown as pg.Pool,
+    journal: 'one',
+    rows: { count: unused, eraseFacts: unused, eraseRows: unused, gone: unused },
+    holds: { onSubject: unused, onSelection: unused },
+    drain: unused,
+    forget: unused,
+    pauseKnownTexts: () => unused,
+    onProblem: (message) => problems.push(message),
+    onFinished: unused,
+    collectorSilentMs: 300,
+  }).run(stopping.signal)
+  await vi.waitUntil(() => noted > 5, 20_000)
+  expect(problems).toEqual(['erasures are not told that this collector is there: Error: away'])
+  stopping.abort()
+  await running
+})
+
+function unused(): never {
+  throw new Error('there is no erasure')
+}
 
 test('erasures: one that its collector did not finish goes on when that is back, and not before', async () => {
   const store = await openStore('resumed')

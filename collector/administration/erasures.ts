@@ -8,6 +8,7 @@
 //
 // Records that are accepted later are new ones, and stay.
 
+import { setTimeout as delay } from 'node:timers/promises'
 import { inTransaction } from '@tallylight/storage/postgres/connection.ts'
 import {
   countErased,
@@ -58,10 +59,12 @@ export type ErasuresOptions = {
   readonly pauseKnownTexts: () => () => void
   readonly onProblem: (message: string) => void
   readonly onFinished: (state: 'done' | 'refused') => void
+  /** Shorter in tests. */
+  readonly collectorSilentMs?: number
 }
 
 export function openErasures(options: ErasuresOptions): Erasures {
-  const { database, journal } = options
+  const { database, journal, collectorSilentMs = limits.collectorSilentMs } = options
   let wake = Promise.withResolvers<void>()
   /** Erasures that this collector has seen: their end, and since when it writes every text anew. */
   const underWay = new Map<
@@ -114,15 +117,33 @@ export function openErasures(options: ErasuresOptions): Erasures {
   }
 
   async function run(signal: AbortSignal): Promise<void> {
+    await Promise.all([noteAgainAndAgain(signal), followAll(signal)])
+  }
+
+  /** Beside the steps and never behind them: who drains for longer than a collector may be silent would count as absent, and
+   *  what it still holds would come back after an erasure that is proved. */
+  async function noteAgainAndAgain(signal: AbortSignal): Promise<void> {
+    let isTold = false
+    while (!signal.aborted) {
+      let pauseMs = collectorSilentMs / 3
+      try {
+        await noteCollector(database, journal)
+        isTold = false
+      } catch (error) {
+        pauseMs = limits.erasurePollMs
+        if (!isTold && !signal.aborted)
+          options.onProblem(`erasures are not told that this collector is there: ${String(error)}`)
+        isTold = true
+      }
+      await delay(pauseMs, undefined, { signal, ref: false }).catch(() => undefined)
+    }
+  }
+
+  async function followAll(signal: AbortSignal): Promise<void> {
     const stopped = new Promise<void>((done) => signal.addEventListener('abort', () => done(), { once: true }))
-    let notedMs = 0
     while (!signal.aborted) {
       wake = Promise.withResolvers()
       try {
-        if (Date.now() - notedMs >= limits.collectorSilentMs / 3) {
-          await noteCollector(database, journal)
-          notedMs = Date.now()
-        }
         await follow(await selectUnfinishedErasures(database), signal)
       } catch (error) {
         if (!signal.aborted) options.onProblem(String(error))
@@ -160,7 +181,7 @@ export function openErasures(options: ErasuresOptions): Erasures {
   }
 
   async function carryOn(erasure: ErasureRow, signal: AbortSignal): Promise<void> {
-    const behind = await selectBehind(database, erasure.id, erasure.state, limits.collectorSilentMs)
+    const behind = await selectBehind(database, erasure.id, erasure.state, collectorSilentMs)
     if (behind.present.length > 0) return
     const of = ofRow(erasure, underWay.get(erasure.id)?.sinceUnixMs ?? 0)
     if (erasure.state === 'draining') {
