@@ -27,11 +27,17 @@ export type RowErasure = {
   count(erasure: ErasureOf): Promise<Readonly<Record<string, number>>>
   /** The facts; before it, everything that was accepted must be stored. */
   eraseFacts(erasure: ErasureOf, signal: AbortSignal): Promise<void>
-  /** The rest; before it, every collector must have forgotten what it remembers. */
-  eraseRows(erasure: ErasureOf, signal: AbortSignal): Promise<void>
+  /** The rest; before it, every collector must have forgotten what it remembers. Answers the hold that has come meanwhile: what
+   *  was not gone then stays. */
+  eraseRows(erasure: ErasureOf, heldBy: HeldBy, signal: AbortSignal): Promise<string | undefined>
+  /** What others have in the traces is made again of the facts that are left. */
+  resolveLeft(erasure: ErasureOf): Promise<void>
   /** Resolves when nothing of it is on the server's disk any more. */
   gone(erased: Readonly<Record<string, number>>, signal: AbortSignal): Promise<void>
 }
+
+/** Why nothing more of it may be erased. Asked before each step. */
+export type HeldBy = () => Promise<string | undefined>
 
 export type ErasureOf = {
   readonly selection: string
@@ -97,21 +103,33 @@ export function openRowErasure(options: {
     await erasePlace(factsPlace, conditionOf(erasure, factsPlace, isName), signal)
   }
 
-  async function eraseRows(erasure: ErasureOf, signal: AbortSignal): Promise<void> {
+  async function eraseRows(erasure: ErasureOf, heldBy: HeldBy, signal: AbortSignal): Promise<string | undefined> {
     const isName = isHashedNameOf(erasure.subject, erasure.salt)
     const { selection, subject } = erasure
+    let held = await heldBy()
+    if (held !== undefined) return held
+    // All of these as one step: others' rows of a shared trace go with them, and are only made again of whole traces.
     for (const place of resolvedPlaces) {
       const shared = `TraceId IN ${idsOf(selections.table, selection, 'span')}`
       const condition = `${conditionOf(erasure, place, isName)} OR (${isOfTenant(targetNamed(place.table.name), subject.tenantId)} AND ${shared})`
       await erasePlace(place, condition, signal)
     }
-    for (const place of [...signalPlaces, quarantinePlace])
+    for (const place of [...signalPlaces, quarantinePlace]) {
+      held = await heldBy()
+      if (held !== undefined) break
       await erasePlace(place, conditionOf(erasure, place, isName), signal)
+    }
+    await resolveLeft(erasure)
+    held ??= await heldBy()
+    if (held === undefined) await eraseTexts(erasure, isName, signal)
+    return held
+  }
+
+  async function resolveLeft({ selection, subject }: ErasureOf): Promise<void> {
     const { tenantId } = subject
     const left = (await selections.tracesLeft(selection, subject)).map((trace) => ({ tenantId, ...trace }))
     for (let at = 0; at < left.length; at += limits.tracesResolvedAgain)
       await options.resolveAgain(left.slice(at, at + limits.tracesResolvedAgain))
-    await eraseTexts(erasure, isName, signal)
   }
 
   /** Texts that no row shows any more, and the user's own copies of the others. What a mutation asks for stands in the
@@ -166,6 +184,7 @@ export function openRowErasure(options: {
     count,
     eraseFacts,
     eraseRows,
+    resolveLeft,
     gone: async (erased, signal) => {
       const targets = Object.keys(erased).flatMap((table) => options.targetOf(table) ?? [])
       await mutations.replacedPartsGone(targets, signal)

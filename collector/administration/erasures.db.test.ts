@@ -7,11 +7,15 @@ import { migratePostgres } from '@tallylight/storage/postgres/migrate.ts'
 import { startTestPostgres, type TestPostgres } from '@tallylight/storage/postgres/testing.ts'
 import type pg from 'pg'
 import { afterAll, beforeAll, expect, test, vi } from 'vitest'
+import { encodeFact } from '../genai/fact.ts'
+import { factsOf } from '../genai/lift.ts'
+import { sketchSpan } from '../genai/testing.ts'
 import type { TenantId } from '../receive/request.ts'
+import type { TraceTimes } from '../sinks/known-facts.ts'
 import { openRowErasure } from './erase-rows.ts'
 import { type Erasures, openErasures } from './erasures.ts'
-import { openHolds } from './holds.ts'
-import { openMutations } from './mutations.ts'
+import { type Holds, openHolds } from './holds.ts'
+import { type Mutations, openMutations } from './mutations.ts'
 import { openSelections } from './selection.ts'
 import type { Subject } from './subject.ts'
 
@@ -35,8 +39,15 @@ type Store = {
   /** What the collectors did, in order: `one drains`, `one forgets`, `one goes on`. */
   readonly did: string[]
   readonly problems: string[]
-  /** A collector of this journal, until the signal. `drain` holds it up. */
-  collector(journal: string, signal: AbortSignal, drain?: () => Promise<void>): Erasures
+  readonly holds: Holds
+  readonly resolvedAgain: string[]
+  /** A collector of this journal, until the signal. What is waited for holds it up. */
+  collector(journal: string, signal: AbortSignal, waits?: Waits): Erasures
+}
+type Waits = {
+  readonly drain?: () => Promise<void>
+  readonly forget?: () => Promise<unknown>
+  readonly mutated?: (table: string) => Promise<unknown>
 }
 
 async function openStore(name: string): Promise<Store> {
@@ -51,7 +62,10 @@ async function openStore(name: string): Promise<Store> {
   const problems: string[] = []
   const mutations = openMutations(clickhouse, (message) => problems.push(message))
   const selections = openSelections(clickhouse, targetOf, mutations)
-  const resolveAgain = async (): Promise<void> => undefined
+  const holds = openHolds(database, selections)
+  const resolvedAgain: string[] = []
+  const resolveAgain = async (traces: readonly TraceTimes[]): Promise<void> =>
+    void resolvedAgain.push(...traces.map(({ traceId }) => traceId))
   await clickhouse.command(
     `INSERT INTO ${name}.otel_traces (TenantId, RetentionDays, Timestamp, TraceId, SpanId, SpanAttributes)
      SELECT 'acme', 30, now(), concat('t', toString(number)), 's', map('user.id', if(number = 0, 'ada-lovelace', 'bob')) FROM numbers(3)`,
@@ -61,17 +75,26 @@ async function openStore(name: string): Promise<Store> {
     database,
     did,
     problems,
-    collector: (journal, signal, drain) => {
+    holds,
+    resolvedAgain,
+    collector: (journal, signal, waits) => {
+      const mutate: Mutations['mutate'] = async (target, ...change) => {
+        await mutations.mutate(target, ...change)
+        await waits?.mutated?.(target.table)
+      }
       const erasures = openErasures({
         database,
         journal,
-        rows: openRowErasure({ clickhouse, targetOf, selections, mutations, resolveAgain }),
-        holds: openHolds(database, selections),
+        rows: openRowErasure({ clickhouse, targetOf, selections, mutations: { ...mutations, mutate }, resolveAgain }),
+        holds,
         drain: async () => {
-          await drain?.()
+          await waits?.drain?.()
           did.push(`${journal} drains`)
         },
-        forget: async () => void did.push(`${journal} forgets`),
+        forget: async () => {
+          did.push(`${journal} forgets`)
+          await waits?.forget?.()
+        },
         pauseKnownTexts: () => () => void did.push(`${journal} goes on`),
         onProblem: (message) => problems.push(message),
         onFinished: (state) => did.push(state),
@@ -107,7 +130,7 @@ test('erasures: nothing goes before every collector has stored what it has, and 
   const other = Promise.withResolvers<void>()
   await store.database.query("insert into collectors values ('gone', now() - interval '1 hour')")
   const one = store.collector('one', stopping.signal)
-  store.collector('two', stopping.signal, () => other.promise)
+  store.collector('two', stopping.signal, { drain: () => other.promise })
   await vi.waitUntil(async () => (await store.database.query('select from collectors')).rowCount === 3, 10_000)
   const id = await begin(one)
   await vi.waitUntil(() => store.did.includes('one drains'), 10_000)
@@ -133,7 +156,7 @@ test('erasures: a collector that takes longer to store what it has than it may b
   const stopping = new AbortController()
   const other = Promise.withResolvers<void>()
   const one = store.collector('one', stopping.signal)
-  store.collector('two', stopping.signal, () => other.promise)
+  store.collector('two', stopping.signal, { drain: () => other.promise })
   const { database } = store
   await vi.waitUntil(async () => (await database.query('select from collectors')).rowCount === 2, 10_000)
   const id = await begin(one)
@@ -167,8 +190,8 @@ test('erasures: that a collector cannot be noted is said once, until it can', as
   const running = openErasures({
     database: { query } as unknown as pg.Pool,
     journal: 'one',
-    rows: { count: unused, eraseFacts: unused, eraseRows: unused, gone: unused },
-    holds: { onSubject: unused, onSelection: unused },
+    rows: { count: unused, eraseFacts: unused, eraseRows: unused, resolveLeft: unused, gone: unused },
+    holds: { list: unused, onSubject: unused, onSelection: unused },
     drain: unused,
     forget: unused,
     pauseKnownTexts: () => unused,
@@ -189,7 +212,7 @@ function unused(): never {
 test('erasures: one that its collector did not finish goes on when that is back, and not before', async () => {
   const store = await openStore('resumed')
   const first = new AbortController()
-  const id = await begin(store.collector('one', first.signal, () => new Promise(() => undefined)))
+  const id = await begin(store.collector('one', first.signal, { drain: () => new Promise(() => undefined) }))
   await vi.waitUntil(async () => (await store.database.query('select from collectors')).rowCount === 1, 10_000)
   first.abort()
   await store.database.query("update collectors set seen_at = now() - interval '1 hour'")
@@ -202,6 +225,61 @@ test('erasures: one that its collector did not finish goes on when that is back,
   expect(await one.list('globex' as TenantId)).toEqual([])
   expect(await usersIn(store)).toEqual(['bob', 'bob'])
   second.abort()
+})
+
+const aHold = { ...ada, reason: 'a court asks' }
+
+test('erasures: a hold that is placed after facts went keeps every row, and learns of the erasure', async () => {
+  const store = await openStore('held_first')
+  await store.database.query("insert into tenants (id) values ('acme') on conflict do nothing")
+  const stopping = new AbortController()
+  const placed = Promise.withResolvers<void>()
+  const one = store.collector('one', stopping.signal, { forget: () => placed.promise })
+  const id = await begin(one)
+  await vi.waitUntil(() => store.did.includes('one forgets'), 10_000)
+  const hold = await store.holds.place(aHold, 'somebody')
+  expect(await store.holds.erasing(hold)).toEqual([id])
+  placed.resolve()
+  expect(await ended(one, id)).toMatchObject({
+    state: 'refused',
+    reason: expect.stringMatching(`legal hold ${hold.id} is on the user, .* some of .* may be gone`),
+  })
+  expect(await usersIn(store)).toEqual(['ada-lovelace', 'bob', 'bob'])
+  expect(store.resolvedAgain).toEqual([])
+  expect(await store.holds.erasing(hold)).toEqual([])
+  stopping.abort()
+})
+
+test('erasures: a hold that is placed between two tables keeps the second, and what others had in the first is made again', async () => {
+  const store = await openStore('held_later')
+  await store.database.query("insert into tenants (id) values ('acme') on conflict do nothing")
+  const startUnixNano = BigInt(Date.now()) * 1_000_000n
+  const attributes = { 'gen_ai.operation.name': 'chat', 'gen_ai.request.model': 'm', 'user.id': 'bob' }
+  const tenantId = ada.tenantId
+  const [fact] = factsOf(
+    sketchSpan({ tenantId, traceId: 't0', startUnixNano, endUnixNano: startUnixNano, attributes }),
+  ).facts
+  if (fact === undefined) throw new Error('no dialect knows the call')
+  const insert = (table: string, columns: string, values: string): Promise<void> =>
+    store.clickhouse.command(
+      `INSERT INTO held_later.${table} (TenantId, RetentionDays, Timestamp, TraceId, SpanId, ${columns}) SELECT 'acme', 30, now(), 't0', ${values}`,
+    )
+  await insert('otel_logs', 'LogAttributes', "'s', map('user.id', 'ada-lovelace')")
+  await insert('genai_facts', 'FactId, Fact', `'${fact.spanId}', 'span', '${encodeFact(fact).replaceAll("'", "\\'")}'`)
+  const stopping = new AbortController()
+  const mutated = async (table: string): Promise<unknown> =>
+    table === 'otel_traces' && (await store.holds.place(aHold, 'somebody'))
+  const one = store.collector('one', stopping.signal, { mutated })
+  expect(await ended(one, await begin(one))).toMatchObject({
+    state: 'refused',
+    reason: expect.stringContaining('may be gone'),
+    erased: { otel_traces: 1, otel_logs: 1 },
+  })
+  expect(await usersIn(store)).toEqual(['bob', 'bob'])
+  expect(await store.clickhouse.query('SELECT SpanId FROM held_later.otel_logs')).toEqual([{ SpanId: 's' }])
+  expect(store.resolvedAgain).toEqual(['t0'])
+  expect(store.problems).toEqual([])
+  stopping.abort()
 })
 
 test('erasures: what the server keeps of its statements, and Postgres of the erasure, does not name the user', async () => {

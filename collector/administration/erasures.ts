@@ -6,6 +6,9 @@
 //   done        the rows are gone from the tables, their parts from the disk, the name from Postgres; looked for once more
 //   refused     a legal hold is on some of it
 //
+// A hold may be placed at any time. That something will go is written before the holds are read, and a hold before it is asked
+// which erasures have begun (holds.ts): one of the two always learns of the other.
+//
 // Records that are accepted later are new ones, and stay.
 
 import { setTimeout as delay } from 'node:timers/promises'
@@ -30,7 +33,7 @@ import { limits } from '../limits.ts'
 import { accountName } from '../quota/limits.ts'
 import { after } from '../receive/receiver.ts'
 import { parseTenantId, type TenantId } from '../receive/request.ts'
-import type { ErasureOf, RowErasure } from './erase-rows.ts'
+import type { ErasureOf, HeldBy, RowErasure } from './erase-rows.ts'
 import type { Holds } from './holds.ts'
 import { makeSalt, nameHashOf, type Subject, type SubjectKind } from './subject.ts'
 
@@ -52,7 +55,7 @@ export type ErasuresOptions = {
   /** Of this collector. */
   readonly journal: string
   readonly rows: RowErasure
-  readonly holds: Pick<Holds, 'onSubject' | 'onSelection'>
+  readonly holds: Pick<Holds, 'list' | 'onSubject' | 'onSelection'>
   /** Resolves when everything that was accepted before is stored. */
   readonly drain: (signal: AbortSignal) => Promise<void>
   readonly forget: () => Promise<void>
@@ -71,6 +74,8 @@ export function openErasures(options: ErasuresOptions): Erasures {
     string,
     { readonly resume: () => void; readonly sinceUnixMs: number; readonly steps: Set<string> }
   >()
+  /** Those that have taken facts and no rows yet; of one that a run before began it is not known how far it came. */
+  const untouched = new Set<string>()
 
   async function begin(subject: Subject, by: string): ReturnType<Erasures['begin']> {
     const held = await options.holds.onSubject(subject)
@@ -184,25 +189,33 @@ export function openErasures(options: ErasuresOptions): Erasures {
     const behind = await selectBehind(database, erasure.id, erasure.state, collectorSilentMs)
     if (behind.present.length > 0) return
     const of = ofRow(erasure, underWay.get(erasure.id)?.sinceUnixMs ?? 0)
+    const heldBy = watchHolds(of)
     if (erasure.state === 'draining') {
-      const found = await options.rows.count(of)
-      const held =
-        (await options.holds.onSubject(of.subject)) ??
-        (await options.holds.onSelection(of.subject.tenantId, of.selection))
+      const erased = mostOf(erasure.erased, await options.rows.count(of))
+      await countErased(database, erasure.id, erased)
+      const held = await heldBy()
       if (held !== undefined) {
-        await finish(erasure, { state: 'refused', reason: held, erased: {}, absent: [] })
+        // A run before may have been ended here, with facts gone.
+        const isBegun = Object.keys(erasure.erased).length > 0
+        await refuse(erasure, isBegun ? someMayBeGone(held) : held, isBegun ? erased : {})
         return
       }
-      await countErased(database, erasure.id, mostOf(erasure.erased, found))
       await options.rows.eraseFacts(of, signal)
+      untouched.add(erasure.id)
       await moveErasure(database, erasure.id, 'forgetting')
       wake.resolve()
       return
     }
-    await eraseUntilNothingIsFound(erasure, of, signal)
-    const left = await options.rows.count(of)
+    let held = await eraseUntilNothingIsFound(erasure, of, heldBy, signal)
+    const left = held === undefined ? await options.rows.count(of) : {}
     const isLeft = Object.keys(left).length > 0
-    await options.rows.gone(erasure.erased, signal)
+    if (held === undefined) await options.rows.gone(erasure.erased, signal)
+    // The name in Postgres is held too.
+    held ??= await heldBy()
+    if (held !== undefined) {
+      await refuse(erasure, someMayBeGone(held), erasure.erased)
+      return
+    }
     await finish(erasure, {
       state: 'done',
       reason: isLeft ? `records that came while it ran are left: ${JSON.stringify(left)}` : '',
@@ -211,16 +224,46 @@ export function openErasures(options: ErasuresOptions): Erasures {
     })
   }
 
-  /** Once, save that records came in between: another collector's, or of a trace that goes on. */
-  async function eraseUntilNothingIsFound(erasure: ErasureRow, of: ErasureOf, signal: AbortSignal): Promise<void> {
-    await options.rows.eraseRows(of, signal)
-    for (let round = 1; round < limits.erasureRoundsMax; round++) {
-      if (Object.keys(await options.rows.count(of)).length === 0) return
+  /** Once, save that records came in between: another collector's, or of a trace that goes on. Answers the hold that came. */
+  async function eraseUntilNothingIsFound(
+    erasure: ErasureRow,
+    of: ErasureOf,
+    heldBy: HeldBy,
+    signal: AbortSignal,
+  ): Promise<string | undefined> {
+    // One that was ended half-way: rows that others have in shared traces may be gone, and not made again.
+    if (!untouched.delete(erasure.id) && (await heldBy()) !== undefined) await options.rows.resolveLeft(of)
+    let held = await options.rows.eraseRows(of, heldBy, signal)
+    for (let round = 1; held === undefined && round < limits.erasureRoundsMax; round++) {
+      if (Object.keys(await options.rows.count(of)).length === 0) return undefined
+      // More may be selected than before.
+      const heldNow = watchHolds(of)
+      held = await heldNow()
+      if (held !== undefined) break
       await options.rows.eraseFacts(of, signal)
       await options.forget()
-      await options.rows.eraseRows(of, signal)
+      held = await options.rows.eraseRows(of, heldNow, signal)
     }
-    options.onProblem(`erasure ${erasure.id} still finds records after ${limits.erasureRoundsMax} rounds`)
+    if (held === undefined)
+      options.onProblem(`erasure ${erasure.id} still finds records after ${limits.erasureRoundsMax} rounds`)
+    return held
+  }
+
+  /** Looks anew only when other holds are in force than the last time: what a hold is on is found by reading tables. */
+  function watchHolds({ subject, selection }: ErasureOf): HeldBy {
+    const { tenantId } = subject
+    let looked: string | undefined
+    return async () => {
+      const inForce = (await options.holds.list(tenantId, false)).map(({ id }) => id).join()
+      if (inForce === looked) return undefined
+      const held = (await options.holds.onSubject(subject)) ?? (await options.holds.onSelection(tenantId, selection))
+      if (held === undefined) looked = inForce
+      return held
+    }
+  }
+
+  function refuse(erasure: ErasureRow, reason: string, erased: Counts): Promise<void> {
+    return finish(erasure, { state: 'refused', reason, erased, absent: [] })
   }
 
   async function finish(erasure: ErasureRow, end: Parameters<typeof finishErasure>[2]): Promise<void> {
@@ -249,6 +292,10 @@ function ofRow({ id, tenant, kind, name, salt }: ErasureRow, untilUnixMs: number
   const tenantId = parseTenantId(tenant)
   if (tenantId === undefined || name === null) throw new Error(`erasure ${id} has no tenant or name any more`)
   return { selection: id, subject: { tenantId, kind: kind as SubjectKind, name }, salt, untilUnixMs }
+}
+
+function someMayBeGone(held: string): string {
+  return `${held}, and was placed while it ran: some of what was found to be erased may be gone`
 }
 
 /** After a restart some of it is gone already. */

@@ -2,6 +2,7 @@
 // retention that does not end, given and taken back by `applyRetention` (retention.ts), so nothing has to be asked on the
 // road of a record. Shared traces are held whole: more than was asked, never less.
 import { inTransaction } from '@tallylight/storage/postgres/connection.ts'
+import { selectErasing } from '@tallylight/storage/postgres/erasures.ts'
 import { type HoldRow, hasHolds, insertHold, releaseHold, selectHolds } from '@tallylight/storage/postgres/holds.ts'
 import { writeAudit } from '@tallylight/storage/postgres/quota/statements.ts'
 import type pg from 'pg'
@@ -11,6 +12,9 @@ import type { Subject } from './subject.ts'
 
 export type Holds = {
   place(hold: NewHold, by: string): Promise<HoldRow>
+  /** Erasures of the tenant that had begun when the hold was placed: asked after it, for they look at the holds before each
+   *  step, and what they took before is gone. */
+  erasing(hold: HoldRow): Promise<readonly string[]>
   release(id: string, by: string, tenant: TenantId | undefined): Promise<HoldRow | undefined>
   list(tenant: TenantId | undefined, isAll: boolean): Promise<readonly HoldRow[]>
   /** In force, or released within a day. */
@@ -46,6 +50,7 @@ export function openHolds(database: pg.Pool, selections: Selections): Holds {
         await writeAudit(client, auditOf(hold, by, 'hold.place'))
         return hold
       }),
+    erasing: ({ tenant }) => selectErasing(database, tenant),
     release: (id, by, tenant) =>
       inTransaction(database, async (client) => {
         const hold = await releaseHold(client, id, by, tenant)

@@ -29,7 +29,11 @@ afterAll(async () => {
 })
 
 type Days = Readonly<Record<string, Partial<Record<RetentionClass, number>>>>
-type Store = { readonly clickhouse: ClickHouse; readonly holds: Holds; withDays(days: Days): Retention }
+type Store = {
+  readonly clickhouse: ClickHouse
+  readonly holds: Holds
+  withDays(days: Days, mutated?: () => Promise<void>): Retention
+}
 const never = new AbortController().signal
 const tables = [
   'otel_traces',
@@ -57,12 +61,18 @@ async function openStore(name: string): Promise<Store> {
   return {
     clickhouse,
     holds,
-    withDays: (days) =>
+    withDays: (days, mutated) =>
       openRetention({
         clickhouse,
         targetOf,
         selections,
-        mutations,
+        mutations: {
+          ...mutations,
+          mutate: async (...change) => {
+            await mutations.mutate(...change)
+            await mutated?.()
+          },
+        },
         holds,
         daysOf: (kept, tenant) => days[tenant]?.[kept] ?? retentionDefaults[kept],
         tenants: Object.keys(days),
@@ -185,6 +195,29 @@ test('retention: what is held outlives a shorter retention and merges, what come
   await store.holds.release(hold.id, 'somebody', undefined)
   await retention.apply('holds', false, never)
   expect(await daysIn(store, 'acme')).toEqual(Object.fromEntries(tables.map((table) => [table, []])))
+})
+
+test('retention: a hold that is placed while a shorter retention is applied is on every row that is not gone yet', async () => {
+  const store = await openStore('overtaken')
+  const tenantId = 'acme' as TenantId
+  await insertCall(store, 'acme', 'ada')
+  await insertCall(store, 'acme', 'bob')
+  // So that the first mutation marks his rows in the first table, and the second would take hers.
+  await store.holds.place({ tenantId, kind: 'user', name: 'bob', reason: 'case 9' }, 'somebody')
+  const days = { acme: Object.fromEntries(Object.keys(retentionDefaults).map((kept) => [kept, 1])) }
+  let isPlaced = false
+  const retention = store.withDays(days, async () => {
+    if (isPlaced) return
+    isPlaced = true
+    await store.holds.place({ tenantId, kind: 'user', name: 'ada', reason: 'case 10' }, 'somebody')
+    await store.withDays(days).apply('holds', false, never)
+  })
+  await retention.apply('all', false, never)
+  for (const table of tables) await store.clickhouse.command(`OPTIMIZE TABLE overtaken.${table} FINAL`)
+  const { heldRetentionDays } = limits
+  const bothHeld = Object.fromEntries(tables.map((table) => [table, [heldRetentionDays, heldRetentionDays]]))
+  // Both audit events have the same key, and are one row.
+  expect(await daysIn(store, 'acme')).toEqual({ ...bothHeld, audit_event_rows: [heldRetentionDays] })
 })
 
 test('retention: a hold on a tenant is on every row of it', async () => {

@@ -15,6 +15,7 @@ import {
   tracesTable,
   traceTimesTable,
 } from '@tallylight/storage/clickhouse/tables.ts'
+import type { HoldRow } from '@tallylight/storage/postgres/holds.ts'
 import type { RetentionClass } from '../config.ts'
 import { retentionOfFacts } from '../genai/genai.ts'
 import { rowTables } from '../genai/row-tables.ts'
@@ -54,6 +55,8 @@ type RetainedTable = {
 }
 /** The days that a row should have, of the expressions for each class. */
 type DaysExpression = (of: (kept: RetentionClass) => string) => string
+/** The condition that a row of a table is held. */
+type IsHeldIn = (retained: RetainedTable) => string
 
 const held = limits.heldRetentionDays
 
@@ -81,13 +84,13 @@ export function openRetention(options: {
 
   async function apply(scope: 'all' | 'holds', isDry: boolean, signal: AbortSignal): Promise<Applied> {
     const name = `apply:${randomUUID()}`
-    const isHeldIn = await readHolds(name)
+    const heldNow = watchHolds(name)
     const applied: Record<string, AppliedRows> = {}
     for (const retained of retainedTables) {
       const target = options.targetOf(retained.table.name)
       if (target === undefined || !target.hasTenant || !target.columns.some(([column]) => column === 'RetentionDays'))
         continue
-      const rows = await applyTo(target, retained, isHeldIn(retained), scope, isDry, signal)
+      const rows = await applyTo(target, retained, heldNow, scope, isDry, signal)
       if (rows.held + rows.changed > 0) applied[retained.table.name] = rows
     }
     await selections.remove(name, signal)
@@ -96,13 +99,16 @@ export function openRetention(options: {
 
   async function applyTo(
     target: TargetTable,
-    { table, days: daysIn }: RetainedTable,
-    isHeld: string,
+    retained: RetainedTable,
+    heldNow: () => Promise<IsHeldIn>,
     scope: 'all' | 'holds',
     isDry: boolean,
     signal: AbortSignal,
   ): Promise<AppliedRows> {
-    const wanted = daysIn(days)
+    const { table } = retained
+    const wanted = retained.days(days)
+    const isHeldIn = await heldNow()
+    const isHeld = isHeldIn(retained)
     const comesUnder = `RetentionDays != ${held} AND ${isHeld}`
     const changes = `RetentionDays ${scope === 'all' ? `!= ${wanted}` : `= ${held}`} AND NOT (${isHeld})`
     const end = `toDateTime(${table.dayColumn}) + toIntervalDay(${wanted})`
@@ -118,13 +124,29 @@ export function openRetention(options: {
     if (isDry) return rows
     // First what is held, so that nothing of it gets an end in between.
     if (rows.held > 0) await mutations.mutate(target, `UPDATE RetentionDays = ${held} WHERE ${comesUnder}`, signal)
-    if (rows.changed > 0) await mutations.mutate(target, `UPDATE RetentionDays = ${wanted} WHERE ${changes}`, signal)
+    if (rows.changed === 0) return rows
+    // With a hold that came since, the table is begun anew: the change would take from the rows what that has given them.
+    if ((await heldNow()) !== isHeldIn) {
+      const again = await applyTo(target, retained, heldNow, scope, isDry, signal)
+      return { ...again, held: rows.held + again.held }
+    }
+    await mutations.mutate(target, `UPDATE RetentionDays = ${wanted} WHERE ${changes}`, signal)
     return rows
   }
 
-  /** Selects what is held, and answers the condition that a row of a table is. */
-  async function readHolds(name: string): Promise<(retained: RetainedTable) => string> {
-    const inForce = await options.holds.list(undefined, false)
+  /** Reads the holds each time it is asked, for some are placed while tables are changed, one after the other. Answers the same
+   *  as before while the same are in force. */
+  function watchHolds(name: string): () => Promise<IsHeldIn> {
+    let known: { readonly ids: string; readonly isHeldIn: IsHeldIn } | undefined
+    return async () => {
+      const inForce = await options.holds.list(undefined, false)
+      const ids = inForce.map(({ id }) => id).join()
+      if (known?.ids !== ids) known = { ids, isHeldIn: await selectHeld(name, inForce) }
+      return known.isHeldIn
+    }
+  }
+
+  async function selectHeld(name: string, inForce: readonly HoldRow[]): Promise<IsHeldIn> {
     const whole = new Set(inForce.filter(({ kind }) => kind === 'tenant').map(({ tenant }) => tenant))
     const subjects = inForce.filter(({ tenant }) => !whole.has(tenant)).flatMap((hold) => subjectOf(hold) ?? [])
     const salt = makeSalt()

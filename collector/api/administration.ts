@@ -79,7 +79,8 @@ export function administrationRoutes(administration: AdministrationRoutes): Rout
         identityOf(response).keyId,
       )
       retention.wake()
-      response.status(201).json(shownHold(placed))
+      const erasing = await holds.erasing(placed)
+      response.status(201).json({ ...shownHold(placed), ...(erasing.length === 0 ? {} : { erasing }) })
     })
     .all(notAllowed('GET, HEAD, POST'))
   router

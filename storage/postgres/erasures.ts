@@ -57,6 +57,16 @@ export async function selectUnfinishedErasures(database: Queryable): Promise<rea
   return rows
 }
 
+/** Those of a tenant that have begun to take rows: what they have found to take is written before they do. */
+export async function selectErasing(database: Queryable, tenant: string): Promise<readonly string[]> {
+  const { rows } = await database.query<{ id: string }>(
+    `select id from erasures where finished_at is null and tenant = $1 and (state = 'forgetting' or erased <> '{}')
+     order by requested_at, id`,
+    [tenant],
+  )
+  return rows.map(({ id }) => id)
+}
+
 export async function moveErasure(database: Queryable, id: string, state: 'forgetting'): Promise<void> {
   await database.query('update erasures set state = $2 where id = $1 and finished_at is null', [id, state])
 }
