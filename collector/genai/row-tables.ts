@@ -44,7 +44,7 @@ export type AnyRow = Row & { readonly [column: string]: unknown }
 /** What a table sorts by: tenant, hour, trace, and the columns behind them. */
 export type RowKey = {
   readonly TenantId: TenantId
-  /** Its beginning, in Unix nanoseconds. */
+  /** Its beginning, in Unix nanoseconds, as the table reckons: `toStartOfHour(Timestamp)`. */
   readonly hour: bigint
   readonly TraceId: string
   readonly rest: readonly (string | number)[]
@@ -327,12 +327,16 @@ function appendAny(column: Column, value: string | number | bigint | undefined):
   }
 }
 
-const nanosecondsPerHour = 3_600_000_000_000n
+const nanosecondsPerSecond = 1_000_000_000n
+const nanosecondsPerHour = 3_600n * nanosecondsPerSecond
 
-export function keyOf({ key }: RowTable, row: AnyRow): RowKey {
+/** `hoursBegin`: of the table as it is on the server, in seconds past the full hour of UTC. With other hours than the server's
+ *  a deletion would miss its row, and two rows that the server takes for one would be told apart. */
+export function keyOf({ key }: RowTable, row: AnyRow, hoursBegin: number): RowKey {
+  const past = (row.Timestamp - BigInt(hoursBegin) * nanosecondsPerSecond + nanosecondsPerHour) % nanosecondsPerHour
   return {
     TenantId: row.TenantId,
-    hour: row.Timestamp - (row.Timestamp % nanosecondsPerHour),
+    hour: row.Timestamp - past,
     TraceId: row.TraceId,
     rest: key.map((name) => row[name] as string | number),
   }

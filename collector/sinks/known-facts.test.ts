@@ -11,7 +11,7 @@ test('known facts: of a trace with any number of texts all are asked for, in sta
     statements.push(sql)
     return []
   }
-  const known = openKnownFacts({ query }, () => ({ name: 'contents', hasTenant: true }))
+  const known = openKnownFacts({ query }, () => ({ name: 'contents', hasTenant: true, hoursBegin: 0 }))
   const hashes = Array.from({ length: 20_000 }, (_, at) => at.toString(16).padStart(32, '0'))
   await known.textsOf(defaultTenant, hashes)
   expect(Math.max(...statements.map((sql) => sql.length))).toBeLessThan(statementBytesMax)

@@ -59,6 +59,8 @@ export type KnownFacts = {
   linksOf(traces: readonly TraceTimes[]): Promise<readonly SpanLink[]>
 }
 
+type KnownTable = Pick<TargetTable, 'name' | 'hasTenant' | 'hoursBegin'>
+
 const tracesPerQuery = 1_000
 /** A server takes 256 KiB of a statement by default. */
 const hashesPerQuery = 1_000
@@ -71,13 +73,15 @@ const awaitedSeconds = 7_200
 
 export function openKnownFacts(
   clickhouse: Pick<ClickHouse, 'query'>,
-  targetOf: (table: string) => Pick<TargetTable, 'name' | 'hasTenant'> | undefined,
+  targetOf: (table: string) => KnownTable | undefined,
 ): KnownFacts {
-  function nameOf(table: string): string {
+  function targetNamed(table: string): KnownTable {
     const target = targetOf(table)
     if (target === undefined) throw new Error(`${table} is not known to be there`)
-    return target.name
+    return target
   }
+
+  const nameOf = (table: string): string => targetNamed(table).name
 
   /** A user's own table may have no tenants; then its spans are the default tenant's, and ancestors cannot be told apart. */
   function hasTenants(): boolean {
@@ -113,6 +117,7 @@ export function openKnownFacts(
         'WHERE {traces} GROUP BY TenantId, TraceId',
       ),
     keysOf: async (rowTable, traces) => {
+      const { hoursBegin } = targetNamed(rowTable.table.name)
       const rows = await ask<Omit<Row, 'Timestamp'> & { readonly hour: number }>(
         `TenantId, TraceId, Generation, toUnixTimestamp(toStartOfHour(Timestamp)) AS hour, ${rowTable.key.map((name) => `\`${name}\``).join(', ')}`,
         rowTable.table.name,
@@ -122,7 +127,7 @@ export function openKnownFacts(
       return rows.map((row) => ({
         tenantId: row.TenantId,
         traceId: row.TraceId,
-        key: keyOf(rowTable, { ...row, Timestamp: BigInt(row.hour) * 1_000_000_000n }),
+        key: keyOf(rowTable, { ...row, Timestamp: BigInt(row.hour) * 1_000_000_000n }, hoursBegin),
         generation: row.Generation,
       }))
     },

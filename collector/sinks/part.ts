@@ -103,7 +103,7 @@ export async function bringPart(options: PartOptions, isDoubtfulPart: boolean): 
   /** A server that lost rows may still know the token they came with, and answer as if it had them. One that has answered
    *  and has none of the rows does not get them from an insert that is still under way either. */
   async function isDroppedAsRepeat(from: number, to: number): Promise<boolean> {
-    if (!target.insertsWhole || target.isReplicated) return false
+    if (!target.storesItself || target.isReplicated) return false
     return (await countOf(from, to))?.whole === 0
   }
 

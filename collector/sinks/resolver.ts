@@ -318,16 +318,17 @@ export function openResolver(options: ResolverOptions): Resolver {
     const gone = new Map(foreign)
     if (rows.length === 0 && written.length === 0 && gone.size === 0) return
     const retentionDays = options.retentionDaysOf(trace.tenantId, rowTable.retention)
+    const hoursBegin = options.targetOf(rowTable.table.name)?.hoursBegin ?? 0
     const before = new Map<string, AnyRow>()
     for (const row of written) {
-      const key = keyOf(rowTable, row)
+      const key = keyOf(rowTable, row, hoursBegin)
       before.set(nameOfKey(key), row)
       gone.set(nameOfKey(key), key)
     }
     // Most rows are new, and are compared with nothing.
     const isNew = gone.size === 0
     for (const row of rows) {
-      const name = isNew ? '' : nameOfKey(keyOf(rowTable, row))
+      const name = isNew ? '' : nameOfKey(keyOf(rowTable, row, hoursBegin))
       const isThere = gone.delete(name)
       if (!isThere && isUnpriced(row)) changes.unpriced++
       const known = before.get(name)

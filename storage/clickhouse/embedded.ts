@@ -61,6 +61,8 @@ export async function startEmbeddedClickHouse(options: {
   readonly memoryBytesMax?: number
   /** Random by default, and the collector leaves it at that. Given the same again, who knew the engine before still can use it. */
   readonly password?: string
+  /** UTC, save in tests, where the engine stands for a server of somebody's own. */
+  readonly timeZone?: string
   readonly log: EngineLog
 }): Promise<EmbeddedClickHouse> {
   const { directory, log } = options
@@ -82,7 +84,7 @@ export async function startEmbeddedClickHouse(options: {
 
   async function start(): Promise<Ready> {
     await waitForPredecessor(directory)
-    const child = forkChild(log)
+    const child = forkChild(log, options.timeZone)
     state = { kind: 'starting', child }
     noteHolder(directory, child)
     const ready = await readyOf(child, {
@@ -176,13 +178,13 @@ function holderPath(directory: string): string {
   return join(directory, 'engine.pid')
 }
 
-function forkChild(log: EngineLog): ChildProcess {
+function forkChild(log: EngineLog, timeZone = 'UTC'): ChildProcess {
   const child = fork(childPath, {
     // Its own group, so that Ctrl-C reaches the collector first and the engine is still there for the last inserts.
     detached: true,
     stdio: ['ignore', 'ignore', 'pipe', 'ipc'],
     // Nothing of our environment: it holds secrets, and the engine would read some of it.
-    env: { PATH: '/usr/local/bin:/usr/bin:/bin', TZ: 'UTC', UV_THREADPOOL_SIZE: String(limits.threadPoolSize) },
+    env: { PATH: '/usr/local/bin:/usr/bin:/bin', TZ: timeZone, UV_THREADPOOL_SIZE: String(limits.threadPoolSize) },
     execArgv: ['--disable-warning=ExperimentalWarning', '--max-old-space-size=256'],
   })
   child.stderr

@@ -178,6 +178,35 @@ test('schema: our own tables are verified without a word, durable, with window, 
   }
 })
 
+test('schema: a table with the days of another zone than UTC takes a day in two, and one whose hours move is named', async () => {
+  const client = await engine.open('zones', false)
+  await migrateClickHouse(client)
+  const remake = async (name: string, zone: string): Promise<void> => {
+    const table = wanted.find((each) => each.name === name)
+    assert(table !== undefined)
+    const typed = (type: string): string => type.replace('DateTime64(9)', `DateTime64(9, '${zone}')`)
+    const definitions = table.columns.map(([column, type]) => `\`${column}\` ${typed(type)}`).join(', ')
+    await client.command(`DROP TABLE zones.${name}`)
+    await client.command(
+      `CREATE TABLE zones.${name} (${definitions}) ENGINE = MergeTree PARTITION BY toDate(${table.dayColumn}) ORDER BY tuple()`,
+    )
+  }
+  await remake('quarantine', 'Europe/Berlin')
+  await remake('turn_rows', 'Asia/Kolkata')
+  const { targets } = await verified(client)
+  expect(targets.get('quarantine')).toMatchObject({ insertsWhole: false, storesItself: true, hoursBegin: 0 })
+  expect(targets.get('turn_rows')).toMatchObject({ insertsWhole: false, storesItself: true, hoursBegin: 1800 })
+  expect(targets.get('otel_logs')).toMatchObject({ insertsWhole: true, storesItself: true, hoursBegin: 0 })
+  await remake('llm_call_rows', 'Australia/Lord_Howe')
+  const schema = await verifySchema(client)
+  assert(schema.kind === 'deviates')
+  expect(schema.problems).toEqual([
+    expect.stringMatching(
+      /llm_call_rows.Timestamp is in the time zone Australia\/Lord_Howe, .* set <timezone>UTC<\/timezone>/,
+    ),
+  ])
+})
+
 const deviations: readonly (readonly [what: string, change: string, problem: RegExp])[] = [
   ['a missing table', 'DROP TABLE {}.otel_metrics_sum', /^\w+\.otel_metrics_sum does not exist$/],
   ['a missing column', 'ALTER TABLE {}.otel_logs DROP COLUMN Body', /otel_logs has no column Body \(String\)/],

@@ -2,6 +2,7 @@
 // tables, the exporter's of any age that we can serve, and those without our columns; what cannot be is named column by
 // column. What works but not as promised (no way to know a repeated insert, views that double, times cut to seconds) is a
 // warning: it is for the user to weigh.
+import { type CalendarOf, openCalendars } from './calendar.ts'
 import { type ClickHouse, insertSettings } from './client.ts'
 import { takes } from './column-types.ts'
 import { resolvedTables } from './genai-tables.ts'
@@ -35,8 +36,12 @@ export type TargetTable = {
   readonly hasSegment: boolean
   /** An answered insert is on the disk, and stays there through merges. */
   readonly isDurable: boolean
-  /** The rows of one day come as one part: all or none. */
+  /** The rows of one day in UTC come as one part: all or none. Not where the table's days are another time zone's. */
   readonly insertsWhole: boolean
+  /** What is answered is in the table itself and can be counted: not so of Distributed, which sends later, and of Null. */
+  readonly storesItself: boolean
+  /** Where the hours of the table's time zone begin, in seconds past the full hour of UTC. */
+  readonly hoursBegin: number
   readonly isReplicated: boolean
   /** How many inserts the table remembers by token; 0: a repeated one doubles its rows. */
   readonly deduplicationWindow: number
@@ -67,11 +72,12 @@ export async function verifySchema(client: ClickHouse): Promise<VerifiedSchema> 
   const server = await readServerTables(client, client.database)
   const findings: Findings = { problems: [], warnings: [] }
   await judgeSettings(client, findings)
+  const calendarOf = openCalendars(client)
   const targets = new Map<string, TargetTable>()
   for (const wanted of [...journalTables, traceTimesTable, ...resolvedTables]) {
     const found = findTable(client.database, wanted, server, findings)
     if (found === undefined) continue
-    const target = judgeTable(wanted, found, server, findings)
+    const target = await judgeTable(wanted, found, server, calendarOf, findings)
     if (target === undefined) continue
     targets.set(wanted.name, target)
     warnOfViews(found, server, findings.warnings)
@@ -118,12 +124,13 @@ function findTable(
   return current ?? former
 }
 
-function judgeTable(
+async function judgeTable(
   wanted: TableDefinition,
   found: ServerTable,
   server: ServerTables,
+  calendarOf: CalendarOf,
   findings: Findings,
-): TargetTable | undefined {
+): Promise<TargetTable | undefined> {
   const label = `${found.database}.${found.name}`
   if (!isMergeTree(found) && found.engine !== 'Distributed' && found.engine !== 'Null') {
     findings.problems.push(
@@ -134,6 +141,13 @@ function judgeTable(
   const columns = judgeColumns(wanted, label, server.columnsOf(found.name), findings)
   if (columns === undefined) return undefined
   const sent = new Set(columns.map(([name]) => name))
+  const typeOf = (name: string): string =>
+    server.columnsOf(found.name).find((column) => column.name === name)?.type ?? ''
+  const { zone, hoursBegin } = await calendarOf(typeOf(wanted.dayColumn))
+  if (hoursBegin.length > 1 && resolvedTables.some(({ name }) => name === wanted.name))
+    findings.problems.push(
+      `${label}.${wanted.dayColumn} is in the time zone ${zone}, where clocks are changed by a part of an hour; the table is sorted by its hours, which must begin alike all the year: set <timezone>UTC</timezone> in the server's configuration`,
+    )
   const target: TargetTable = {
     name: `${quoteName(found.database)}.${quoteName(found.name)}`,
     database: found.database,
@@ -142,7 +156,9 @@ function judgeTable(
     hasTenant: sent.has('TenantId'),
     hasSegment: sent.has(segmentColumn),
     isDurable: server.isDurable(found),
-    insertsWhole: isMergeTree(found) && isPartitionedByDays(found.partition_key),
+    insertsWhole: isMergeTree(found) && (await takesDaysWhole(found.partition_key, typeOf, calendarOf)),
+    storesItself: isMergeTree(found),
+    hoursBegin: hoursBegin[0] ?? 0,
     isReplicated: isReplicated(found),
     deduplicationWindow: server.deduplicationWindow(found),
   }
@@ -232,9 +248,17 @@ function warnOfViews(table: ServerTable, server: ServerTables, warnings: string[
   }
 }
 
-/** By the day of a column, or by what whole days are in. */
-function isPartitionedByDays(key: string): boolean {
-  return key === '' || /^(toDate|toMonday|toStartOf(Week|Month|Year)|toYear|toYYYYMM|toYYYYMMDD)\([\w.`]+\)$/.test(key)
+/** Not partitioned, or by the day of a column or what whole days are in, with the days of UTC. */
+async function takesDaysWhole(
+  key: string,
+  typeOf: (column: string) => string,
+  calendarOf: CalendarOf,
+): Promise<boolean> {
+  if (key === '') return true
+  const column = /^(?:toDate|toMonday|toStartOf(?:Week|Month|Year)|toYear|toYYYYMM|toYYYYMMDD)\(([\w.`]+)\)$/.exec(
+    key,
+  )?.[1]
+  return column !== undefined && (await calendarOf(typeOf(column.replaceAll('`', '')))).hasDaysOfUtc
 }
 
 export function quoteName(name: string): string {

@@ -15,9 +15,9 @@ export type TestEngine = {
   [Symbol.asyncDispose](): Promise<void>
 }
 
-export async function startTestEngine(): Promise<TestEngine> {
+export async function startTestEngine(timeZone = 'UTC'): Promise<TestEngine> {
   const directory = await mkdtemp(join(tmpdir(), 'tallylight-clickhouse-'))
-  const engine = await startEmbeddedClickHouse({ directory, port: 0, log: () => undefined })
+  const engine = await startEmbeddedClickHouse({ directory, port: 0, timeZone, log: () => undefined })
   const clients: ClickHouse[] = []
   return {
     open: async (database, isMade = true) => {
