@@ -31,7 +31,7 @@ import { writeAudit } from '@tallylight/storage/postgres/quota/statements.ts'
 import type pg from 'pg'
 import { limits } from '../limits.ts'
 import { accountName } from '../quota/limits.ts'
-import { after } from '../receive/receiver.ts'
+import { pause } from '../quota/pause.ts'
 import { parseTenantId, type TenantId } from '../receive/request.ts'
 import type { ErasureOf, HeldBy, RowErasure } from './erase-rows.ts'
 import type { Holds } from './holds.ts'
@@ -145,7 +145,6 @@ export function openErasures(options: ErasuresOptions): Erasures {
   }
 
   async function followAll(signal: AbortSignal): Promise<void> {
-    const stopped = new Promise<void>((done) => signal.addEventListener('abort', () => done(), { once: true }))
     while (!signal.aborted) {
       wake = Promise.withResolvers()
       try {
@@ -153,7 +152,7 @@ export function openErasures(options: ErasuresOptions): Erasures {
       } catch (error) {
         if (!signal.aborted) options.onProblem(String(error))
       }
-      await Promise.race([wake.promise, after(limits.erasurePollMs), stopped])
+      await pause(limits.erasurePollMs, signal, wake.promise)
     }
   }
 

@@ -20,7 +20,7 @@ import type { RetentionClass } from '../config.ts'
 import { retentionOfFacts } from '../genai/genai.ts'
 import { rowTables } from '../genai/row-tables.ts'
 import { limits } from '../limits.ts'
-import { after } from '../receive/receiver.ts'
+import { pause } from '../quota/pause.ts'
 import { type Holds, subjectOf } from './holds.ts'
 import type { Mutations } from './mutations.ts'
 import { idsOf, isSelected, namesSubject, type Place, places, quarantinePlace } from './places.ts'
@@ -174,7 +174,6 @@ export function openRetention(options: {
   }
 
   async function run(signal: AbortSignal): Promise<void> {
-    const stopped = new Promise<void>((done) => signal.addEventListener('abort', () => done(), { once: true }))
     while (!signal.aborted) {
       woken = Promise.withResolvers()
       try {
@@ -183,7 +182,7 @@ export function openRetention(options: {
       } catch (error) {
         if (!signal.aborted) options.onProblem(`holds could not be applied: ${String(error)}`)
       }
-      await Promise.race([woken.promise, after(limits.holdsApplyMs), stopped])
+      await pause(limits.holdsApplyMs, signal, woken.promise)
     }
   }
 
