@@ -221,8 +221,8 @@ const untypedKeys = [
 ]
 
 function isPart(item: JsonObject): boolean {
-  // LangChain's generations repeat the text of the message that they hold.
-  if (isObject(item.message)) return false
+  // LangChain's generations repeat the text of the message that they hold, and its result has a type and is what holds them.
+  if (isObject(item.message) || Array.isArray(item.generations)) return false
   if (typeof item.type === 'string' || isLoneCall(item)) return true
   return typeof item.text === 'string' || untypedKeys.some((key) => item[key] !== undefined)
 }

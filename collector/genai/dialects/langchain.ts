@@ -1,7 +1,7 @@
 // LangChain's own objects as its serialization writes them, wherever an instrumentation of it left them: what a model answered,
 // with its usage, and what a tool gave back. No dialect: several of them hold such objects.
 import { inclusive, type RawUsage, readUsage, type UsageRead } from '@tallylight/instrumentation/usage/usage.ts'
-import { isObject, type Json, jsonOf, scalarText, textOfJson } from '../attributes.ts'
+import { isObject, type Json, type JsonObject, jsonOf, scalarText, textOfJson } from '../attributes.ts'
 import type { AnyValue } from '../record.ts'
 
 export type Generation = { readonly usage: UsageRead; readonly model: string }
@@ -32,11 +32,21 @@ export function usageMetadataCounts(metadata: { readonly [key: string]: Json | u
     outputTokens: metadata.output_tokens,
     totalTokens: metadata.total_tokens,
     cacheReadTokens: input.cache_read,
-    cacheWriteTokens: input.cache_creation,
+    cacheWriteTokens: writesOf(input),
+    cacheWrite1hTokens: input.ephemeral_1h_input_tokens,
     inputAudioTokens: input.audio,
     reasoningTokens: output.reasoning,
     outputAudioTokens: output.audio,
   }
+}
+
+/** Where Anthropic tells how long they are kept, `cache_creation` is 0, so that nobody counts them twice. */
+function writesOf(input: JsonObject): Json | undefined {
+  const { cache_creation: all, ephemeral_5m_input_tokens: short, ephemeral_1h_input_tokens: long } = input
+  const split = [short, long].filter((count) => count !== undefined && count !== null)
+  if (split.length === 0 || (all !== undefined && all !== null && all !== 0)) return all
+  // One that is no count spoils the sum, as it should.
+  return split.reduce((sum, count) => (typeof sum === 'number' && typeof count === 'number' ? sum + count : count), 0)
 }
 
 export type ToolMessage = { readonly name: string; readonly callId: string }

@@ -84,9 +84,14 @@ function usageOfDetails(span: LiftedSpan, provider: string): UsageRead {
   const details = jsonOf(span.attributes.get('langfuse.observation.usage_details'))
   if (!isObject(details)) return usageOf(span.attributes, inclusive)
   // Given by the service itself in its provider's form.
-  if (details.prompt_tokens !== undefined || details.promptTokenCount !== undefined)
-    return readProviderUsage(details, provider)
+  if (isOfProvider(details)) return readProviderUsage(details, provider)
   return readUsage(bucketsOf(details), inclusive)
+}
+
+/** OpenAI's chat, Gemini, OpenAI's Responses. */
+function isOfProvider(details: { readonly [key: string]: Json }): boolean {
+  const { prompt_tokens, promptTokenCount, input_tokens_details } = details
+  return prompt_tokens !== undefined || promptTokenCount !== undefined || isObject(input_tokens_details)
 }
 
 function bucketsOf(details: { readonly [key: string]: Json }): Readonly<Record<string, unknown>> {
@@ -99,18 +104,23 @@ function bucketsOf(details: { readonly [key: string]: Json }): Readonly<Record<s
       0,
     )
   }
-  const isCache = (key: string) => /cache/.test(key) && !/output/.test(key)
-  const isWrite = (key: string) => isCache(key) && /creation|write/.test(key)
+  // Writes that are told by how long they are kept are told once more as a total.
+  const isSplit = Object.entries(details).some(([key, value]) => key.includes('ephemeral_') && Number(value) > 0)
+  const isRepeated = (key: string) => isSplit && totalOfWrites.test(key)
+  const isCache = (key: string) => /cache|ephemeral_/.test(key) && !/output/.test(key) && !isRepeated(key)
+  const isWrite = (key: string) => isCache(key) && /creation|write|ephemeral_/.test(key)
   const isReasoning = (key: string) => /^output/.test(key) && /reasoning|thoughts/.test(key)
   return {
-    inputTokens: sum((key) => key.startsWith('input') || isCache(key)),
+    inputTokens: sum((key) => (key.startsWith('input') && !isRepeated(key)) || isCache(key)),
     cacheReadTokens: sum((key) => isCache(key) && !isWrite(key)),
     cacheWriteTokens: sum(isWrite),
-    cacheWrite1hTokens: sum((key) => isWrite(key) && key.endsWith('1h')),
+    cacheWrite1hTokens: sum((key) => isWrite(key) && /1h(_input_tokens)?$/.test(key)),
     outputTokens: sum((key) => key.startsWith('output')),
     reasoningTokens: sum(isReasoning),
   }
 }
+
+const totalOfWrites = /^(input_)?cache_creation(_input_tokens)?$/
 
 function readTool(reading: Reading, span: LiftedSpan, failure: Failure | undefined): Says {
   const args = contentIn(reading, input)

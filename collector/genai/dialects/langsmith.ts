@@ -3,13 +3,13 @@
 // it, and the operation of a prompt or a retriever is "chat" or "embeddings": the kind of run is what counts.
 import { providerOf } from '@tallylight/instrumentation/usage/names.ts'
 import { inclusive, type RawUsage, readUsage, type UsageRead } from '@tallylight/instrumentation/usage/usage.ts'
-import { firstText, isObject, isTrue, jsonOf } from '../attributes.ts'
+import { firstText, firstValue, isObject, isTrue, type Json, jsonOf } from '../attributes.ts'
 import { rawUsageOf, recoveredUsage } from '../counts.ts'
 import { contentIn, type Reading, wholeIn } from '../reading.ts'
-import type { LiftedSpan } from '../record.ts'
+import type { AnyValue, LiftedSpan } from '../record.ts'
 import type { Dialect, Read } from './dialect.ts'
-import { usageMetadataCounts } from './langchain.ts'
-import { kindOf, type OperationKind, operationOf, readOtel } from './otel.ts'
+import { generationOf, usageMetadataCounts } from './langchain.ts'
+import { fromPython, kindOf, type OperationKind, operationOf, readOtel } from './otel.ts'
 
 const kinds: ReadonlyMap<string, OperationKind> = new Map(
   Object.entries<OperationKind>({
@@ -60,10 +60,10 @@ function readSpan(reading: Reading, span: LiftedSpan): Read {
 
 function usageOf(span: LiftedSpan, provider: string): UsageRead {
   const { attributes } = span
-  const metadata = jsonOf(attributes.get('langsmith.usage_metadata'))
+  const metadata = jsonOf(firstValue(attributes, 'langsmith.usage_metadata', 'langsmith.metadata.usage_metadata'))
   const details = {
-    input_token_details: jsonOf(attributes.get('gen_ai.usage.input_token_details')),
-    output_token_details: jsonOf(attributes.get('gen_ai.usage.output_token_details')),
+    input_token_details: detailsOf(attributes.get('gen_ai.usage.input_token_details')),
+    output_token_details: detailsOf(attributes.get('gen_ai.usage.output_token_details')),
   }
   const raw: RawUsage = {
     ...rawUsageOf(attributes),
@@ -71,8 +71,17 @@ function usageOf(span: LiftedSpan, provider: string): UsageRead {
     ...(isObject(metadata) ? defined(usageMetadataCounts(metadata)) : {}),
   }
   const reported = readUsage(raw, inclusive)
+  if (reported.kind === 'absurd') return reported
+  // What LangChain made of it says more of the cache than what LangSmith made of that.
+  const generation = generationOf(attributes.get('gen_ai.completion'))
+  if (generation !== undefined && generation.usage.kind !== 'none') return generation.usage
   if (reported.kind !== 'none') return reported
   return recoveredUsage(jsonOf(attributes.get('gen_ai.completion')), provider)
+}
+
+/** JavaScript writes JSON, Python prints a dictionary. */
+function detailsOf(value: AnyValue | undefined): Json | undefined {
+  return typeof value === 'string' ? (jsonOf(value) ?? jsonOf(fromPython(value))) : jsonOf(value)
 }
 
 function defined(raw: RawUsage): RawUsage {

@@ -159,7 +159,7 @@ function rawOnSpan(attributes: Attributes, provider: string): UsageRead {
 }
 
 /** A dictionary of numbers as Python prints it. */
-function fromPython(text: string): string {
+export function fromPython(text: string): string {
   return text.replaceAll("'", '"').replaceAll(/: None\b/g, ': null')
 }
 
