@@ -91,7 +91,9 @@ export function textOfJson(value: Json | undefined): string {
 }
 
 /** `prefix.0.role`, `prefix.0.tool_calls.1.name`, … as objects in a list of objects, without the steps to be skipped; `found`
- *  is given every key that was read. Keys of lists are ordered as numbers, whatever the order on the wire; gaps close. */
+ *  is given every key that was read. Keys of lists are ordered as numbers, whatever the order on the wire; gaps close. What is
+ *  null is not there: OpenInference writes every key of a part, of what it is not with no value, and a text would be a call of
+ *  a tool that has no name. */
 export function nestIndexed(
   attributes: Attributes,
   prefix: string,
@@ -100,7 +102,7 @@ export function nestIndexed(
 ): readonly Json[] | undefined {
   const root = new Map<string, Nested>()
   for (const [key, value] of attributes) {
-    if (!key.startsWith(prefix) || !isDigit(key.charCodeAt(prefix.length))) continue
+    if (value === null || !key.startsWith(prefix) || !isDigit(key.charCodeAt(prefix.length))) continue
     const path = key.slice(prefix.length).split('.')
     if (!/^\d+$/.test(path[0] as string)) continue
     place(root, [path[0] as string, ...path.slice(1).filter((step) => !skippedSteps.has(step))], toJson(value))

@@ -19,9 +19,10 @@ import { vercelAi } from './vercel-ai.ts'
 export const dialects: readonly Dialect[] = [
   tallylight,
   langfuse,
-  openinference,
   langsmith,
   vercelAi,
+  // Its processor adds its own names to the AI SDK's spans, and not all that they hold.
+  openinference,
   mcp,
   pydanticAi,
   strands,

@@ -3,7 +3,7 @@
 // conventions (scope `gen_ai`), which `otel.ts` reads.
 import { foldFinishReason, providerOf } from '@tallylight/instrumentation/usage/names.ts'
 import { countingOf, inclusive, readUsage, type UsageSource } from '@tallylight/instrumentation/usage/usage.ts'
-import { durationNano, firstText, firstValue, jsonOf } from '../attributes.ts'
+import { durationNano, firstText, firstValue, isObject, type Json, jsonOf } from '../attributes.ts'
 import { firstReason, rawUsageOf } from '../counts.ts'
 import type { CallSays, Failure, MessageFact, Says } from '../fact.ts'
 import { failureOf, statusOf } from '../failure.ts'
@@ -27,10 +27,16 @@ export const vercelAi: Dialect = {
   name: 'vercel-ai',
   knows: (span) => span.attributes.has('ai.operationId') || span.scope.name === 'gen_ai',
   readSpan: (reading, span): Read => {
-    if (!span.attributes.has('ai.operationId')) return readOtel(reading, span)
-    const failure = failureOf(span)
-    return { says: saysOf(reading, span, failure), failure }
+    const read = readOne(reading, span)
+    accountForCopies(reading)
+    return read
   },
+}
+
+function readOne(reading: Reading, span: LiftedSpan): Read {
+  if (!span.attributes.has('ai.operationId')) return readOtel(reading, span)
+  const failure = failureOf(span)
+  return { says: saysOf(reading, span, failure), failure }
 }
 
 function saysOf(reading: Reading, span: LiftedSpan, failure: Failure | undefined): Says {
@@ -40,6 +46,17 @@ function saysOf(reading: Reading, span: LiftedSpan, failure: Failure | undefined
   if (operation === 'ai.toolCall') return readTool(reading, span, failure)
   if (/^ai\.(generate|stream)(Text|Object)$/.test(operation)) return readAgent(reading, span)
   return turnSays('wrapper', firstText(span.attributes, 'ai.telemetry.functionId') || operation, valuesOf(reading))
+}
+
+/** OpenInference's processor writes what the SDK has written once more, under its own names. */
+function accountForCopies({ attributes, account }: Reading): void {
+  if (!attributes.has('openinference.span.kind')) return
+  const told = new Set([...account.understood].map((key) => attributes.get(key)))
+  for (const key of ['input.value', 'output.value']) if (told.has(attributes.get(key))) account.understood.add(key)
+  const parameters = jsonOf(attributes.get('llm.invocation_parameters'))
+  const isSetting = ([key, value]: readonly [string, Json]) => attributes.get(`ai.settings.${key}`) === value
+  if (isObject(parameters) && Object.entries(parameters).every(isSetting))
+    account.understood.add('llm.invocation_parameters')
 }
 
 function readCall(reading: Reading, span: LiftedSpan, failure: Failure | undefined): CallSays {
