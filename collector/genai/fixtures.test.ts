@@ -10,6 +10,7 @@ import { openPrices } from './price.ts'
 import type { LiftedRecord } from './record.ts'
 import { resolve } from './resolve/resolve.ts'
 import type { LlmCallRow, MessageRow, Resolved, ToolCallRow } from './rows.ts'
+import { isContentKey } from './speaks.ts'
 import { fixtures, readJson, recordsOf, seededRandom } from './testing.ts'
 
 type Expected = {
@@ -198,6 +199,11 @@ test.each(names)(
     }
   },
 )
+
+test('content: what becomes rows is known as content, so it is masked, and kept from those who store metadata only', () => {
+  const read = names.flatMap(recordsOfFixture).flatMap((record) => factsOf(record).understood.attributes)
+  expect(read.filter((key) => !isContentKey(key))).toEqual([])
+})
 
 test.each([
   ['otel-openai-chat-basic', 'provider'],

@@ -16,6 +16,8 @@ function part(value: unknown, key: string): Json {
 /** `usage` is the usage object itself; `provider` is what the record says, '' where it says nothing. */
 export function readProviderUsage(usage: unknown, provider: string): UsageRead {
   if (!isJsonObject(usage)) return { kind: 'none' }
+  if ('prompt_token_count' in usage || 'candidates_token_count' in usage)
+    return readUsage(gemini(inCamelCase(usage)), countingOf('gcp.gemini'))
   if ('promptTokenCount' in usage || 'candidatesTokenCount' in usage)
     return readUsage(gemini(usage), countingOf('gcp.gemini'))
   if ('inputTokens' in usage || 'outputTokens' in usage) return readUsage(bedrock(usage), countingOf('aws.bedrock'))
@@ -114,6 +116,12 @@ function gemini(usage: Json): RawUsage {
     outputTokens: usage.candidatesTokenCount ?? (usage.thoughtsTokenCount === undefined ? undefined : 0),
     reasoningTokens: usage.thoughtsTokenCount,
   }
+}
+
+/** Google's SDK for Python writes the names of its objects as Python does. */
+function inCamelCase(usage: Json): Json {
+  const renamed = (key: string) => key.replaceAll(/_([a-z])/g, (_all, letter: string) => letter.toUpperCase())
+  return Object.fromEntries(Object.entries(usage).map(([key, value]) => [renamed(key), value]))
 }
 
 /** What Cohere bills, which OpenTelemetry wants reported. */

@@ -1,9 +1,10 @@
 // OpenLLMetry (Traceloop): OpenTelemetry's names, older ones with the messages in indexed attributes, workflows and tools in
 // `traceloop.*`. Its instrumentation of MCP knows only the latter.
+import { providerOf } from '@tallylight/instrumentation/usage/names.ts'
 import { firstText, isObject, type Json, type JsonObject, jsonOf, parseJson } from '../attributes.ts'
 import type { Failure, MessageFact, Says } from '../fact.ts'
 import { failureOf, statusOf } from '../failure.ts'
-import { accountFor, contentOfJson, type Reading, readSaidJson, turnSays, wholeIn } from '../reading.ts'
+import { accountFor, contentIn, contentOfJson, type Reading, readSaidJson, turnSays, wholeIn } from '../reading.ts'
 import type { LiftedSpan } from '../record.ts'
 import { type Dialect, link, type Read } from './dialect.ts'
 import { toolMessageOf } from './langchain.ts'
@@ -36,6 +37,7 @@ function readSpan(reading: Reading, span: LiftedSpan): Read | undefined {
     case 'task':
       // LangChain's tools.
       if (operationOf(span) === 'execute_tool') return readTool(reading, span)
+      if (isModelOfLlamaIndex(span)) return readOperation(reading, span)
       return wrapperOf(reading, span, 'wrapper')
     // Of an MCP client: it may be open for as long as its process, and is nobody's turn.
     case 'session':
@@ -45,8 +47,26 @@ function readSpan(reading: Reading, span: LiftedSpan): Read | undefined {
   }
 }
 
+/** A model that has no instrumentation of its own is told by the task that asks it, and by nothing else; where it has one, its
+ *  call stands inside. */
+function isModelOfLlamaIndex(span: LiftedSpan): boolean {
+  const kind = kindOf(operationOf(span))
+  return isOfLlamaIndex(span) && (kind === 'call' || kind === 'embedding')
+}
+
+function isOfLlamaIndex({ scope }: LiftedSpan): boolean {
+  return scope.name === 'opentelemetry.instrumentation.llamaindex'
+}
+
+/** LlamaIndex's class where the provider belongs: `anthropic_llm`. */
+function providerOfLlamaIndex(span: LiftedSpan): Quirks {
+  if (!isOfLlamaIndex(span)) return {}
+  const said = firstText(span.attributes, 'gen_ai.provider.name', 'gen_ai.system').replace(/_llm$/i, '')
+  return { provider: providerOf(said, firstText(span.attributes, 'gen_ai.response.model', 'gen_ai.request.model')) }
+}
+
 function wrapperOf(reading: Reading, span: LiftedSpan, kind: 'agent' | 'wrapper'): Read {
-  const name = firstText(span.attributes, 'traceloop.entity.name') || span.name
+  const name = firstText(span.attributes, 'traceloop.entity.name', 'gen_ai.agent.name') || span.name
   const messages = [
     ...wholeIn(reading, 'traceloop.entity.input', 'input', 'user'),
     ...wholeIn(reading, 'traceloop.entity.output', 'output', 'assistant'),
@@ -61,7 +81,12 @@ function readOperation(reading: Reading, span: LiftedSpan): Read {
   const kind = kindOf(operationOf(span))
   const reason = firstText(span.attributes, 'gen_ai.completion.0.finish_reason')
   const timeToFirstTokenNano = nanoToEvent(span, 'gen_ai.content.completion.chunk')
-  const quirks: Quirks = { kind, timeToFirstTokenNano, ...(reason === '' ? {} : { finishReason: reason }) }
+  const quirks: Quirks = {
+    kind,
+    timeToFirstTokenNano,
+    ...(reason === '' ? {} : { finishReason: reason }),
+    ...providerOfLlamaIndex(span),
+  }
   const read = readOtel(reading, span, quirks)
   if (read.says.kind !== 'call' || span.scope.name !== '@traceloop/instrumentation-openai') return read
   // Its streams are counted with a tokenizer, and nothing on the span tells them from calls that are none.
@@ -105,17 +130,21 @@ function readTool(reading: Reading, span: LiftedSpan): Read {
   const message = toolMessageOf(span.attributes.get('traceloop.entity.output'))
   const hasFailed = isObject(output) && output.is_error === true
   const failure: Failure | undefined = failureOf(span, { hasFailed })
-  const args = contentOfJson(
-    reading,
-    isMcp(input) ? input.arguments : (argumentsOf(input) ?? firstText(span.attributes, 'traceloop.entity.input')),
-  )
-  const result = contentOfJson(reading, resultOf(output) ?? firstText(span.attributes, 'traceloop.entity.output'))
+  // Of OpenAI's agents it writes OpenTelemetry's names alone.
+  const args =
+    contentOfJson(
+      reading,
+      isMcp(input) ? input.arguments : (argumentsOf(input) ?? firstText(span.attributes, 'traceloop.entity.input')),
+    ) ?? contentIn(reading, 'gen_ai.tool.call.arguments')
+  const result =
+    contentOfJson(reading, resultOf(output) ?? firstText(span.attributes, 'traceloop.entity.output')) ??
+    contentIn(reading, 'gen_ai.tool.call.result')
   // LangChain writes much around both, and the arguments twice.
   if (!isOfLangChain(input)) accountForBoth(reading)
   return {
     says: {
       kind: 'tool',
-      name: message?.name || firstText(span.attributes, 'traceloop.entity.name') || span.name,
+      name: message?.name || firstText(span.attributes, 'traceloop.entity.name', 'gen_ai.tool.name') || span.name,
       callId: firstText(span.attributes, 'gen_ai.tool.call.id') || callIdOfLangChain(input) || (message?.callId ?? ''),
       toolType: firstText(span.attributes, 'gen_ai.tool.type'),
       provider: '',

@@ -1,7 +1,7 @@
 // Log records that carry the content of a span: one per message (1.28 to 1.36: the name in an attribute, the message in the
 // body), or one or two with everything in attributes (since 1.37). They repeat the span's numbers, which are not read here.
 // AgentCore writes the payload of Strands' and LangChain's spans as `{input: {messages}, output: {messages}}` in the body.
-import { firstText, isObject, type Json, toJson } from '../attributes.ts'
+import { firstText, isObject, type Json, objectOf, toJson } from '../attributes.ts'
 import type { MessageFact, MessagesSays } from '../fact.ts'
 import { failureOfLog } from '../failure.ts'
 import { type Reading, readSaid, readSaidJson, type Said } from '../reading.ts'
@@ -37,7 +37,9 @@ function readAttribute(reading: Reading, key: string, direction: 'input' | 'outp
 }
 
 function readOneMessage(reading: Reading, log: LiftedLog, role: string | undefined): Read | undefined {
-  const body = toJson(log.body)
+  // Semantic Kernel writes the body as the text of its JSON. Of all others a text is what was said, be it JSON or not.
+  const isJson = log.scope.name.startsWith('semantic_kernel.')
+  const body = (isJson ? objectOf(log.body) : undefined) ?? toJson(log.body)
   const message: Json = isObject(body)
     ? isObject(body.message)
       ? { finish_reason: body.finish_reason ?? null, ...withRole(body.message, 'assistant') }

@@ -4,7 +4,7 @@ import { foldFinishReason, providerOf } from '@tallylight/instrumentation/usage/
 import type { UsageRead, UsageSource } from '@tallylight/instrumentation/usage/usage.ts'
 import { readUsage } from '@tallylight/instrumentation/usage/usage.ts'
 import { durationNano, firstText, firstValue, isObject, isTrue, jsonOf, scalarText } from '../attributes.ts'
-import { firstReason, rawUsageOf, recoveredUsage, senderCounting } from '../counts.ts'
+import { firstReason, rawUsageOf, recoveredUsage, senderCounting, withThoughts } from '../counts.ts'
 import type { CallSays, Content, Failure, MessageFact, Says, ToolSays } from '../fact.ts'
 import { type FailureHints, failureOf, statusOf } from '../failure.ts'
 import { contentIn, type Reading, settleUsage, turnSays } from '../reading.ts'
@@ -41,8 +41,27 @@ const kinds: ReadonlyMap<string, OperationKind> = new Map(
   }),
 )
 
+/** Operations that no convention knows, as some write them. A span that is only named so is none. */
+const unconventional: ReadonlyMap<string, OperationKind> = new Map(
+  Object.entries<OperationKind>({
+    // rig.
+    chat_streaming: 'call',
+    interactions: 'call',
+    interactions_streaming: 'call',
+    // Semantic Kernel, in .NET and in Python.
+    'chat.completions': 'call',
+    'text.completions': 'call',
+    text_completions: 'call',
+    // Gemini CLI and what was made of it.
+    llm_call: 'call',
+    tool_call: 'tool',
+    agent_call: 'agent',
+    user_prompt: 'wrapper',
+  }),
+)
+
 export function kindOf(operation: string): OperationKind {
-  return kinds.get(operation) ?? 'link'
+  return kinds.get(operation) ?? unconventional.get(operation) ?? 'link'
 }
 
 /** Before 1.27 there was no operation: the type of request says it, or the first word of the span's name. */
@@ -143,17 +162,20 @@ export function readCall(
 }
 
 function usageOfCall(span: LiftedSpan, provider: string, quirks: Quirks): [UsageRead, UsageRead, UsageSource] {
-  const raw = rawUsageOf(span.attributes)
+  const raw = withThoughts(rawUsageOf(span.attributes), span.scope)
   const { counting, source } = senderCounting(span.scope, provider, raw)
   return [quirks.usage ?? readUsage(raw, counting), rawOnSpan(span.attributes, provider), quirks.source ?? source]
 }
 
-/** The provider's own usage object, where a sender left it: Logfire, LiteLLM, the AI SDK. */
+/** The provider's own usage object, where a sender left it: Logfire, LiteLLM, Google's ADK, the AI SDK. */
 function rawOnSpan(attributes: Attributes, provider: string): UsageRead {
   const usage = attributes.get('gen_ai.usage.raw')
   if (usage !== undefined) return recoveredUsage(jsonOf(usage), provider)
   const printed = attributes.get('metadata.usage_object')
   if (typeof printed === 'string') return recoveredUsage(jsonOf(fromPython(printed)), provider)
+  // Of other models the ADK makes what looks like Google's, and is counted as whoever made the call counts.
+  const answered = provider.startsWith('gcp.') ? attributes.get('gcp.vertex.agent.llm_response') : undefined
+  if (answered !== undefined) return recoveredUsage(jsonOf(answered), provider)
   const metadata = attributes.get('ai.response.providerMetadata')
   return metadata === undefined ? { kind: 'none' } : recoverFromMetadata(jsonOf(metadata), provider)
 }

@@ -25,8 +25,14 @@ export const pydanticAi: Dialect = {
   knows: (span) =>
     span.scope.name === 'pydantic-ai' ||
     span.attributes.has('pydantic_ai.all_messages') ||
-    (isOfLogfire(span) && (span.attributes.has('request_data') || operationOf(span) !== '')),
+    (isOfLogfire(span) && (span.attributes.has('request_data') || operationOf(span) !== '')) ||
+    isFunctionOfAgents(span),
   readSpan,
+}
+
+/** A tool of OpenAI's Agents SDK, by Logfire, has neither an operation nor a request. */
+function isFunctionOfAgents({ scope, attributes }: LiftedSpan): boolean {
+  return scope.name === 'logfire.openai_agents' && attributes.get('logfire.msg_template') === 'Function: {name}'
 }
 
 /** It marks every span of a service, of the web too. */
@@ -42,6 +48,13 @@ function readSpan(reading: Reading, span: LiftedSpan): Read | undefined {
   const spanType = firstText(span.attributes, 'logfire.span_type')
   // Written when a span begins, under an id of its own.
   if (spanType === 'pending_span') return undefined
+  if (isFunctionOfAgents(span))
+    return readOtel(reading, span, {
+      kind: 'tool',
+      toolName: firstText(span.attributes, 'name'),
+      arguments: contentIn(reading, 'input'),
+      result: contentIn(reading, 'output'),
+    })
   const kind = kindOfSpan(span)
   if (kind === 'tool')
     return readOtel(reading, span, {
@@ -97,6 +110,7 @@ function completeCall(reading: Reading, call: CallSays, asked: JsonObject, spanT
   return {
     ...call,
     ...counted,
+    responseId: call.responseId || firstText(reading.attributes, 'response_id'),
     requestModel: call.requestModel || model,
     model: call.model || model,
     isStreaming: call.isStreaming || spanType === 'log',
@@ -150,10 +164,11 @@ function saidInEventList(reading: Reading, key: string, events: readonly Json[])
   const messages: MessageFact[] = []
   let finishReason = ''
   let isWhole = true
-  for (const event of events) {
+  const replyAt = startOfReply(reading, events)
+  for (const [at, event] of events.entries()) {
     if (!isObject(event)) continue
     const { 'event.name': name, 'gen_ai.message.index': _index, 'gen_ai.system': _system, message, ...rest } = event
-    const isReply = name === 'gen_ai.choice' || isObject(message)
+    const isReply = name === 'gen_ai.choice' || isObject(message) || at >= replyAt
     const role = isReply
       ? 'assistant'
       : String(rest.role ?? /^gen_ai\.(\w+)\.message$/.exec(String(name))?.[1] ?? 'user')
@@ -170,4 +185,12 @@ function saidInEventList(reading: Reading, key: string, events: readonly Json[])
   }
   accountFor(reading, key, isWhole)
   return { messages, finishReason }
+}
+
+/** What Responses answered Logfire writes as it writes the history, without a mark: it is what the assistant says at the end. */
+function startOfReply({ record, attributes }: Reading, events: readonly Json[]): number {
+  const isAnswered = firstText(attributes, 'gen_ai.response.id', 'response_id') !== ''
+  const names = events.map((event) => (isObject(event) ? event['event.name'] : undefined))
+  if (!record.scope.name.startsWith('logfire.') || !isAnswered || names.includes('gen_ai.choice')) return events.length
+  return names.findLastIndex((name) => name !== 'gen_ai.assistant.message') + 1
 }
