@@ -41,6 +41,7 @@ const names: Readonly<Record<Field, readonly string[]>> = {
     'gen_ai.thread.id',
     'langfuse.session.id',
     'microsoft.session.id',
+    'spring.ai.chat.client.conversation.id',
     ...inMetadata('conversationId'),
   ],
   sessionId: ['session.id'],

@@ -3,6 +3,7 @@
 import { anthropicSdk } from './anthropic-sdk.ts'
 import { azureAi } from './azure-ai.ts'
 import type { Dialect } from './dialect.ts'
+import { geminiCli } from './gemini-cli.ts'
 import { http } from './http.ts'
 import { langfuse } from './langfuse.ts'
 import { langsmith } from './langsmith.ts'
@@ -12,6 +13,7 @@ import { openlit } from './openlit.ts'
 import { openllmetry } from './openllmetry.ts'
 import { otel } from './otel.ts'
 import { pydanticAi } from './pydantic-ai.ts'
+import { springAi } from './spring-ai.ts'
 import { strands } from './strands.ts'
 import { tallylight } from './tallylight.ts'
 import { vercelAi } from './vercel-ai.ts'
@@ -30,6 +32,8 @@ export const dialects: readonly Dialect[] = [
   azureAi,
   openlit,
   openllmetry,
+  springAi,
+  geminiCli,
   otel,
   http,
 ]

@@ -4,7 +4,7 @@ import { foldFinishReason, providerOf } from '@tallylight/instrumentation/usage/
 import { isEmpty, readUsage, type UsageRead } from '@tallylight/instrumentation/usage/usage.ts'
 import { durationNano, firstText, isTrue, objectOf, scalarText, textOfValue } from '../attributes.ts'
 import { rawUsageOf, recoveredUsage, senderCounting } from '../counts.ts'
-import type { Failure, MessageFact, Says } from '../fact.ts'
+import type { CallSays, Failure, MessageFact, Says } from '../fact.ts'
 import { failureOf, statusOf } from '../failure.ts'
 import {
   accountFor,
@@ -43,7 +43,7 @@ function saysOf(reading: Reading, span: LiftedSpan, failure: Failure | undefined
     case 'TOOL':
       return readTool(reading, span, failure)
     case 'AGENT':
-      return readWrapper(reading, span, 'agent')
+      return isClaudeAgent(span) ? readClaudeAgent(reading, span, failure) : readWrapper(reading, span, 'agent')
     case 'RETRIEVER':
     case 'RERANKER':
       return link
@@ -52,7 +52,21 @@ function saysOf(reading: Reading, span: LiftedSpan, failure: Failure | undefined
   }
 }
 
-function readCall(reading: Reading, span: LiftedSpan, failure: Failure | undefined): Says {
+/** Claude's agent is a process of its own: of its calls nothing is seen but what they used in all, on the agent's span. Should
+ *  their own spans ever stand inside, those are the calls. */
+function isClaudeAgent({ scope, attributes }: LiftedSpan): boolean {
+  return scope.name === 'openinference.instrumentation.claude_agent_sdk' && attributes.has('llm.token_count.prompt')
+}
+
+function readClaudeAgent(reading: Reading, span: LiftedSpan, failure: Failure | undefined): Says {
+  const messages = [
+    ...wholeIn(reading, 'input.value', 'input', 'user'),
+    ...wholeIn(reading, 'output.value', 'output', 'assistant'),
+  ]
+  return { ...readCall(reading, span, failure), messages }
+}
+
+function readCall(reading: Reading, span: LiftedSpan, failure: Failure | undefined): CallSays {
   const { attributes } = span
   const generation = /instrumentation[-.]langchain$/.test(span.scope.name)
     ? generationOf(attributes.get('output.value'))
