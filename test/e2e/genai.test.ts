@@ -321,9 +321,10 @@ test('genai: of the content of spans and log records only what holds more than m
      ARRAY JOIN mapKeys(attributes) AS key, mapValues(attributes) AS value
      WHERE match(value, '(weather in Paris|capital of France|degrees and sunny|geography assistant)') ORDER BY key`,
   )
-  // Requests and replies of calls as they were sent, with models, tools and parameters, parts with a signature, and a request
-  // that only counted tokens.
+  // Requests and replies of calls as they were sent, with models, tools and parameters, parts with a signature, the name beside
+  // a tool's result, and a request that only counted tokens.
   expect(left.map(({ key }) => key)).toEqual([
+    'events',
     'gen_ai.completion',
     'gen_ai.prompt',
     'input.value',
@@ -335,8 +336,10 @@ test('genai: of the content of spans and log records only what holds more than m
     'llm.output_messages.0.message.contents.1.message_content.text',
     'model_request_parameters',
     'output.value',
+    'raw_input',
     'request_data',
     'response_data',
+    'traceloop.entity.input',
   ])
 })
 

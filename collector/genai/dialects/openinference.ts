@@ -161,7 +161,7 @@ function indexOf(key: string, prefix: string): string {
 }
 
 /** `llm.input_messages.0.message.contents.1.message_content.text` has steps that only repeat what the list is of. */
-const repeatedSteps = new Set(['message', 'message_content', 'tool_call', 'prompt', 'completion'])
+export const repeatedSteps = new Set(['message', 'message_content', 'tool_call', 'prompt', 'completion'])
 
 function readEmbedding(reading: Reading, span: LiftedSpan): Says {
   const { attributes } = span

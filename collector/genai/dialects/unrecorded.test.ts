@@ -335,6 +335,23 @@ test('openinference: what a part is not has keys of no value, and a text is no c
   expect(messagesOf({ attributes })).toEqual([['input', 'user', 'text', 'Where?']])
 })
 
+test('vercel: what OpenInference’s processor repeats may go, and what it says otherwise stays', () => {
+  const written = (text: string) => ({
+    'ai.operationId': 'ai.generateText.doGenerate',
+    'ai.prompt.messages': '[{"role":"user","content":[{"type":"text","text":"Where?"}]}]',
+    'openinference.span.kind': 'LLM',
+    'input.value': '[{"role":"user","content":[{"type":"text","text":"Where?"}]}]',
+    'llm.input_messages.0.message.role': 'user',
+    'llm.input_messages.0.message.content': text,
+  })
+  const leftOf = (text: string) => factsOf(sketchSpan({ ...scopeOf('ai'), attributes: written(text) })).leftover
+  expect(leftOf('Where?').attributes).toEqual([])
+  expect(leftOf('When?').attributes).toEqual([
+    'llm.input_messages.0.message.role',
+    'llm.input_messages.0.message.content',
+  ])
+})
+
 test('counting: OpenInference’s Agno hands on what the provider said', () => {
   const { 'llm.token_count.total': _total, ...untold } = claudeAgent
   const attributes = { ...untold, 'openinference.span.kind': 'LLM', 'llm.token_count.prompt': 5000 }

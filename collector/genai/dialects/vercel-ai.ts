@@ -9,6 +9,7 @@ import type { CallSays, Failure, MessageFact, Says } from '../fact.ts'
 import { failureOf, statusOf } from '../failure.ts'
 import {
   contentIn,
+  leaveOver,
   messageOf,
   type Reading,
   readSaid,
@@ -21,14 +22,16 @@ import {
 } from '../reading.ts'
 import type { AnyValue, LiftedSpan } from '../record.ts'
 import type { Dialect, Read } from './dialect.ts'
+import { repeatedSteps } from './openinference.ts'
 import { callIdentity, finishReasonOf, readOtel, recoverFromMetadata } from './otel.ts'
+import { saidIndexed } from './otel-messages.ts'
 
 export const vercelAi: Dialect = {
   name: 'vercel-ai',
   knows: (span) => span.attributes.has('ai.operationId') || span.scope.name === 'gen_ai',
   readSpan: (reading, span): Read => {
     const read = readOne(reading, span)
-    accountForCopies(reading)
+    if (span.attributes.has('openinference.span.kind')) accountForCopies(reading, read.says)
     return read
   },
 }
@@ -49,15 +52,26 @@ function saysOf(reading: Reading, span: LiftedSpan, failure: Failure | undefined
 }
 
 /** OpenInference's processor writes what the SDK has written once more, under its own names. */
-function accountForCopies({ attributes, account }: Reading): void {
-  if (!attributes.has('openinference.span.kind')) return
-  const told = new Set([...account.understood].map((key) => attributes.get(key)))
-  for (const key of ['input.value', 'output.value']) if (told.has(attributes.get(key))) account.understood.add(key)
+function accountForCopies(reading: Reading, says: Says): void {
+  const { attributes, account } = reading
+  const values = new Set([...account.understood].map((key) => attributes.get(key)))
+  for (const key of ['input.value', 'output.value'])
+    if (attributes.has(key) && values.has(attributes.get(key))) account.understood.add(key)
   const parameters = jsonOf(attributes.get('llm.invocation_parameters'))
   const isSetting = ([key, value]: readonly [string, Json]) => attributes.get(`ai.settings.${key}`) === value
   if (isObject(parameters) && Object.entries(parameters).every(isSetting))
     account.understood.add('llm.invocation_parameters')
+  const told = new Set('messages' in says ? says.messages?.map(({ content }) => content.hash) : [])
+  const isTold = ({ content }: MessageFact) => told.has(content.hash)
+  for (const [prefix, direction, role] of copies)
+    if (!saidIndexed(reading, prefix, direction, role, repeatedSteps).messages.every(isTold))
+      leaveOver(reading, ...[...attributes.keys()].filter((key) => key.startsWith(prefix)))
 }
+
+const copies = [
+  ['llm.input_messages.', 'input', 'user'],
+  ['llm.output_messages.', 'output', 'assistant'],
+] as const
 
 function readCall(reading: Reading, span: LiftedSpan, failure: Failure | undefined): CallSays {
   const { attributes } = span
