@@ -9,14 +9,12 @@ import { appendText, appendUint16, appendUint64 } from '@tallylight/storage/clic
 import { quarantineTable } from '@tallylight/storage/clickhouse/tables.ts'
 import { startTestEngine, type TestEngine } from '@tallylight/storage/clickhouse/testing.ts'
 import { afterAll, beforeAll, expect, test } from 'vitest'
-import { encodeFact, type Fact } from '../genai/fact.ts'
+import type { Fact } from '../genai/fact.ts'
 import { factsOf } from '../genai/lift.ts'
-import { openPrices } from '../genai/price.ts'
 import { type SpanSketch, sketchSpan } from '../genai/testing.ts'
 import { internBytes } from '../otlp/walk.ts'
-import type { StoredFact } from './known-facts.ts'
 import { bringPart } from './part.ts'
-import { openResolver, type Resolver } from './resolver.ts'
+import { openTestResolver, storedOf, storeFacts } from './testing.ts'
 
 let engine: TestEngine
 let clickhouse: ClickHouse
@@ -100,42 +98,6 @@ const chat = {
   'gen_ai.usage.output_tokens': 10,
 }
 
-function openedResolver(): Resolver {
-  return openResolver({
-    clickhouse,
-    targetOf: (table) => targets.get(table),
-    priceOf: openPrices([]),
-    estimate: () => Promise.reject(new Error('nothing is to be estimated')),
-    retentionDaysOf: () => 30,
-    now: Date.now,
-    bounds: { rememberedBytesMax: 8 * 1024 * 1024, quietMs: 0, checkMs: 20, looksMax: 50_000 },
-    isShared: false,
-    onMore: () => Promise.resolve(),
-    onUnpriced: () => undefined,
-    onMissing: () => undefined,
-    onProblem: (message) => expect.fail(message),
-  })
-}
-
-function storedOf(facts: readonly Fact[]): readonly StoredFact[] {
-  return facts.map((fact) => ({ tenantId: fact.tenantId, traceId: fact.traceId, text: encodeFact(fact) }))
-}
-
-async function store(facts: readonly Fact[]): Promise<void> {
-  const rows = facts.map((fact) => ({
-    TenantId: fact.tenantId,
-    TraceId: fact.traceId,
-    SpanId: fact.spanId,
-    FactId: fact.id,
-    Fact: encodeFact(fact),
-    RetentionDays: 30,
-    Timestamp: String(fact.startUnixNano),
-  }))
-  const lines = rows.map((row) => `${JSON.stringify(row)}\n`).join('')
-  const outcome = await clickhouse.insertRows('zone.genai_facts', Object.keys(rows[0] ?? {}), lines)
-  expect(outcome.kind).toBe('inserted')
-}
-
 const cases: readonly (readonly [minute: number, isRestarted: boolean])[] = [
   [10, false],
   [40, false],
@@ -153,11 +115,11 @@ test.each(cases)(
         .facts
     const outer = factsOfSpan({ spanId: '0000000000000001' })
     const inner = factsOfSpan({ spanId: '0000000000000002', parentSpanId: '0000000000000001' })
-    const first = openedResolver()
-    await store(outer)
+    const first = openTestResolver(clickhouse, targets)
+    await storeFacts(clickhouse, outer)
     await first.resolve(storedOf(outer), () => undefined)
-    await store(inner)
-    await (isRestarted ? openedResolver() : first).resolve(storedOf(inner), () => undefined)
+    await storeFacts(clickhouse, inner)
+    await (isRestarted ? openTestResolver(clickhouse, targets) : first).resolve(storedOf(inner), () => undefined)
     const calls = await clickhouse.query(`SELECT SpanId FROM zone.llm_calls WHERE TraceId = '${traceId}'`)
     expect(calls).toEqual([{ SpanId: '0000000000000002' }])
   },

@@ -3,13 +3,12 @@ import { migrateClickHouse } from '@tallylight/storage/clickhouse/migrate.ts'
 import { verifySchema } from '@tallylight/storage/clickhouse/schema.ts'
 import { startTestEngine, type TestEngine } from '@tallylight/storage/clickhouse/testing.ts'
 import { afterAll, beforeAll, expect, test, vi } from 'vitest'
-import { encodeFact, type Fact } from '../genai/fact.ts'
+import type { Fact } from '../genai/fact.ts'
 import { factsOf } from '../genai/lift.ts'
-import { openPrices } from '../genai/price.ts'
 import { revisionsMax } from '../genai/resolve/resolve.ts'
 import { type SpanSketch, sketchSpan } from '../genai/testing.ts'
-import type { StoredFact } from './known-facts.ts'
-import { openResolver, type ResolvedTrace, type Resolver, type ResolverOptions } from './resolver.ts'
+import type { ResolvedTrace, Resolver, ResolverOptions } from './resolver.ts'
+import { insertLines, openTestResolver, storedOf, storeFacts } from './testing.ts'
 
 let engine: TestEngine
 beforeAll(async () => {
@@ -30,29 +29,7 @@ function factsOfSpan(sketch: SpanSketch): readonly Fact[] {
   return factsOf(sketchSpan({ startUnixNano, endUnixNano: startUnixNano, ...sketch })).facts
 }
 
-function storedOf(facts: readonly Fact[]): readonly StoredFact[] {
-  return facts.map((fact) => ({ tenantId: fact.tenantId, traceId: fact.traceId, text: encodeFact(fact) }))
-}
-
 const timestamp = new Date(Number(startUnixNano / 1_000_000n)).toISOString().replace('T', ' ').replace('Z', '')
-
-async function insert(clickhouse: ClickHouse, table: string, rows: readonly Record<string, unknown>[]): Promise<void> {
-  const whole = rows.map((row) => ({ ...row, RetentionDays: 30, Timestamp: timestamp }))
-  const lines = whole.map((row) => `${JSON.stringify(row)}\n`).join('')
-  const outcome = await clickhouse.insertRows(`${clickhouse.database}.${table}`, Object.keys(whole[0] ?? {}), lines)
-  expect(outcome.kind).toBe('inserted')
-}
-
-async function store(clickhouse: ClickHouse, facts: readonly Fact[]): Promise<void> {
-  const rows = facts.map((fact) => ({
-    TenantId: fact.tenantId,
-    TraceId: fact.traceId,
-    SpanId: fact.spanId,
-    FactId: fact.id,
-    Fact: encodeFact(fact),
-  }))
-  await insert(clickhouse, 'genai_facts', rows)
-}
 
 async function open(
   database: string,
@@ -62,23 +39,12 @@ async function open(
   const clickhouse = await engine.open(database, false)
   await migrateClickHouse(clickhouse)
   const schema = await verifySchema(clickhouse)
-  const targets = schema.kind === 'verified' ? schema.targets : undefined
-  const resolver = openResolver({
-    clickhouse:
-      insertNative === undefined ? clickhouse : { ...clickhouse, insertNative: insertNative(clickhouse.insertNative) },
-    targetOf: (table) => targets?.get(table),
-    priceOf: openPrices([]),
-    estimate: () => Promise.reject(new Error('nothing is to be estimated')),
-    retentionDaysOf: () => 30,
-    now: Date.now,
-    bounds: { rememberedBytesMax: 8 * 1024 * 1024, quietMs: 0, checkMs: 20, looksMax: 50_000 },
-    isShared: true,
-    onMore: () => Promise.resolve(),
-    onUnpriced: () => undefined,
-    onMissing: () => undefined,
-    onProblem: (message) => expect.fail(message),
-    ...changed,
-  })
+  if (schema.kind !== 'verified') throw new Error(schema.problems.join('; '))
+  const resolver = openTestResolver(
+    insertNative === undefined ? clickhouse : { ...clickhouse, insertNative: insertNative(clickhouse.insertNative) },
+    schema.targets,
+    { isShared: true, ...changed },
+  )
   return { clickhouse, resolver }
 }
 
@@ -102,7 +68,7 @@ test('resolver: quiet traces are resolved in portions, of which one that fails w
   const mine = traces.flatMap((traceId) => factsOfSpan({ traceId, attributes: chat }))
   const others = traces.flatMap((traceId) => factsOfSpan({ traceId, spanId: '0000000000000002', attributes: chat }))
   await resolver.resolve(storedOf(mine), () => undefined)
-  await store(clickhouse, [...mine, ...others])
+  await storeFacts(clickhouse, [...mine, ...others])
   failures = 1
   const stop = new AbortController()
   const running = resolver.run(stop.signal)
@@ -125,10 +91,10 @@ test('resolver: what supersedes rows of more facts is superseded in turn, and sa
     factsOfSpan({ spanId: '0000000000000002', parentSpanId: '0000000000000001', attributes: chat }),
     factsOfSpan({ attributes: { 'gen_ai.operation.name': 'invoke_agent', 'user.id': 'ada' } }),
   ]
-  await store(clickhouse, before)
+  await storeFacts(clickhouse, before)
   // As one that was made with links that are not there any more.
   const theirs = 100 * revisionsMax
-  await insert(
+  await insertLines(
     clickhouse,
     'llm_call_rows',
     before.map(({ tenantId: TenantId, traceId: TraceId, spanId: SpanId }) => ({
@@ -136,6 +102,8 @@ test('resolver: what supersedes rows of more facts is superseded in turn, and sa
       TraceId,
       SpanId,
       Generation: theirs,
+      RetentionDays: 30,
+      Timestamp: timestamp,
     })),
   )
   const said: (readonly [generation: number, user: string | undefined])[] = []
