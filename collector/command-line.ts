@@ -143,7 +143,8 @@ try {
   process.exitCode = await main(process.argv.slice(2))
 } catch (error) {
   const isMisused =
-    error instanceof Misused || (error as { readonly code?: string }).code?.startsWith('ERR_PARSE_ARGS') === true
+    // Of a TimeoutError the code is a number.
+    error instanceof Misused || String((error as { readonly code?: unknown }).code).startsWith('ERR_PARSE_ARGS')
   console.error(
     isMisused ? `tallylight: ${(error as Error).message}\n${usage}` : `tallylight: ${(error as Error).message}`,
   )

@@ -5,6 +5,7 @@ import { access, constants, readFile, stat, statfs } from 'node:fs/promises'
 import { join } from 'node:path'
 import { checkProvisioning } from '@tallylight/dashboards/provision.ts'
 import type { ClickHouse } from '@tallylight/storage/clickhouse/client.ts'
+import { quoteName } from '@tallylight/storage/clickhouse/schema.ts'
 import { schemaDifferences } from '@tallylight/storage/clickhouse/schema-dump.ts'
 import { isFreePort } from '@tallylight/storage/free-port.ts'
 import { takenPort } from '@tallylight/storage/port-owner.ts'
@@ -50,8 +51,12 @@ export async function examine(options: {
   if ('reasons' in place)
     return [...findings, ...place.reasons.map((reason) => wrong('settings', reason, 'correct the environment'))]
   findings.push(await checkFile(place), ...(await checkDirectory(place)))
-  findings.push(...(place.run === undefined ? await checkPorts(place) : await checkRunning(place, options)))
-  findings.push(...(await checkTables(place, options.now)), ...(await checkLedger(place, options.now)))
+  // A probe waits half a minute for stores that do not answer, so they are asked first.
+  const stores = [await checkTables(place, options.now), await checkLedger(place, options.now)]
+  const silent = stores.flatMap(({ silent: name }) => name ?? [])
+  const isAsked = place.run !== undefined || place.isNamed
+  findings.push(...(isAsked ? await checkRunning(place, { ...options, silent }) : await checkPorts(place)))
+  findings.push(...stores.flatMap((store) => store.findings))
   if (options.grafana !== undefined) findings.push(...(await checkGrafana(options.grafana, place)))
   return findings
 }
@@ -123,7 +128,7 @@ async function checkPorts({ config }: Place): Promise<readonly Finding[]> {
       !(name === 'clickhouse' && clickhouseUrl !== undefined) &&
       !(name === 'postgres' && postgresUrl !== undefined),
   )
-  const findings: Finding[] = [unknown('collector', 'does not run here', 'npm start')]
+  const findings: Finding[] = [wrong('collector', 'does not run here', 'npm start')]
   for (const [name, port] of wanted) {
     const host = name === 'clickhouse' || name === 'postgres' ? '127.0.0.1' : bind
     if (!(await isFreePort(host, port)))
@@ -144,40 +149,50 @@ function environmentName(port: string): string {
 
 async function checkRunning(
   place: Place,
-  { version, now }: { readonly version: string; readonly now: () => number },
+  {
+    version,
+    now,
+    silent,
+  }: { readonly version: string; readonly now: () => number; readonly silent: readonly string[] },
 ): Promise<readonly Finding[]> {
   const api = place.url
   const findings: Finding[] = []
   const running = place.run?.versions.tallylight
-  if (running !== version)
+  if (running !== undefined && running !== version)
     findings.push(wrong('versions', `the collector runs ${running}, this is ${version}`, 'restart the collector'))
   let ready: Response
+  let missing: readonly string[]
   try {
     ready = await fetch(`${api}/readyz`, { signal: AbortSignal.timeout(answerMsMax) })
+    missing = ((await ready.json()) as { readonly missing: readonly string[] }).missing
   } catch {
     return [
       ...findings,
-      wrong(
-        'collector',
-        `process ${place.run?.pid} does not answer at ${api}`,
-        `look at its log; if it is gone: rm ${join(place.directory, 'run.json')} && npm start`,
-      ),
+      place.run === undefined
+        ? wrong('collector', `none answers at ${api}`, 'look at TALLYLIGHT_URL, and at the log of the collector')
+        : wrong(
+            'collector',
+            `process ${place.run.pid} does not answer at ${api}`,
+            `look at its log; if it is gone: rm ${join(place.directory, 'run.json')} && npm start`,
+          ),
     ]
   }
-  const { missing } = (await ready.json()) as { readonly missing: readonly string[] }
   findings.push(
     ready.ok
       ? good('collector', `ready at ${api}`)
       : wrong('collector', missing.join('; '), 'wait, then look at its log'),
   )
   findings.push(checkClock('the collector', Date.parse(ready.headers.get('date') ?? ''), now()))
-  findings.push(...(await checkProbe(place)), ...(await checkSenders(place)))
+  findings.push(...(await checkKeyAndProbe(place, silent)), ...(await checkSenders(place)))
   return findings
 }
 
 /** Most exporters do not say why they were refused. When it was is not known, so it may be over. */
 async function checkSenders(place: Place): Promise<readonly Finding[]> {
-  const refused = [...(await refusals(place))].filter(([, count]) => count > 0)
+  const counted = await refusals(place, AbortSignal.timeout(answerMsMax)).catch(() => undefined)
+  if (counted === undefined)
+    return [wrong('senders', `${place.url}/metrics was not answered`, 'look at the log of the collector')]
+  const refused = [...counted].filter(([, count]) => count > 0)
   if (refused.length === 0) return [good('senders', 'none was refused since the start')]
   const what = refused.map(([reason, count]) => `${count} × ${reason}`).join(', ')
   return [
@@ -197,76 +212,105 @@ function checkClock(whose: string, unixMs: number, nowUnixMs: number): Finding {
       )
 }
 
-/** Writes and reads back: the key is tried on the way. */
-async function checkProbe(place: Place): Promise<readonly Finding[]> {
-  const { adminKey } = place
-  if (adminKey === undefined)
-    return [
-      unknown(
-        'keys',
-        `there is no ${join(place.directory, 'admin.key')}`,
-        'set TALLYLIGHT_KEY to a key with the role admin',
-      ),
-    ]
-  const answer = await fetch(`${place.url}/api/v1/probe`, {
-    method: 'POST',
-    headers: { Authorization: `Bearer ${adminKey}` },
-    signal: AbortSignal.timeout(limits.canaryWaitMsMax + answerMsMax),
-  })
-  if (answer.status === 401 || answer.status === 403)
-    return [
-      wrong(
-        'keys',
-        `the admin key is answered ${answer.status}`,
-        'set TALLYLIGHT_KEY to a key with the role admin that is not revoked',
-      ),
-    ]
-  if (!answer.ok)
-    return [wrong('write and read back', `the probe is answered ${answer.status}`, 'look at the log of the collector')]
-  const {
-    missing,
-    reasons = [],
-    seconds,
-  } = (await answer.json()) as {
-    readonly missing: readonly string[]
-    readonly reasons?: readonly string[]
-    readonly seconds?: number
-  }
-  const keys = good('keys', 'the admin key is taken')
-  return missing.length === 0
-    ? [keys, good('write and read back', `a turn came back from both stores in ${seconds?.toFixed(1)} s`)]
-    : [
-        keys,
-        wrong(
-          'write and read back',
-          `not read back: ${missing.join(', ')}${reasons.length > 0 ? ` (${reasons.join('; ')})` : ''}`,
-          'dashboards/runbooks/canary-missing.md',
-        ),
-      ]
+async function checkKeyAndProbe(place: Place, silent: readonly string[]): Promise<readonly Finding[]> {
+  const key = await checkKey(place)
+  if (key.is !== 'good') return [key]
+  if (silent.length === 0) return [key, await checkProbe(place)]
+  const what = `not tried, because ${silent.join(' and ')} ${silent.length === 1 ? 'does' : 'do'} not answer`
+  return [key, unknown('write and read back', what, 'mend that first')]
 }
 
-async function checkTables(place: Place, now: () => number): Promise<readonly Finding[]> {
-  await using tables = openTables(place)
+async function checkKey(place: Place): Promise<Finding> {
+  const anotherKey = 'set TALLYLIGHT_KEY to a key with the role admin that is not revoked'
+  if (place.adminKey === undefined)
+    return unknown('keys', `there is no ${join(place.directory, 'admin.key')}`, anotherKey)
+  // Who may ask for a probe is told that it is asked for with POST.
+  const status = await askProbe(place, 'GET', answerMsMax).then(
+    (response) => response.status,
+    () => undefined,
+  )
+  if (status === 405) return good('keys', 'the admin key is taken')
+  if (status !== 401 && status !== 403)
+    return wrong(
+      'keys',
+      status === undefined ? 'whether the admin key is taken was not answered' : `the admin key is answered ${status}`,
+      'look at the log of the collector',
+    )
+  const another =
+    status === 401 && place.adminKeyPath !== undefined
+      ? `; with none left, rm ${place.adminKeyPath}, and restart the collector, which makes one`
+      : ''
+  return wrong('keys', `the admin key is answered ${status}`, `${anotherKey}${another}`)
+}
+
+function askProbe({ url, adminKey }: Place, method: 'GET' | 'POST', msMax: number): Promise<Response> {
+  return fetch(`${url}/api/v1/probe`, {
+    method,
+    headers: { Authorization: `Bearer ${adminKey}` },
+    signal: AbortSignal.timeout(msMax),
+  })
+}
+
+async function checkProbe(place: Place): Promise<Finding> {
+  const about = 'write and read back'
+  const msMax = limits.canaryWaitMsMax + answerMsMax
+  let answer: Response
+  let probed: { readonly missing: readonly string[]; readonly reasons?: readonly string[]; readonly seconds?: number }
+  try {
+    answer = await askProbe(place, 'POST', msMax)
+    probed = (await answer.json()) as typeof probed
+  } catch (error) {
+    return wrong(about, `the probe was not answered: ${shortly(error)}`, 'look at the log of the collector')
+  }
+  if (!answer.ok) return wrong(about, `the probe is answered ${answer.status}`, 'look at the log of the collector')
+  const { missing, reasons = [], seconds } = probed
+  if (missing.length === 0) return good(about, `a turn came back from both stores in ${seconds?.toFixed(1)} s`)
+  const why = reasons.length > 0 ? ` (${reasons.join('; ')})` : ''
+  return wrong(about, `not read back: ${missing.join(', ')}${why}`, 'dashboards/runbooks/canary-missing.md')
+}
+
+/** What is found of a store, and its name when it did not answer. */
+type Store = { readonly findings: readonly Finding[]; readonly silent?: string }
+
+/** There is no way to a store from here. */
+function notReached(store: string, setting: string, place: Place, isInside: boolean): Store {
+  if (place.run === undefined && !place.isNamed)
+    return { findings: [unknown(store, 'is inside of the collector, which does not run', 'npm start')] }
+  const mend = `set ${setting} as the collector has it`
+  if (place.run === undefined)
+    return { findings: [unknown(store, `is not looked at from here: ${setting} is not set`, mend)] }
+  if (isInside)
+    return {
+      findings: [unknown(store, `is read with a key that is not in ${place.directory}`, 'set TALLYLIGHT_DATA_DIR')],
+    }
+  return {
+    findings: [wrong(store, `is not inside of the collector that runs here, and ${setting} is not set here`, mend)],
+  }
+}
+
+async function checkTables(place: Place, now: () => number): Promise<Store> {
+  await using tables = openTables(place, answerMsMax)
   if (tables === undefined)
-    return [unknown('ClickHouse', 'is inside of the collector, which does not run', 'npm start')]
+    return notReached('ClickHouse', 'TALLYLIGHT_CLICKHOUSE_URL', place, typeof place.run?.ports.clickhouse === 'number')
   try {
     const [said] = await tables.query<{ unixMs: string; version: string }>(
       'SELECT toUnixTimestamp64Milli(now64(3)) AS unixMs, version() AS version',
     )
-    return [
-      checkVersion('ClickHouse', said?.version ?? '', clickhouseMin),
-      checkClock('ClickHouse', Number(said?.unixMs), now()),
-      ...(await checkSchema(tables)),
-    ]
+    return {
+      findings: [
+        checkVersion('ClickHouse', said?.version ?? '', clickhouseMin),
+        checkClock('ClickHouse', Number(said?.unixMs), now()),
+        ...(await checkSchema(tables)),
+      ],
+    }
   } catch (error) {
-    return [
-      wrong(
-        'ClickHouse',
-        `does not answer: ${shortly(error)}`,
-        'look at the log of the collector, or at TALLYLIGHT_CLICKHOUSE_URL',
-      ),
-    ]
+    return silentStore('ClickHouse', 'TALLYLIGHT_CLICKHOUSE_URL', error)
   }
+}
+
+function silentStore(name: string, setting: string, error: unknown): Store {
+  const mend = `look at the log of the collector, or at ${setting}`
+  return { silent: name, findings: [wrong(name, `does not answer: ${shortly(error)}`, mend)] }
 }
 
 async function checkSchema(tables: ClickHouse): Promise<readonly Finding[]> {
@@ -274,10 +318,7 @@ async function checkSchema(tables: ClickHouse): Promise<readonly Finding[]> {
   if (differences.length === 0) return [good('tables', 'all in ClickHouse are as this version makes them')]
   // A user's own tables are left as they are, on purpose; these differ by design.
   const [leftAlone] = await tables.query<{ names: readonly string[] }>(
-    'SELECT groupUniqArrayArray(left_alone) AS names FROM schema_migrations WHERE number = 0'.replace(
-      'FROM ',
-      `FROM ${tables.database}.`,
-    ),
+    `SELECT groupUniqArrayArray(left_alone) AS names FROM ${quoteName(tables.database)}.schema_migrations WHERE number = 0`,
   )
   const own = new Set(leftAlone?.names ?? [])
   const foreign = differences.filter(({ table }) => !own.has(table))
@@ -286,9 +327,10 @@ async function checkSchema(tables: ClickHouse): Promise<readonly Finding[]> {
   return shown('tables', foreign)
 }
 
-async function checkLedger(place: Place, now: () => number): Promise<readonly Finding[]> {
+async function checkLedger(place: Place, now: () => number): Promise<Store> {
   const address = await ledgerAddress(place)
-  if (address === undefined) return [unknown('Postgres', 'is inside of the collector, which does not run', 'npm start')]
+  if (address === undefined)
+    return notReached('Postgres', 'TALLYLIGHT_POSTGRES_URL', place, typeof place.run?.ports.postgres === 'number')
   const client = new pg.Client({ connectionString: address, connectionTimeoutMillis: answerMsMax })
   try {
     await client.connect()
@@ -296,21 +338,17 @@ async function checkLedger(place: Place, now: () => number): Promise<readonly Fi
       `select extract(epoch from now()) * 1000 as ms, current_setting('server_version') as version`,
     )
     const differences = await columnDifferences(client)
-    return [
-      checkVersion('Postgres', rows[0]?.version ?? '', postgresMin),
-      checkClock('Postgres', Number(rows[0]?.ms), now()),
-      ...(differences.length === 0
-        ? [good('ledger', 'all in Postgres is as this version makes it')]
-        : shown('ledger', differences)),
-    ]
+    return {
+      findings: [
+        checkVersion('Postgres', rows[0]?.version ?? '', postgresMin),
+        checkClock('Postgres', Number(rows[0]?.ms), now()),
+        ...(differences.length === 0
+          ? [good('ledger', 'all in Postgres is as this version makes it')]
+          : shown('ledger', differences)),
+      ],
+    }
   } catch (error) {
-    return [
-      wrong(
-        'Postgres',
-        `does not answer: ${shortly(error)}`,
-        'look at the log of the collector, or at TALLYLIGHT_POSTGRES_URL',
-      ),
-    ]
+    return silentStore('Postgres', 'TALLYLIGHT_POSTGRES_URL', error)
   } finally {
     await client.end()
   }
@@ -346,8 +384,8 @@ function checkVersion(of: string, version: string, least: readonly [major: numbe
 
 /** Without what an address may hold. */
 function shortly(error: unknown): string {
-  const { message, code } = error as { readonly message?: string; readonly code?: string }
-  return (message || code || 'no reason given').slice(0, 200)
+  const { message, code } = error as { readonly message?: string; readonly code?: unknown }
+  return (message || String(code ?? 'no reason given')).slice(0, 200)
 }
 
 export async function versionOf(): Promise<string> {

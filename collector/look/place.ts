@@ -25,7 +25,11 @@ export type Place = {
   readonly url: string
   /** Undefined while no collector runs on the directory. */
   readonly run: Run | undefined
+  /** It is asked for by its address, and need not be on this machine. */
+  readonly isNamed: boolean
   readonly adminKey: string | undefined
+  /** The file that the admin key is from; undefined when it was named. */
+  readonly adminKeyPath: string | undefined
 }
 
 /** Reads the environment as the collector does. Settings that it would refuse are `reasons`. */
@@ -36,13 +40,17 @@ export async function findPlace(environment: Environment): Promise<Place | { rea
   const directory = resolve(config.dataDirectory)
   const text = await readText(join(directory, 'run.json'))
   const run = text === undefined ? undefined : (JSON.parse(text) as Run)
+  const { TALLYLIGHT_URL: named = '', TALLYLIGHT_KEY: namedKey } = environment
+  const keyPath = join(directory, 'admin.key')
   const here = `http${config.tls === undefined ? '' : 's'}://127.0.0.1:${run?.ports.api ?? config.ports.api}`
   return {
     config,
     directory,
-    url: environment.TALLYLIGHT_URL?.replace(/\/$/, '') || here,
+    url: named.replace(/\/$/, '') || here,
     run,
-    adminKey: environment.TALLYLIGHT_KEY ?? (await readText(join(directory, 'admin.key')))?.trim(),
+    isNamed: named !== '',
+    adminKey: namedKey ?? (await readText(keyPath))?.trim(),
+    adminKeyPath: namedKey === undefined ? keyPath : undefined,
   }
 }
 
@@ -56,7 +64,7 @@ export async function readText(path: string): Promise<string | undefined> {
 }
 
 /** The tables, as the embedded engine's reader or with the login of the URL; undefined when there is no way to them. */
-export function openTables({ config, run, adminKey }: Place): ClickHouse | undefined {
+export function openTables({ config, run, adminKey }: Place, requestTimeoutMs?: number): ClickHouse | undefined {
   if (config.clickhouseUrl !== undefined) {
     const url = new URL(config.clickhouseUrl)
     return openClickHouse({
@@ -64,6 +72,7 @@ export function openTables({ config, run, adminKey }: Place): ClickHouse | undef
       user: decodeURIComponent(url.username) || undefined,
       password: decodeURIComponent(url.password) || undefined,
       database: decodeURIComponent(url.pathname.slice(1)) || 'tallylight',
+      requestTimeoutMs,
     })
   }
   const port = run?.ports.clickhouse
@@ -73,6 +82,7 @@ export function openTables({ config, run, adminKey }: Place): ClickHouse | undef
     user: 'tallylight',
     password: adminKey,
     database: 'tallylight',
+    requestTimeoutMs,
   })
 }
 

@@ -71,8 +71,8 @@ function clock(unixMs: number): string {
 }
 
 /** How many requests and records were refused since the start, by reason and signal. */
-export async function refusals(place: Place): Promise<ReadonlyMap<string, number>> {
-  const response = await fetch(`${place.url}/metrics`)
+export async function refusals(place: Place, signal?: AbortSignal): Promise<ReadonlyMap<string, number>> {
+  const response = await fetch(`${place.url}/metrics`, signal === undefined ? {} : { signal })
   const counts = new Map<string, number>()
   for (const [, labels = '', value] of (await response.text()).matchAll(
     /^tallylight_re(?:fused_requests|jected_records)_total\{(.*)\} (\S+)$/gm,

@@ -2,14 +2,20 @@
 // compares with it on a server in use.
 import { readFile } from 'node:fs/promises'
 import type { ClickHouse } from './client.ts'
+import { quoteName } from './schema.ts'
 
 export async function dumpSchema(client: ClickHouse): Promise<string> {
   const rows = await client.query<{ text: string }>(
     `SELECT formatQuery(replaceAll(create_table_query, {prefix:String}, 'tallylight.')) AS text
      FROM system.tables WHERE database = {database:String} ORDER BY name`,
-    { database: client.database, prefix: `${client.database}.` },
+    { database: client.database, prefix: `${asWritten(client.database)}.` },
   )
   return rows.map(({ text }) => `${text};\n`).join('\n')
+}
+
+/** As the server writes a name: it quotes what could not stand without. */
+function asWritten(name: string): string {
+  return /^[A-Za-z_]\w*$/.test(name) ? name : quoteName(name)
 }
 
 export type Difference = {
@@ -27,11 +33,12 @@ export async function schemaDifferences(client: ClickHouse): Promise<readonly Di
   const wanted = tablesOf(await readFile(new URL('./schema.sql', import.meta.url), 'utf8'))
   const found = tablesOf(await dumpSchema(client))
   // Every statement of a migration can be run twice, and makes only what is not there.
-  const remake = `ALTER TABLE ${client.database}.schema_migrations DELETE WHERE number > 0; -- then restart the collector`
+  const database = asWritten(client.database)
+  const remake = `ALTER TABLE ${database}.schema_migrations DELETE WHERE number > 0; -- then restart the collector`
   return [...wanted].flatMap(([table, { kind, lines }]) => {
     const there = found.get(table)
     if (there === undefined) return [{ table, what: `${table} is missing`, mend: remake }]
-    const full = `${client.database}.${table}`
+    const full = `${database}.${table}`
     return [...new Set([...lines.keys(), ...there.lines.keys()])]
       .filter((about) => lines.get(about) !== there.lines.get(about))
       .map((about) => {

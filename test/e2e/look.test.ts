@@ -88,6 +88,18 @@ test('doctor: settings that the collector would refuse are named', async () => {
   ])
 })
 
+test('doctor: a ClickHouse that hangs is said not to answer, beside everything else that was found', async () => {
+  const engine = Number(await readFile(join(collector.directory, 'clickhouse', 'engine.pid'), 'utf8'))
+  process.kill(engine, 'SIGSTOP')
+  const { code, out, err } = await run(['doctor'])
+  process.kill(engine, 'SIGCONT')
+  expect([code, err]).toEqual([1, ''])
+  expect(out).toMatch(/^wrong {4}ClickHouse: does not answer/m)
+  expect(out).toContain('good     keys: the admin key is taken')
+  expect(out).toContain('good     ledger: all in Postgres is as this version makes it')
+  expect(out).toMatch(/senders: .*\n(?:.*\n)*1 thing is wrong\n$/)
+})
+
 test('tail: a turn and its call are shown as they come, once, and so is a refusal', async () => {
   const child = start(['tail'])
   const lines: string[] = []
