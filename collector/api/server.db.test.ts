@@ -3,6 +3,7 @@ import { mkdtemp, rm } from 'node:fs/promises'
 import { connect } from 'node:net'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
+import { ClickHouseError } from '@tallylight/storage/clickhouse/client.ts'
 import { withConnection } from '@tallylight/storage/postgres/connection.ts'
 import { migratePostgres } from '@tallylight/storage/postgres/migrate.ts'
 import { startTestPostgres, type TestPostgres } from '@tallylight/storage/postgres/testing.ts'
@@ -68,7 +69,7 @@ function openKeys(database: pg.Pool): Promise<Keyring> {
   })
 }
 
-function openPort(of: Keyring): Promise<Api> {
+function openPort(of: Keyring, administration: readonly express.Router[] = []): Promise<Api> {
   const renderMetrics = (): string => 'tallylight_accepted_records_total 7\n'
   return openApi({
     host: '127.0.0.1',
@@ -78,11 +79,22 @@ function openPort(of: Keyring): Promise<Api> {
     missing: () => missing,
     renderMetrics,
     quota: { takes: () => false, handle: () => undefined },
-    administration: [],
+    administration,
     statePage: { router: () => express.Router() },
     probe: async () => ({ missing: [] }),
     log,
   })
+}
+
+const failed = 'the collector could not do this; its log says why'
+const away = 'the database did not answer'
+
+function sqlError(code: string): Error {
+  return Object.assign(new Error(`a secret, ${code}`), { code })
+}
+
+function clickHouseError(code: string): Error {
+  return new ClickHouseError({ message: 'a secret', code, type: 'SOME_TYPE' })
 }
 
 type Answer = { readonly status: number; readonly type: string; readonly headers: Headers; readonly text: string }
@@ -244,6 +256,28 @@ test('api: with Postgres away, what needs it is 503 and logged, and a key that m
   expect((await ask('GET', '/api/v1/keys', 'revoked', undefined, alone)).status).toBe(401)
   expect((await ask('GET', '/healthz', undefined, undefined, alone)).status).toBe(200)
 })
+
+for (const [what, error, status, detail] of [
+  ['a statement that a constraint refuses', sqlError('23503'), 500, failed],
+  ['a table that is not there', sqlError('42P01'), 500, failed],
+  ['a statement that ClickHouse refuses', clickHouseError('62'), 500, failed],
+  ['a slip of ours', new TypeError('x is not a function'), 500, failed],
+  ['a server that is shutting down', sqlError('57P01'), 503, away],
+  ['a server that has no connection left', sqlError('53300'), 503, away],
+  ['a connection that is refused', Object.assign(new Error('refused'), { code: 'ECONNREFUSED' }), 503, away],
+  ['a connection that ended', new Error('Connection terminated unexpectedly'), 503, away],
+  ['a ClickHouse that is too slow', new Error('Timeout error.'), 503, away],
+  ['a ClickHouse whose engine is not up', clickHouseError('209'), 503, away],
+] as const)
+  test(`api: ${what} is ${status}, logged, and told as what it is`, async () => {
+    const failing = express.Router().get('/failing', () => Promise.reject(error))
+    await using port = await openPort(keyring, [failing])
+    expect(await ask('GET', '/api/v1/failing', 'admin', undefined, port)).toMatchObject({
+      status,
+      text: JSON.stringify({ status, detail }),
+    })
+    expect(logged).toEqual(['an API request failed'])
+  })
 
 test('api: at its end it waits for nobody who only holds a connection', async () => {
   const short = await openPort(keyring)

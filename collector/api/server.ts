@@ -12,6 +12,7 @@ import { otherPort } from '../receive/http-fields.ts'
 import type { Keyring } from '../receive/keys.ts'
 import { isForwarded, isLoopback, listen } from '../receive/receiver.ts'
 import type { TlsFiles } from '../receive/tls.ts'
+import { failureOf } from './failure.ts'
 import { keyRoutes } from './keys.ts'
 import { notAllowed, problem } from './problem.ts'
 import type { StatePage } from './state.ts'
@@ -119,7 +120,8 @@ export async function openApi(options: {
       return
     }
     options.log.error({ err: error }, 'an API request failed')
-    problem(response, 503, 'the database did not answer')
+    const failure = failureOf(error)
+    problem(response, failure.status, failure.detail)
   })
 
   const answer: RequestListener = (request, response) => {

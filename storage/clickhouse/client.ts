@@ -3,6 +3,9 @@
 import { Readable } from 'node:stream'
 import { ClickHouseError, ClickHouseLogLevel, createClient } from '@clickhouse/client'
 
+/** What a server answered that it cannot do. */
+export { ClickHouseError }
+
 export type ClickHouseAddress = {
   readonly url: string
   readonly user?: string | undefined
