@@ -225,7 +225,9 @@ async function erase(api: Api, { values }: Asked): Promise<number> {
   if (tenant === undefined) throw new Misused('erase needs --tenant')
   const wanted = { tenant, ...whose(values) }
   if (values['dry-run'] === true) {
-    print(await call(api, 'POST', '/erasures', { ...wanted, dryRun: true }))
+    const counted = (await call(api, 'POST', '/erasures', { ...wanted, dryRun: true })) as { readonly rows: Json }
+    print(counted)
+    if (Object.keys(counted.rows).length === 0) console.error('tallylight: nothing was found that would be erased')
     return 0
   }
   const { id } = (await call(api, 'POST', '/erasures', wanted)) as { readonly id: string }
@@ -236,6 +238,7 @@ async function erase(api: Api, { values }: Asked): Promise<number> {
     const erasure = (await call(api, 'GET', `/erasures/${id}`)) as Json
     if (erasure.finishedAt !== undefined) {
       print(erasure)
+      if (erasure.reason !== undefined) console.error(`tallylight: ${String(erasure.reason)}`)
       return erasure.state === 'done' ? 0 : 1
     }
     await delay(pollMs)

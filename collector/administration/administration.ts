@@ -9,6 +9,7 @@ import { type Background, openBackground } from './background.ts'
 import { openRowErasure } from './erase-rows.ts'
 import { type Erasures, openErasures } from './erasures.ts'
 import { type Holds, openHolds } from './holds.ts'
+import { type IsTenantKnown, openKnownTenants } from './known-tenants.ts'
 import { openMutations } from './mutations.ts'
 import { openReprice, type Reprice, type Repriced } from './reprice.ts'
 import { type Applied, type DaysOf, openRetention, type Retention } from './retention.ts'
@@ -17,6 +18,7 @@ import { openSelections } from './selection.ts'
 export type Administration = {
   readonly erasures: Erasures
   readonly holds: Holds
+  readonly isTenantKnown: IsTenantKnown
   readonly retention: Retention
   readonly retentionRun: Background<Applied>
   readonly reprice: Reprice
@@ -76,6 +78,7 @@ export function openAdministration(options: {
   return {
     erasures,
     holds,
+    isTenantKnown: openKnownTenants({ clickhouse, targetOf, database }),
     retention,
     retentionRun: openBackground(signal),
     reprice: openReprice({ clickhouse, targetOf, reprice: genai.resolver.reprice }),

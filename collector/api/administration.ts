@@ -31,8 +31,15 @@ const time = z.union([z.iso.datetime({ offset: true }), z.iso.date()])
 const repriceBody = z.strictObject({ tenant: tenantName.optional(), from: time.optional(), to: time.optional() })
 
 export function administrationRoutes(administration: AdministrationRoutes): Router {
-  const { erasures, holds, retention, retentionRun, reprice, repriceRun } = administration
+  const { erasures, holds, isTenantKnown, retention, retentionRun, reprice, repriceRun } = administration
   const router = express.Router()
+
+  /** Answers 404 itself: a slip in the name must not be proved erased, or thought held. */
+  async function isThere(tenant: TenantId, response: Response): Promise<boolean> {
+    const isKnown = await isTenantKnown(tenant)
+    if (!isKnown) problem(response, 404, `there is no tenant ${tenant}, and no record of one`)
+    return isKnown
+  }
 
   router
     .route('/erasures')
@@ -42,6 +49,7 @@ export function administrationRoutes(administration: AdministrationRoutes): Rout
     .post(async (request, response) => {
       const asked = parse(erasure, request.body, response)
       if (asked === undefined) return
+      if (!(await isThere(asked.tenant, response))) return
       const subject = subjectOf(asked)
       if (asked.dryRun) {
         const counted = await erasures.preview(subject)
@@ -73,6 +81,7 @@ export function administrationRoutes(administration: AdministrationRoutes): Rout
       const asked = parse(hold, request.body, response)
       if (asked === undefined) return
       const { tenant, user, conversation, reason } = asked
+      if (!(await isThere(tenant, response))) return
       const kind = user !== undefined ? 'user' : conversation !== undefined ? 'conversation' : 'tenant'
       const placed = await holds.place(
         { tenantId: tenant, kind, name: user ?? conversation ?? '', reason },
@@ -169,9 +178,16 @@ function shownErasure(row: ErasureRow): object {
     requestedBy: row.requested_by,
     requestedAt: row.requested_at,
     state: row.state,
-    ...(row.reason === '' ? {} : { reason: row.reason }),
+    ...reasonOf(row),
     ...(row.finished_at === null ? {} : { finishedAt: row.finished_at, erased: row.erased, absent: row.absent }),
   }
+}
+
+/** A proof that nothing went may be that of a slip in the name, so it says so in words. */
+function reasonOf({ state, kind, reason, erased }: ErasureRow): { readonly reason?: string } {
+  if (reason !== '') return { reason }
+  const isOfNothing = state === 'done' && Object.keys(erased).length === 0
+  return isOfNothing ? { reason: `nothing of this ${kind} was found, so nothing was erased` } : {}
 }
 
 function shownHold(row: HoldRow): object {

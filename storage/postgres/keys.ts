@@ -133,6 +133,16 @@ export async function insertTenant(database: Queryable, id: string): Promise<'ad
   return rowCount === 1 ? 'added' : 'present'
 }
 
+/** Whether it was made, or the ledger has booked calls of it: records may name one that was not. */
+export async function isTenantNamed(database: Queryable, id: string): Promise<boolean> {
+  const { rows } = await database.query<{ is_named: boolean }>(
+    `select exists (select from tenants where id = $1) or exists (select from quota_reservation_rows where tenant = $1)
+       or exists (select from quota_events where tenant = $1) as is_named`,
+    [id],
+  )
+  return rows[0]?.is_named === true
+}
+
 /** With how many keys each has that were not revoked. */
 export async function listTenants(database: Queryable): Promise<readonly TenantRow[]> {
   const { rows } = await database.query<TenantRow>(
