@@ -1,12 +1,13 @@
 // The command `tallylight`: speaks to the API of a running collector, here or elsewhere. An entry point, so it reads the
 // environment: TALLYLIGHT_URL and TALLYLIGHT_KEY, or else the data directory of a collector on this machine. What it was asked
 // for goes to standard output, as JSON a line, and what is said about it to standard error.
-import { readFile } from 'node:fs/promises'
+import { chown, readFile, stat } from 'node:fs/promises'
 import { join, resolve } from 'node:path'
 import { setTimeout as delay } from 'node:timers/promises'
 import { parseArgs } from 'node:util'
+import { readIfPresent, writePrivateFile } from '@tallylight/storage/private-file.ts'
 import { look, lookUsage } from './look/look.ts'
-import { roles } from './receive/key-rules.ts'
+import { parseKeyId, roles } from './receive/key-rules.ts'
 
 const usage = `usage: tallylight COMMAND, which looks at a collector or does what only its operator may.
 
@@ -63,7 +64,12 @@ const options = {
   'dry-run': { type: 'boolean' },
 } as const
 
-type Api = { readonly url: string; readonly key: string }
+type Api = {
+  readonly url: string
+  readonly key: string
+  /** The file that the key is from. */
+  readonly keyPath?: string
+}
 type Json = Readonly<Record<string, unknown>>
 type Asked = {
   readonly values: ReturnType<typeof readArguments>['values']
@@ -216,7 +222,28 @@ async function rotateKey(api: Api, { values, id }: Asked): Promise<number> {
   }
   console.log(made.key)
   console.error(`tallylight: key ${made.id} takes the place of ${id}, which is valid until ${made.oldKeyExpiresAt}`)
+  await keepOwn(id, made.key)
   return 0
+}
+
+/** The key that the commands on this machine ask with must not be over before it is replaced in its file. */
+async function keepOwn(id: string | undefined, key: string): Promise<void> {
+  const path = ownKeyPath()
+  try {
+    const present = await readIfPresent(path)
+    if (present === undefined || parseKeyId(present.trim()) !== id) return
+    const { uid, gid } = await stat(path)
+    await writePrivateFile(path, key)
+    // Written by root, it would be unreadable to the collector at its next start.
+    if (uid !== process.getuid?.()) await chown(path, uid, gid)
+    console.error(`tallylight: it was written to ${path}, where the old one was`)
+  } catch (error) {
+    throw new Error(`the new key could not be written to ${path}: write it there by hand`, { cause: error })
+  }
+}
+
+function ownKeyPath(): string {
+  return join(resolve(process.env.TALLYLIGHT_DATA_DIR ?? './data'), 'admin.key')
 }
 
 /** Waits for the end, and prints the proof. */
@@ -296,7 +323,8 @@ async function findApi(): Promise<Api> {
   }
   return {
     url: `http://127.0.0.1:${run.ports.api}`,
-    key: (await readFile(join(resolve(directory), 'admin.key'), 'utf8')).trim(),
+    key: (await readFile(ownKeyPath(), 'utf8')).trim(),
+    keyPath: ownKeyPath(),
   }
 }
 
@@ -309,7 +337,11 @@ async function call(api: Api, method: string, path: string, body?: unknown): Pro
   const text = await response.text()
   if (!response.ok) {
     const { detail } = JSON.parse(text || '{}') as { readonly detail?: string }
-    throw new Error(`the collector answered ${response.status}: ${detail ?? text}`)
+    const wayOut =
+      response.status === 401 && api.keyPath !== undefined
+        ? `; it is that of ${api.keyPath}: with no other key left, rm ${api.keyPath}, and restart the collector, which makes one`
+        : ''
+    throw new Error(`the collector answered ${response.status}: ${detail ?? text}${wayOut}`)
   }
   return text === '' ? undefined : JSON.parse(text)
 }

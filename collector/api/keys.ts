@@ -68,6 +68,7 @@ export function keyRoutes(keyring: Keyring): Router {
       // Once more is no mistake: what was asked for is so.
       const outcome = await keyring.revoke(id, identityOf(response).keyId, ownTenant(response))
       if (outcome === 'unknown') problem(response, 404, `there is no key ${id.slice(0, 20)}`)
+      else if (outcome === 'last_admin') problem(response, 409, lastAdmin(id))
       else response.status(204).end()
     })
     .all(notAllowed('DELETE'))
@@ -84,6 +85,10 @@ export function keyRoutes(keyring: Keyring): Router {
     })
     .all(notAllowed('POST'))
   return router
+}
+
+function lastAdmin(id: string): string {
+  return `${id} is the last key that administers all tenants, and without it nobody could make another: have one in its place (tallylight keys rotate ${id} --grace-seconds 0), or make one first (tallylight keys create --tenant default --roles admin --many-tenants)`
 }
 
 function shownKey(key: KeyRow): object {

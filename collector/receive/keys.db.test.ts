@@ -121,14 +121,31 @@ test('keys: readers of every tenant are admin and query keys that are marked for
   const admin = await keyring.create(wanted(acme, ['admin'], true))
   await keyring.create(wanted(acme, ['admin', 'query']))
   await keyring.create(wanted(acme, ['ingest', 'quota'], true))
+  const other = await keyring.create(wanted(acme, ['admin'], true))
   const reader = await keyring.create(wanted(acme, ['query'], true))
   const hashOf = async (id: string) => (await keyring.list()).find((key) => key.id === id)?.hash
-  expect(keyring.readerKeyHashes()).toEqual([await hashOf(admin.id), await hashOf(reader.id)])
+  expect(keyring.readerKeyHashes()).toEqual([await hashOf(admin.id), await hashOf(other.id), await hashOf(reader.id)])
   let changes = 0
   keyring.onChange(() => changes++)
   await keyring.revoke(admin.id)
   expect(changes).toBe(1)
-  expect(keyring.readerKeyHashes()).toEqual([await hashOf(reader.id)])
+  expect(keyring.readerKeyHashes()).toEqual([await hashOf(other.id), await hashOf(reader.id)])
+})
+
+test('keys: the last key that administers all tenants and does not end is not revoked, also by two who each revoke another', async () => {
+  const keyring = await open()
+  const one = await keyring.create(wanted(defaultTenant, ['admin'], true))
+  await keyring.create(wanted(acme, ['admin']))
+  await keyring.create(wanted(acme, ['ingest'], true))
+  expect(await keyring.revoke(one.id)).toBe('last_admin')
+  expect(ask(keyring, one.key).kind).toBe('identified')
+  // The old one is over tomorrow, so its successor is the last.
+  const next = await keyring.rotate(one.id, 60)
+  expect(await keyring.revoke(next?.id ?? '')).toBe('last_admin')
+  expect(await keyring.revoke(one.id)).toBe('revoked')
+  const other = await keyring.create(wanted(acme, ['admin'], true))
+  const outcomes = await Promise.all([keyring.revoke(next?.id ?? ''), keyring.revoke(other.id)])
+  expect(outcomes.toSorted()).toEqual(['last_admin', 'revoked'])
 })
 
 test('keys: a rotated key has one in its place with the same rights at once, and is good for its time of grace', async () => {
@@ -302,8 +319,10 @@ test('keys: the admin key of a file is registered once, stays revoked when it wa
   await keyring.refresh()
   expect(ask(keyring, key).kind).toBe('identified')
   expect(await keyring.list()).toHaveLength(1)
+  expect(await registerKey(database, key, admin)).toBe('good')
+  await keyring.create(admin)
   await keyring.revoke(id)
-  await registerKey(database, key, admin)
+  expect(await registerKey(database, key, admin)).toBe('over')
   await keyring.refresh()
   expect(ask(keyring, key).kind).toBe('revoked')
   await expect(registerKey(database, `tl_${id}_${'0'.repeat(64)}`, admin)).rejects.toThrow(

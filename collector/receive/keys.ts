@@ -13,6 +13,7 @@ import {
   keysChannel,
   listKeys,
   listTenants,
+  lockLastingAdmins,
   noteKeyUses,
   type Queryable,
   type Revoked,
@@ -43,8 +44,9 @@ export type Keyring = {
   /** The only time that the key's text is known. `by` is who asked, for the audit. */
   create(key: NewKey, by?: string): Promise<{ readonly id: string; readonly key: string }>
   list(): Promise<readonly KeyRow[]>
-  /** With `tenant` a key of another one, or one for many, is unknown. */
-  revoke(id: string, by?: string, tenant?: TenantId): Promise<Revoked>
+  /** With `tenant` a key of another one, or one for many, is unknown. The last that administers all tenants and does not end by
+   *  itself is not revoked: without it nobody could make another. */
+  revoke(id: string, by?: string, tenant?: TenantId): Promise<Revoked | 'last_admin'>
   /** Another key in its place; the old one is good until `expiresAt`. Undefined when there is none to rotate. */
   rotate(id: string, graceSeconds: number, by?: string, tenant?: TenantId): Promise<Rotated | undefined>
   createTenant(id: TenantId, by?: string): Promise<'added' | 'present'>
@@ -251,6 +253,8 @@ export async function openKeyring(options: {
     revoke: async (id, by = nobodyElse, tenant) => {
       const ofTenant = known.keys.find((key) => key.id === id)?.tenant ?? tenant
       const outcome = await inTransaction(database, async (client) => {
+        const lasting = await lockLastingAdmins(client)
+        if (tenant === undefined && lasting.length === 1 && lasting[0] === id) return 'last_admin'
         const revoked = await revokeKey(client, id, tenant)
         if (revoked === 'revoked') await writeAudit(client, auditOf(ofTenant, by, 'key.revoke', id, null))
         return revoked
@@ -299,13 +303,15 @@ export function makeKey(): { readonly id: string; readonly key: string } {
   return { id, key: `tl_${id}_${randomBytes(32).toString('hex')}` }
 }
 
-/** Registers a key whose text is known, as the admin key of the first start is. */
-export async function registerKey(database: pg.Pool, key: string, wanted: NewKey): Promise<void> {
+/** Registers a key whose text is known, as the admin key of the first start is. `over`: it is there, and nobody is let in
+ *  with it any more. */
+export async function registerKey(database: pg.Pool, key: string, wanted: NewKey): Promise<'good' | 'over'> {
   const id = parseKeyId(key)
   if (id === undefined) throw new Error('the admin key file does not hold a key (tl_…); delete it to have one made')
   const outcome = await ensureKey(database, { id, hash: hash('sha256', key), ...keyFields(wanted) })
   if (outcome === 'other_key')
     throw new Error(`the key of the admin key file has the id of another one, ${id}; delete the file to have one made`)
+  return outcome === 'over' ? 'over' : 'good'
 }
 
 function keyFields({ tenant, roles, manyTenants, name }: NewKey): Omit<Parameters<typeof insertKey>[1], 'id' | 'hash'> {

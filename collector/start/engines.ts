@@ -131,13 +131,16 @@ async function prepareKeys(start: Start, database: pg.Pool, keyring: Keyring): P
   await untilDone(start, 'Postgres', async () => {
     const applied = await withConnection(database, migratePostgres)
     if (applied.length > 0) start.log.info({ migrations: applied }, 'Postgres was migrated')
-    const adminKey = await ensurePrivateFile(join(start.dataDirectory, 'admin.key'), makeKey().key)
-    await registerKey(database, adminKey.trim(), {
+    const path = join(start.dataDirectory, 'admin.key')
+    const adminKey = await ensurePrivateFile(path, makeKey().key)
+    const registered = await registerKey(database, adminKey.trim(), {
       tenant: defaultTenant,
       roles: ['admin'],
       manyTenants: true,
       name: 'admin of the first start',
     })
+    if (registered === 'over')
+      start.log.warn({}, `the key in ${path} is revoked or over; without that file the next start makes another`)
     await keyring.refresh()
   })
 }

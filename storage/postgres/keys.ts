@@ -42,11 +42,22 @@ export async function insertKey(database: Queryable, key: NewKeyRow): Promise<vo
   )
 }
 
-/** Adds a key whose text is known already, unless it is there. One that was revoked stays so. */
-export async function ensureKey(database: Queryable, key: NewKeyRow): Promise<'added' | 'present' | 'other_key'> {
+/** Adds a key whose text is known already, unless it is there. One that was revoked, or rotated and past its time, stays so:
+ *  `over`. */
+export async function ensureKey(
+  database: Queryable,
+  key: NewKeyRow,
+): Promise<'added' | 'present' | 'over' | 'other_key'> {
   // With nothing to do the statement must change nothing: every change makes all collectors read all keys again.
-  const { rows } = await database.query<{ hash: string }>('select hash from keys where id = $1', [key.id])
-  if (rows[0] !== undefined) return rows[0].hash === key.hash ? 'present' : 'other_key'
+  const { rows } = await database.query<{ hash: string; is_over: boolean }>(
+    'select hash, revoked_at is not null or coalesce(expires_at <= now(), false) as is_over from keys where id = $1',
+    [key.id],
+  )
+  const [found] = rows
+  if (found !== undefined) {
+    if (found.hash !== key.hash) return 'other_key'
+    return found.is_over ? 'over' : 'present'
+  }
   const { rowCount } = await database.query(
     `with tenant as (insert into tenants (id) values ($3) on conflict do nothing)
      insert into keys (id, hash, tenant, roles, many_tenants, name) values ($1, $2, $3, $4, $5, $6)
@@ -76,6 +87,16 @@ export async function selectKeySnapshot(database: Queryable): Promise<KeySnapsho
   const version = await selectKeysVersion(database)
   const { rows } = await database.query<{ tenants: number }>('select count(*)::integer as tenants from tenants')
   return { version, tenants: rows[0]?.tenants ?? 0, keys: await listKeys(database) }
+}
+
+/** Keys that administer all tenants and do not end by themselves. Nobody else revokes or rotates one until the transaction
+ *  ends: two who each revoke another would leave none. */
+export async function lockLastingAdmins(client: pg.ClientBase): Promise<readonly string[]> {
+  const { rows } = await client.query<{ id: string }>(
+    `select id from keys where 'admin' = any(roles) and many_tenants and revoked_at is null and expires_at is null
+     order by id for update`,
+  )
+  return rows.map(({ id }) => id)
 }
 
 /** With `tenant` a key of another one, or one for many, is unknown. */

@@ -1,7 +1,7 @@
 // Keys as their users meet them: made, listed and taken back on the command line, asked for by a running collector, and
 // known to it while Postgres is away.
 import { execFile } from 'node:child_process'
-import { mkdtemp, readFile, rm } from 'node:fs/promises'
+import { mkdtemp, readFile, rm, stat } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { fileURLToPath } from 'node:url'
@@ -100,6 +100,51 @@ test('keys: made, listed and revoked on the command line; a second tenant ends r
     { TenantId: 'acme', rows: 1 },
     { TenantId: 'default', rows: 1 },
   ])
+})
+
+test('keys: the admin key is rotated where it lies, the last one is not revoked, and one that is over is made anew at a start without it', async () => {
+  await using collector = await startCollector()
+  const path = join(collector.directory, 'admin.key')
+  const ids = async () =>
+    (await tallylight(collector, 'keys', 'list')).out.split('\n').map((line) => JSON.parse(line).id as string)
+  const [first = ''] = await ids()
+  expect(await tallylight(collector, 'keys', 'revoke', first)).toMatchObject({
+    code: 1,
+    said: expect.stringMatching(/409: .* is the last key that administers all tenants.*keys rotate.*keys create/),
+  })
+
+  const rotated = await tallylight(collector, 'keys', 'rotate', first, '--grace-seconds', '0')
+  expect(rotated).toMatchObject({ code: 0, said: expect.stringContaining(`written to ${path}`) })
+  expect(await readFile(path, 'utf8')).toBe(rotated.out)
+  expect((await stat(path)).mode & 0o777).toBe(0o600)
+  const second = rotated.out.slice(3, 11)
+  expect(await ids()).toEqual([first, second])
+
+  // Another's: the file stays as it is.
+  const other = await tallylight(
+    collector,
+    'keys',
+    'create',
+    '--tenant',
+    'default',
+    '--roles',
+    'admin',
+    '--many-tenants',
+  )
+  expect((await tallylight(collector, 'keys', 'rotate', other.out.slice(3, 11))).said).not.toContain('written')
+  expect(await readFile(path, 'utf8')).toBe(rotated.out)
+
+  expect(await tallylight(collector, 'keys', 'revoke', second)).toMatchObject({ code: 0 })
+  const wayOut = `rm ${path}, and restart the collector`
+  expect(await tallylight(collector, 'keys', 'list')).toMatchObject({ code: 1, said: expect.stringContaining(wayOut) })
+  expect((await tallylight(collector, 'doctor')).out).toContain(wayOut)
+  await collector.kill('SIGTERM')
+  await collector.start()
+  expect(collector.log()).toContain(`the key in ${path} is revoked or over`)
+  await rm(path)
+  await collector.kill('SIGTERM')
+  await collector.start()
+  expect(await ids()).toHaveLength(5)
 })
 
 test('keys: ingest goes on while Postgres is killed, which comes back by itself', async () => {
