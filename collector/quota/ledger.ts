@@ -88,6 +88,9 @@ export function openLedger(options: LedgerOptions): Ledger {
   let isAway = false
   /** And that because the line was full, which it is until one batch takes all who wait. */
   let isFull = false
+  /** Of the outage under way: what was said of it, and how many steps were answered without the ledger. */
+  const said = new Set<string>()
+  let unanswered = 0
   const locking = openLocking()
   let limits = openLimits('', [])
   let waiting: Waiting[] = []
@@ -103,6 +106,7 @@ export function openLedger(options: LedgerOptions): Ledger {
     if (waiting.length >= stepsWaitingMax) {
       isAway = true
       isFull = true
+      unanswered++
       return Promise.resolve(unavailable)
     }
     return new Promise((resolve) => {
@@ -138,6 +142,9 @@ export function openLedger(options: LedgerOptions): Ledger {
       if (isAway && !isFull) {
         isAway = false
         options.onRecovered?.()
+        if (said.size > 0) log.warn({ unavailable: unanswered }, 'quota steps are booked again')
+        said.clear()
+        unanswered = 0
       }
       return outcomes
     } catch (error) {
@@ -147,9 +154,13 @@ export function openLedger(options: LedgerOptions): Ledger {
         const middle = steps.length >> 1
         return [...(await runBatch(steps.slice(0, middle))), ...(await runBatch(steps.slice(middle)))]
       }
-      log.warn({ err: error, steps: steps.length }, 'a batch of quota steps could not be booked')
       isAway = true
       isFull = false
+      // A line per batch would be one per call of every service, and fill a disk while Postgres refuses quickly.
+      const reason = codeOf(error) || String(error)
+      if (!said.has(reason)) log.warn({ err: error, steps: steps.length }, couldNotBook)
+      said.add(reason)
+      unanswered += steps.length + waiting.length
       // Those who came meanwhile would wait for the same, each batch as long as this one.
       for (const { resolve } of waiting.splice(0)) resolve(unavailable)
       return steps.map(() => unavailable)
@@ -367,6 +378,8 @@ export function openLedger(options: LedgerOptions): Ledger {
 }
 
 const nothingElse: AlsoLocked = { numbers: [], reservations: [], told: [], settled: [] }
+const couldNotBook =
+  'a batch of quota steps could not be booked; said once for each reason, until they are booked again'
 const unavailable: StepOutcome = { kind: 'unavailable', reason: 'the ledger did not answer' }
 
 function writesOf(client: pg.PoolClient, batch: Batch): readonly Promise<unknown>[] {
