@@ -357,11 +357,18 @@ export function openLedger(options: LedgerOptions): Ledger {
   }
 
   async function watch(signal: AbortSignal, onExpired: (count: number) => void): Promise<void> {
+    let told = ''
     while (!signal.aborted) {
-      const swept = await sweep().catch((error: unknown) => {
-        log.warn({ err: error }, 'holds whose time is over could not be looked for')
-        return 0
-      })
+      let swept = 0
+      try {
+        swept = await sweep()
+        told = ''
+      } catch (error) {
+        const reason = codeOf(error) || String(error)
+        // It is tried each second.
+        if (reason !== told) log.warn({ err: error }, 'holds whose time is over cannot be looked for yet')
+        told = reason
+      }
       if (swept > 0) onExpired(swept)
       if (swept < sweptPerBatchMax) await pause(sweepMs, signal)
     }

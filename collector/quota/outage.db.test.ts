@@ -1,7 +1,7 @@
 // What the log says of a ledger that is away: each reason once, and the end.
 import { startTestPostgres, type TestPostgres } from '@tallylight/storage/postgres/testing.ts'
 import type pg from 'pg'
-import { afterAll, beforeAll, expect, test } from 'vitest'
+import { afterAll, beforeAll, expect, test, vi } from 'vitest'
 import { openLedger } from './ledger.ts'
 import { openTestLedger, reserve } from './testing.ts'
 
@@ -47,4 +47,22 @@ test('outage: each reason is logged once, however many steps it refuses, and its
     expect(await kinds(2)).toEqual(new Set(['done']))
     expect(said).toEqual([refused, refused, 'quota steps are booked again: 10'])
   }
+})
+
+test('outage: that holds cannot be ended meanwhile is logged once', async () => {
+  const { pool } = await openTestLedger(postgres, 'sweeps', [])
+  let tries = 0
+  const connect = (): Promise<pg.PoolClient> => {
+    tries++
+    return Promise.reject(Object.assign(new Error('refused'), { code: '53300' }))
+  }
+  const said: string[] = []
+  const log = { warn: (_fields: object, message: string): void => void said.push(message) }
+  const ledger = openLedger({ database: Object.assign(Object.create(pool), { connect }) as pg.Pool, log })
+  const stop = new AbortController()
+  const watching = ledger.watch(stop.signal, () => undefined)
+  await vi.waitFor(() => expect(tries).toBeGreaterThanOrEqual(3), { timeout: 20_000 })
+  stop.abort()
+  await watching
+  expect(said).toEqual(['holds whose time is over cannot be looked for yet'])
 })
