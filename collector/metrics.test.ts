@@ -29,7 +29,7 @@ test('metrics: Prometheus text has help and type once per name, buckets that add
 # HELP tallylight_refused_requests_total Requests that were refused, by reason.
 # TYPE tallylight_refused_requests_total counter
 tallylight_refused_requests_total{signal="traces",reason="throttled"} 3
-# HELP tallylight_journal_problems_total Writes that failed, a journal that was full, frames that were torn or corrupt, by kind.
+# HELP tallylight_journal_problems_total Writes that failed, a journal that was full, frames that were torn or corrupt, records or books that are gone, by kind.
 # TYPE tallylight_journal_problems_total counter
 tallylight_journal_problems_total{kind="odd \\"\\\\\\n name"} 1
 # HELP tallylight_insert_rows Rows of one insert.

@@ -55,7 +55,7 @@ const counters = {
   tallylight_quota_answers_total: 'Answers of the quota service, by route and status.',
   tallylight_sink_problems_total: 'Parts that could not be inserted at once, by table and kind.',
   tallylight_journal_problems_total:
-    'Writes that failed, a journal that was full, frames that were torn or corrupt, by kind.',
+    'Writes that failed, a journal that was full, frames that were torn or corrupt, records or books that are gone, by kind.',
   tallylight_proxy_requests_total: 'Requests that the proxy forwarded, by upstream and how they ended.',
   tallylight_proxy_refused_total: 'Requests that the proxy refused, by reason.',
   tallylight_proxy_upstream_errors_total:

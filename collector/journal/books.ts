@@ -3,6 +3,7 @@
 //
 //   accepted = stored + in journal + quarantined + duplicate
 import { join } from 'node:path'
+import { z } from 'zod'
 import type { JournalFiles } from './files.ts'
 import { type BySignal, noneBySignal, type Totals } from './frame.ts'
 
@@ -40,14 +41,47 @@ export function openBooks(): Books {
 
 const fileName = 'books.json'
 
-export async function readBooks(files: JournalFiles, directory: string): Promise<Books> {
-  const names = await files.list(directory)
-  if (!names.includes(fileName)) return openBooks()
-  const file = await files.open(join(directory, fileName), 'read')
+const count = z.int().min(0)
+const bySignal = z.strictObject({ traces: count, metrics: count, logs: count })
+/** Strict, as what is not known here would be gone when they are written again. */
+const booksSchema = z.strictObject({
+  commit: count,
+  sequence: count,
+  accepted: bySignal,
+  duplicate: bySignal,
+  stored: bySignal,
+  quarantined: bySignal,
+  done: z.record(z.string().regex(/^\d+$/), z.strictObject({ parts: z.array(z.string()), gone: bySignal })),
+})
+
+/** Undefined when there are none. Books of another shape refuse the start: read as if they were empty, all that was ever stored
+ *  would be counted as lost, and numbers of segments be used again. */
+export async function readBooks(files: JournalFiles, directory: string): Promise<Books | undefined> {
+  const path = join(directory, fileName)
+  const text = await readWhole(files, directory, fileName)
+  if (text === undefined) return undefined
+  const advice =
+    'restore it; or remove it, and the collector goes on with what the segments say, which it logs as books_gone'
+  let json: unknown
+  try {
+    json = JSON.parse(text)
+  } catch (cause) {
+    throw new Error(`${path} does not hold the books of a journal: it is not JSON; ${advice}`, { cause })
+  }
+  const parsed = booksSchema.safeParse(json)
+  if (parsed.success) return parsed.data
+  const wrong = parsed.error.issues.map(({ path: place, message }) => `${place.join('.') || 'the file'}: ${message}`)
+  throw new Error(`${path} does not hold the books of a journal: ${wrong.slice(0, 3).join('; ')}; ${advice}`)
+}
+
+/** The text of a small file of the journal; undefined when there is none. */
+export async function readWhole(files: JournalFiles, directory: string, name: string): Promise<string | undefined> {
+  if (!(await files.list(directory)).includes(name)) return undefined
+  const file = await files.open(join(directory, name), 'read')
   try {
     const bytes = Buffer.alloc(await file.size())
     await file.read(bytes, 0)
-    return { ...openBooks(), ...(JSON.parse(bytes.toString()) as Partial<Books>) }
+    return bytes.toString()
   } finally {
     await file.close()
   }

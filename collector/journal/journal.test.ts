@@ -537,3 +537,85 @@ test('journal: to drain seals what is open at once, and waits for its removal, n
   expect(journal.status().segments).toBe(1)
   await journal.stop()
 })
+
+async function storeAll({ journal, sealed }: Opened): Promise<void> {
+  const none = noneBySignal()
+  for (const segment of sealed) {
+    const { parts } = await journal.load(segment)
+    for (const { table, day, rows } of parts) journal.settle(segment, `${table}:${day}`, { ...none, logs: rows }, none)
+    await journal.remove(segment)
+  }
+}
+
+test('journal: books or an id that are not what a journal writes refuse the start with the name of the file, and are left as they are', async () => {
+  for (const [name, text, expected] of [
+    ['books.json', '', /\/journal\/books\.json .* is not JSON/],
+    ['books.json', '{"x":1}', /\/journal\/books\.json .*commit: .*number/],
+    ['books.json', '{"commit":-1}', /commit: Too small/],
+    ['id', '', /\/journal\/id does not hold the id of a journal, 10 hexadecimal digits/],
+    ['id', 'no such id', /\/journal\/id does not hold/],
+  ] as const) {
+    const disk = openMemoryDisk()
+    const first = await open(disk)
+    expect(await append(first.journal, ['row'])).toBe(true)
+    await first.journal.stop()
+    disk.cut(new RegExp(`/${name}$`), 0)
+    disk.append(new RegExp(`/${name}$`), Buffer.from(text))
+    const before = disk.listing()
+    await expect(open(disk), `${name} ${text}`).rejects.toThrow(expected)
+    expect(disk.listing()).toEqual(before)
+    await disk.files.remove(`/journal/${name}`)
+    if (name === 'id')
+      await expect(open(disk)).rejects.toThrow(/journal\/id is gone, and segments were written under it/)
+    else expect(books(await open(disk))).toEqual({ accepted: 1, quarantined: 0, inJournal: 1 })
+  }
+})
+
+test('journal: books that are gone are told with how many records they were about, no answered row is cut, and no number is used again', async () => {
+  const disk = openMemoryDisk()
+  const first = await open(disk)
+  expect(first.problems).toEqual([])
+  expect(await append(first.journal, ['one', 'two'])).toBe(true)
+  await first.journal.stop()
+  await storeAll(first)
+  const used = first.sealed.map(({ sequence }) => sequence)
+  const second = await open(disk)
+  // Of its two commits the record is in the live segment, which is stored, and rows are in the late one, which is left.
+  expect(await append(second.journal, ['three', 'late'], 1)).toBe(true)
+  await second.journal.stop()
+  const live = second.sealed.filter(({ lane }) => lane === 'live')
+  await storeAll({ ...second, sealed: live })
+  await disk.files.remove('/journal/books.json')
+
+  const third = await open(disk)
+  expect(third.problems.map(({ kind }) => kind)).toEqual(['books_gone'])
+  expect(await rowsIn(third)).toEqual(rowsOf(['late']))
+  expect(books(third)).toEqual({ accepted: 1, quarantined: 0, inJournal: 1 })
+  expect(await append(third.journal, ['four'])).toBe(true)
+  await third.journal.stop()
+  expect(third.sealed.at(-1)?.sequence).toBeGreaterThan(
+    Math.max(...used, ...second.sealed.map((each) => each.sequence)),
+  )
+  const kept = third.sealed.filter(({ lane }) => lane === 'late')
+  await storeAll({ ...third, sealed: kept })
+  await disk.files.remove('/journal/books.json')
+
+  const fourth = await open(disk)
+  // The commit's record says what was accepted before; what is in no segment any more is taken for stored.
+  expect(fourth.problems).toEqual([{ kind: 'books_gone', traces: 0, metrics: 0, logs: 1 }])
+  expect(books(fourth)).toEqual({ accepted: 2, quarantined: 0, inJournal: 1 })
+  expect(fourth.journal.status().stored.logs).toBe(1)
+  await fourth.journal.stop()
+  expect((await open(disk)).problems).toEqual([])
+})
+
+test('journal: records of a segment that somebody deleted are told, not only counted', async () => {
+  const disk = openMemoryDisk()
+  const first = await open(disk)
+  expect(await append(first.journal, ['one', 'two'])).toBe(true)
+  await first.journal.stop()
+  await disk.files.remove('/journal/000000000001.segment')
+  const second = await open(disk)
+  expect(second.problems).toEqual([{ kind: 'records_lost', traces: 0, metrics: 0, logs: 2 }])
+  expect(books(second)).toEqual({ accepted: 2, quarantined: 2, inJournal: 0 })
+})

@@ -14,7 +14,8 @@ import { journalTables } from '@tallylight/storage/clickhouse/tables.ts'
 import type { Signal } from '../receive/request.ts'
 import { type AnsweredRequest, openAnsweredFiles } from './answered.ts'
 import { openBlockPool } from './block-pool.ts'
-import { addSignals, readBooks, sumOfSignals, takeTotals, writeBooks } from './books.ts'
+import { addSignals, openBooks, readBooks, sumOfSignals, takeTotals, writeBooks } from './books.ts'
+import { rebuildBooks, sequenceBeyondAll } from './books-gone.ts'
 import type { JournalFile, JournalFiles } from './files.ts'
 import { type BySignal, encodeFrame, markSynced, noneBySignal, snapshotOf } from './frame.ts'
 import { openGathering } from './gathering.ts'
@@ -104,7 +105,9 @@ export async function openJournal(options: JournalOptions): Promise<Journal> {
   const { directory, files, now, bounds, onProblem } = options
   await files.makeDirectory(directory)
   const id = await readJournalId(files, directory)
-  const books = await readBooks(files, directory)
+  const known = await readBooks(files, directory)
+  const areBooksGone = known === undefined
+  const books = known ?? openBooks()
   const headerOf = ({
     sequence,
     lane,
@@ -117,13 +120,18 @@ export async function openJournal(options: JournalOptions): Promise<Journal> {
     files,
     directory,
     books,
+    areBooksGone,
     headerOf: (sequence) => headerOf({ sequence, lane: 'live', createdUnixMs: now() }),
     now: now(),
     answeredMs: bounds.answeredMs,
   })
   for (const found of recovered.problems) onProblem(found)
   if (recovered.totals !== undefined) takeTotals(books, recovered.commit, recovered.totals)
-  addSignals(books.quarantined, recovered.lost)
+  if (areBooksGone) {
+    books.sequence = sequenceBeyondAll(now())
+    onProblem({ kind: 'books_gone', ...rebuildBooks(books, recovered) })
+    await writeBooks(files, directory, books)
+  } else addSignals(books.quarantined, recovered.lost)
 
   let commit = Math.max(books.commit, recovered.commit)
   // A number that failed is not used again: what it left on a disk that will not be cut must never become valid.

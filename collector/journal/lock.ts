@@ -2,6 +2,7 @@
 // goes with the process that holds it, however that dies, so there is no stale lock to explain at three in the morning; a
 // process that is only stopped keeps it; and it holds across containers that share a volume, where process numbers mean
 // nothing. Who holds it stands in a file beside, for the message alone.
+import { existsSync } from 'node:fs'
 import { writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import { DatabaseSync } from 'node:sqlite'
@@ -32,6 +33,18 @@ export async function lockDirectory(directory: string, owner: string): Promise<A
     [Symbol.asyncDispose]: async () => {
       if (file.isOpen) file.close()
     },
+  }
+}
+
+/** Whether a collector has the directory, as far as whoever asks may know: one that may not look is told so, too. */
+export function isLocked(directory: string): boolean {
+  if (!existsSync(join(directory, 'lock.db'))) return false
+  try {
+    const file = take(directory)
+    file?.close()
+    return file === undefined
+  } catch {
+    return true
   }
 }
 

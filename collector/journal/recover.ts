@@ -59,6 +59,8 @@ export async function recoverSegments(input: {
   readonly files: JournalFiles
   readonly directory: string
   readonly books: Books
+  /** There were none, though there is a journal: `books` says nothing of what was. */
+  readonly areBooksGone: boolean
   readonly headerOf: (sequence: number) => SegmentHeader
   readonly now: number
   readonly answeredMs: number
@@ -108,12 +110,16 @@ export async function recoverSegments(input: {
 
   let commit = books.commit
   let totals: Totals | undefined
-  for (const { head } of scanned.flatMap((each) => each.frames)) {
+  const heads = scanned.flatMap((each) => each.frames).map(({ head }) => head)
+  for (const head of heads) {
     if (head.record !== undefined && head.commit > commit) {
       commit = head.commit
       totals = head.record.totals
     }
   }
+  // The record of a commit may have stood in a segment that is removed, and only the books would know: then what was answered
+  // must not be cut off. What was not comes to stay with it, at most one commit.
+  if (input.areBooksGone) for (const head of heads) commit = Math.max(commit, head.commit)
 
   const segments: RecoveredSegment[] = []
   const answered: AnsweredRequest[] = []
@@ -142,7 +148,7 @@ export async function recoverSegments(input: {
   for (const { sequence, at, bytes } of unreadable) {
     const path = join(directory, segmentFileName(sequence))
     // A tail that a crash tore was never answered, and the books miss nothing.
-    if (isLost) {
+    if (isLost || input.areBooksGone) {
       const name = corruptFileName(sequence, at)
       const file = await files.open(path, 'read')
       await keepBytes(files, directory, name, file, at, bytes).finally(() => file.close())
@@ -151,6 +157,8 @@ export async function recoverSegments(input: {
     }
     await cutTail(files, path, at)
   }
+
+  if (isLost && !input.areBooksGone) problems.push({ kind: 'records_lost', ...lost })
 
   const answeredFiles = new Map<string, number>()
   for (const name of names.filter((each) => each.endsWith('.answered'))) {
