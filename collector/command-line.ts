@@ -7,6 +7,8 @@ import { setTimeout as delay } from 'node:timers/promises'
 import { parseArgs } from 'node:util'
 import { readIfPresent, writePrivateFile } from '@tallylight/storage/private-file.ts'
 import { look, lookUsage } from './look/look.ts'
+import { Misused } from './look/misused.ts'
+import { findRun } from './look/run-file.ts'
 import { parseKeyId, roles } from './receive/key-rules.ts'
 
 const usage = `usage: tallylight COMMAND, which looks at a collector or does what only its operator may.
@@ -77,9 +79,6 @@ type Asked = {
 }
 type Command = (api: Api, asked: Asked) => Promise<number>
 const pollMs = 250
-
-/** The call's words are off: answered with the usage and exit code 2. */
-class Misused extends Error {}
 
 const commands: Readonly<Record<string, Command>> = {
   'tenants create': async (api, { id }) => {
@@ -311,18 +310,10 @@ async function findApi(): Promise<Api> {
     if (key === undefined) throw new Misused('TALLYLIGHT_URL goes with TALLYLIGHT_KEY')
     return { url: url.replace(/\/$/, ''), key }
   }
-  const path = join(resolve(directory), 'run.json')
-  let run: { readonly ports: { readonly api: number } }
-  try {
-    run = JSON.parse(await readFile(path, 'utf8')) as typeof run
-  } catch (cause) {
-    throw new Error(
-      `no collector runs on ${resolve(directory)} (${path} cannot be read); start one with npm start, or set TALLYLIGHT_URL`,
-      { cause },
-    )
-  }
+  const found = await findRun(resolve(directory))
+  if (found.kind === 'none') throw new Error(found.why)
   return {
-    url: `http://127.0.0.1:${run.ports.api}`,
+    url: `http://127.0.0.1:${found.run.ports.api}`,
     key: (await readFile(ownKeyPath(), 'utf8')).trim(),
     keyPath: ownKeyPath(),
   }
@@ -333,6 +324,9 @@ async function call(api: Api, method: string, path: string, body?: unknown): Pro
     method,
     headers: { Authorization: `Bearer ${api.key}`, 'Content-Type': 'application/json' },
     ...(body === undefined ? {} : { body: JSON.stringify(body) }),
+  }).catch((cause: Error) => {
+    const { code, message } = (cause.cause ?? cause) as { readonly code?: string; readonly message?: string }
+    throw new Error(`the collector at ${api.url} does not answer (${code ?? message})`, { cause })
   })
   const text = await response.text()
   if (!response.ok) {

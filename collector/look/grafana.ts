@@ -17,9 +17,7 @@ export async function provisionGrafana(
   const { run, config } = place
   const address = await ledgerAddress(place)
   if (run === undefined || address === undefined)
-    throw new Error(
-      `no collector runs on ${place.directory}, and its ports and keys are needed; start one with npm start`,
-    )
+    throw new Error(place.whyNoRun || `the ledger of ${place.directory} cannot be read: there is no postgres.key`)
   const directory = resolve(options.directory)
   const clickhouse = config.clickhouseUrl === undefined ? undefined : new URL(config.clickhouseUrl)
   const ledger = new URL(address)

@@ -1,6 +1,7 @@
 // The commands that look at a collector: what they take, what they print, and their exit codes.
 import { parseArgs } from 'node:util'
 import type { Finding } from './doctor.ts'
+import { Misused } from './misused.ts'
 import { type Environment, findPlace, type Place } from './place.ts'
 import { tail } from './tail.ts'
 
@@ -58,7 +59,7 @@ async function runGrafana(args: readonly string[], environment: Environment): Pr
     },
   })
   const [verb, directory] = positionals
-  if (verb !== 'provision' || directory === undefined) throw new Error(`grafana takes: provision DIR\n${lookUsage}`)
+  if (verb !== 'provision' || directory === undefined) throw new Misused('grafana takes: provision DIR')
   const { provisionGrafana } = await import('./grafana.ts')
   const files = await provisionGrafana(await placeOf(environment), {
     directory,

@@ -4,19 +4,9 @@ import { readFile } from 'node:fs/promises'
 import { join, resolve } from 'node:path'
 import { type ClickHouse, openClickHouse } from '@tallylight/storage/clickhouse/client.ts'
 import { type Config, readConfig } from '../environment.ts'
+import { findRun, type Run } from './run-file.ts'
 
 export type Environment = Readonly<Record<string, string | undefined>>
-
-export type Run = {
-  readonly pid: number
-  readonly ports: {
-    readonly otlpHttp: number
-    readonly api: number
-    readonly clickhouse: number | null
-    readonly postgres: number | null
-  }
-  readonly versions: { readonly tallylight: string; readonly node: string; readonly clickhouse: string | null }
-}
 
 export type Place = {
   readonly config: Config
@@ -25,6 +15,8 @@ export type Place = {
   readonly url: string
   /** Undefined while no collector runs on the directory. */
   readonly run: Run | undefined
+  /** Why there is none. */
+  readonly whyNoRun: string
   /** It is asked for by its address, and need not be on this machine. */
   readonly isNamed: boolean
   readonly adminKey: string | undefined
@@ -38,8 +30,8 @@ export async function findPlace(environment: Environment): Promise<Place | { rea
   if (read.kind === 'refused') return { reasons: read.reasons }
   const { config } = read
   const directory = resolve(config.dataDirectory)
-  const text = await readText(join(directory, 'run.json'))
-  const run = text === undefined ? undefined : (JSON.parse(text) as Run)
+  const found = await findRun(directory)
+  const run = found.kind === 'running' ? found.run : undefined
   const { TALLYLIGHT_URL: named = '', TALLYLIGHT_KEY: namedKey } = environment
   const keyPath = join(directory, 'admin.key')
   const here = `http${config.tls === undefined ? '' : 's'}://127.0.0.1:${run?.ports.api ?? config.ports.api}`
@@ -48,6 +40,7 @@ export async function findPlace(environment: Environment): Promise<Place | { rea
     directory,
     url: named.replace(/\/$/, '') || here,
     run,
+    whyNoRun: found.kind === 'none' ? found.why : '',
     isNamed: named !== '',
     adminKey: namedKey ?? (await readText(keyPath))?.trim(),
     adminKeyPath: namedKey === undefined ? keyPath : undefined,

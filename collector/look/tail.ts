@@ -30,7 +30,8 @@ export async function tail(
   signal: AbortSignal,
 ): Promise<void> {
   await using tables = openTables(place)
-  if (tables === undefined) throw new Error(`no collector runs on ${place.directory}; start one with npm start`)
+  if (tables === undefined)
+    throw new Error(place.whyNoRun || `the tables of ${place.directory} cannot be read: there is no admin.key`)
   const sql = rowsSql(quoteName(tables.database))
   let shown = new Set<string>()
   let older = new Set<string>()

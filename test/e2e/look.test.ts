@@ -1,6 +1,9 @@
 // What a person sees of a running collector: the page at `/`, `tallylight doctor`, `tail`, and what is written for a Grafana.
 import { type ChildProcess, spawn } from 'node:child_process'
-import { chmod, mkdtemp, readFile, rm, stat, writeFile } from 'node:fs/promises'
+import { once } from 'node:events'
+import { chmod, mkdir, mkdtemp, readFile, rm, stat, writeFile } from 'node:fs/promises'
+import { createServer } from 'node:http'
+import type { AddressInfo } from 'node:net'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { createInterface } from 'node:readline'
@@ -189,7 +192,35 @@ test('help: every command is told, and an unknown one is answered with them', as
     expect(out, name).toMatch(new RegExp(`tallylight ${name}|erase list \\| show ID`))
   for (const line of out.split('\n')) expect(line.length, line).toBeLessThanOrEqual(130)
   expect((await run(['doctor', '--help'])).out).toBe(out)
-  expect((await run(['docter'])).code).toBe(2)
+  for (const wrong of [['docter'], ['grafana'], ['grafana', 'provision']]) expect((await run(wrong)).code).toBe(2)
+})
+
+test('commands: of a collector that was killed they say so, and whoever has its port by then is not asked', async () => {
+  const own = join(directory, 'killed')
+  await mkdir(join(own, 'journal'), { recursive: true })
+  const asked: string[] = []
+  const stranger = createServer((request, response) => {
+    asked.push(`${request.url} ${request.headers.authorization}`)
+    response.end('{}')
+  }).listen(0, '127.0.0.1')
+  await once(stranger, 'listening')
+  const { port } = stranger.address() as AddressInfo
+  const gone = spawn('true')
+  await once(gone, 'exit')
+  const ports = { otlpHttp: port, api: port, clickhouse: port, postgres: port }
+  await writeFile(join(own, 'run.json'), JSON.stringify({ pid: gone.pid, ports, versions: {} }))
+  await writeFile(join(own, 'admin.key'), collector.adminKey)
+  for (const args of [['keys', 'list'], ['tail'], ['grafana', 'provision', join(own, 'grafana')]]) {
+    const { code, err } = await run(args, { TALLYLIGHT_DATA_DIR: own })
+    expect([code, err]).toEqual([
+      1,
+      expect.stringMatching(/no collector runs on .*: process \d+, which had port \d+, is gone/),
+    ])
+  }
+  expect(asked).toEqual([])
+  stranger.close()
+  const nobody = await run(['keys', 'list'], { TALLYLIGHT_URL: `http://127.0.0.1:${port}`, TALLYLIGHT_KEY: 'tl_x' })
+  expect([nobody.code, nobody.err]).toEqual([1, expect.stringContaining(`:${port} does not answer (ECONNREFUSED)`)])
 })
 
 test('state: the page’s numbers need no key and have no customer’s data, and the last turns need one', async () => {
