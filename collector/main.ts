@@ -7,7 +7,7 @@ import { hostname } from 'node:os'
 import { join, resolve } from 'node:path'
 import { setFlagsFromString } from 'node:v8'
 import { pino } from 'pino'
-import { parseConfigFile } from './config.ts'
+import { type ParsedFile, parseConfigFile } from './config.ts'
 import { type Config, readConfig } from './environment.ts'
 import { limits } from './limits.ts'
 import { type MetricExportSettings, readMetricExport } from './metric-export-settings.ts'
@@ -34,11 +34,17 @@ setFlagsFromString('--heap-growing-percent=100')
 
 const log = pino({ base: null, timestamp: pino.stdTimeFunctions.isoTime })
 
+/** It was asked to stop before it was ready. */
+class StoppedWhileStarting extends Error {}
+
 try {
   await run()
 } catch (error) {
-  log.fatal({ err: error }, 'tallylight could not start')
-  process.exitCode = 1
+  if (error instanceof StoppedWhileStarting) log.info(error.message)
+  else {
+    log.fatal({ err: error }, 'tallylight could not start')
+    process.exitCode = 1
+  }
 }
 
 async function run(): Promise<void> {
@@ -48,13 +54,24 @@ async function run(): Promise<void> {
   const read = readConfig(process.env)
   if (read.kind === 'refused') return refuse(read.reasons)
   const { config } = read
-  const file = await readFileConfig(config)
+  const text = await readConfigText(config)
+  if (text.kind === 'refused') return refuse(text.reasons)
+  const file: ParsedFile =
+    text.text === undefined ? { kind: 'file', file: {} } : parseConfigFile(text.text, config.configPath)
   if (file.kind === 'refused') return refuse(file.reasons)
   const metricExport = readMetricExport(process.env, (host, port) => isOwnAddress(config, host, port))
   if (metricExport.kind === 'refused') return refuse([metricExport.reason])
+  const loops = openLoops(limits.sinkStopMs)
+  let isStarting = true
   const stopRequested = new Promise<string>((done) => {
     // Each time: of Ctrl-C the terminal tells everybody, npm and start.mjs pass theirs on, and one that nobody listens to ends us.
-    for (const signal of ['SIGTERM', 'SIGINT'] as const) process.on(signal, () => done(signal))
+    for (const signal of ['SIGTERM', 'SIGINT'] as const)
+      process.on(signal, () => {
+        done(signal)
+        // An engine may take minutes to recover, or never be good: whatever the start waits for ends at this.
+        if (isStarting)
+          loops.breakOff(new StoppedWhileStarting(`tallylight was told by ${signal} to stop while it started`))
+      })
   })
 
   await using stack = new AsyncDisposableStack()
@@ -62,11 +79,21 @@ async function run(): Promise<void> {
   await mkdir(dataDirectory, { recursive: true, mode: 0o700 })
   const metrics = openMetrics()
   metrics.onRead(() => processSamples(version))
-  const loops = openLoops(limits.sinkStopMs)
-  const start: Start = { config, file: file.file, dataDirectory, version, log, metrics, stack, loops }
+  const start: Start = {
+    config,
+    file: file.file,
+    fileText: text.text,
+    dataDirectory,
+    version,
+    log,
+    metrics,
+    stack,
+    loops,
+  }
 
   const journalDirectory = await lockJournal(start)
   const engines = await openEngines(start)
+  loops.signal.throwIfAborted()
   const { journal, giveSealed } = await openStartedJournal(start, journalDirectory)
   const quota = openQuota(start, engines)
   const sinks = openSinks(start, engines, journal, quota)
@@ -75,6 +102,7 @@ async function run(): Promise<void> {
   stack.defer(loops.end)
   if (config.postgresUrl === undefined) await quota.prepared
   await sinks.recalled
+  loops.signal.throwIfAborted()
 
   const { accept, ingestLimits } = openStartedAccept(start, journal, sinks.genai)
   const send = openOwnSender(accept)
@@ -115,6 +143,8 @@ async function run(): Promise<void> {
   const runPath = join(dataDirectory, 'run.json')
   await writeFile(runPath, `${JSON.stringify({ pid: process.pid, ports, versions }, undefined, 2)}\n`)
   stack.defer(() => rm(runPath, { force: true }))
+  loops.signal.throwIfAborted()
+  isStarting = false
   doors.setReady(true)
   log.info({ ports, dataDirectory }, 'tallylight is ready')
   const selfCheckRunning = selfCheck.run(loops.signal)
@@ -154,15 +184,17 @@ function refuse(reasons: readonly string[]): void {
   process.exitCode = 2
 }
 
-async function readFileConfig(config: Config): Promise<ReturnType<typeof parseConfigFile>> {
-  let text: string
+/** Undefined when there is none and none was named. */
+async function readConfigText({
+  configPath,
+  isConfigNamed,
+}: Config): Promise<{ kind: 'text'; text: string | undefined } | { kind: 'refused'; reasons: readonly string[] }> {
   try {
-    text = await readFile(config.configPath, 'utf8')
+    return { kind: 'text', text: await readFile(configPath, 'utf8') }
   } catch (error) {
-    if ((error as NodeJS.ErrnoException).code === 'ENOENT' && !config.isConfigNamed) return { kind: 'file', file: {} }
-    return { kind: 'refused', reasons: [`cannot read ${config.configPath}: ${String(error)}`] }
+    if ((error as NodeJS.ErrnoException).code === 'ENOENT' && !isConfigNamed) return { kind: 'text', text: undefined }
+    return { kind: 'refused', reasons: [`cannot read ${configPath}: ${String(error)}`] }
   }
-  return parseConfigFile(text, config.configPath)
 }
 
 function isOwnAddress({ bind, ports }: Config, host: string, port: number): boolean {

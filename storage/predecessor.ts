@@ -8,9 +8,10 @@ const pollMs = 25
 
 /** Waits for process `pid`, if it is alive and `marker` is in its command line: after a restart of the machine or the
  *  container the number may be anybody's. Throws when it does not end in time. */
-export async function waitUntilGone(pid: number, marker: string, msMax: number): Promise<void> {
+export async function waitUntilGone(pid: number, marker: string, msMax: number, signal?: AbortSignal): Promise<void> {
   const deadline = Date.now() + msMax
   while (await isRunning(pid, marker)) {
+    signal?.throwIfAborted()
     if (Date.now() > deadline)
       throw new Error(`process ${pid} (${marker}) still runs; another collector uses this directory`)
     await delay(pollMs)

@@ -35,10 +35,15 @@ export type LimitBook = {
   usage(identity: Identity, query: URLSearchParams): Promise<Answer>
   reservation(identity: Identity, id: string): Promise<Answer>
   /** Makes the limits of source `config` those given, all or none; what they are no longer is removed. */
-  applyConfig(wanted: readonly Limit[]): Promise<ConfigDiff>
+  applyConfig(wanted: readonly Limit[]): Promise<ConfigApplied>
   /** Notes in the audit what was decided while the ledger was away. */
   noteOutages(outages: readonly Outage[]): Promise<void>
 }
+
+export type ConfigApplied =
+  | { readonly kind: 'applied'; readonly diff: ConfigDiff }
+  /** The limits are as they were: waiting does not help, only another file. */
+  | { readonly kind: 'refused'; readonly reasons: readonly string[] }
 
 /** Whole limits, as they are shown to whoever changed the file. */
 export type ConfigDiff = {
@@ -190,8 +195,15 @@ export function openLimitBook({ database }: { readonly database: pg.Pool }): Lim
     }
   }
 
-  function applyConfig(wanted: readonly Limit[]): Promise<ConfigDiff> {
+  function applyConfig(wanted: readonly Limit[]): Promise<ConfigApplied> {
     return inTransaction(database, async (client) => {
+      const reasons: string[] = []
+      for (const limit of wanted) {
+        // Rules that were removed count, too: their accounts still stand.
+        const known = await selectRule(client, limit.tenant, limit.id)
+        if (known !== undefined && shapeOf(limitOfRow(known)) !== shapeOf(limit)) reasons.push(otherShapeReason(limit))
+      }
+      if (reasons.length > 0) return { kind: 'refused', reasons }
       const { rows } = await selectRules(client)
       const present = new Map(rows.map(limitOfRow).map((limit) => [nameOf(limit), limit]))
       const diff = { added: [] as object[], changed: [] as object[], removed: [] as object[] }
@@ -200,11 +212,8 @@ export function openLimitBook({ database }: { readonly database: pg.Pool }): Lim
         const before = present.get(nameOf(limit))
         if (isDeepStrictEqual(before, limit)) continue
         const result = await put(client, limit, 'configuration')
-        if (result.kind === 'other_shape') {
-          throw new Error(
-            `quota.limits: ${limit.id} of ${limit.tenant} has another measure, window, time zone or dimension than before; give it another id`,
-          )
-        }
+        // Somebody made it this moment, through the API or by naming it twice in the file: nothing of the file is kept.
+        if (result.kind === 'other_shape') throw new Error(otherShapeReason(limit))
         if (before === undefined) diff.added.push(shown(limit))
         else diff.changed.push({ before: shown(before), after: shown(limit) })
       }
@@ -213,7 +222,7 @@ export function openLimitBook({ database }: { readonly database: pg.Pool }): Lim
         if (limit.source !== 'config' || names.has(name)) continue
         if (await remove(client, limit, 'configuration')) diff.removed.push(shown(limit))
       }
-      return diff
+      return { kind: 'applied', diff }
     })
   }
 
@@ -274,6 +283,10 @@ function tenantAsked(identity: Identity, query: URLSearchParams): TenantId | und
 
 function actorOf(identity: Identity): string {
   return identity.keyId === '' ? 'loopback' : `key ${identity.keyId}`
+}
+
+function otherShapeReason({ id, tenant }: Limit): string {
+  return `quota.limits: ${id} of ${tenant} has another measure, window, time zone or dimension (each) than before; give it another id`
 }
 
 function shapeOf({ each, measure, window, timeZone }: Limit): string {

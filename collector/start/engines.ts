@@ -7,14 +7,14 @@ import { type TargetTable, verifySchema } from '@tallylight/storage/clickhouse/s
 import { openPool, withConnection } from '@tallylight/storage/postgres/connection.ts'
 import { type EmbeddedPostgres, startEmbeddedPostgres } from '@tallylight/storage/postgres/embedded.ts'
 import { migratePostgres } from '@tallylight/storage/postgres/migrate.ts'
-import { ensurePrivateFile } from '@tallylight/storage/private-file.ts'
+import { ensurePrivateFile, readIfPresent } from '@tallylight/storage/private-file.ts'
 import type pg from 'pg'
 import type { Config } from '../environment.ts'
 import { limits } from '../limits.ts'
-import { pause } from '../quota/pause.ts'
-import { defaultTenant } from '../receive/key-rules.ts'
+import { defaultTenant, parseKeyId } from '../receive/key-rules.ts'
 import { type Keyring, makeKey, openKeyring, registerKey } from '../receive/keys.ts'
 import type { Start } from './start.ts'
+import { untilDone } from './until-done.ts'
 
 export type Engines = {
   readonly clickhouse: ClickHouse
@@ -34,6 +34,7 @@ export type Engines = {
 /** Waits for the schemas of embedded engines, which are there at once, and not for those of others. */
 export async function openEngines(start: Start): Promise<Engines> {
   const { config, dataDirectory, log, stack, loops } = start
+  await refuseForeignAdminKey(adminKeyPath(dataDirectory))
   const embedded = await startEmbedded(start)
   const clickhouse = stack.use(openClickHouse(clickhouseAddress(config, embedded.clickhouse)))
   const postgresUrl = config.postgresUrl ?? embedded.postgres?.url
@@ -46,6 +47,8 @@ export async function openEngines(start: Start): Promise<Engines> {
     (error) => log.warn({ err: error }, 'a connection to Postgres was lost'),
   )
   stack.defer(() => database.end())
+  // What fails after this must not leave a loop that keeps the process alive.
+  stack.defer(loops.end)
 
   const keyring = await openKeyring({
     database,
@@ -60,6 +63,7 @@ export async function openEngines(start: Start): Promise<Engines> {
   embedded.clickhouse?.setReaderKeys(keyring.readerKeyHashes())
   const keysPrepared = prepareKeys(start, database, keyring)
   if (config.postgresUrl === undefined) await keysPrepared
+  loops.signal.throwIfAborted()
   loops.add(keysPrepared.then(() => keyring.run(loops.signal)))
 
   let targets: ReadonlyMap<string, TargetTable> | undefined
@@ -67,37 +71,42 @@ export async function openEngines(start: Start): Promise<Engines> {
     targets = found
   })
   if (config.clickhouseUrl === undefined) await tablesPrepared
+  loops.signal.throwIfAborted()
   loops.add(tablesPrepared)
-  // What fails after this must not leave a loop that keeps the process alive.
-  stack.defer(loops.end)
   return { clickhouse, database, postgresUrl, keyring, targets: () => targets, keysPrepared, tablesPrepared, embedded }
 }
 
-async function startEmbedded({ config, file, dataDirectory, log, stack }: Start): Promise<Engines['embedded']> {
+async function startEmbedded({ config, file, dataDirectory, log, stack, loops }: Start): Promise<Engines['embedded']> {
   const engineLog = (level: 'info' | 'warn' | 'error', message: string, fields?: object): void =>
     log[level](fields ?? {}, message)
   const startClickHouse = async (): Promise<EmbeddedClickHouse | undefined> => {
     if (config.clickhouseUrl !== undefined) return undefined
     const memoryBytesMax = file.clickhouse?.memoryBytesMax
-    return stack.use(
+    const directory = join(dataDirectory, 'clickhouse')
+    const engine = stack.use(
       await startEmbeddedClickHouse({
-        directory: join(dataDirectory, 'clickhouse'),
+        directory,
         port: config.ports.clickhouse,
         ...(memoryBytesMax === undefined ? {} : { memoryBytesMax }),
         log: engineLog,
+        signal: loops.signal,
       }),
     )
+    return engine
   }
   const startPostgres = async (): Promise<EmbeddedPostgres | undefined> => {
     if (config.postgresUrl !== undefined) return undefined
-    return stack.use(
+    const directory = join(dataDirectory, 'postgres')
+    const engine = stack.use(
       await startEmbeddedPostgres({
-        directory: join(dataDirectory, 'postgres'),
+        directory,
         port: config.ports.postgres,
         readerKeyPath: join(dataDirectory, 'postgres.key'),
         log: engineLog,
+        signal: loops.signal,
       }),
     )
+    return engine
   }
   // Both to their end: one that came up after the other had failed would keep the process alive for nothing.
   const [clickhouse, postgres] = await Promise.allSettled([startClickHouse(), startPostgres()])
@@ -126,12 +135,23 @@ function loginOf({ clickhouseUrl }: Config): Login | undefined {
   return { user: decodeURIComponent(url.username), password: decodeURIComponent(url.password) }
 }
 
-/** The schema of Postgres and the first keys. Tried until it works: with Postgres away the cached keys go on. */
+function adminKeyPath(dataDirectory: string): string {
+  return join(dataDirectory, 'admin.key')
+}
+
+/** Before anything is started: no waiting makes a key of it. */
+async function refuseForeignAdminKey(path: string): Promise<void> {
+  const text = await readIfPresent(path)
+  if (text !== undefined && parseKeyId(text.trim()) === undefined)
+    throw new Error(`${path} does not hold a key (tl_…): put the admin key back, or delete the file to have one made`)
+}
+
+/** The schema of Postgres and the first keys. One that is away is waited for: meanwhile the cached keys go on. */
 async function prepareKeys(start: Start, database: pg.Pool, keyring: Keyring): Promise<void> {
-  await untilDone(start, 'Postgres', async () => {
+  await untilDone(start, { name: 'Postgres', isAwaited: start.config.postgresUrl === undefined }, async () => {
     const applied = await withConnection(database, migratePostgres)
     if (applied.length > 0) start.log.info({ migrations: applied }, 'Postgres was migrated')
-    const path = join(start.dataDirectory, 'admin.key')
+    const path = adminKeyPath(start.dataDirectory)
     const adminKey = await ensurePrivateFile(path, makeKey().key)
     const registered = await registerKey(database, adminKey.trim(), {
       tenant: defaultTenant,
@@ -153,7 +173,7 @@ async function prepareTables(
 ): Promise<void> {
   const { log } = start
   const login = loginOf(start.config)
-  await untilDone(start, 'ClickHouse', async () => {
+  await untilDone(start, { name: 'ClickHouse', isAwaited: start.config.clickhouseUrl === undefined }, async () => {
     // A server that knows our user reads its dictionaries as nobody, or not at all, unless it is told who to be.
     const [who] = await clickhouse.query<{ name: string }>('SELECT currentUser() AS name')
     const known = who?.name === login?.user ? login : undefined
@@ -165,19 +185,4 @@ async function prepareTables(
     if (schema.kind === 'deviates') throw new Error(`its tables cannot take the rows: ${schema.problems.join('; ')}`)
     found(schema.targets)
   })
-}
-
-/** Does the work, again and again until it succeeds or the collector stops. Each reason is logged once. */
-export async function untilDone({ log, loops }: Start, what: string, work: () => Promise<void>): Promise<void> {
-  let said = ''
-  while (!loops.signal.aborted) {
-    try {
-      await work()
-      return
-    } catch (error) {
-      if (String(error) !== said) log.error({ err: error }, `${what} cannot be used yet; records wait in the journal`)
-      said = String(error)
-    }
-    await pause(limits.engineRetryMs, loops.signal)
-  }
 }

@@ -13,7 +13,7 @@ import type { Start } from './start.ts'
 
 /** Ends with the last looks, which must come before the journal's end. */
 export function startProbes(
-  { config, file, metrics, log, stack, loops }: Start,
+  { config, file, fileText: text, metrics, log, stack, loops }: Start,
   { database, keysPrepared }: Engines,
   accept: Accept,
   collectorId: string,
@@ -31,11 +31,11 @@ export function startProbes(
   probes.apply(file.probes ?? [])
   loops.add(keysPrepared.then(() => turns.run(loops.signal)))
   const { configPath: path } = config
-  const onChange = async (text: string | undefined): Promise<void> => {
+  const onChange = async (changed: string | undefined): Promise<void> => {
     // That a file cannot be used is said by whoever applies its limits.
-    const read = text === undefined ? undefined : parseConfigFile(text, path)
+    const read = changed === undefined ? undefined : parseConfigFile(changed, path)
     if (read?.kind === 'file') probes.apply(read.file.probes ?? [])
   }
-  loops.add(watchFile({ path, pollMs: limits.configPollMs, onChange }, loops.signal))
+  loops.add(watchFile({ path, pollMs: limits.configPollMs, text, onChange }, loops.signal))
   return probes
 }

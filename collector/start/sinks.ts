@@ -12,15 +12,16 @@ import { factsIn } from '../sinks/known-facts.ts'
 import { openLedgerSink } from '../sinks/ledger.ts'
 import { openRemovals } from '../sinks/removal.ts'
 import { recordedCallsOf } from '../sinks/usage-of-calls.ts'
-import { type Engines, untilDone } from './engines.ts'
+import type { Engines } from './engines.ts'
 import type { Quota } from './quota.ts'
 import type { Start } from './start.ts'
+import { untilDone } from './until-done.ts'
 
 export type Sinks = {
   readonly genai: GenAi
   readonly administration: Administration
   readonly enqueue: (segment: SealedSegment) => void
-  /** Once it is known what an earlier run was waiting for; an engine that is not ours is not waited for. */
+  /** Once it was asked what an earlier run was waiting for; an engine that is not ours is not waited for. */
   readonly recalled: Promise<void>
 }
 
@@ -126,12 +127,15 @@ export function openSinks(start: Start, engines: Engines, journal: Journal, quot
   loops.add(genai.run(loops.signal))
   loops.add(Promise.all([keysPrepared, tablesPrepared]).then(() => administration.run()))
   loops.add(Promise.all([quota.prepared, tablesPrepared]).then(() => reconciler.run(loops.signal)))
-  const recalled = tablesPrepared.then(() => untilDone(start, 'ClickHouse', () => genai.recall()))
-  loops.add(recalled)
+  const asked = Promise.withResolvers<void>()
+  const recalled = tablesPrepared.then(() =>
+    untilDone(start, { name: 'ClickHouse', isAwaited: false }, () => genai.recall().finally(asked.resolve)),
+  )
+  loops.add(recalled.finally(asked.resolve))
   return {
     genai,
     administration,
-    recalled: config.clickhouseUrl === undefined ? recalled : Promise.resolve(),
+    recalled: config.clickhouseUrl === undefined ? asked.promise : Promise.resolve(),
     enqueue: (segment) => {
       ledgerSink.enqueue(segment)
       sink.enqueue(segment)

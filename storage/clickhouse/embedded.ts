@@ -64,8 +64,10 @@ export async function startEmbeddedClickHouse(options: {
   /** UTC, save in tests, where the engine stands for a server of somebody's own. */
   readonly timeZone?: string
   readonly log: EngineLog
+  /** Breaks the start off. It throws the signal's reason, and nothing of it is left. */
+  readonly signal?: AbortSignal
 }): Promise<EmbeddedClickHouse> {
-  const { directory, log } = options
+  const { directory, log, signal } = options
   const host = options.host ?? '127.0.0.1'
   const memoryBytesMax = options.memoryBytesMax ?? limits.memoryBytesMax
   if (memoryBytesMax < limits.memoryBytesMin) {
@@ -83,7 +85,7 @@ export async function startEmbeddedClickHouse(options: {
   let state: State = { kind: 'starting', child: undefined }
 
   async function start(): Promise<Ready> {
-    await waitForPredecessor(directory)
+    await waitForPredecessor(directory, signal)
     const child = forkChild(log, options.timeZone)
     state = { kind: 'starting', child }
     noteHolder(directory, child)
@@ -131,7 +133,20 @@ export async function startEmbeddedClickHouse(options: {
     state = { kind: 'waiting', timer }
   }
 
-  const { version } = await start()
+  // While the engine opens the directory it hears of nothing. Nothing is lost: see `end` of the child.
+  const breakOff = (): void => {
+    if (state.kind === 'starting') state.child?.kill('SIGKILL')
+  }
+  let version: string
+  signal?.addEventListener('abort', breakOff)
+  try {
+    version = (await start()).version
+  } catch (error) {
+    signal?.throwIfAborted()
+    throw error
+  } finally {
+    signal?.removeEventListener('abort', breakOff)
+  }
   return {
     url: `http://${host.includes(':') ? `[${host}]` : host}:${port}`,
     port,
@@ -156,12 +171,12 @@ export async function startEmbeddedClickHouse(options: {
 
 /** The child of a collector that was killed may still be on its way out, or still on its way in: while the engine opens the
  *  directory it does not hear that its parent is gone, and its own note of who has the directory comes late. */
-async function waitForPredecessor(directory: string): Promise<void> {
+async function waitForPredecessor(directory: string, signal: AbortSignal | undefined): Promise<void> {
   // Collectors of before left no file, and the engine's own note tells.
   const holder =
     (await readIfPresent(holderPath(directory))) ??
     /PID: (\d+)/.exec((await readIfPresent(join(directory, 'store', 'status'))) ?? '')?.[1]
-  if (holder) await waitUntilGone(Number(holder), 'embedded-child', limits.predecessorMsMax)
+  if (holder) await waitUntilGone(Number(holder), 'embedded-child', limits.predecessorMsMax, signal)
 }
 
 /** Before the child is told to open the directory: whoever comes next waits for it, however far it came. */

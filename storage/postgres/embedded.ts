@@ -76,14 +76,16 @@ export async function startEmbeddedPostgres(options: {
   /** Where the password of the readers' role is, a contract with Grafana. Made when it is missing. */
   readonly readerKeyPath: string
   readonly log: PostgresLog
+  /** Breaks the start off, a recovery of minutes too. It throws the signal's reason, and nothing of it is left. */
+  readonly signal?: AbortSignal
 }): Promise<EmbeddedPostgres> {
-  const { directory, log } = options
+  const { directory, log, signal } = options
   const cluster = join(directory, 'cluster')
   await mkdir(directory, { recursive: true, mode: 0o700 })
   const binaries = await findBinaries()
   const noteOrphan = (pid: number): void =>
     log('warn', 'a Postgres left over by an earlier collector is stopped', { pid })
-  await stopOrphan(cluster, noteOrphan)
+  await stopOrphan(cluster, noteOrphan, signal)
   const runner = await chooseRunner(directory, cluster, binaries.postgres)
   const passwords: Passwords = {
     owner: await ensurePassword(join(directory, 'owner.key')),
@@ -168,9 +170,13 @@ export async function startEmbeddedPostgres(options: {
     const startedMs = performance.now()
     for (let tries = 1; ; tries++) {
       if (options.port === 0) port = await freePort()
+      signal?.throwIfAborted()
       try {
-        return await start()
+        await start()
+        signal?.throwIfAborted()
+        return
       } catch (error) {
+        signal?.throwIfAborted()
         if (error instanceof StillUsed && performance.now() - startedMs < leftoversMsMax) {
           if (tries === 1) log('warn', 'processes of a Postgres that was killed are still ending', {})
           // They are nobody's children any more, so there is no event to wait for.
@@ -191,6 +197,11 @@ export async function startEmbeddedPostgres(options: {
 
   const urlOf = (name: string, password: string): string =>
     `postgres://${name}:${password}@127.0.0.1:${port}/${databaseName}`
+  let broken: Promise<void> | undefined
+  const breakOff = (): void => {
+    broken = stop()
+  }
+  signal?.addEventListener('abort', breakOff)
   try {
     await startFirst()
     const urls = (): readonly string[] => [urlOf(ownerName, passwords.owner), urlOf(readerName, passwords.reader)]
@@ -201,9 +212,13 @@ export async function startEmbeddedPostgres(options: {
       await resetPasswords(runner, binaries.postgres, cluster, passwords)
       await startFirst()
     }
+    signal?.throwIfAborted()
   } catch (error) {
-    await stop()
+    await (broken ?? stop())
+    signal?.throwIfAborted()
     throw error
+  } finally {
+    signal?.removeEventListener('abort', breakOff)
   }
   return {
     url: urlOf(ownerName, passwords.owner),

@@ -50,10 +50,11 @@ export function openWatchdog(pid: number): ChildProcess {
  * Frees the data directory of what an earlier collector left there. Throws when a collector that lives has it, or when
  * the leftover does not end.
  */
-export async function stopOrphan(cluster: string, onFound: (pid: number) => void): Promise<void> {
+export async function stopOrphan(cluster: string, onFound: (pid: number) => void, signal?: AbortSignal): Promise<void> {
   const startedMs = performance.now()
   let step = 0
   for (;;) {
+    signal?.throwIfAborted()
     const holder = await findHolder(cluster)
     const elapsedMs = performance.now() - startedMs
     switch (holder.kind) {

@@ -1,10 +1,12 @@
 // The quota service as its clients see it: fetch and nothing else, against a collector with its Postgres, killed in between.
 import { createHmac } from 'node:crypto'
-import { readFile, rm, writeFile } from 'node:fs/promises'
+import { mkdtemp, readFile, rm, writeFile } from 'node:fs/promises'
 import { createServer } from 'node:http'
 import type { AddressInfo } from 'node:net'
+import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { text } from 'node:stream/consumers'
+import { startEmbeddedPostgres } from '@tallylight/storage/postgres/embedded.ts'
 import { afterAll, beforeAll, describe, expect, test } from 'vitest'
 import { type CollectorProcess, startCollector } from '../collector-process.ts'
 
@@ -370,3 +372,55 @@ test('quota: limits of the configuration file are applied at start and when it c
   expect(await limitsNow()).toEqual([])
   expect(own.log()).toContain('"removed":[{"tenant":"default","id":"from-file"')
 })
+
+for (const postgres of ['embedded', 'of one’s own'])
+  test(`quota: a file that gives a limit another shape is refused by a start, and nothing else is: with a Postgres ${postgres}, holds expire, the limits are those from before, and the mended file is applied`, async () => {
+    await using engines = new AsyncDisposableStack()
+    const directory = await mkdtemp(join(tmpdir(), 'tallylight-quota-'))
+    engines.defer(() => rm(directory, { recursive: true, force: true }))
+    const path = join(directory, 'limits.json')
+    const limit = { id: 'shaped', measure: 'cost', amount: 500, window: 'ever', action: 'block' }
+    const write = (limits: readonly object[]): Promise<void> =>
+      writeFile(path, JSON.stringify({ quota: { limits, prices: [{ model: 'm', ...price }] } }))
+    const price = { inputNanoUsdPerMillion: 1, outputNanoUsdPerMillion: 1 }
+    const environment: Record<string, string> = { TALLYLIGHT_CONFIG: path }
+    if (postgres !== 'embedded') {
+      const readerKeyPath = join(directory, 'reader.key')
+      const options = { directory: join(directory, 'postgres'), port: 0, readerKeyPath, log: () => undefined }
+      environment.TALLYLIGHT_POSTGRES_URL = engines.use(await startEmbeddedPostgres(options)).url
+    }
+    await write([limit])
+    await using own = await startCollector(environment)
+    await own.kill('SIGTERM')
+    await write([
+      { ...limit, window: 'day', amount: 900 },
+      { ...limit, id: 'another' },
+    ])
+    await own.start()
+    const ask = async (path: string, body?: object): Promise<Reply['body']> => {
+      const init = body === undefined ? {} : { method: 'POST', body: JSON.stringify(body) }
+      const response = await fetch(`http://127.0.0.1:${own.ports().api}/v1/quota/${path}`, init)
+      return (await response.json()) as Reply['body']
+    }
+    const limitsNow = async (): Promise<unknown> =>
+      ((await ask('limits')).limits as readonly Reply['body'][]).map(({ id, amount, window }) => [id, amount, window])
+    await expect.poll(own.log).toContain('shaped of default has another measure, window, time zone or dimension')
+    expect(await limitsNow()).toEqual([['shaped', 500, 'ever']])
+    expect(await own.metric('tallylight_config_refused')).toBe(1)
+
+    const held = { callId: 'held', model: 'm', ttlMs: 1_000, estimate: { costNanoUsd: 400 } }
+    expect(await ask('reservations', held)).toMatchObject({ holds: [{ limitId: 'shaped' }] })
+    const usage = async (): Promise<unknown> => ((await ask('usage?limit=shaped')).usage as readonly unknown[])[0]
+    await expect.poll(usage, { timeout: 10_000 }).toMatchObject({ held: 0, free: 500 })
+
+    await write([
+      { ...limit, amount: 700 },
+      { ...limit, id: 'another' },
+    ])
+    const mended = [
+      ['another', 500, 'ever'],
+      ['shaped', 700, 'ever'],
+    ]
+    await expect.poll(limitsNow, { timeout: 10_000 }).toEqual(mended)
+    expect(await own.metric('tallylight_config_refused')).toBe(0)
+  })

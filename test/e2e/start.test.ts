@@ -1,6 +1,7 @@
 // A collector that cannot start says why, ends by itself, and leaves nothing behind.
-import { execFile, spawn } from 'node:child_process'
+import { type ChildProcess, execFile, spawn } from 'node:child_process'
 import { once } from 'node:events'
+import { existsSync } from 'node:fs'
 import { mkdtemp, readdir, readFile, rm, writeFile } from 'node:fs/promises'
 import { type AddressInfo, createServer } from 'node:net'
 import { tmpdir } from 'node:os'
@@ -9,6 +10,10 @@ import { createInterface } from 'node:readline'
 import { setImmediate } from 'node:timers/promises'
 import { fileURLToPath } from 'node:url'
 import { promisify } from 'node:util'
+import { openClickHouse } from '@tallylight/storage/clickhouse/client.ts'
+import { startEmbeddedClickHouse } from '@tallylight/storage/clickhouse/embedded.ts'
+import { startEmbeddedPostgres } from '@tallylight/storage/postgres/embedded.ts'
+import pg from 'pg'
 import { expect, test } from 'vitest'
 import { startCollector } from '../collector-process.ts'
 
@@ -19,14 +24,17 @@ const ports = ['OTLP_GRPC_PORT', 'OTLP_HTTP_PORT', 'API_PORT', 'PROXY_PORT', 'CL
 async function run(
   environment: Readonly<Record<string, string>>,
   args: readonly string[] = [],
+  whileItRuns: (child: ChildProcess) => Promise<void> = async () => undefined,
 ): Promise<{ readonly code: number; readonly log: string }> {
   const free = Object.fromEntries(ports.map((name) => [`TALLYLIGHT_${name}`, '0']))
   const env = { PATH: process.env.PATH ?? '', ...free, ...environment }
-  return promisify(execFile)(process.execPath, ['--disable-warning=ExperimentalWarning', mainPath, ...args], {
+  const running = promisify(execFile)(process.execPath, ['--disable-warning=ExperimentalWarning', mainPath, ...args], {
     env,
     timeout: 30_000,
     killSignal: 'SIGKILL',
-  }).then(
+  })
+  await whileItRuns(running.child)
+  return running.then(
     ({ stdout, stderr }) => ({ code: 0, log: stdout + stderr }),
     ({ code, stdout, stderr }) => ({ code, log: stdout + stderr }),
   )
@@ -95,6 +103,74 @@ test('start: a second collector on the same directory is told who has it and dis
   expect(await readdir(first.directory)).not.toContain('run.json')
   expect(await processesOf(first.directory)).toEqual([])
 })
+
+/** A collector on this directory that is expected to refuse it, with nothing left running. */
+async function refusalOn(directory: string): Promise<string> {
+  const { code, log } = await run({ TALLYLIGHT_DATA_DIR: directory })
+  expect([code, log]).toEqual([1, expect.stringContaining('tallylight could not start')])
+  expect(await processesOf(directory)).toEqual([])
+  return log
+}
+
+test('start: what no waiting mends ends the start with the reason: a broken admin key, a Postgres that a newer version has used, a ClickHouse whose migrations cannot be read', async () => {
+  await using collector = await startCollector()
+  await collector.kill('SIGTERM')
+  const { directory } = collector
+  const keyPath = join(directory, 'admin.key')
+  for (const text of ['', 'garbage']) {
+    await writeFile(keyPath, text)
+    expect(await refusalOn(directory)).toContain(`${keyPath} does not hold a key`)
+  }
+  await writeFile(keyPath, collector.adminKey)
+  const askPostgres = async (sql: string): Promise<void> => {
+    await using postgres = await startEmbeddedPostgres({
+      directory: join(directory, 'postgres'),
+      port: 0,
+      readerKeyPath: join(directory, 'postgres.key'),
+      log: () => undefined,
+    })
+    const client = new pg.Client({ connectionString: postgres.url })
+    await client.connect()
+    await client.query(sql).finally(() => client.end())
+  }
+  await askPostgres(`insert into schema_migrations (number, name, checksum)
+    select max(number) + 1, '9999_later.sql', '' from schema_migrations`)
+  expect(await refusalOn(directory)).toContain('it has migration 9999_later.sql, and this version of Tallylight knows')
+  await askPostgres(`delete from schema_migrations where name = '9999_later.sql'`)
+  {
+    await using engine = await startEmbeddedClickHouse({
+      directory: join(directory, 'clickhouse'),
+      port: 0,
+      log: () => undefined,
+    })
+    await using client = openClickHouse({ ...engine, database: 'tallylight' })
+    await client.command('DROP TABLE tallylight.schema_migrations')
+    await client.command('CREATE TABLE tallylight.schema_migrations (broken UInt8) ENGINE = MergeTree ORDER BY ()')
+  }
+  expect(await refusalOn(directory)).toContain('Unknown expression identifier')
+}, 180_000)
+
+test('start: told to stop at any moment, the collector does, with its engines, and the next start goes on from there', async () => {
+  await using stack = new AsyncDisposableStack()
+  const home = await mkdtemp(join(tmpdir(), 'tallylight-start-'))
+  stack.defer(() => rm(home, { recursive: true, force: true }))
+  const moments = ['clickhouse/engine.pid', 'postgres/cluster.new', 'admin.key']
+  /** Each is made at another step of a first start. */
+  const stopAt = (directory: string, name: string) =>
+    run({ TALLYLIGHT_DATA_DIR: directory }, [], async (child) => {
+      while (!existsSync(join(directory, name)) && child.exitCode === null) await setImmediate()
+      child.kill('SIGTERM')
+    })
+  for (const [at, moment] of moments.entries()) {
+    const directory = join(home, String(at))
+    const { code, log } = await stopAt(directory, moment)
+    expect([code, log], moment).toEqual([0, expect.stringContaining('was told by SIGTERM to stop while it started')])
+    expect(log).not.toContain('tallylight is ready')
+    expect(await processesOf(directory)).toEqual([])
+    // It is written when all is there.
+    expect(await stopAt(directory, 'run.json')).toMatchObject({ code: 0, log: expect.not.stringContaining('"err"') })
+  }
+}, 180_000)
 
 test('start: wrong settings are all said at once, with exit code 2, before anything is made', async () => {
   const directory = join(tmpdir(), `tallylight-start-${process.pid}-none`)
