@@ -13,6 +13,7 @@ import type { Config } from '../environment.ts'
 import { limits } from '../limits.ts'
 import { defaultTenant, parseKeyId } from '../receive/key-rules.ts'
 import { type Keyring, makeKey, openKeyring, registerKey } from '../receive/keys.ts'
+import { noteLife, refuseToBeginAnew } from './earlier-life.ts'
 import type { Start } from './start.ts'
 import { untilDone } from './until-done.ts'
 
@@ -83,6 +84,8 @@ async function startEmbedded({ config, file, dataDirectory, log, stack, loops }:
     if (config.clickhouseUrl !== undefined) return undefined
     const memoryBytesMax = file.clickhouse?.memoryBytesMax
     const directory = join(dataDirectory, 'clickhouse')
+    const life = { engine: 'ClickHouse', proof: join(directory, 'store'), note: join(dataDirectory, 'clickhouse.made') }
+    await refuseToBeginAnew(life)
     const engine = stack.use(
       await startEmbeddedClickHouse({
         directory,
@@ -92,11 +95,14 @@ async function startEmbedded({ config, file, dataDirectory, log, stack, loops }:
         signal: loops.signal,
       }),
     )
+    await noteLife(life)
     return engine
   }
   const startPostgres = async (): Promise<EmbeddedPostgres | undefined> => {
     if (config.postgresUrl !== undefined) return undefined
     const directory = join(dataDirectory, 'postgres')
+    const life = { engine: 'Postgres', proof: join(directory, 'cluster'), note: join(dataDirectory, 'postgres.made') }
+    await refuseToBeginAnew(life)
     const engine = stack.use(
       await startEmbeddedPostgres({
         directory,
@@ -106,6 +112,7 @@ async function startEmbedded({ config, file, dataDirectory, log, stack, loops }:
         signal: loops.signal,
       }),
     )
+    await noteLife(life)
     return engine
   }
   // Both to their end: one that came up after the other had failed would keep the process alive for nothing.

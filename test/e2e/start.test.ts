@@ -2,7 +2,7 @@
 import { type ChildProcess, execFile, spawn } from 'node:child_process'
 import { once } from 'node:events'
 import { existsSync } from 'node:fs'
-import { mkdtemp, readdir, readFile, rm, writeFile } from 'node:fs/promises'
+import { mkdtemp, readdir, readFile, rename, rm, writeFile } from 'node:fs/promises'
 import { type AddressInfo, createServer } from 'node:net'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
@@ -170,6 +170,28 @@ test('start: told to stop at any moment, the collector does, with its engines, a
     // It is written when all is there.
     expect(await stopAt(directory, 'run.json')).toMatchObject({ code: 0, log: expect.not.stringContaining('"err"') })
   }
+}, 180_000)
+
+test('start: an engine’s files that are gone are not replaced by empty ones, unless that is said', async () => {
+  await using collector = await startCollector()
+  await collector.kill('SIGTERM')
+  const { directory } = collector
+  for (const [engine, files, proof] of [
+    ['postgres', 'postgres/cluster', 'postgres/cluster'],
+    ['clickhouse', 'clickhouse', 'clickhouse/store'],
+  ] as const) {
+    await rename(join(directory, files), join(directory, 'elsewhere'))
+    const log = await refusalOn(directory)
+    expect(log).toContain(`${join(directory, proof)} is gone, and `)
+    expect(log).toContain(`remove ${join(directory, `${engine}.made`)}`)
+    expect(existsSync(join(directory, proof))).toBe(false)
+    await rename(join(directory, 'elsewhere'), join(directory, files))
+  }
+  for (const engine of ['postgres', 'clickhouse']) {
+    await rm(join(directory, engine), { recursive: true })
+    await rm(join(directory, `${engine}.made`))
+  }
+  await collector.start()
 }, 180_000)
 
 test('start: wrong settings are all said at once, with exit code 2, before anything is made', async () => {
