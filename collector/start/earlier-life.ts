@@ -3,7 +3,8 @@
 // never to have been. A note beside the directory says that there was one; the directory is not made anew while it stands.
 //
 // The note is written after the files are there: a first start that is killed before leaves no note, and begins again.
-import { stat } from 'node:fs/promises'
+import { open, stat } from 'node:fs/promises'
+import { dirname } from 'node:path'
 import { ensurePrivateFile, errorCode, readIfPresent } from '@tallylight/storage/private-file.ts'
 
 export type EngineFiles = {
@@ -22,6 +23,13 @@ export async function refuseToBeginAnew({ engine, proof, note }: EngineFiles): P
 }
 
 export async function noteLife({ engine, proof, note }: EngineFiles): Promise<void> {
+  // A power cut must not keep the note and lose what it speaks of.
+  const directory = await open(dirname(proof), 'r')
+  try {
+    await directory.sync()
+  } finally {
+    await directory.close()
+  }
   await ensurePrivateFile(
     note,
     `${engine} keeps its files at ${proof} since ${new Date().toISOString()}.\nWhile this note is here, they are not made anew when they are gone.\n`,

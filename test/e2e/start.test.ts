@@ -150,17 +150,28 @@ test('start: what no waiting mends ends the start with the reason: a broken admi
   expect(await refusalOn(directory)).toContain('Unknown expression identifier')
 }, 180_000)
 
+/** Tells a collector to end once this file is made, of which each is made at another step of a first start. */
+function stopAt(directory: string, name: string, signal: 'SIGTERM' | 'SIGKILL' = 'SIGTERM'): ReturnType<typeof run> {
+  return run({ TALLYLIGHT_DATA_DIR: directory }, [], async (child) => {
+    while (!existsSync(join(directory, name)) && child.exitCode === null) await setImmediate()
+    child.kill(signal)
+  })
+}
+
+test('start: a first start that is killed half way is begun again by the next, however far it came', async () => {
+  await using stack = new AsyncDisposableStack()
+  const directory = await mkdtemp(join(tmpdir(), 'tallylight-start-'))
+  stack.defer(() => rm(directory, { recursive: true, force: true, maxRetries: 50, retryDelay: 100 }))
+  for (const moment of ['postgres/owner.key', 'clickhouse.made', 'postgres.made', 'journal/books.json'])
+    await stopAt(directory, moment, 'SIGKILL')
+  expect(await stopAt(directory, 'run.json')).toMatchObject({ code: 0, log: expect.not.stringContaining('"level":50') })
+}, 180_000)
+
 test('start: told to stop at any moment, the collector does, with its engines, and the next start goes on from there', async () => {
   await using stack = new AsyncDisposableStack()
   const home = await mkdtemp(join(tmpdir(), 'tallylight-start-'))
   stack.defer(() => rm(home, { recursive: true, force: true }))
   const moments = ['clickhouse/engine.pid', 'postgres/cluster.new', 'admin.key']
-  /** Each is made at another step of a first start. */
-  const stopAt = (directory: string, name: string) =>
-    run({ TALLYLIGHT_DATA_DIR: directory }, [], async (child) => {
-      while (!existsSync(join(directory, name)) && child.exitCode === null) await setImmediate()
-      child.kill('SIGTERM')
-    })
   for (const [at, moment] of moments.entries()) {
     const directory = join(home, String(at))
     const { code, log } = await stopAt(directory, moment)
