@@ -13,6 +13,7 @@ import { type Journal, openJournal } from './journal.ts'
 import { type MemoryDisk, openMemoryDisk } from './memory-disk.ts'
 import type { JournalProblem } from './problem.ts'
 import type { SealedSegment } from './sealed-segments.ts'
+import { segmentFileName } from './segment.ts'
 
 const today = Math.floor(Date.now() / 86_400_000)
 
@@ -614,7 +615,7 @@ test('journal: records of a segment that somebody deleted are told, not only cou
   const first = await open(disk)
   expect(await append(first.journal, ['one', 'two'])).toBe(true)
   await first.journal.stop()
-  await disk.files.remove('/journal/000000000001.segment')
+  for (const { sequence } of first.sealed) await disk.files.remove(`/journal/${segmentFileName(sequence)}`)
   const second = await open(disk)
   expect(second.problems).toEqual([{ kind: 'records_lost', traces: 0, metrics: 0, logs: 2 }])
   expect(books(second)).toEqual({ accepted: 2, quarantined: 2, inJournal: 0 })

@@ -1,6 +1,6 @@
 // What `doctor` finds where the stores are not the collector's own, and where one of them does not answer. The collector is a
 // stand-in, so that each case is what it says and no more.
-import { mkdtemp, rm, writeFile } from 'node:fs/promises'
+import { mkdir, mkdtemp, rm, writeFile } from 'node:fs/promises'
 import { createServer, type Server } from 'node:http'
 import type { AddressInfo } from 'node:net'
 import { tmpdir } from 'node:os'
@@ -9,6 +9,7 @@ import { openClickHouse } from '@tallylight/storage/clickhouse/client.ts'
 import { type EmbeddedClickHouse, startEmbeddedClickHouse } from '@tallylight/storage/clickhouse/embedded.ts'
 import { migrateClickHouse } from '@tallylight/storage/clickhouse/migrate.ts'
 import { afterAll, beforeAll, expect, test } from 'vitest'
+import { lockDirectory } from '../journal/lock.ts'
 import { examine, type Finding } from './doctor.ts'
 
 const database = 'my-db'
@@ -52,6 +53,10 @@ async function standIn(probe: 'read back' | 'cut'): Promise<string> {
   const versions = { tallylight: '1', node: process.versions.node, clickhouse: null }
   await writeFile(join(place, 'run.json'), JSON.stringify({ pid: process.pid, ports, versions }))
   await writeFile(join(place, 'admin.key'), 'tl_key\n', { mode: 0o600 })
+  // By which a collector is told from what one that was killed has left.
+  await mkdir(join(place, 'journal'))
+  const lock = await lockDirectory(join(place, 'journal'), 'a stand-in')
+  stack.defer(() => lock[Symbol.asyncDispose]())
   return place
 }
 
