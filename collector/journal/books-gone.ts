@@ -6,15 +6,6 @@ import { addSignals } from './books.ts'
 import { type BySignal, noneBySignal, signals } from './frame.ts'
 import type { Recovered } from './recover.ts'
 
-const hundredthMs = 10
-
-/** A number that no segment of this journal can have had, though the books that knew the last one are gone: a number that is used
- *  again names rows that are in ClickHouse already, and their inserts would be taken for done. Segments are made at most some times
- *  a second, so they never catch up with a clock that counts hundredths; twelve digits last until 2286. */
-export function sequenceBeyondAll(nowUnixMs: number): number {
-  return Math.floor(nowUnixMs / hundredthMs)
-}
-
 /** Makes the books balance again. Answers the records that were booked as stored. */
 export function rebuildBooks(books: Books, recovered: Recovered): BySignal {
   const inJournal = noneBySignal()

@@ -15,7 +15,7 @@ import type { Signal } from '../receive/request.ts'
 import { type AnsweredRequest, openAnsweredFiles } from './answered.ts'
 import { openBlockPool } from './block-pool.ts'
 import { addSignals, openBooks, readBooks, sumOfSignals, takeTotals, writeBooks } from './books.ts'
-import { rebuildBooks, sequenceBeyondAll } from './books-gone.ts'
+import { rebuildBooks } from './books-gone.ts'
 import type { JournalFile, JournalFiles } from './files.ts'
 import { type BySignal, encodeFrame, markSynced, noneBySignal, snapshotOf } from './frame.ts'
 import { openGathering } from './gathering.ts'
@@ -128,7 +128,6 @@ export async function openJournal(options: JournalOptions): Promise<Journal> {
   for (const found of recovered.problems) onProblem(found)
   if (recovered.totals !== undefined) takeTotals(books, recovered.commit, recovered.totals)
   if (areBooksGone) {
-    books.sequence = sequenceBeyondAll(now())
     onProblem({ kind: 'books_gone', ...rebuildBooks(books, recovered) })
     await writeBooks(files, directory, books)
   } else addSignals(books.quarantined, recovered.lost)
