@@ -34,6 +34,8 @@ export type CollectorProcess = {
 const mainPath = fileURLToPath(new URL('../collector/main.ts', import.meta.url))
 const faultPointsUrl = new URL('./faults/fault-points.ts', import.meta.url).href
 const readyMsMax = 60_000
+/** As start.mjs gives them. */
+const nodeOptions = ['--disable-warning=ExperimentalWarning', '--max-semi-space-size=16']
 /** Of start.mjs. */
 const compiledPath = process.env.NODE_COMPILE_CACHE
 
@@ -67,7 +69,7 @@ export async function startCollector(
     // Of those that stay free while it is away.
     for (const [name, port] of Object.entries(names)) fixed[`TALLYLIGHT_${name}`] = String(port ?? (await freePort()))
     const faults = options.faultPlan === undefined ? [] : ['--import', faultPointsUrl]
-    const started = spawn(process.execPath, ['--disable-warning=ExperimentalWarning', ...faults, programPath], {
+    const started = spawn(process.execPath, [...nodeOptions, ...faults, programPath], {
       env: {
         PATH: process.env.PATH ?? '',
         ...(compiledPath === undefined ? {} : { NODE_COMPILE_CACHE: compiledPath }),
