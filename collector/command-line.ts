@@ -241,8 +241,13 @@ async function keepOwn(id: string | undefined, key: string): Promise<void> {
   }
 }
 
+/** Of a collector on this machine. */
+function ownDirectory(): string {
+  return resolve(process.env.TALLYLIGHT_DATA_DIR ?? './data')
+}
+
 function ownKeyPath(): string {
-  return join(resolve(process.env.TALLYLIGHT_DATA_DIR ?? './data'), 'admin.key')
+  return join(ownDirectory(), 'admin.key')
 }
 
 /** Waits for the end, and prints the proof. */
@@ -305,12 +310,12 @@ function print(value: unknown): void {
 }
 
 async function findApi(): Promise<Api> {
-  const { TALLYLIGHT_URL: url, TALLYLIGHT_KEY: key, TALLYLIGHT_DATA_DIR: directory = './data' } = process.env
+  const { TALLYLIGHT_URL: url, TALLYLIGHT_KEY: key } = process.env
   if (url !== undefined) {
     if (key === undefined) throw new Misused('TALLYLIGHT_URL goes with TALLYLIGHT_KEY')
     return { url: url.replace(/\/$/, ''), key }
   }
-  const found = await findRun(resolve(directory))
+  const found = await findRun(ownDirectory())
   if (found.kind === 'none') throw new Error(found.why)
   return {
     url: `http://127.0.0.1:${found.run.ports.api}`,

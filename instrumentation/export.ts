@@ -177,10 +177,9 @@ const isOtlpIn = (environment: Environment): boolean => ['', 'otlp'].includes(en
 /** `localhost:4318` is a URL of the scheme `localhost`. */
 const isAddress = (url: string): boolean => /^https?:$/.test(URL.parse(url)?.protocol ?? '')
 
-/** Nothing where the environment turned traces off, or wants an exporter that is not OTLP: then sdk-node does what it says. */
-function startSdk({ settings, environment, counters }: ExportOptions, destination: Destination): Sdk | undefined {
-  const isOtlp = isOtlpIn(environment) && (destination.isGrpc || isAddress(destination.urls.traces))
-  if (isOtlpIn(environment) && !isOtlp) counters.warnOnce('export', `nothing can be sent to ${destination.said}`)
+/** Where the environment turned traces off, or wants an exporter that is not OTLP, sdk-node does what it says. Not where an address is
+ *  none: its own exporters would try that again and again, and keep the process alive for a quarter of a minute. */
+function startSdk({ settings, environment, counters }: ExportOptions, destination: Destination): Sdk {
   const isMetered = ['', 'otlp'].includes(environment.OTEL_METRICS_EXPORTER ?? '') && !hasMeterProvider()
   if (
     destination.isGrpc &&
@@ -218,7 +217,7 @@ function startSdk({ settings, environment, counters }: ExportOptions, destinatio
   const sdk = startNodeSdk({
     // Its own words go to the service's log only when the service asks for them.
     logLevel: environment.OTEL_LOG_LEVEL || 'none',
-    ...(isOtlp ? { spanProcessors: [spans] } : {}),
+    ...(isOtlpIn(environment) ? { spanProcessors: [spans] } : {}),
     metricReaders: reader === undefined ? [] : [reader],
     logRecordProcessors: [],
   })

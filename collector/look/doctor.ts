@@ -10,10 +10,11 @@ import { schemaDifferences } from '@tallylight/storage/clickhouse/schema-dump.ts
 import { isFreePort } from '@tallylight/storage/free-port.ts'
 import { takenPort } from '@tallylight/storage/port-owner.ts'
 import { columnDifferences } from '@tallylight/storage/postgres/schema-dump.ts'
+import { readIfPresent } from '@tallylight/storage/private-file.ts'
 import pg from 'pg'
 import { parseConfigFile } from '../config.ts'
 import { limits } from '../limits.ts'
-import { type Environment, findPlace, ledgerAddress, openTables, type Place, readText } from './place.ts'
+import { type Environment, findPlace, ledgerAddress, openTables, type Place } from './place.ts'
 import { refusals } from './tail.ts'
 
 export type Finding = {
@@ -67,7 +68,7 @@ function checkNode(version: string): Finding {
 }
 
 async function checkFile({ config }: Place): Promise<Finding> {
-  const text = await readText(config.configPath)
+  const text = await readIfPresent(config.configPath)
   if (text === undefined) {
     return config.isConfigNamed
       ? wrong('configuration', `${config.configPath} is not there`, 'make it, or unset TALLYLIGHT_CONFIG')

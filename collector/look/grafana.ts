@@ -3,7 +3,8 @@
 import { mkdir, writeFile } from 'node:fs/promises'
 import { join, resolve } from 'node:path'
 import { writeProvisioning } from '@tallylight/dashboards/provision.ts'
-import { ledgerAddress, type Place, readText } from './place.ts'
+import { readIfPresent } from '@tallylight/storage/private-file.ts'
+import { ledgerAddress, type Place } from './place.ts'
 
 export async function provisionGrafana(
   place: Place,
@@ -56,7 +57,7 @@ function literal(text: string): string {
 
 async function readerKey(place: Place, directory: string): Promise<string> {
   const path = join(directory, 'clickhouse.key')
-  const kept = (await readText(path))?.trim()
+  const kept = (await readIfPresent(path))?.trim()
   if (kept !== undefined) return kept
   const response = await fetch(`${place.url}/api/v1/keys`, {
     method: 'POST',

@@ -1,8 +1,8 @@
 // Where a collector is and how it is asked: by its data directory on this machine, or by its address and a key. For the
 // commands that look at it.
-import { readFile } from 'node:fs/promises'
 import { join, resolve } from 'node:path'
 import { type ClickHouse, openClickHouse } from '@tallylight/storage/clickhouse/client.ts'
+import { readIfPresent } from '@tallylight/storage/private-file.ts'
 import { type Config, readConfig } from '../environment.ts'
 import { findRun, type Run } from './run-file.ts'
 
@@ -42,17 +42,8 @@ export async function findPlace(environment: Environment): Promise<Place | { rea
     run,
     whyNoRun: found.kind === 'none' ? found.why : '',
     isNamed: named !== '',
-    adminKey: namedKey ?? (await readText(keyPath))?.trim(),
+    adminKey: namedKey ?? (await readIfPresent(keyPath))?.trim(),
     adminKeyPath: namedKey === undefined ? keyPath : undefined,
-  }
-}
-
-export async function readText(path: string): Promise<string | undefined> {
-  try {
-    return await readFile(path, 'utf8')
-  } catch (error) {
-    if ((error as NodeJS.ErrnoException).code === 'ENOENT') return undefined
-    throw error
   }
 }
 
@@ -82,7 +73,7 @@ export function openTables({ config, run, adminKey }: Place, requestTimeoutMs?: 
 /** How Postgres is reached by a reader; undefined when there is no way to it. */
 export async function ledgerAddress({ config, run, directory }: Place): Promise<string | undefined> {
   if (config.postgresUrl !== undefined) return config.postgresUrl
-  const password = await readText(join(directory, 'postgres.key'))
+  const password = await readIfPresent(join(directory, 'postgres.key'))
   const port = run?.ports.postgres
   if (typeof port !== 'number' || password === undefined) return undefined
   return `postgresql://tallylight_read:${encodeURIComponent(password.trim())}@127.0.0.1:${port}/tallylight`

@@ -1,9 +1,8 @@
 // `run.json`: which process has the data directory, and on which ports. A collector that was killed leaves its file, and its ports
 // may be anybody's by now: who would ask there with the admin key gives it away.
-import { readFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import { isRunning } from '@tallylight/storage/predecessor.ts'
-import { errorCode } from '@tallylight/storage/private-file.ts'
+import { readIfPresent } from '@tallylight/storage/private-file.ts'
 import { isLocked } from '../journal/lock.ts'
 
 export type Run = {
@@ -27,13 +26,9 @@ const collectorMarker = 'main.ts'
 export async function findRun(directory: string): Promise<FoundRun> {
   const path = join(directory, 'run.json')
   const advice = 'start one with npm start, or set TALLYLIGHT_URL'
-  let text: string
-  try {
-    text = await readFile(path, 'utf8')
-  } catch (error) {
-    if (errorCode(error) !== 'ENOENT') throw new Error(`cannot read ${path}`, { cause: error })
+  const text = await readIfPresent(path)
+  if (text === undefined)
     return { kind: 'none', why: `no collector runs on ${directory} (there is no ${path}); ${advice}` }
-  }
   const run = JSON.parse(text) as Run
   // A collector in another container has a number that means nothing here, and the lock all the same. The lock is not asked first:
   // it must be taken for that, and a collector that starts at this moment would not get it.

@@ -7,7 +7,12 @@ test('pause: ends by its time, when it is woken, and at the signal, and leaves n
   const { promise, resolve } = Promise.withResolvers<void>()
   await pause(1, stop.signal)
   await pause(1, stop.signal, promise)
-  const long = pause(3_600_000, stop.signal, promise)
+  let isOver = false
+  const long = pause(3_600_000, stop.signal, promise).then(() => {
+    isOver = true
+  })
+  await pause(5, stop.signal)
+  expect(isOver).toBe(false)
   resolve()
   await long
   expect(getEventListeners(stop.signal, 'abort')).toEqual([])

@@ -3,9 +3,10 @@
 // never to have been. A note beside the directory says that there was one; the directory is not made anew while it stands.
 //
 // The note is written after the files are there: a first start that is killed before leaves no note, and begins again.
-import { open, stat } from 'node:fs/promises'
+import { open } from 'node:fs/promises'
 import { dirname } from 'node:path'
-import { ensurePrivateFile, errorCode, readIfPresent } from '@tallylight/storage/private-file.ts'
+import { exists } from '@tallylight/storage/exists.ts'
+import { ensurePrivateFile, readIfPresent } from '@tallylight/storage/private-file.ts'
 
 export type EngineFiles = {
   readonly engine: string
@@ -34,14 +35,4 @@ export async function noteLife({ engine, proof, note }: EngineFiles): Promise<vo
     note,
     `${engine} keeps its files at ${proof} since ${new Date().toISOString()}.\nWhile this note is here, they are not made anew when they are gone.\n`,
   )
-}
-
-async function exists(path: string): Promise<boolean> {
-  try {
-    await stat(path)
-    return true
-  } catch (error) {
-    if (errorCode(error) === 'ENOENT') return false
-    throw new Error(`cannot look at ${path}`, { cause: error })
-  }
 }

@@ -6,11 +6,12 @@
 import type { ChildProcess } from 'node:child_process'
 import { randomBytes } from 'node:crypto'
 import { once } from 'node:events'
-import { mkdir, stat } from 'node:fs/promises'
+import { mkdir } from 'node:fs/promises'
 import { join } from 'node:path'
 import { createInterface } from 'node:readline'
 import { setTimeout as delay } from 'node:timers/promises'
 import pg from 'pg'
+import { exists } from '../exists.ts'
 import { freePort } from '../free-port.ts'
 import { takenPort } from '../port-owner.ts'
 import { ensurePrivateFile, errorCode } from '../private-file.ts'
@@ -254,16 +255,6 @@ async function canLogIn(urls: readonly string[]): Promise<boolean> {
     }
   }
   return true
-}
-
-async function exists(path: string): Promise<boolean> {
-  try {
-    await stat(path)
-    return true
-  } catch (error) {
-    if (errorCode(error) === 'ENOENT') return false
-    throw error
-  }
 }
 
 function startFailure(said: readonly string[], how: string | number | null, port: number): Error {
