@@ -144,13 +144,16 @@ export function openProxy(options: ProxyOptions): ProviderProxy {
     const { exchange, span } = call
     const added = upstream.sendsTrace ? span.traceHeaders() : {}
     const fields = fieldsForUpstream(request.rawHeaders, { isCall: true, added })
-    const tap = openCallTap(upstream, call)
+    let wasRefused = false
+    const tap = openCallTap(upstream, call, () => {
+      if (wasRefused) unwilling.add(identity.tenant, upstream.name)
+    })
     let forwarded = await send(admitted, fields, exchange.body ?? body, tap)
     if (forwarded.kind === 'again') {
       // It may be the option that we added: then the caller's own request is another one, and its answer the caller's.
+      wasRefused = true
       exchange.withdraw()
       forwarded = await send(admitted, fields, body, tap)
-      if (tap.isTaken()) unwilling.add(identity.tenant, upstream.name)
     }
     tap.end(forwarded)
     countEnd(upstream, forwarded.kind)
@@ -158,17 +161,19 @@ export function openProxy(options: ProxyOptions): ProviderProxy {
     return forwarded.kind === 'refuse' ? tap.refusal() : refusalOf(admitted, forwarded)
   }
 
-  function openCallTap(upstream: Upstream, { exchange, span }: Call) {
+  /** `onTaken` is called before the first byte of the answer passes: a caller’s next call may come before its end is recorded. */
+  function openCallTap(upstream: Upstream, { exchange, span }: Call, onTaken: () => void) {
     let inflated: Inflated | undefined
     let html = ''
-    let headStatus = 0
     const tap: Tap = {
       head(status, header) {
         if (status === 400 && exchange.body !== undefined) return 'again'
-        headStatus = status
         exchange.head(status, header)
         inflated = openInflated(header, exchange)
-        if (!header('content-type').toLowerCase().includes('text/html')) return 'pass'
+        if (!header('content-type').toLowerCase().includes('text/html')) {
+          if (status >= 200 && status < 400) onTaken()
+          return 'pass'
+        }
         metrics.add('tallylight_proxy_upstream_errors_total', { upstream: upstream.name, kind: 'html' }, 1)
         if (status >= 400) return 'pass'
         html = `the upstream ${upstream.name} answered ${status} with text/html, which no model speaks`
@@ -193,8 +198,7 @@ export function openProxy(options: ProxyOptions): ProviderProxy {
       else if (forwarded.kind === 'left') (inflated?.stop ?? exchange.end)('aborted', undefined)
       else exchange.end('cut', new Error(html))
     }
-    const isTaken = (): boolean => headStatus >= 200 && headStatus < 400 && html === ''
-    return { ...tap, end, isTaken, refusal: (): Refusal => ({ reason: 'upstream_failed', message: html }) }
+    return { ...tap, end, refusal: (): Refusal => ({ reason: 'upstream_failed', message: html }) }
   }
 
   function send(

@@ -54,6 +54,8 @@ function answerOf(body: string, { url = '' }: IncomingMessage): Answer {
   const isStream = body.includes('"stream":true')
   if (body.includes('[html 503]')) return { status: 503, headers: { 'content-type': 'text/html' }, pieces: ['<p>busy'] }
   if (body.includes('[html]')) return { headers: { 'content-type': 'text/html; charset=utf-8' }, pieces: ['<html>'] }
+  if (body.includes('[unwilling]') && body.includes('include_usage'))
+    return { status: 400, headers: json, pieces: ['{"error":{"message":"stream_options is not known"}}'] }
   if (body.includes('[cut]'))
     return { headers: sse, pieces: [recorded('openai-chat.sse').subarray(0, 900)], after: 'cut' }
   if (body.includes('[wait]'))
@@ -61,8 +63,6 @@ function answerOf(body: string, { url = '' }: IncomingMessage): Answer {
   if (body.includes('[endless]'))
     return { headers: sse, pieces: Array<string>(4096).fill(`: ${'x'.repeat(65_000)}\n\n`) }
   if (body.includes('[refused]')) return { status: 400, headers: json, pieces: ['{"error":{"message":"too long"}}'] }
-  if (body.includes('[unwilling]') && body.includes('include_usage'))
-    return { status: 400, headers: json, pieces: ['{"error":{"message":"stream_options is not known"}}'] }
   if (path.endsWith('/chat/completions') && isStream) return { headers: sse, pieces: [chatRecording(body)] }
   if (path.endsWith('/responses')) return { headers: sse, pieces: [recorded('openai-responses.sse')] }
   if (path.endsWith('/messages') && isStream) return { headers: sse, pieces: [recorded('anthropic-messages.sse')] }
