@@ -137,6 +137,8 @@ export async function openApi(options: {
   const server: Server = options.tls
     ? createTlsServer({ ...options.tls.options(), ...bounds, handshakeTimeout: limits.requestHeadersMs }, answer)
     : createServer(bounds, answer)
+  // As at the other ports: descriptors are what the journal needs, too.
+  server.maxConnections = limits.connectionsMax
   options.tls?.attach(server)
   await listen(server, options.host, options.port)
   const bound = server.address() as AddressInfo

@@ -40,10 +40,10 @@ async function listen(server: Server): Promise<number> {
 }
 
 /** A data directory with the `run.json` of a collector that is ready, knows its admin key and answers a probe as it is told. */
-async function standIn(probe: 'read back' | 'cut'): Promise<string> {
+async function standIn(probe: 'read back' | 'cut', metrics = ''): Promise<string> {
   const api = createServer((request, response) => {
     if (request.url === '/readyz') response.end('{"missing":[]}')
-    else if (request.url === '/metrics') response.end('')
+    else if (request.url === '/metrics') response.end(metrics)
     else if (request.method !== 'POST') response.writeHead(405).end('{}')
     else if (probe === 'cut') request.socket.destroy()
     else response.end('{"missing":[],"seconds":0.5}')
@@ -71,6 +71,21 @@ function look(place: string, environment: Readonly<Record<string, string>>): Pro
 
 const about = (findings: readonly Finding[], wanted: string): readonly Finding[] =>
   findings.filter((finding) => finding.about === wanted)
+
+test('doctor: a file that is understood and that the collector cannot use is not called good', async () => {
+  const configuration = async (metrics: string) =>
+    about(await look(await standIn('read back', metrics), {}), 'configuration')
+  const refused = expect.stringContaining('limits and probes are those from before')
+  expect(await configuration('tallylight_config_refused 1\n')).toContainEqual({
+    about: 'configuration',
+    is: 'wrong',
+    what: refused,
+    mend: expect.stringContaining('its log says why'),
+  })
+  expect(await configuration('tallylight_config_refused 0\n')).not.toContainEqual(
+    expect.objectContaining({ what: refused }),
+  )
+})
 
 test('doctor: a database whose name has a hyphen is looked at like any other', async () => {
   const findings = await look(await standIn('read back'), { TALLYLIGHT_CLICKHOUSE_URL: clickhouseUrl })

@@ -15,7 +15,7 @@ import pg from 'pg'
 import { parseConfigFile } from '../config.ts'
 import { limits } from '../limits.ts'
 import { type Environment, findPlace, ledgerAddress, openTables, type Place } from './place.ts'
-import { refusals } from './tail.ts'
+import { readMetrics, refusalsIn } from './tail.ts'
 
 export type Finding = {
   readonly about: string
@@ -184,21 +184,34 @@ async function checkRunning(
       : wrong('collector', missing.join('; '), 'wait, then look at its log'),
   )
   findings.push(checkClock('the collector', Date.parse(ready.headers.get('date') ?? ''), now()))
-  findings.push(...(await checkKeyAndProbe(place, silent)), ...(await checkSenders(place)))
+  findings.push(...(await checkKeyAndProbe(place, silent)), ...(await checkMetrics(place)))
   return findings
 }
 
-/** Most exporters do not say why they were refused. When it was is not known, so it may be over. */
-async function checkSenders(place: Place): Promise<readonly Finding[]> {
-  const counted = await refusals(place, AbortSignal.timeout(answerMsMax)).catch(() => undefined)
-  if (counted === undefined)
+async function checkMetrics(place: Place): Promise<readonly Finding[]> {
+  const metrics = await readMetrics(place, AbortSignal.timeout(answerMsMax)).catch(() => undefined)
+  if (metrics === undefined)
     return [wrong('senders', `${place.url}/metrics was not answered`, 'look at the log of the collector')]
-  const refused = [...counted].filter(([, count]) => count > 0)
-  if (refused.length === 0) return [good('senders', 'none was refused since the start')]
+  return [...checkInForce(metrics, place), checkSenders(metrics)]
+}
+
+/** A file that is understood may still hold limits that cannot be, of which only the collector knows. */
+function checkInForce(metrics: string, { config }: Place): readonly Finding[] {
+  if (!/^tallylight_config_refused 1$/m.test(metrics)) return []
+  const what = `the collector cannot use what ${config.configPath} says; limits and probes are those from before`
+  return [wrong('configuration', what, `its log says why; edit ${config.configPath}`)]
+}
+
+/** Most exporters do not say why they were refused. When it was is not known, so it may be over. */
+function checkSenders(metrics: string): Finding {
+  const refused = [...refusalsIn(metrics)].filter(([, count]) => count > 0)
+  if (refused.length === 0) return good('senders', 'none was refused since the start')
   const what = refused.map(([reason, count]) => `${count} × ${reason}`).join(', ')
-  return [
-    unknown('senders', `refused since the start: ${what}`, `${command} tail, and docs/otlp.md, When nothing arrives`),
-  ]
+  return unknown(
+    'senders',
+    `refused since the start: ${what}`,
+    `${command} tail, and docs/otlp.md, When nothing arrives`,
+  )
 }
 
 function checkClock(whose: string, unixMs: number, nowUnixMs: number): Finding {

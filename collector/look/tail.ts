@@ -47,7 +47,7 @@ export async function tail(
     }
     // Two generations, of which the older is forgotten: a bound for a day of tailing.
     if (shown.size > shownMax) [older, shown] = [shown, new Set()]
-    const counted = await refusals(place)
+    const counted = refusalsIn(await readMetrics(place))
     for (const [reason, count] of counted) {
       const before = refused?.get(reason) ?? 0
       if (refused !== undefined && count > before)
@@ -71,11 +71,16 @@ function clock(unixMs: number): string {
   return new Date(unixMs).toISOString().slice(11, 19)
 }
 
-/** How many requests and records were refused since the start, by reason and signal. */
-export async function refusals(place: Place, signal?: AbortSignal): Promise<ReadonlyMap<string, number>> {
+/** What the collector's `/metrics` says. */
+export async function readMetrics(place: Place, signal?: AbortSignal): Promise<string> {
   const response = await fetch(`${place.url}/metrics`, signal === undefined ? {} : { signal })
+  return response.text()
+}
+
+/** How many requests and records were refused since the start, by reason and signal. */
+export function refusalsIn(metrics: string): ReadonlyMap<string, number> {
   const counts = new Map<string, number>()
-  for (const [, labels = '', value] of (await response.text()).matchAll(
+  for (const [, labels = '', value] of metrics.matchAll(
     /^tallylight_re(?:fused_requests|jected_records)_total\{(.*)\} (\S+)$/gm,
   )) {
     const [, signal] = /signal="(\w+)"/.exec(labels) ?? []
