@@ -69,6 +69,22 @@ test('migrate: an empty server gets the database and every table, with the colum
   expect(await migrateClickHouse(client)).toEqual({ applied: [], leftAlone: [], created: [] })
 })
 
+test('migrate: the record of the migrations outlives a power cut as the tables do, also where it was made without', async () => {
+  const client = await engine.open('synced', false)
+  const settings = async (): Promise<string> => {
+    const [{ sql } = { sql: '' }] = await client.query<{ sql: string }>(
+      "SELECT create_table_query AS sql FROM system.tables WHERE database = 'synced' AND name = 'schema_migrations'",
+    )
+    return sql.slice(sql.indexOf('SETTINGS'))
+  }
+  await expect(migrateClickHouse(crashingAt(client, 4))).rejects.toThrow('crashed')
+  expect(await settings()).toContain('fsync_after_insert = 1, fsync_part_directory = 1')
+  await client.command('ALTER TABLE synced.schema_migrations RESET SETTING fsync_after_insert')
+  expect(await settings()).not.toContain('fsync_after_insert')
+  await migrateClickHouse(client)
+  expect(await settings()).toContain('fsync_after_insert = 1')
+})
+
 test('migrate: two collectors that start at once end in one schema, and neither takes the other’s tables for a user’s', async () => {
   for (const round of [1, 2, 3, 4, 5]) {
     const clients = await Promise.all([1, 2, 3].map(() => engine.open(`race_${round}`, false)))
@@ -121,6 +137,7 @@ test('migrate: a user’s own tables stay as they are, now and in every later mi
 test('migrate: a number that this version does not know, and a migration that was edited, are refused with both named', async () => {
   const client = await engine.open('foreign_versions', false)
   const migrations = await readMigrations()
+  const newest = migrations.length
   await migrateClickHouse(client)
   const edited = migrations.map((each) => ({ ...each, checksum: 'f'.repeat(64) }))
   await expect(migrateClickHouse(client, 'MergeTree', edited)).rejects.toThrow(
@@ -128,10 +145,10 @@ test('migrate: a number that this version does not know, and a migration that wa
   )
   await migrateClickHouse(client, 'MergeTree', [
     ...migrations,
-    later(7, 'ALTER TABLE {database}.otel_logs ADD COLUMN IF NOT EXISTS x String;'),
+    later(newest + 1, 'ALTER TABLE {database}.otel_logs ADD COLUMN IF NOT EXISTS x String;'),
   ])
   await expect(migrateClickHouse(client)).rejects.toThrow(
-    'the database foreign_versions has migration 7, and this collector knows up to 6',
+    `the database foreign_versions has migration ${newest + 1}, and this collector knows up to ${newest}`,
   )
 })
 

@@ -52,15 +52,16 @@ export async function migrateClickHouse(
   // Listed before the record of the user's tables is read: whoever made ours wrote the record first, so a list that has
   // ours in it is followed by a record that does not.
   const before = await tableNames(client)
+  // Synced as the tables are: after a power cut that left them and not these rows, all of ours would pass for the user's own.
   await client.command(
-    `CREATE TABLE IF NOT EXISTS ${database}.schema_migrations (number UInt32, name String, checksum String, left_alone Array(String), applied_at DateTime DEFAULT now()) ENGINE = ${engine} ORDER BY number`,
+    `CREATE TABLE IF NOT EXISTS ${database}.schema_migrations (number UInt32, name String, checksum String, left_alone Array(String), applied_at DateTime DEFAULT now()) ENGINE = ${engine} ORDER BY number SETTINGS fsync_after_insert = 1, fsync_part_directory = 1, min_rows_to_fsync_after_merge = 1`,
   )
   const applied = await readApplied(client)
   refuseForeign(client.database, applied, known)
   const leftAlone = await rememberTables(client, before)
   const isOfUser = (table: string): boolean =>
     leftAlone.has(table) || (formerNames[table] ?? []).some((former) => leftAlone.has(former))
-  const present = new Set(before)
+  const present = new Set([...before, 'schema_migrations'])
   const created: string[] = []
   const run: string[] = []
   for (const migration of known) {

@@ -991,7 +991,7 @@ CREATE TABLE tallylight.schema_migrations
 )
 ENGINE = MergeTree
 ORDER BY number
-SETTINGS index_granularity = 8192;
+SETTINGS fsync_after_insert = 1, fsync_part_directory = 1, min_rows_to_fsync_after_merge = 1, index_granularity = 8192;
 
 CREATE TABLE tallylight.tool_call_rows
 (
