@@ -136,9 +136,36 @@ type SaidByEvent = Said & { readonly at: number; readonly isWhole: boolean }
 function saidByEvents(reading: Reading, span: LiftedSpan): readonly SaidByEvent[] {
   return span.events.flatMap((event, at) => {
     const said = saidInEvent(reading, event)
-    return said === undefined ? [] : [{ ...said, at }]
+    return said === undefined ? [] : [{ ...said, isWhole: said.isWhole && !saysMore(reading, event), at }]
   })
 }
+
+/** Of an event that is taken out all attributes go: one that is not read, and that the span does not repeat, keeps it. */
+function saysMore({ attributes }: Reading, event: LiftedEvent): boolean {
+  const contentKey = contentKeyOf(event)
+  return [...event.attributes].some(([key, value]) => {
+    const isRead =
+      key === contentKey || readBesideContent.has(key) || (key === 'tool_calls' && Array.isArray(jsonOf(value)))
+    const text = isRead ? '' : textOfValue(value)
+    return text !== '' && text !== textOfValue(attributes.get(key))
+  })
+}
+
+const readBesideContent = new Set([
+  'tool.result',
+  'role',
+  'id',
+  'index',
+  'finish_reason',
+  'event.name',
+  'gen_ai.system',
+  'gen_ai.provider.name',
+  'gen_ai.prompt',
+  'gen_ai.completion',
+  'gen_ai.system_instructions',
+  'gen_ai.input.messages',
+  'gen_ai.output.messages',
+])
 
 /** Events come in the order in which they were added, and in it are the conversation. */
 function joined(events: readonly SaidByEvent[]): Said {
@@ -168,21 +195,33 @@ function saidInEvent(reading: Reading, event: LiftedEvent): (Said & { readonly i
   const direction = role === undefined ? 'output' : 'input'
   const message = messageOfEvent(event, role ?? 'assistant')
   const said = readSaidJson(reading, message, direction, role ?? 'assistant')
-  const finishReason = scalarText(attributes.get('finish_reason'))
-  return said === undefined ? undefined : { ...said, finishReason: finishReason || said.finishReason }
+  // What a cycle of Strands asked of tools, and what they gave back, stand in one event.
+  const returned = readSaid(reading, attributes.get('tool.result'), direction, 'tool')
+  if (said === undefined) return undefined
+  return {
+    messages: [...said.messages, ...returned.messages],
+    finishReason: scalarText(attributes.get('finish_reason')) || said.finishReason,
+    isWhole: said.isWhole && returned.isWhole,
+  }
 }
 
-/** `content` and `message` hold parts as JSON, or a text; Azure puts the whole message into `gen_ai.event.content`. */
-function messageOfEvent({ attributes }: LiftedEvent, role: string): Json {
-  const whole = jsonOf(attributes.get('gen_ai.event.content'))
-  if (isObject(whole)) {
-    if (isObject(whole.message)) return whole
-    return { role, ...whole, ...(role === 'tool' && whole.id !== undefined ? { tool_call_id: whole.id } : {}) }
-  }
-  const text = textOfValue(
-    attributes.get('message') ?? attributes.get('content') ?? attributes.get('gen_ai.event.content'),
-  )
+/** Azure puts the whole message into the first as JSON, and Logfire, of Google's SDK, into the second; the others hold parts as
+ *  JSON, or a text. */
+const contentKeysOfEvents = ['gen_ai.event.content', 'event_body', 'message', 'content'] as const
+
+function contentKeyOf({ attributes }: LiftedEvent): (typeof contentKeysOfEvents)[number] | undefined {
+  return contentKeysOfEvents.find((key) => textOfValue(attributes.get(key)) !== '')
+}
+
+function messageOfEvent(event: LiftedEvent, role: string): Json {
+  const { attributes } = event
+  const key = contentKeyOf(event)
+  const text = key === undefined ? '' : textOfValue(attributes.get(key))
   const parsed = /^\s*[[{]/.test(text) ? parseJson(text) : undefined
+  if (isObject(parsed) && (key === 'gen_ai.event.content' || key === 'event_body')) {
+    if (isObject(parsed.message)) return parsed
+    return { role, ...parsed, ...(role === 'tool' && parsed.id !== undefined ? { tool_call_id: parsed.id } : {}) }
+  }
   const id = scalarText(attributes.get('id'))
   const toolCalls = jsonOf(attributes.get('tool_calls'))
   return {
@@ -199,7 +238,8 @@ export function toolContentOfEvents(
   span: LiftedSpan,
 ): { readonly arguments?: Content; readonly result?: Content } {
   const found: { arguments?: Content; result?: Content } = {}
-  span.events.forEach(({ name, attributes }, at) => {
+  span.events.forEach((event, at) => {
+    const { name, attributes } = event
     const given =
       name === 'gen_ai.tool.message'
         ? textOfValue(attributes.get('content'))
@@ -210,7 +250,7 @@ export function toolContentOfEvents(
         : returnedInDetails(attributes.get('gen_ai.output.messages'))
     if (given !== '') found.arguments ??= reading.contents.keep(given)
     if (returned !== '') found.result ??= reading.contents.keep(returned)
-    if (given !== '' || returned !== '') reading.account.understoodEvents.add(at)
+    if ((given !== '' || returned !== '') && !saysMore(reading, event)) reading.account.understoodEvents.add(at)
   })
   return found
 }

@@ -533,3 +533,55 @@ test('semantic kernel: in Python a log’s body is the text of its JSON; of all 
   expect(messageOf('semantic_kernel.utils.telemetry.model_diagnostics.decorators')).toEqual(['Here.'])
   expect(messageOf('app')).toEqual([body])
 })
+
+function eventOf(name: string, attributes: Attributes): LiftedEvent {
+  return { name, timeUnixNano: 0n, attributes: new Map(Object.entries(attributes)) }
+}
+
+test('events: Logfire’s of Google’s SDK hold a message as one text', () => {
+  const call: SpanSketch = {
+    ...scopeOf('opentelemetry.instrumentation.google_genai', '0.5b0'),
+    attributes: { ...thinking, 'logfire.span_type': 'span' },
+    events: [
+      eventOf('gen_ai.user.message', { event_body: '{"content":"Where?","role":"user"}' }),
+      eventOf('gen_ai.choice', {
+        event_body:
+          '{"index":0,"finish_reason":"STOP","message":{"role":"assistant","content":["Here.",{"function_call":{"name":"f","args":{"a":1}}}]}}',
+      }),
+    ],
+  }
+  expect(messagesOf(call)).toEqual([
+    ['input', 'user', 'text', 'Where?'],
+    ['output', 'assistant', 'text', 'Here.'],
+    ['output', 'assistant', 'tool_call', '{"name":"f","arguments":{"a":1}}'],
+  ])
+  expect(factsOf(sketchSpan(call)).understood.events).toEqual([0, 1])
+})
+
+test('events: one of which something is in no row stays, and what the span repeats is no such thing', () => {
+  const understood = (attributes: Attributes, name = 'gen_ai.user.message') =>
+    factsOf(sketchSpan({ attributes: gpt, name: 'chat', events: [eventOf(name, attributes)] })).understood.events
+  expect(understood({ content: 'Where?', role: 'user', 'gen_ai.system': 'openai' })).toEqual([0])
+  expect(understood({ content: 'Where?', 'gen_ai.request.model': 'gpt-4o-mini' })).toEqual([0])
+  expect(understood({ content: 'Where?', tool_calls: '[]' }, 'gen_ai.assistant.message')).toEqual([0])
+  expect(understood({ content: 'Where?', tool_calls: '[broken' }, 'gen_ai.assistant.message')).toEqual([])
+  expect(understood({ text: 'Where?' })).toEqual([])
+  expect(understood({ message: 'Here.', content: 'There.' }, 'gen_ai.choice')).toEqual([])
+})
+
+test('strands: what tools gave back in a cycle stands beside what the model said', () => {
+  const cycle = sketchSpan({
+    ...scopeOf('strands.telemetry.tracer'),
+    name: 'execute_event_loop_cycle',
+    attributes: { 'event_loop.cycle_id': '1' },
+    events: [
+      eventOf('gen_ai.choice', {
+        message: '[{"text":"Let me look."}]',
+        'tool.result': '[{"toolResult":{"toolUseId":"t1","content":[{"text":"sunny"}]}}]',
+      }),
+    ],
+  })
+  const { texts, understood } = factsOf(cycle)
+  expect([...texts.values()]).toEqual(['Let me look.', '{"id":"t1","response":[{"text":"sunny"}]}'])
+  expect(understood.events).toEqual([0])
+})
