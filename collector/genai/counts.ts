@@ -108,8 +108,8 @@ export function rawUsageOf(attributes: Attributes): RawUsage {
   return raw
 }
 
-/** OpenLLMetry's of Google's SDKs for Python write the candidates as output, and what was thought in the total alone. What
- *  Google's own tools put into the prompt would be in that rest as well, but those writers know no such tools. */
+/** These write Gemini's candidates as output, and what was thought in the total alone. What Google's own tools put into the prompt
+ *  would be in that rest as well, but those writers know no such tools. */
 export function withThoughts(raw: RawUsage, { name }: Scope): RawUsage {
   const { inputTokens: input, outputTokens: output, totalTokens: total, reasoningTokens } = raw
   if (!hidesThoughts.test(name) || reasoningTokens !== undefined) return raw
@@ -117,7 +117,8 @@ export function withThoughts(raw: RawUsage, { name }: Scope): RawUsage {
   return { ...raw, outputTokens: total - input, reasoningTokens: total - input - output }
 }
 
-const hidesThoughts = /^opentelemetry\.instrumentation\.(google_generativeai|vertexai)$/
+const hidesThoughts =
+  /^(opentelemetry\.instrumentation\.(google_generativeai|vertexai)|@traceloop\/instrumentation-vertexai|openinference\.instrumentation\.(vertexai|llama_index))$/
 
 function isCount(value: unknown): value is number {
   return typeof value === 'number' && Number.isSafeInteger(value) && value >= 0
@@ -157,14 +158,21 @@ const senders: readonly Sender[] = [
     sourceWithoutCache: 'partial',
   },
   { scope: /^@traceloop\/instrumentation-langchain$/, counting: inclusive, sourceWithoutCache: 'partial' },
-  { scope: /^@traceloop\/instrumentation-(google-generativeai|vertexai)$/, counting: 'raw' },
-  { scope: /^@traceloop\/instrumentation-bedrock$/, counting: 'raw', sourceWithoutCache: 'partial' },
+  { scope: /^@traceloop\/instrumentation-google-generativeai$/, counting: 'raw' },
+  // Which tells what was cached adds it.
+  { scope: /^@traceloop\/instrumentation-bedrock$/, counting: inclusive, sourceWithoutCache: 'partial' },
   // In Python these hand on what LangChain or LiteLLM has added up, or add up themselves.
   { scope: /^openlit\.instrumentation\.(langchain|langgraph|litellm|claude_agent_sdk)$/, counting: inclusive },
   { scope: /^(@openlit\/|openlit)/, counting: 'raw' },
   { scope: /^opentelemetry\.instrumentation\.(bedrock|llamaindex)$/, counting: 'raw', sourceWithoutCache: 'partial' },
   { scope: /^org\.springframework\.boot$/, counting: 'raw', sourceWithoutCache: 'partial' },
   { scope: /^openinference\.instrumentation\.agno$/, counting: 'raw' },
+  { scope: /^openinference\.instrumentation\.haystack$/, counting: 'raw', sourceWithoutCache: 'partial' },
+  {
+    scope: /^@arizeai\/openinference-instrumentation-claude-agent-sdk$/,
+    counting: 'raw',
+    sourceWithoutCache: 'partial',
+  },
   {
     scope: /^@arizeai\/openinference-instrumentation-anthropic$/,
     below: '0.2.0',

@@ -3,7 +3,7 @@
 import { foldFinishReason, providerOf } from '@tallylight/instrumentation/usage/names.ts'
 import { isEmpty, readUsage, type UsageRead } from '@tallylight/instrumentation/usage/usage.ts'
 import { durationNano, firstText, isTrue, objectOf, scalarText, textOfValue } from '../attributes.ts'
-import { rawUsageOf, recoveredUsage, senderCounting } from '../counts.ts'
+import { rawUsageOf, recoveredUsage, senderCounting, withThoughts } from '../counts.ts'
 import type { CallSays, Failure, MessageFact, Says } from '../fact.ts'
 import { failureOf, statusOf } from '../failure.ts'
 import {
@@ -55,8 +55,14 @@ function saysOf(reading: Reading, span: LiftedSpan, failure: Failure | undefined
 /** Claude's agent is a process of its own: of its calls nothing is seen but what they used in all, on the agent's span. Should
  *  their own spans ever stand inside, those are the calls. */
 function isClaudeAgent({ scope, attributes }: LiftedSpan): boolean {
-  return scope.name === 'openinference.instrumentation.claude_agent_sdk' && attributes.has('llm.token_count.prompt')
+  return claudeAgentScopes.has(scope.name) && attributes.has('llm.token_count.prompt')
 }
+
+/** In JavaScript it leaves out what was cached, and that is most of what such an agent asks. */
+const claudeAgentScopes = new Set([
+  'openinference.instrumentation.claude_agent_sdk',
+  '@arizeai/openinference-instrumentation-claude-agent-sdk',
+])
 
 function readClaudeAgent(reading: Reading, span: LiftedSpan, failure: Failure | undefined): Says {
   const messages = [
@@ -77,6 +83,7 @@ function readCall(reading: Reading, span: LiftedSpan, failure: Failure | undefin
   const provider = providerOf(firstText(attributes, 'llm.provider', 'llm.system'), model || requestModel)
   const timeToFirstTokenNano =
     durationNano(attributes.get('gen_ai.response.time_to_first_chunk'), 1e9) ??
+    durationNano(attributes.get('time_to_first_token_ms'), 1e6) ??
     nanoToEvent(span, 'First Token Stream Event')
   return {
     kind: 'call',
@@ -86,7 +93,7 @@ function readCall(reading: Reading, span: LiftedSpan, failure: Failure | undefin
     responseId: responseIdOf(attributes),
     isStreaming: timeToFirstTokenNano !== undefined || isTrue(attributes.get('llm.is_streaming')),
     ...usageOf(reading, span, provider, generation?.usage),
-    finishReason: finishReasonOf(foldFinishReason(firstText(attributes, 'llm.finish_reason')), failure),
+    finishReason: finishReasonOf(foldFinishReason(reasonOf(attributes)), failure),
     ...(timeToFirstTokenNano === undefined ? {} : { timeToFirstTokenNano }),
     ...callIdentity(attributes),
     messages: saidBy(reading),
@@ -99,6 +106,14 @@ function requestedModel(attributes: Attributes): string {
     firstText(attributes, 'llm.request.model_name') ||
     scalarText(objectOf(attributes.get('llm.invocation_parameters'))?.model) ||
     scalarText(objectOf(attributes.get('input.value'))?.model)
+  )
+}
+
+/** Of Bedrock's Converse it stands among the parameters. */
+function reasonOf(attributes: Attributes): string {
+  return (
+    firstText(attributes, 'llm.finish_reason') ||
+    scalarText(objectOf(attributes.get('llm.invocation_parameters'))?.stop_reason)
   )
 }
 
@@ -116,16 +131,31 @@ function usageOf(
   provider: string,
   told?: UsageRead,
 ): ReturnType<typeof settleUsage> {
-  const raw = rawUsageOf(span.attributes)
+  const raw = withThoughts(rawUsageOf(ofLiteLlm(span)), span.scope)
   const { counting, source } = senderCounting(span.scope, provider, raw)
   const reported = readUsage(raw, counting)
   if (told?.kind === 'usage') return settleUsage(reading, reported, told, source)
-  const needsReply = source === 'partial' || reported.kind !== 'usage' || isEmpty(reported.usage)
+  if (reported.kind === 'absurd') return settleUsage(reading, reported, { kind: 'none' }, source)
+  const isLacking = source === 'partial' || reported.kind !== 'usage' || isEmpty(reported.usage)
+  const isSilent = raw.cacheReadTokens === undefined && raw.cacheWriteTokens === undefined
   const reply: UsageRead =
-    needsReply && reported.kind !== 'absurd'
-      ? recoveredUsage(objectOf(span.attributes.get('output.value')), provider)
-      : { kind: 'none' }
-  return settleUsage(reading, reported, reply, source)
+    isLacking || isSilent ? recoveredUsage(objectOf(span.attributes.get('output.value')), provider) : { kind: 'none' }
+  return settleUsage(reading, reported, isLacking || saysMore(reply, reported) ? reply : { kind: 'none' }, source)
+}
+
+/** LiteLLM's writes how much of the prompt is text under the name that is meant for what was cached. */
+function ofLiteLlm({ attributes, scope }: LiftedSpan): Attributes {
+  const name = 'llm.token_count.prompt_details.cache_input'
+  if (scope.name !== 'openinference.instrumentation.litellm' || !attributes.has(name)) return attributes
+  return new Map([...attributes].filter(([key]) => key !== name))
+}
+
+/** The same call, and of it how much was cached: Google's ADK, Groq's SDK and others tell it only in the reply. */
+function saysMore(reply: UsageRead, reported: UsageRead): boolean {
+  if (reply.kind !== 'usage' || reported.kind !== 'usage') return false
+  const { inputTokens, outputTokens, cacheReadTokens = 0, cacheWriteTokens = 0 } = reply.usage
+  const isSame = inputTokens === reported.usage.inputTokens && outputTokens === reported.usage.outputTokens
+  return isSame && cacheReadTokens + cacheWriteTokens > 0
 }
 
 function saidBy(reading: Reading): readonly MessageFact[] {
@@ -207,7 +237,8 @@ function readTool(reading: Reading, span: LiftedSpan, failure: Failure | undefin
     kind: 'tool',
     name: firstText(attributes, 'tool.name', 'tool_call.function.name') || span.name,
     callId:
-      firstText(attributes, 'tool.id', 'tool_call.id') || (toolMessageOf(attributes.get('output.value'))?.callId ?? ''),
+      firstText(attributes, 'tool.id', 'tool_call.id', 'tanstack.ai.tool.call.id') ||
+      (toolMessageOf(attributes.get('output.value'))?.callId ?? ''),
     toolType: '',
     provider: '',
     mcpServer: '',

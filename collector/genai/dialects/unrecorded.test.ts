@@ -585,3 +585,115 @@ test('strands: what tools gave back in a cycle stands beside what the model said
   expect([...texts.values()]).toEqual(['Let me look.', '{"id":"t1","response":[{"text":"sunny"}]}'])
   expect(understood.events).toEqual([0])
 })
+
+const llm: Attributes = {
+  'openinference.span.kind': 'LLM',
+  'llm.model_name': 'gemini-2.5-flash',
+  'llm.token_count.prompt': 1200,
+  'llm.token_count.completion': 300,
+}
+
+test('openinference: LiteLLM’s count of text in the prompt is not what was cached', () => {
+  const attributes = { ...llm, 'llm.token_count.prompt_details.cache_input': 1024 }
+  const litellm = scopeOf('openinference.instrumentation.litellm', '0.1.51')
+  expect(rowsOf({ ...litellm, attributes }).llmCalls).toMatchObject([
+    { CacheReadTokens: null, CostNanoUsd: 1_110_000n },
+  ])
+  expect(rowsOf({ attributes }).llmCalls).toMatchObject([{ CacheReadTokens: 1024, CostNanoUsd: 833_520n }])
+})
+
+test('openinference: how much was cached is in the reply of a call that is the same in all else', () => {
+  const replied = (prompt_token_count: number): Attributes => ({
+    ...llm,
+    'output.value': JSON.stringify({
+      usage_metadata: {
+        cached_content_token_count: 1024,
+        candidates_token_count: 108,
+        prompt_token_count,
+        thoughts_token_count: 192,
+      },
+    }),
+  })
+  const adk = scopeOf('openinference.instrumentation.google_adk')
+  expect(rowsOf({ ...adk, attributes: replied(1200) }).llmCalls).toMatchObject([
+    { InputTokens: 1200, CacheReadTokens: 1024, UsageSource: 'recovered', CostNanoUsd: 833_520n },
+  ])
+  expect(rowsOf({ ...adk, attributes: replied(1300) }).llmCalls).toMatchObject([
+    { InputTokens: 1200, CacheReadTokens: null, UsageSource: 'provider' },
+  ])
+})
+
+test.each(['openinference.instrumentation.vertexai', 'openinference.instrumentation.llama_index'])(
+  'gemini: %s has the thoughts in the total alone',
+  (scope) => {
+    const attributes = { ...llm, 'llm.token_count.completion': 108, 'llm.token_count.total': 1500 }
+    expect(rowsOf({ ...scopeOf(scope), attributes }).llmCalls).toMatchObject([
+      { OutputTokens: 300, ReasoningTokens: 192 },
+    ])
+    expect(rowsOf({ attributes }).llmCalls).toMatchObject([{ OutputTokens: 108, ReasoningTokens: null }])
+  },
+)
+
+test('openinference: Bedrock’s Converse counts as Bedrock does, and ended for the reason among its parameters', () => {
+  const attributes = {
+    ...llm,
+    'llm.provider': 'aws',
+    'llm.model_name': 'us.anthropic.claude-sonnet-4-5-20250929-v1:0',
+    'llm.invocation_parameters': '{"maxTokens":5,"stop_reason":"tool_use"}',
+    'llm.token_count.prompt': 5000,
+    'llm.token_count.completion': 50,
+    'llm.token_count.prompt_details.cache_read': 2000,
+    'llm.token_count.total': 7050,
+  }
+  expect(rowsOf({ ...scopeOf('openinference.instrumentation.bedrock'), attributes }).llmCalls).toMatchObject([
+    { InputTokens: 7000, CacheReadTokens: 2000, FinishReason: 'tool_call' },
+  ])
+})
+
+test('openinference: a realtime answer’s first sound is its first token', () => {
+  const attributes = { ...llm, time_to_first_token_ms: 250 }
+  expect(rowsOf({ attributes }).llmCalls).toMatchObject([{ Streaming: true, TimeToFirstTokenNano: 250_000_000n }])
+})
+
+test('claude agent sdk: in JavaScript the agent’s span is the call, and its input a lower bound', () => {
+  const attributes = {
+    'openinference.span.kind': 'AGENT',
+    'llm.model_name': claude,
+    'llm.token_count.prompt': 100,
+    'llm.token_count.completion': 50,
+    'llm.token_count.total': 150,
+    'session.id': 'session-1',
+  }
+  const scope = scopeOf('@arizeai/openinference-instrumentation-claude-agent-sdk', '0.2.0')
+  expect(rowsOf({ ...scope, attributes }).llmCalls).toMatchObject([
+    { Provider: 'anthropic', InputTokens: 100, OutputTokens: 50, UsageSource: 'partial', ConversationId: 'session-1' },
+  ])
+})
+
+test('openinference: Haystack tells nothing of a cache, so of Anthropic its input is a lower bound', () => {
+  const haystack = scopeOf('openinference.instrumentation.haystack')
+  const attributes = { ...llm, 'llm.provider': 'anthropic', 'llm.model_name': claude }
+  expect(rowsOf({ ...haystack, attributes }).llmCalls).toMatchObject([{ InputTokens: 1200, UsageSource: 'partial' }])
+  expect(rowsOf({ ...haystack, attributes: llm }).llmCalls).toMatchObject([{ UsageSource: 'provider' }])
+})
+
+test('counting: OpenLLMetry’s Bedrock in JavaScript adds what was cached where it tells it', () => {
+  const bedrock = scopeOf('@traceloop/instrumentation-bedrock', '0.28.0')
+  const attributes = { ...beside, 'gen_ai.provider.name': 'aws.bedrock', 'gen_ai.usage.input_tokens': 7300 }
+  expect(rowsOf({ ...bedrock, attributes }).llmCalls).toMatchObject([
+    { InputTokens: 7300, CacheReadTokens: 2000, CacheWriteTokens: 300, UsageSource: 'provider' },
+  ])
+})
+
+test('gemini: OpenLLMetry’s Vertex in JavaScript has the thoughts in the total alone', () => {
+  const attributes = {
+    'gen_ai.operation.name': 'generate_content',
+    'gen_ai.request.model': 'gemini-2.5-flash',
+    'gen_ai.usage.prompt_tokens': 1200,
+    'gen_ai.usage.completion_tokens': 108,
+    'llm.usage.total_tokens': 1500,
+  }
+  expect(rowsOf({ ...scopeOf('@traceloop/instrumentation-vertexai'), attributes }).llmCalls).toMatchObject([
+    { OutputTokens: 300, ReasoningTokens: 192 },
+  ])
+})
