@@ -111,6 +111,37 @@ test.each([
     [['assistant', 'tool_call', '{"id":"c","name":"f","arguments":{"a":1}}']],
   ],
   [
+    'Gemini in Python',
+    [{ role: 'user', parts: [{ function_response: { name: 'f', response: { a: 1 } } }] }],
+    [['user', 'tool_call_response', '{"name":"f","response":{"a":1}}']],
+  ],
+  [
+    'Bedrock’s answer of a tool',
+    [{ role: 'tool', tool_call_id: 'c', content: [{ text: 'sunny' }] }],
+    [['tool', 'tool_call_response', '{"id":"c","response":"sunny"}']],
+  ],
+  [
+    'tools of the provider',
+    [
+      {
+        role: 'assistant',
+        parts: [
+          {
+            type: 'server_tool_call',
+            id: 'c',
+            name: 'web_search',
+            server_tool_call: { type: 'web_search', query: 'x' },
+          },
+          { type: 'server_tool_call_response', id: 'c', server_tool_call_response: { results: [1] } },
+        ],
+      },
+    ],
+    [
+      ['assistant', 'tool_call', '{"id":"c","name":"web_search","arguments":{"type":"web_search","query":"x"}}'],
+      ['assistant', 'tool_call_response', '{"id":"c","response":{"results":[1]}}'],
+    ],
+  ],
+  [
     'media',
     [{ role: 'user', parts: [{ type: 'blob', modality: 'image', content: 'AAAA' }] }],
     [['user', 'json', '{"type":"blob","modality":"image","content":"AAAA"}']],
@@ -122,10 +153,13 @@ test.each([
   expect(said.map(([_direction, ...rest]) => rest)).toEqual(expected)
 })
 
-test('messages: what a message says beyond what rows hold keeps its attribute in the raw span', () => {
-  const named = JSON.stringify([{ role: 'user', name: 'Bob', parts: [{ type: 'text', content: 'hi' }] }])
+test.each([
+  { role: 'user', name: 'Bob', parts: [{ type: 'text', content: 'hi' }] },
+  { role: 'assistant', parts: [{ type: 'tool_call', id: 'c', name: 'f', arguments: {}, note: 'why' }] },
+  { role: 'tool', parts: [{ type: 'tool_call_response', id: 'c', response: 'sunny', artifact: 'map' }] },
+])('messages: what a message says beyond what rows hold keeps its attribute in the raw span: %o', (message) => {
   const { understood, leftover } = factsOf(
-    sketchSpan({ attributes: { ...chatAttributes, 'gen_ai.input.messages': named } }),
+    sketchSpan({ attributes: { ...chatAttributes, 'gen_ai.input.messages': JSON.stringify([message]) } }),
   )
   expect([understood.attributes, leftover.attributes]).toEqual([[], ['gen_ai.input.messages']])
 })

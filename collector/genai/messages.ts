@@ -175,9 +175,14 @@ function isPlainParts(content: Json): boolean {
     Array.isArray(content) &&
     content.length > 0 &&
     (content as readonly Json[]).every(
-      (part) => isObject(part) && part.type === 'text' && typeof part.text === 'string',
+      (part) => isObject(part) && (part.type === 'text' || isBareText(part)) && typeof part.text === 'string',
     )
   )
+}
+
+/** Bedrock's. */
+function isBareText(part: JsonObject): boolean {
+  return part.type === undefined && Object.keys(part).length === 1
 }
 
 function plainText(content: Json): string {
@@ -211,6 +216,7 @@ const untypedKeys = [
   'toolResult',
   'functionCall',
   'functionResponse',
+  'function_response',
   'reasoningContent',
   'json',
   'inlineData',
@@ -250,15 +256,17 @@ function readPart(part: JsonObject, role: string, sink: Sink): void {
   } else if (isLoneCall(part)) {
     readToolCall(part.function_call as Json, role, noneKnown, sink)
     noteRest(part, loneCallKeys, sink)
-  } else if (callTypes.has(type) || part.toolUse !== undefined || part.functionCall !== undefined) {
+  } else if (callTypes.has(type) || isObject(part.toolUse) || isObject(part.functionCall)) {
     readToolCall(part, role, noneKnown, sink)
     noteBeside(part, sink)
-  } else if (responseTypes.has(type) || part.toolResult !== undefined || part.functionResponse !== undefined) {
+  } else if (responseTypes.has(type) || firstObject(part, ...responseKeys) !== undefined) {
     readToolResponse(part, role, sink)
     noteBeside(part, sink)
   } else push(sink, role, 'json', JSON.stringify(part))
 }
 
+/** Google's SDK for Python writes the last of them. */
+const responseKeys = ['toolResult', 'functionResponse', 'function_response'] as const
 const textKeys = new Set(['type', 'text', 'content', 'thought', ...finishKeys, 'index', 'annotations', 'logprobs'])
 const textKeysAlone = new Set([...textKeys].filter((key) => key !== 'content'))
 const loneCallKeys = new Set(['function_call', ...finishKeys])
@@ -290,17 +298,19 @@ function readToolCall(call: Json, role: string, known: ReadonlySet<string | unde
   if (id !== '' && known.has(id)) return
   const named = firstObject(inner, 'function') ?? inner
   const name = textOfJson(named.name ?? named.toolName ?? call.name ?? call.toolName)
-  const args = named.arguments ?? named.args ?? named.input ?? call.arguments ?? call.args ?? null
+  const args =
+    named.arguments ?? named.args ?? named.input ?? call.arguments ?? call.args ?? call.server_tool_call ?? null
   // An item of a Responses request stands alone, in nobody's message.
   const of = call.type === 'function_call' ? 'assistant' : role
   push(sink, of, 'tool_call', toolJson({ id, name, arguments: args }), { toolName: name, toolCallId: id })
 }
 
 function readToolResponse(part: JsonObject, role: string, sink: Sink): void {
-  const inner = firstObject(part, 'toolResult', 'functionResponse') ?? part
+  const inner = firstObject(part, ...responseKeys) ?? part
   const id = textOfJson(inner.id ?? inner.call_id ?? inner.tool_use_id ?? inner.toolUseId ?? inner.toolCallId)
   const name = textOfJson(inner.name ?? inner.toolName)
-  const response = inner.response ?? inner.result ?? inner.output ?? inner.content ?? null
+  const response =
+    inner.response ?? inner.result ?? inner.output ?? inner.content ?? inner.server_tool_call_response ?? null
   const failed = inner.is_error === true || inner.status === 'error' ? { status: 'error' } : {}
   const of = part.type === 'function_call_output' ? 'tool' : role
   push(sink, of, 'tool_call_response', toolJson({ id, name, response, ...failed }), { toolCallId: id })
@@ -326,10 +336,16 @@ function noteFinish(item: JsonObject, sink: Sink): void {
 
 /** A part without a type is one key. Gemini signs its thoughts beside it. */
 function noteBeside(part: JsonObject, sink: Sink): void {
-  if (part.type === undefined) noteRest(part, untypedPartKeys, sink)
+  noteRest(part, part.type === undefined ? untypedPartKeys : toolPartKeys, sink)
 }
 
 const untypedPartKeys = new Set([...untypedKeys, 'thought', 'thoughtSignature', 'thought_signature'])
+const toolPartKeys = new Set([
+  ...untypedKeys,
+  ...['type', 'id', 'call_id', 'tool_use_id', 'toolCallId', 'toolUseId', 'name', 'toolName', 'index', 'status'],
+  ...['function', 'tool_call', 'tool_use', 'arguments', 'args', 'input', 'server_tool_call'],
+  ...['response', 'result', 'output', 'content', 'is_error', 'server_tool_call_response'],
+])
 
 /** What a message says beside what was read: the attribute then stays where it is. */
 function noteRest(item: JsonObject, read: ReadonlySet<string>, sink: Sink): void {

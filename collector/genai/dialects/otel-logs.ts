@@ -1,6 +1,7 @@
 // Log records that carry the content of a span: one per message (1.28 to 1.36: the name in an attribute, the message in the
 // body), or one or two with everything in attributes (since 1.37). They repeat the span's numbers, which are not read here.
 // AgentCore writes the payload of Strands' and LangChain's spans as `{input: {messages}, output: {messages}}` in the body.
+import { foldFinishReason } from '@tallylight/instrumentation/usage/names.ts'
 import { firstText, isObject, type Json, objectOf, toJson } from '../attributes.ts'
 import type { MessageFact, MessagesSays } from '../fact.ts'
 import { failureOfLog } from '../failure.ts'
@@ -85,5 +86,7 @@ function messagesOf(
   finishReason: string,
 ): Read | undefined {
   if (messages.length === 0 && finishReason === '') return undefined
-  return { says: { kind: 'messages', extent, ordinal: log.ordinal, messages, finishReason } }
+  return {
+    says: { kind: 'messages', extent, ordinal: log.ordinal, messages, finishReason: foldFinishReason(finishReason) },
+  }
 }

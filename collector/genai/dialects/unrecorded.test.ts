@@ -697,3 +697,13 @@ test('gemini: OpenLLMetry’s Vertex in JavaScript has the thoughts in the total
     { OutputTokens: 300, ReasoningTokens: 192 },
   ])
 })
+
+test('log records: a choice’s reason to finish is folded like any other', () => {
+  const body = new Map<string, AnyValue>([
+    ['finish_reason', 'MAX_TOKENS'],
+    ['content', new Map<string, AnyValue>([['parts', [new Map([['text', 'Here.']])]]])],
+  ])
+  const log = sketchLog({ ...scopeOf('opentelemetry.instrumentation.google_genai'), eventName: 'gen_ai.choice', body })
+  const facts = [...factsOf(sketchSpan({ attributes: thinking })).facts, ...factsOf(log).facts]
+  expect(resolve(facts, priceOf).llmCalls).toMatchObject([{ FinishReason: 'length' }])
+})
