@@ -25,6 +25,7 @@ const names: Readonly<Record<UsageKind | 'totalTokens', readonly string[]>> = {
     'ai.usage.tokens',
     'llm.token_count.prompt',
     'llm.usage.prompt_tokens',
+    'gen_ai.usage.partial.input_tokens',
   ],
   cacheReadTokens: [
     'gen_ai.usage.cache_read.input_tokens',
@@ -38,6 +39,9 @@ const names: Readonly<Record<UsageKind | 'totalTokens', readonly string[]>> = {
     'llm.token_count.prompt_details.cache_read',
     'llm.token_count.prompt_details.cache_input',
     'llm.usage.cache_read_input_tokens',
+    'gen_ai.usage.cached_input_tokens',
+    'gen_ai.usage.input_tokens.cached',
+    'gen_ai.usage.partial.cache_read.input_tokens',
   ],
   cacheWriteTokens: [
     'gen_ai.usage.cache_write.input_tokens',
@@ -50,6 +54,8 @@ const names: Readonly<Record<UsageKind | 'totalTokens', readonly string[]>> = {
     'ai.usage.inputTokenDetails.cacheWriteTokens',
     'llm.token_count.prompt_details.cache_write',
     'llm.usage.cache_creation_input_tokens',
+    'gen_ai.usage.input_tokens.cache_write',
+    'gen_ai.usage.partial.cache_creation.input_tokens',
   ],
   cacheWrite1hTokens: [
     'anthropic.usage.cache_creation.ephemeral_1h_input_tokens',
@@ -59,6 +65,8 @@ const names: Readonly<Record<UsageKind | 'totalTokens', readonly string[]>> = {
     'gen_ai.usage.audio.input_tokens',
     'gen_ai.usage.details.input_audio_tokens',
     'llm.token_count.prompt_details.audio',
+    'gen_ai.usage.audio_input_tokens',
+    'gen_ai.usage.input_tokens.audio',
   ],
   cacheReadAudioTokens: ['gen_ai.usage.audio.cache_read.input_tokens', 'gen_ai.usage.details.cache_audio_read_tokens'],
   outputTokens: [
@@ -68,6 +76,7 @@ const names: Readonly<Record<UsageKind | 'totalTokens', readonly string[]>> = {
     'ai.usage.completionTokens',
     'llm.token_count.completion',
     'llm.usage.completion_tokens',
+    'gen_ai.usage.partial.output_tokens',
   ],
   reasoningTokens: [
     'gen_ai.usage.reasoning.output_tokens',
@@ -79,11 +88,13 @@ const names: Readonly<Record<UsageKind | 'totalTokens', readonly string[]>> = {
     'ai.usage.reasoningTokens',
     'llm.token_count.completion_details.reasoning',
     'llm.usage.reasoning_tokens',
+    'gen_ai.usage.output_tokens.reasoning',
   ],
   outputAudioTokens: [
     'gen_ai.usage.audio.output_tokens',
     'gen_ai.usage.details.output_audio_tokens',
     'llm.token_count.completion_details.audio',
+    'gen_ai.usage.audio_output_tokens',
   ],
   webSearches: ['gen_ai.usage.web_searches', 'gen_ai.usage.details.web_search_requests'],
   totalTokens: ['gen_ai.usage.total_tokens', 'ai.usage.totalTokens', 'llm.token_count.total', 'llm.usage.total_tokens'],

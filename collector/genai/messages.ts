@@ -91,8 +91,13 @@ function readEnvelope(unwrapped: JsonObject, role: string, sink: Sink): void {
   if (envelope.length > 0) noteRest(unwrapped, new Set([...envelope, ...finishKeys, 'index']), sink)
 }
 
-/** `{lc: 1, type: 'constructor', id: [..., 'HumanMessage'], kwargs: {...}}`, and Gemini's `{content: {role, parts}}`. */
+/** `{lc: 1, type: 'constructor', id: [..., 'HumanMessage'], kwargs: {...}}`, Gemini's `{content: {role, parts}}`, and the
+ *  `{completion, reasoning, toolCalls}` of OpenRouter. */
 function unwrap(item: JsonObject): JsonObject {
+  if (typeof item.completion === 'string' && item.role === undefined && item.content === undefined) {
+    const { completion, ...rest } = item
+    return { ...rest, content: completion }
+  }
   if (item.lc === 1 && isObject(item.kwargs)) {
     const name = Array.isArray(item.id) ? String(item.id.at(-1)) : ''
     return { ...item.kwargs, role: name.replace(/Message(Chunk)?$/, '').toLowerCase() }

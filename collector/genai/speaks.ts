@@ -24,13 +24,15 @@ const prefixes = [
   'event_loop.',
 ] as const
 
-// Logfire marks every span of a service, of the web too: only a request to a model has its data.
+// Logfire marks every span of a service, of the web too: only a request to a model has its data, and one to a server of tools a
+// `request` (as may some others, which are lifted in vain).
 const keys = [
   'ai.operationId',
   'tallylight.call.id',
   'tallylight.probe',
   'tallylight.record',
   'request_data',
+  'request',
   'agent_name',
 ] as const
 
@@ -178,17 +180,28 @@ const contentKeys = new Set([
   'gen_ai.tool.call.arguments',
   'gen_ai.tool.call.result',
   'gen_ai.tool.args',
+  'gen_ai.tool.input',
+  'gen_ai.tool.output',
+  'gen_ai.response.tool_calls',
+  'gen_ai.content.reasoning',
+  'gen_ai.workflow.input',
+  'gen_ai.workflow.output',
   'gen_ai.task.input',
   'gen_ai.task.output',
   'anthropic.tool_result.content',
+  'code.function.return.value',
   'input.value',
   'output.value',
+  'tool.parameters',
+  'tool_call.function.arguments',
   'ai.prompt',
   'ai.prompt.messages',
   'ai.response.text',
   'ai.response.reasoning',
   'ai.response.object',
   'ai.response.toolCalls',
+  'ai.response.files',
+  'ai.documents',
   'ai.result.text',
   'ai.result.reasoning',
   'ai.result.object',
@@ -209,6 +222,8 @@ const contentKeys = new Set([
   'tool_response',
   'request_data',
   'response_data',
+  'inputs',
+  'request',
   'llm.invocation_parameters',
   'llm.prompt_template.variables',
   'model_request_parameters',
@@ -238,8 +253,12 @@ const contentKeys = new Set([
   'tallylight.turn.answer',
 ])
 
+/** LiteLLM writes each key of a request and of its reply as `llm.<provider>.<key>`. */
+const ofLiteLlm =
+  /^llm\.(?!(token_count|usage|cost|request|response)\.)\w+\.(messages|contents?|choices|candidates|system|system_?instructions?|instructions|prompt|inputs?|outputs?|completion|generations|results|text|query|documents|stringified_raw_response)$/i
+
 const contentPrefixes =
-  /^(gen_ai\.(prompt|completion)\.\d|gen_ai\.prompt\.variable\.|llm\.(input_messages|output_messages|prompts|choices)\.\d|embedding\.embeddings\.\d+\.embedding\.text|(retrieval\.documents|reranker\.(input|output)_documents)\.\d+\.document\.content)/
+  /^(code\.function\.parameters\..+\.value$|mastra\.\w+\.(input|output)$|gen_ai\.(prompt|completion)\.\d|gen_ai\.prompt\.variable\.|llm\.(input_messages|output_messages|prompts|choices)\.\d|embedding\.embeddings\.\d+\.embedding\.text|(retrieval\.documents|reranker\.(input|output)_documents)\.\d+\.document\.content)/
 
 /** Of keys that were asked for: every attribute of a record is. */
 const contentKeysKnown = new Map<string, boolean>()
@@ -248,7 +267,7 @@ export function isContentKey(key: string): boolean {
   const known = contentKeysKnown.get(key)
   if (known !== undefined) return known
   if (contentKeysKnown.size >= limits.keysRemembered) contentKeysKnown.clear()
-  const isContent = contentKeys.has(key) || contentPrefixes.test(key)
+  const isContent = contentKeys.has(key) || contentPrefixes.test(key) || ofLiteLlm.test(key)
   contentKeysKnown.set(key, isContent)
   return isContent
 }

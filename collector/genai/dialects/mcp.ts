@@ -1,9 +1,10 @@
-// The Model Context Protocol: OpenTelemetry's conventions, and the names OpenLIT had before them. A call of a tool is seen by
-// client and server; neither says the server's name, so it is the server's service. A ping is a health check.
-import { firstText } from '../attributes.ts'
+// The Model Context Protocol: OpenTelemetry's conventions, the names OpenLIT had before them, and Logfire's, which writes each
+// request and its response as JSON. A call of a tool is seen by client and server; neither says the server's name, so it is the
+// server's service. A ping is a health check.
+import { firstText, isObject, type JsonObject, objectOf, scalarText } from '../attributes.ts'
 import type { Failure, HealthStatus, Says } from '../fact.ts'
 import { failureOf, isTimeout, statusOf } from '../failure.ts'
-import { contentIn, type Reading } from '../reading.ts'
+import { contentIn, contentOfJson, type Reading } from '../reading.ts'
 import type { LiftedSpan } from '../record.ts'
 import { type Dialect, link, type Read } from './dialect.ts'
 
@@ -11,6 +12,7 @@ export const mcp: Dialect = {
   name: 'mcp',
   knows: (span) => methodOf(span) !== '',
   readSpan: (reading, span): Read => {
+    if (isOfLogfire(span)) return readLogfire(reading, span)
     const failure = failureOf(span, {
       hasFailed: span.attributes.has('mcp.error.type'),
       message: firstText(span.attributes, 'mcp.error.message'),
@@ -19,8 +21,13 @@ export const mcp: Dialect = {
   },
 }
 
-function methodOf({ attributes }: LiftedSpan): string {
-  return firstText(attributes, 'mcp.method.name', 'mcp.method')
+function methodOf(span: LiftedSpan): string {
+  if (isOfLogfire(span)) return scalarText(objectOf(span.attributes.get('request'))?.method)
+  return firstText(span.attributes, 'mcp.method.name', 'mcp.method')
+}
+
+function isOfLogfire({ scope }: LiftedSpan): boolean {
+  return scope.name === 'logfire.mcp'
 }
 
 function saysOf(reading: Reading, span: LiftedSpan, failure: Failure | undefined): Says {
@@ -35,7 +42,9 @@ function saysOf(reading: Reading, span: LiftedSpan, failure: Failure | undefined
 }
 
 function sideOf(span: LiftedSpan): 'client' | 'server' {
-  return span.spanKind === 'server' ? 'server' : 'client'
+  // All of Logfire's spans are internal.
+  const isServer = span.spanKind === 'server' || (isOfLogfire(span) && span.name.startsWith('MCP server'))
+  return isServer ? 'server' : 'client'
 }
 
 /** The client's `server.address` is the last resort. */
@@ -77,3 +86,43 @@ function readPing(span: LiftedSpan, failure: Failure | undefined): Says {
     metadata: { ...(server === '' ? {} : { server }), ...(transport === '' ? {} : { transport }) },
   }
 }
+
+function readLogfire(reading: Reading, span: LiftedSpan): Read {
+  const { attributes } = span
+  const request = objectOf(attributes.get('request')) ?? {}
+  const response = objectOf(attributes.get('response')) ?? {}
+  const failure = failureOf(span, { hasFailed: response.isError === true })
+  if (request.method === 'ping') return { says: readPing(span, failure), failure }
+  if (request.method === 'tools/call') return { says: readToolOfLogfire(reading, span, request, failure), failure }
+  const info =
+    request.method === 'initialize' && isObject(response.serverInfo) ? scalarText(response.serverInfo.name) : ''
+  return { says: link, failure, ...(info === '' ? {} : { besides: [{ kind: 'mcp-server', name: info }] }) }
+}
+
+function readToolOfLogfire(
+  reading: Reading,
+  span: LiftedSpan,
+  request: JsonObject,
+  failure: Failure | undefined,
+): Says {
+  const params = isObject(request.params) ? request.params : {}
+  const args = contentOfJson(reading, params.arguments)
+  const result = contentIn(reading, 'response')
+  const isWhole = Object.keys(request).every((key) => key === 'method' || key === 'params')
+  if (isWhole && Object.keys(params).every((key) => readParams.has(key))) reading.account.understood.add('request')
+  return {
+    kind: 'tool',
+    name: scalarText(params.name),
+    callId: '',
+    toolType: '',
+    provider: '',
+    mcp: sideOf(span),
+    mcpServer: serverOf(span),
+    ...(args === undefined ? {} : { arguments: args }),
+    ...(result === undefined ? {} : { result }),
+    status: statusOf(failure),
+  }
+}
+
+/** The last two carry the trace. */
+const readParams = new Set(['name', 'arguments', 'meta', '_meta'])

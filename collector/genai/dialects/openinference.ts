@@ -233,6 +233,10 @@ function readTool(reading: Reading, span: LiftedSpan, failure: Failure | undefin
   const { attributes } = span
   const args = contentIn(reading, 'input.value', 'tool_call.function.arguments')
   const result = contentIn(reading, 'output.value')
+  // Of some the tool's schema, of others what was given once more.
+  const parameters = attributes.get('tool.parameters')
+  if (parameters !== undefined && parameters === attributes.get('input.value'))
+    reading.account.understood.add('tool.parameters')
   return {
     kind: 'tool',
     name: firstText(attributes, 'tool.name', 'tool_call.function.name') || span.name,

@@ -80,7 +80,8 @@ function readOperation(reading: Reading, span: LiftedSpan): Read {
   if (server !== undefined) return { says: link, failure: failureOf(span), besides: [server] }
   const kind = kindOf(operationOf(span))
   const reason = firstText(span.attributes, 'gen_ai.completion.0.finish_reason')
-  const timeToFirstTokenNano = nanoToEvent(span, 'gen_ai.content.completion.chunk')
+  const timeToFirstTokenNano =
+    nanoToEvent(span, 'gen_ai.content.completion.chunk') ?? nanoToEvent(span, 'llm.content.completion.chunk')
   const quirks: Quirks = {
     kind,
     timeToFirstTokenNano,

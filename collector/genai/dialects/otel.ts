@@ -3,11 +3,22 @@
 import { foldFinishReason, providerOf } from '@tallylight/instrumentation/usage/names.ts'
 import type { UsageRead, UsageSource } from '@tallylight/instrumentation/usage/usage.ts'
 import { readUsage } from '@tallylight/instrumentation/usage/usage.ts'
-import { durationNano, firstText, firstValue, isObject, isTrue, jsonOf, scalarText } from '../attributes.ts'
+import {
+  durationNano,
+  firstText,
+  firstValue,
+  isObject,
+  isTrue,
+  type Json,
+  jsonOf,
+  objectOf,
+  scalarText,
+  toJson,
+} from '../attributes.ts'
 import { firstReason, rawUsageOf, recoveredUsage, senderCounting, withThoughts } from '../counts.ts'
 import type { CallSays, Content, Failure, MessageFact, Says, ToolSays } from '../fact.ts'
 import { type FailureHints, failureOf, statusOf } from '../failure.ts'
-import { contentIn, type Reading, settleUsage, turnSays } from '../reading.ts'
+import { contentIn, contentOfJson, type Reading, settleUsage, turnSays } from '../reading.ts'
 import type { Attributes, LiftedSpan } from '../record.ts'
 import { type Dialect, link, type Read } from './dialect.ts'
 import { readLogOfEvents } from './otel-logs.ts'
@@ -151,14 +162,25 @@ export function readCall(
     responseId: firstText(attributes, 'gen_ai.response.id', 'ai.response.id'),
     isStreaming: timeToFirstTokenNano !== undefined || isStreaming(attributes),
     ...settleUsage(reading, ...usageOfCall(span, provider, quirks)),
-    finishReason: finishReasonOf(
-      quirks.finishReason ?? (firstReason(attributes.get('gen_ai.response.finish_reasons')) || said.finishReason),
-      failure,
-    ),
+    finishReason: finishReasonOf(quirks.finishReason ?? (reasonTold(attributes) || said.finishReason), failure),
     ...(timeToFirstTokenNano === undefined ? {} : { timeToFirstTokenNano }),
     ...callIdentity(attributes),
     messages: said.messages,
   }
+}
+
+/** The one reason has names of its own: OpenRouter's, and older ones of OpenLLMetry's. */
+function reasonTold(attributes: Attributes): string {
+  return (
+    firstReason(attributes.get('gen_ai.response.finish_reasons')) ||
+    firstText(
+      attributes,
+      'gen_ai.response.finish_reason',
+      'gen_ai.response.stop_reason',
+      'llm.response.finish_reason',
+      'llm.response.stop_reason',
+    )
+  )
 }
 
 function usageOfCall(span: LiftedSpan, provider: string, quirks: Quirks): [UsageRead, UsageRead, UsageSource] {
@@ -250,8 +272,12 @@ export function readTool(reading: Reading, span: LiftedSpan, quirks: Quirks, fai
   const { attributes } = span
   const ofEvents = toolContentOfEvents(reading, span)
   const args =
-    quirks.arguments ?? contentIn(reading, 'gen_ai.tool.call.arguments', 'gen_ai.tool.args') ?? ofEvents.arguments
-  const result = quirks.result ?? contentIn(reading, 'gen_ai.tool.call.result') ?? ofEvents.result
+    quirks.arguments ??
+    contentIn(reading, 'gen_ai.tool.call.arguments', 'gen_ai.tool.args') ??
+    ofEvents.arguments ??
+    argumentsOfFunction(reading)
+  const result =
+    quirks.result ?? contentIn(reading, 'gen_ai.tool.call.result', 'code.function.return.value') ?? ofEvents.result
   return {
     kind: 'tool',
     name: quirks.toolName || firstText(attributes, 'gen_ai.tool.name') || withoutOperation(span.name),
@@ -265,6 +291,20 @@ export function readTool(reading: Reading, span: LiftedSpan, quirks: Quirks, fai
     ...(attributes.get('tallylight.tool.seen_on') === 'wire' ? { isSeenOnWire: true } : {}),
   }
 }
+
+/** Of Google's SDK for Python a tool is a function, and each of its parameters an attribute; what is no plain value is JSON. */
+function argumentsOfFunction(reading: Reading): Content | undefined {
+  const { attributes, account } = reading
+  const given = [...attributes].flatMap(([key, value]): [string, Json][] => {
+    const name = parameterValue.exec(key)?.[1]
+    if (name === undefined) return []
+    account.understood.add(key)
+    return [[name, objectOf(value) ?? toJson(value)]]
+  })
+  return given.length === 0 ? undefined : contentOfJson(reading, Object.fromEntries(given))
+}
+
+const parameterValue = /^code\.function\.parameters\.(.+)\.value$/
 
 function readAgent(reading: Reading, span: LiftedSpan, kind: 'agent' | 'wrapper', quirks: Quirks): Says {
   const name =

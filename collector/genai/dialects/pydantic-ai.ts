@@ -12,6 +12,7 @@ import {
   type Reading,
   readSaidJson,
   type Said,
+  saidIn,
   settleUsage,
   wholeIn,
 } from '../reading.ts'
@@ -44,10 +45,8 @@ function isOfLogfireItself(span: LiftedSpan): boolean {
   return span.scope.name.startsWith('logfire')
 }
 
-function readSpan(reading: Reading, span: LiftedSpan): Read | undefined {
+function readSpan(reading: Reading, span: LiftedSpan): Read {
   const spanType = firstText(span.attributes, 'logfire.span_type')
-  // Written when a span begins, under an id of its own.
-  if (spanType === 'pending_span') return undefined
   if (isFunctionOfAgents(span))
     return readOtel(reading, span, {
       kind: 'tool',
@@ -56,22 +55,42 @@ function readSpan(reading: Reading, span: LiftedSpan): Read | undefined {
       result: contentIn(reading, 'output'),
     })
   const kind = kindOfSpan(span)
-  if (kind === 'tool')
-    return readOtel(reading, span, {
-      kind,
-      arguments: contentIn(reading, 'gen_ai.tool.call.arguments', 'tool_arguments'),
-      result: contentIn(reading, 'gen_ai.tool.call.result', 'tool_response'),
-    })
+  if (kind === 'tool') return readTool(reading, span)
   if (kind === 'agent' || kind === 'wrapper')
     return readOtel(reading, span, { kind, messages: [...saidOnSpan(reading, span).messages, ...saidByAgent(reading)] })
+  if (kind === 'embedding') return readEmbedding(reading, span)
   if (kind !== 'call') return readOtel(reading, span, { kind })
   const request = jsonOf(span.attributes.get('request_data'))
   const asked = isObject(request) ? request : {}
-  const read = readOtel(reading, span, { kind })
+  const read = readOtel(reading, span, { kind, ...(isOfClaudeAgent(span) ? { source: 'partial' } : {}) })
   if (read.says.kind !== 'call') return read
   if (spanType === 'span' && read.failure === undefined && isRequestOfStream(span, read.says, asked))
     return { ...read, says: link }
   return { ...read, ...startOfStream(span, spanType), says: completeCall(reading, read.says, asked, spanType) }
+}
+
+/** Claude's agent tells of each answer what it knew when the answer began, and of all of them what they used on the agent's span,
+ *  which is no call. */
+function isOfClaudeAgent({ attributes }: LiftedSpan): boolean {
+  return attributes.has('gen_ai.usage.partial.output_tokens') || attributes.has('gen_ai.usage.partial.input_tokens')
+}
+
+function readTool(reading: Reading, span: LiftedSpan): Read {
+  const read = readOtel(reading, span, {
+    kind: 'tool',
+    arguments: contentIn(reading, 'gen_ai.tool.call.arguments', 'tool_arguments'),
+    result: contentIn(reading, 'gen_ai.tool.call.result', 'tool_response'),
+  })
+  // It waits for somebody's approval, or is done elsewhere: up to version 4 that was an error.
+  const isDeferred = span.attributes.has('pydantic_ai.tool.deferral.name')
+  return isDeferred && read.says.kind === 'tool' ? { says: { ...read.says, status: 'pending' } } : read
+}
+
+/** What is embedded has a name of its own. */
+function readEmbedding(reading: Reading, span: LiftedSpan): Read {
+  const read = readOtel(reading, span, { kind: 'embedding' })
+  if (read.says.kind !== 'embedding' || read.says.messages.length > 0) return read
+  return { ...read, says: { ...read.says, messages: saidIn(reading, 'inputs', 'input', 'user').messages } }
 }
 
 /** What was used and said comes later, in a record of its own that repeats the request. Newer versions do not write down that

@@ -707,3 +707,177 @@ test('log records: a choice’s reason to finish is folded like any other', () =
   const facts = [...factsOf(sketchSpan({ attributes: thinking })).facts, ...factsOf(log).facts]
   expect(resolve(facts, priceOf).llmCalls).toMatchObject([{ FinishReason: 'length' }])
 })
+
+test('google’s sdk: a tool is a function, with an attribute for each parameter and one for what it returned', () => {
+  const tool = sketchSpan({
+    ...scopeOf('opentelemetry.instrumentation.google_genai', '0.5b0'),
+    attributes: {
+      'gen_ai.operation.name': 'execute_tool',
+      'gen_ai.tool.name': 'get_weather',
+      'code.function.parameters.city.type': 'str',
+      'code.function.parameters.city.value': 'Paris',
+      'code.function.parameters.options.value': '{"days":3}',
+      'code.function.return.value': 'sunny',
+    },
+  })
+  const { texts, understood } = factsOf(tool)
+  expect([...texts.values()]).toEqual(['{"city":"Paris","options":{"days":3}}', 'sunny'])
+  expect(understood.attributes).toHaveLength(3)
+  expect(understood.attributes.filter((key) => !isContentKey(key))).toEqual([])
+})
+
+test('openrouter: cache, reasoning and the reason to finish have names of their own, as has the answer', () => {
+  const { 'gen_ai.usage.cache_read.input_tokens': _cached, ...plain } = gpt
+  const attributes = {
+    ...plain,
+    'gen_ai.operation.name': 'chat',
+    'gen_ai.usage.input_tokens.cached': 1024,
+    'gen_ai.usage.output_tokens.reasoning': 192,
+    'gen_ai.response.finish_reason': 'tool_calls',
+    'gen_ai.prompt': '{"messages":[{"role":"user","content":"Where?"}]}',
+    'gen_ai.completion': '{"completion":"Here.","reasoning":"Hm.","toolCalls":[]}',
+  }
+  expect(rowsOf({ attributes }).llmCalls).toMatchObject([
+    { CacheReadTokens: 1024, ReasoningTokens: 192, CostNanoUsd: 283_200n, FinishReason: 'tool_call' },
+  ])
+  expect(messagesOf({ attributes })).toEqual([
+    ['input', 'user', 'text', 'Where?'],
+    ['output', 'assistant', 'reasoning', 'Hm.'],
+    ['output', 'assistant', 'text', 'Here.'],
+  ])
+})
+
+test('mastra: what was cached had a name of its own', () => {
+  const { 'gen_ai.usage.cache_read.input_tokens': cached, ...plain } = gpt
+  const attributes = { ...plain, 'gen_ai.operation.name': 'chat', 'gen_ai.usage.cached_input_tokens': cached as number }
+  expect(rowsOf({ attributes }).llmCalls).toMatchObject([{ CacheReadTokens: 1024, CostNanoUsd: 283_200n }])
+})
+
+test('openllmetry: older versions tell the first token by another event', () => {
+  const stream: SpanSketch = {
+    ...scopeOf('opentelemetry.instrumentation.openai.v1', '0.40.0'),
+    attributes: { ...gpt, 'llm.request.type': 'chat' },
+    events: [{ ...eventOf('llm.content.completion.chunk', {}), timeUnixNano: 1_795_000_000_250_000_000n }],
+  }
+  expect(rowsOf(stream).llmCalls).toMatchObject([{ Streaming: true, TimeToFirstTokenNano: 250_000_000n }])
+})
+
+test('pydantic ai: what is embedded is read, and a tool that waits for approval is pending in every version', () => {
+  const pydantic = scopeOf('pydantic-ai')
+  const embeddings = {
+    'gen_ai.operation.name': 'embeddings',
+    'gen_ai.request.model': 'text-embedding-3-small',
+    'gen_ai.usage.input_tokens': 5,
+    inputs: '["one","two"]',
+  }
+  const { texts, understood } = factsOf(sketchSpan({ ...pydantic, attributes: embeddings }))
+  expect([[...texts.values()], understood.attributes]).toEqual([['one', 'two'], ['inputs']])
+  const deferred = {
+    'gen_ai.operation.name': 'execute_tool',
+    'gen_ai.tool.name': 'delete_file',
+    'pydantic_ai.tool.deferral.name': 'ApprovalRequired',
+  }
+  for (const status of ['unset', 'error'] as const) {
+    const rows = rowsOf({ ...pydantic, status, attributes: deferred })
+    expect(rows.toolCalls).toMatchObject([{ Status: 'pending', ErrorType: '' }])
+    expect(rows.errors).toEqual([])
+  }
+})
+
+test('logfire: the calls of Claude’s agent tell what was known when they began', () => {
+  const logfire = scopeOf('logfire.claude_agent_sdk', '5.2.0')
+  const agent = inside('1', '', {
+    ...logfire,
+    attributes: {
+      ...gpt,
+      'gen_ai.operation.name': 'invoke_agent',
+      'gen_ai.provider.name': 'anthropic',
+      'gen_ai.conversation.id': 'session-1',
+    },
+  })
+  const call = inside('2', '1', {
+    ...logfire,
+    attributes: {
+      'gen_ai.operation.name': 'chat',
+      'gen_ai.provider.name': 'anthropic',
+      'gen_ai.request.model': claude,
+      'gen_ai.usage.partial.input_tokens': 3650,
+      'gen_ai.usage.partial.cache_read.input_tokens': 1000,
+      'gen_ai.usage.partial.output_tokens': 2,
+    },
+  })
+  expect(rowsOf(agent, call).llmCalls).toMatchObject([
+    {
+      InputTokens: 3650,
+      CacheReadTokens: 1000,
+      OutputTokens: 2,
+      UsageSource: 'partial',
+      ConversationId: 'session-1',
+      CostNanoUsd: 8_280_000n,
+    },
+  ])
+})
+
+test('logfire: of MCP it writes each request and its response, on both sides', () => {
+  const logfire = scopeOf('logfire.mcp', '5.2.0')
+  const request =
+    '{"method":"tools/call","params":{"meta":{"traceparent":"00"},"name":"get_weather","arguments":{"city":"Paris"}}}'
+  const response = (isError: boolean) => JSON.stringify({ content: [{ type: 'text', text: 'sunny' }], isError })
+  const client = inside('1', '', {
+    ...logfire,
+    name: 'MCP request: tools/call get_weather',
+    attributes: { request, 'rpc.method': 'tools/call', response: response(false) },
+  })
+  const server = inside('2', '1', {
+    ...logfire,
+    name: 'MCP server handle request: tools/call',
+    attributes: { request, response: response(true) },
+    resource: { 'service.name': 'weather' },
+  })
+  expect(rowsOf(client, server).toolCalls).toMatchObject([
+    { SpanId: client.spanId, Name: 'get_weather', McpServer: 'weather', Status: 'failure' },
+  ])
+  expect(rowsOf(client).toolCalls).toMatchObject([{ Status: 'success' }])
+  const { texts, understood } = factsOf(sketchSpan(client))
+  expect([...texts.values()]).toEqual(['{"city":"Paris"}', response(false)])
+  expect(understood.attributes).toEqual(['response', 'request'])
+  const ping = inside('3', '', { ...logfire, attributes: { request: '{"method":"ping"}', response: '{}' } })
+  expect(rowsOf(ping).healthChecks).toMatchObject([{ Target: 'mcp:ping', Status: 'healthy' }])
+  const pending = { ...client, attributes: { request, 'logfire.span_type': 'pending_span' } }
+  expect(says(pending)).toBeUndefined()
+})
+
+test('content: what LiteLLM and others write beside a call is content, and its counts are none', () => {
+  const content = [
+    'llm.openai.messages',
+    'llm.openai.choices',
+    'llm.anthropic.system',
+    'llm.vertex_ai.systemInstruction',
+    'gen_ai.workflow.input',
+    'mastra.agent_run.output',
+    'code.function.parameters.city.value',
+    'ai.response.files',
+    'tool.parameters',
+  ]
+  expect(content.filter((key) => !isContentKey(key))).toEqual([])
+  const others = [
+    'llm.token_count.prompt',
+    'llm.cost.completion',
+    'llm.usage.prompt',
+    'llm.openai.model',
+    'llm.request.type',
+  ]
+  expect(others.filter(isContentKey)).toEqual([])
+})
+
+test('vercel: a picture that a model made is part of its answer', () => {
+  const attributes = {
+    'ai.operationId': 'ai.generateText.doGenerate',
+    'ai.model.id': 'gemini-2.5-flash-image',
+    'ai.response.text': 'Here.',
+    'ai.response.files': '[{"type":"file","mediaType":"image/png","data":"AAAA"}]',
+  }
+  const call = { ...scopeOf('ai'), attributes }
+  expect(messagesOf(call).map(([, , type]) => type)).toEqual(['text', 'json'])
+  expect(factsOf(sketchSpan(call)).leftover.attributes).toEqual([])
+})

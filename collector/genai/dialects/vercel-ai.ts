@@ -131,6 +131,7 @@ function outputOf(reading: Reading): readonly MessageFact[] {
     ...pieceOf(reading, 'text', 'ai.response.text', 'ai.result.text'),
     // The object is the text, parsed and written again.
     ...pieceOf(reading, 'text', 'ai.response.object', 'ai.result.object'),
+    ...wholeIn(reading, 'ai.response.files', 'output', 'assistant'),
     ...toolCallsOf(reading, 'ai.response.toolCalls'),
     ...toolCallsOf(reading, 'ai.result.toolCalls'),
   ]
