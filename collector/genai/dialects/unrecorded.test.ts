@@ -881,3 +881,45 @@ test('vercel: a picture that a model made is part of its answer', () => {
   expect(messagesOf(call).map(([, , type]) => type)).toEqual(['text', 'json'])
   expect(factsOf(sketchSpan(call)).leftover.attributes).toEqual([])
 })
+
+test('vercel: Traceloop’s processor puts all under OpenTelemetry’s names, and it is read there', () => {
+  const ai = scopeOf('ai')
+  const asked = '[{"role":"user","parts":[{"type":"text","content":"Where?"}]}]'
+  const call: SpanSketch = {
+    ...ai,
+    attributes: {
+      ...gpt,
+      'ai.operationId': 'ai.generateText.doGenerate',
+      'gen_ai.operation.name': 'chat',
+      'gen_ai.input.messages': asked,
+      'gen_ai.output.messages': '[{"role":"assistant","parts":[{"type":"text","content":"Here."}]}]',
+      'gen_ai.response.finish_reasons': ['stop'],
+    },
+  }
+  expect(messagesOf(call)).toEqual([
+    ['input', 'user', 'text', 'Where?'],
+    ['output', 'assistant', 'text', 'Here.'],
+  ])
+  expect(rowsOf(call).llmCalls).toMatchObject([{ Provider: 'openai', FinishReason: 'stop' }])
+  const agent = {
+    'ai.operationId': 'ai.generateText',
+    'gen_ai.input.messages': asked,
+    'traceloop.span.kind': 'agent',
+    'traceloop.entity.input': asked,
+  }
+  expect(says({ ...ai, attributes: agent })).toMatchObject({ kind: 'agent', question: { preview: 'Where?' } })
+  const tool = {
+    'ai.operationId': 'ai.toolCall',
+    'gen_ai.tool.name': 'get_weather',
+    'gen_ai.tool.call.id': 'call_1',
+    'gen_ai.tool.call.arguments': '{"city":"Paris"}',
+    'gen_ai.tool.call.result': '"sunny"',
+    'traceloop.entity.input': '{"city":"Paris"}',
+    'traceloop.entity.output': '"sunny"',
+  }
+  expect(rowsOf({ ...ai, name: 'execute_tool get_weather', attributes: tool }).toolCalls).toMatchObject([
+    { Name: 'get_weather', CallId: 'call_1', Arguments: { bytes: 16 }, Result: { bytes: 7 } },
+  ])
+  for (const attributes of [agent, tool])
+    expect(factsOf(sketchSpan({ ...ai, attributes })).leftover.attributes).toEqual([])
+})

@@ -24,7 +24,7 @@ import type { AnyValue, LiftedSpan } from '../record.ts'
 import type { Dialect, Read } from './dialect.ts'
 import { repeatedSteps } from './openinference.ts'
 import { callIdentity, finishReasonOf, readOtel, recoverFromMetadata } from './otel.ts'
-import { saidIndexed } from './otel-messages.ts'
+import { saidIndexed, saidOnSpan } from './otel-messages.ts'
 
 export const vercelAi: Dialect = {
   name: 'vercel-ai',
@@ -32,6 +32,7 @@ export const vercelAi: Dialect = {
   readSpan: (reading, span): Read => {
     const read = readOne(reading, span)
     if (span.attributes.has('openinference.span.kind')) accountForCopies(reading, read.says)
+    accountForEqual(reading, 'traceloop.entity.input', 'traceloop.entity.output')
     return read
   },
 }
@@ -54,9 +55,7 @@ function saysOf(reading: Reading, span: LiftedSpan, failure: Failure | undefined
 /** OpenInference's processor writes what the SDK has written once more, under its own names. */
 function accountForCopies(reading: Reading, says: Says): void {
   const { attributes, account } = reading
-  const values = new Set([...account.understood].map((key) => attributes.get(key)))
-  for (const key of ['input.value', 'output.value'])
-    if (attributes.has(key) && values.has(attributes.get(key))) account.understood.add(key)
+  accountForEqual(reading, 'input.value', 'output.value')
   const parameters = jsonOf(attributes.get('llm.invocation_parameters'))
   const isSetting = ([key, value]: readonly [string, Json]) => attributes.get(`ai.settings.${key}`) === value
   if (isObject(parameters) && Object.entries(parameters).every(isSetting))
@@ -66,6 +65,14 @@ function accountForCopies(reading: Reading, says: Says): void {
   for (const [prefix, direction, role] of copies)
     if (!saidIndexed(reading, prefix, direction, role, repeatedSteps).messages.every(isTold))
       leaveOver(reading, ...[...attributes.keys()].filter((key) => key.startsWith(prefix)))
+}
+
+/** What holds the same as something that was read. */
+function accountForEqual({ attributes, account }: Reading, ...keys: readonly string[]): void {
+  const there = keys.filter((key) => attributes.has(key))
+  if (there.length === 0) return
+  const values = new Set([...account.understood].map((key) => attributes.get(key)))
+  for (const key of there) if (values.has(attributes.get(key))) account.understood.add(key)
 }
 
 const copies = [
@@ -91,14 +98,25 @@ function readCall(reading: Reading, span: LiftedSpan, failure: Failure | undefin
     finishReason: finishReasonOf(foldFinishReason(reason), failure),
     ...(timeToFirstTokenNano === undefined ? {} : { timeToFirstTokenNano }),
     ...callIdentity(attributes),
-    messages: [...inputOf(reading), ...outputOf(reading)],
+    messages: saidBy(reading, span),
   }
+}
+
+/** Traceloop's processor writes what the SDK has written under OpenTelemetry's names, and takes the SDK's own away. */
+function saidBy(reading: Reading, span: LiftedSpan): readonly MessageFact[] {
+  const [input, output] = [inputOf(reading), outputOf(reading)]
+  const said = input.length > 0 && output.length > 0 ? [] : saidOnSpan(reading, span).messages
+  const otherwise = (direction: 'input' | 'output') => said.filter((message) => message.direction === direction)
+  return [...(input.length > 0 ? input : otherwise('input')), ...(output.length > 0 ? output : otherwise('output'))]
 }
 
 function modelsOf({ attributes }: LiftedSpan): Pick<CallSays, 'provider' | 'requestModel' | 'model'> {
   const requestModel = firstText(attributes, 'ai.model.id', 'gen_ai.request.model')
   const model = firstText(attributes, 'ai.response.model', 'gen_ai.response.model') || requestModel
-  const provider = providerOf(firstText(attributes, 'ai.model.provider', 'gen_ai.system'), model)
+  const provider = providerOf(
+    firstText(attributes, 'ai.model.provider', 'gen_ai.provider.name', 'gen_ai.system'),
+    model,
+  )
   return { provider, requestModel: requestModel || model, model }
 }
 
@@ -188,12 +206,13 @@ function valuesOf(reading: Reading): readonly MessageFact[] {
 }
 
 function readTool(reading: Reading, span: LiftedSpan, failure: Failure | undefined): Says {
-  const args = contentIn(reading, 'ai.toolCall.args', 'ai.toolCall.input')
-  const result = contentIn(reading, 'ai.toolCall.result', 'ai.toolCall.output')
+  const args = contentIn(reading, 'ai.toolCall.args', 'ai.toolCall.input', 'gen_ai.tool.call.arguments')
+  const result = contentIn(reading, 'ai.toolCall.result', 'ai.toolCall.output', 'gen_ai.tool.call.result')
+  accountForEqual(reading, 'gen_ai.tool.call.arguments', 'gen_ai.tool.call.result')
   return {
     kind: 'tool',
-    name: firstText(span.attributes, 'ai.toolCall.name') || span.name,
-    callId: firstText(span.attributes, 'ai.toolCall.id'),
+    name: firstText(span.attributes, 'ai.toolCall.name', 'gen_ai.tool.name') || span.name,
+    callId: firstText(span.attributes, 'ai.toolCall.id', 'gen_ai.tool.call.id'),
     toolType: '',
     provider: '',
     mcpServer: '',
@@ -205,5 +224,5 @@ function readTool(reading: Reading, span: LiftedSpan, failure: Failure | undefin
 
 function readAgent(reading: Reading, span: LiftedSpan): Says {
   const name = firstText(span.attributes, 'ai.telemetry.functionId', 'ai.operationId')
-  return turnSays('agent', name, [...inputOf(reading), ...outputOf(reading)])
+  return turnSays('agent', name, saidBy(reading, span))
 }
