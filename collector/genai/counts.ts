@@ -42,6 +42,7 @@ const names: Readonly<Record<UsageKind | 'totalTokens', readonly string[]>> = {
     'gen_ai.usage.cached_input_tokens',
     'gen_ai.usage.input_tokens.cached',
     'gen_ai.usage.partial.cache_read.input_tokens',
+    'gen_ai.usage.prompt_tokens_details.cached_tokens',
   ],
   cacheWriteTokens: [
     'gen_ai.usage.cache_write.input_tokens',
@@ -56,6 +57,7 @@ const names: Readonly<Record<UsageKind | 'totalTokens', readonly string[]>> = {
     'llm.usage.cache_creation_input_tokens',
     'gen_ai.usage.input_tokens.cache_write',
     'gen_ai.usage.partial.cache_creation.input_tokens',
+    'gen_ai.usage.prompt_tokens_details.cache_creation_tokens',
   ],
   cacheWrite1hTokens: [
     'anthropic.usage.cache_creation.ephemeral_1h_input_tokens',
@@ -67,6 +69,7 @@ const names: Readonly<Record<UsageKind | 'totalTokens', readonly string[]>> = {
     'llm.token_count.prompt_details.audio',
     'gen_ai.usage.audio_input_tokens',
     'gen_ai.usage.input_tokens.audio',
+    'gen_ai.usage.input_audio_tokens',
   ],
   cacheReadAudioTokens: ['gen_ai.usage.audio.cache_read.input_tokens', 'gen_ai.usage.details.cache_audio_read_tokens'],
   outputTokens: [
@@ -89,12 +92,15 @@ const names: Readonly<Record<UsageKind | 'totalTokens', readonly string[]>> = {
     'llm.token_count.completion_details.reasoning',
     'llm.usage.reasoning_tokens',
     'gen_ai.usage.output_tokens.reasoning',
+    'gen_ai.usage.completion_tokens_details.reasoning_tokens',
   ],
   outputAudioTokens: [
     'gen_ai.usage.audio.output_tokens',
     'gen_ai.usage.details.output_audio_tokens',
     'llm.token_count.completion_details.audio',
     'gen_ai.usage.audio_output_tokens',
+    'gen_ai.usage.output_audio_tokens',
+    'gen_ai.usage.completion_tokens_details.audio_tokens',
   ],
   webSearches: ['gen_ai.usage.web_searches', 'gen_ai.usage.details.web_search_requests'],
   totalTokens: ['gen_ai.usage.total_tokens', 'ai.usage.totalTokens', 'llm.token_count.total', 'llm.usage.total_tokens'],

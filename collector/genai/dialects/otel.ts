@@ -40,6 +40,10 @@ const kinds: ReadonlyMap<string, OperationKind> = new Map(
     text_completion: 'call',
     completion: 'call',
     generate_content: 'call',
+    // Newest: one answer within a realtime session, and the stages of a voice agent.
+    realtime_inference: 'call',
+    speech_to_text: 'call',
+    text_to_speech: 'call',
     // Azure's agents run on the server: the run is the only span that is metered.
     process_thread_run: 'call',
     embeddings: 'embedding',

@@ -923,3 +923,23 @@ test('vercel: Traceloop’s processor puts all under OpenTelemetry’s names, an
   for (const attributes of [agent, tool])
     expect(factsOf(sketchSpan({ ...ai, attributes })).leftover.attributes).toEqual([])
 })
+
+test('operations: an answer in a realtime session and the stages of a voice agent are calls', () => {
+  for (const operation of ['realtime_inference', 'speech_to_text', 'text_to_speech']) {
+    const attributes = { ...gpt, 'gen_ai.operation.name': operation, 'gen_ai.usage.audio.input_tokens': 100 }
+    expect(rowsOf({ attributes }).llmCalls).toMatchObject([{ InputTokens: 1200, OutputTokens: 300 }])
+  }
+})
+
+test('openlit: Google’s ADK tells the thoughts under a name of its own', () => {
+  const { 'gen_ai.usage.total_tokens': _total, ...attributes } = thinking
+  const adk = scopeOf('openlit.instrumentation.google_adk', '1.45.0')
+  const reasoning = { 'gen_ai.usage.completion_tokens_details.reasoning_tokens': 192 }
+  const call = { ...adk, attributes: { ...attributes, 'gen_ai.provider.name': 'gcp.gemini', ...reasoning } }
+  expect(rowsOf(call).llmCalls).toMatchObject([{ OutputTokens: 300, ReasoningTokens: 192, CostNanoUsd: 833_520n }])
+})
+
+test('content: what was searched for and found, and what an agent remembers, is content', () => {
+  const keys = ['gen_ai.retrieval.query.text', 'gen_ai.retrieval.documents', 'gen_ai.memory.records']
+  expect(keys.filter((key) => !isContentKey(key))).toEqual([])
+})
