@@ -152,6 +152,8 @@ const messageKeys = new Set([
   ...finishKeys,
 ])
 
+const toolMessageKeys = new Set([...messageKeys, 'name'])
+
 function readMessage(message: JsonObject, fallbackRole: string, sink: Sink): void {
   const said = typeof message.role === 'string' && message.role !== '' ? message.role : String(message.type ?? '')
   const role = said === '' || said === 'message' ? fallbackRole : (roles.get(said.toLowerCase()) ?? said)
@@ -161,17 +163,17 @@ function readMessage(message: JsonObject, fallbackRole: string, sink: Sink): voi
   if (reasoning !== '') push(sink, role, 'reasoning', reasoning)
   const content = message.parts ?? message.contents ?? message.content ?? null
   if (content !== (message.content ?? content)) sink.isWhole = false
-  if (role === 'tool' && callId !== '' && (typeof content === 'string' || isPlainParts(content)))
-    push(sink, role, 'tool_call_response', toolJson({ id: callId, response: plainText(content) }), {
-      toolCallId: callId,
-    })
-  else readAny(content, role, sink)
+  const isAnswer = role === 'tool' && callId !== '' && (typeof content === 'string' || isPlainParts(content))
+  if (isAnswer) {
+    const said = toolJson({ id: callId, name: textOfJson(message.name), response: plainText(content) })
+    push(sink, role, 'tool_call_response', said, { toolCallId: callId })
+  } else readAny(content, role, sink)
   readAny(message.refusal ?? null, role, sink)
   const calls = message.tool_calls ?? message.toolCalls ?? (message.function_call ? [message.function_call] : [])
   const known = new Set(sink.parts.slice(from).map((part) => part.toolCallId))
   if (!Array.isArray(calls)) sink.isWhole = false
   for (const call of Array.isArray(calls) ? (calls as readonly Json[]) : []) readToolCall(call, role, known, sink)
-  noteRest(message, messageKeys, sink)
+  noteRest(message, isAnswer ? toolMessageKeys : messageKeys, sink)
 }
 
 /** Parts that are nothing but text: a tool's result is then one text. */

@@ -107,12 +107,13 @@ function startOfStream(span: LiftedSpan, spanType: string): Pick<Read, 'startUni
   return spanType === 'log' && nano !== undefined ? { startUnixNano: span.startUnixNano - BigInt(nano) } : {}
 }
 
-/** Older spans have no operation: an agent then has a name, a call its request. */
+/** Older spans have no operation: an agent then has a name, as has a tool, and a call its request. */
 function kindOfSpan(span: LiftedSpan): OperationKind {
   const { attributes } = span
   const operation = operationOf(span)
   if (operation !== '') return kindOf(operation)
   if (attributes.has('agent_name')) return 'agent'
+  if (attributes.has('gen_ai.tool.name')) return 'tool'
   // Of a path that it does not know, like that which counts tokens, Logfire writes the URL.
   if (!attributes.has('request_data') || attributes.has('url')) return 'link'
   return /embedding/i.test(span.name) ? 'embedding' : 'call'

@@ -943,3 +943,32 @@ test('content: what was searched for and found, and what an agent remembers, is 
   const keys = ['gen_ai.retrieval.query.text', 'gen_ai.retrieval.documents', 'gen_ai.memory.records']
   expect(keys.filter((key) => !isContentKey(key))).toEqual([])
 })
+
+test('pydantic ai: before 2 a tool has no operation, and what it answers in a list of events has its name', () => {
+  const tool = sketchSpan({
+    ...scopeOf('pydantic-ai', '1.0.0'),
+    name: 'running tool',
+    attributes: {
+      'gen_ai.tool.name': 'get_weather',
+      'gen_ai.tool.call.id': 'call_1',
+      tool_arguments: '{"city":"Paris"}',
+      tool_response: 'sunny',
+    },
+  })
+  const { facts, leftover } = factsOf(tool)
+  expect(resolve(facts, priceOf).toolCalls).toMatchObject([
+    { Name: 'get_weather', CallId: 'call_1', Arguments: { bytes: 16 }, Result: { bytes: 5 } },
+  ])
+  expect(leftover.attributes).toEqual([])
+  const events = [
+    { 'event.name': 'gen_ai.tool.message', role: 'tool', id: 'call_1', name: 'get_weather', content: 'sunny' },
+    { 'event.name': 'gen_ai.choice', index: 0, message: { role: 'assistant', content: 'Sunny.' } },
+  ]
+  const attributes = { ...gpt, 'gen_ai.operation.name': 'chat', events: JSON.stringify(events) }
+  const call: SpanSketch = { ...scopeOf('pydantic-ai', '1.0.0'), attributes }
+  expect(messagesOf(call)).toEqual([
+    ['input', 'tool', 'tool_call_response', '{"id":"call_1","name":"get_weather","response":"sunny"}'],
+    ['output', 'assistant', 'text', 'Sunny.'],
+  ])
+  expect(factsOf(sketchSpan(call)).leftover.attributes).toEqual([])
+})
