@@ -121,6 +121,18 @@ test.each([
     [['tool', 'tool_call_response', '{"id":"c","response":"sunny"}']],
   ],
   [
+    'what Mistral and Ollama thought',
+    [
+      { role: 'assistant', content: [{ type: 'thinking', thinking: [{ type: 'text', text: 'so' }] }] },
+      { role: 'assistant', content: 'a', thinking: 'so' },
+    ],
+    [
+      ['assistant', 'reasoning', 'so'],
+      ['assistant', 'reasoning', 'so'],
+      ['assistant', 'text', 'a'],
+    ],
+  ],
+  [
     'tools of the provider',
     [
       {
@@ -157,6 +169,9 @@ test.each([
   { role: 'user', name: 'Bob', parts: [{ type: 'text', content: 'hi' }] },
   { role: 'assistant', parts: [{ type: 'tool_call', id: 'c', name: 'f', arguments: {}, note: 'why' }] },
   { role: 'tool', parts: [{ type: 'tool_call_response', id: 'c', response: 'sunny', artifact: 'map' }] },
+  { role: 'assistant', content: 'a', tool_calls: [{ id: 'c', function: { name: 'f', arguments: '{}' }, note: 'why' }] },
+  { role: 'assistant', content: 'a', reasoning_content: 'so', reasoning: 'or so' },
+  { role: 'assistant', tool_calls: [{ id: 'c', function: { name: 'f' } }], function_call: { name: 'g' } },
 ])('messages: what a message says beyond what rows hold keeps its attribute in the raw span: %o', (message) => {
   const { understood, leftover } = factsOf(
     sketchSpan({ attributes: { ...chatAttributes, 'gen_ai.input.messages': JSON.stringify([message]) } }),

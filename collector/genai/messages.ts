@@ -146,6 +146,7 @@ const messageKeys = new Set([
   'refusal',
   'reasoning',
   'reasoning_content',
+  'thinking',
   'id',
   'index',
   'status',
@@ -159,8 +160,8 @@ function readMessage(message: JsonObject, fallbackRole: string, sink: Sink): voi
   const role = said === '' || said === 'message' ? fallbackRole : (roles.get(said.toLowerCase()) ?? said)
   const from = sink.parts.length
   const callId = textOfJson(message.tool_call_id ?? message.toolCallId)
-  const reasoning = textOfJson(message.reasoning_content ?? message.reasoning)
-  if (reasoning !== '') push(sink, role, 'reasoning', reasoning)
+  const reasoning = firstOf(sink, message, 'reasoning_content', 'reasoning', 'thinking')
+  if (reasoning !== null) push(sink, role, 'reasoning', textOfJson(reasoning))
   const content = message.parts ?? message.contents ?? message.content ?? null
   if (content !== (message.content ?? content)) sink.isWhole = false
   const isAnswer = role === 'tool' && callId !== '' && (typeof content === 'string' || isPlainParts(content))
@@ -169,11 +170,24 @@ function readMessage(message: JsonObject, fallbackRole: string, sink: Sink): voi
     push(sink, role, 'tool_call_response', said, { toolCallId: callId })
   } else readAny(content, role, sink)
   readAny(message.refusal ?? null, role, sink)
-  const calls = message.tool_calls ?? message.toolCalls ?? (message.function_call ? [message.function_call] : [])
+  const several = firstOf(sink, message, 'tool_calls', 'toolCalls')
+  const calls = several ?? (message.function_call ? [message.function_call] : [])
+  if (several !== null && message.function_call) sink.isWhole = false
   const known = new Set(sink.parts.slice(from).map((part) => part.toolCallId))
   if (!Array.isArray(calls)) sink.isWhole = false
-  for (const call of Array.isArray(calls) ? (calls as readonly Json[]) : []) readToolCall(call, role, known, sink)
+  for (const call of Array.isArray(calls) ? (calls as readonly Json[]) : []) {
+    readToolCall(call, role, known, sink)
+    if (isObject(call)) noteRest(call, toolPartKeys, sink)
+  }
   noteRest(message, isAnswer ? toolMessageKeys : messageKeys, sink)
+}
+
+/** Of names for the same the first that says something; should another say something else, not all is read. */
+function firstOf(sink: Sink, message: JsonObject, ...keys: readonly string[]): Json {
+  const said = keys.map((key) => message[key] ?? null).filter((value) => value !== null && value !== '')
+  const [first = null] = said
+  if (said.some((other) => textOfJson(other) !== textOfJson(first))) sink.isWhole = false
+  return first
 }
 
 /** Parts that are nothing but text: a tool's result is then one text. */
@@ -282,7 +296,9 @@ const summaryKeys = new Set(['type', 'summary', 'id', 'status'])
 const noneKnown: ReadonlySet<string | undefined> = new Set()
 
 function readReasoning(part: JsonObject, role: string, sink: Sink): void {
-  const text = part.content ?? part.text ?? part.thinking
+  const said = part.content ?? part.text ?? part.thinking
+  // Mistral's is a list of texts.
+  const text = isPlainParts(said ?? null) ? plainText(said as Json) : said
   if (typeof text === 'string') {
     if (text !== '') push(sink, role, 'reasoning', text)
     noteRest(part, thoughtKeys, sink)
