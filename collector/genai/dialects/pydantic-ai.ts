@@ -8,6 +8,7 @@ import type { CallSays, MessageFact } from '../fact.ts'
 import {
   accountFor,
   contentIn,
+  leaveOver,
   nothingSaid,
   type Reading,
   readSaidJson,
@@ -64,8 +65,11 @@ function readSpan(reading: Reading, span: LiftedSpan): Read {
   const asked = isObject(request) ? request : {}
   const read = readOtel(reading, span, { kind, ...(isOfClaudeAgent(span) ? { source: 'partial' } : {}) })
   if (read.says.kind !== 'call') return read
-  if (spanType === 'span' && read.failure === undefined && isRequestOfStream(span, read.says, asked))
+  if (spanType === 'span' && read.failure === undefined && isRequestOfStream(span, read.says, asked)) {
+    // The record may never come, and then this alone has what was asked.
+    leaveOver(reading, ...reading.account.understood)
     return { ...read, says: link }
+  }
   return { ...read, ...startOfStream(span, spanType), says: completeCall(reading, read.says, asked, spanType) }
 }
 

@@ -972,3 +972,16 @@ test('pydantic ai: before 2 a tool has no operation, and what it answers in a li
   ])
   expect(factsOf(sketchSpan(call)).leftover.attributes).toEqual([])
 })
+
+test('logfire: what a stream was asked stays with its request, as it is in no row of it', () => {
+  const attributes = {
+    'logfire.span_type': 'span',
+    'gen_ai.operation.name': 'chat',
+    'gen_ai.request.model': claude,
+    'gen_ai.input.messages': '[{"role":"user","parts":[{"type":"text","content":"Where?"}]}]',
+    request_data: '{"model":"claude","stream":true}',
+  }
+  const request = factsOf(sketchSpan({ ...scopeOf('logfire.anthropic', '5.2.0'), attributes }))
+  expect([request.facts[0]?.says.kind, request.understood.attributes]).toEqual(['link', []])
+  expect(request.leftover.attributes).toEqual(['gen_ai.input.messages', 'request_data'])
+})
