@@ -365,6 +365,20 @@ test('resolve: the tool of an agent, its MCP client and the server are one tool 
   ])
 })
 
+test('resolve: a tool that two instrumentations tell, one inside the other, is one call, and one that calls itself is two', () => {
+  const weather = { 'tool.name': 'search', 'input.value': '{"q":"a"}', 'openinference.span.kind': 'TOOL' }
+  const told = { ...tool, 'gen_ai.tool.call.id': 'call_1' }
+  expect(rows(span('a', '', agent), span('b', 'a', weather), span('c', 'b', told)).toolCalls).toMatchObject([
+    { SpanId: 'b', Name: 'search', CallId: 'call_1', Arguments: { bytes: 9 } },
+  ])
+  const given = (q: string) => ({ ...tool, 'gen_ai.tool.call.arguments': JSON.stringify({ q }) })
+  expect(rows(span('b', '', given('a')), span('c', 'b', given('a'))).toolCalls).toHaveLength(1)
+  expect(rows(span('b', '', given('a')), span('c', 'b', given('b'))).toolCalls).toHaveLength(2)
+  expect(rows(span('b', '', weather), span('c', 'b', told), span('d', 'b', told)).toolCalls).toHaveLength(3)
+  const ids = { ...weather, 'tool.id': 'call_0' }
+  expect(rows(span('b', '', ids), span('c', 'b', told)).toolCalls).toHaveLength(2)
+})
+
 test('resolve: what a record of a span says beside the longest is a row as well', () => {
   const list = (text: string) => `[{"role":"user","parts":[{"type":"text","content":"${text}"}]}]`
   const details = sketchLog({

@@ -41,7 +41,7 @@ export function findToolCalls(trace: Trace): ToolCalls {
 }
 
 /** Tools inside a tool that are the same call. A tool of the same name, or the only one that is called through MCP, is; two
- *  different ones are calls that the tool makes. */
+ *  different ones are calls that the tool makes. So is what another instrumentation tells of it. */
 function joinInner(spans: readonly Node[]): Map<Node, Node> {
   const outerOf = new Map<Node, Node>()
   for (const [outer, inner] of Map.groupBy(spans, (node) => node.outerTool)) {
@@ -49,10 +49,24 @@ function joinInner(spans: readonly Node[]): Map<Node, Node> {
     const viaMcp = inner.filter((node) => saysOf(node).mcp !== undefined)
     for (const node of inner) {
       const isOnly = viaMcp.length === 1 && viaMcp[0] === node
-      if (isSameCall(saysOf(outer), saysOf(node), isOnly)) outerOf.set(node, outer)
+      const isToldAgain = inner.length === 1 && tellsAgain(outer, node)
+      if (isToldAgain || isSameCall(saysOf(outer), saysOf(node), isOnly)) outerOf.set(node, outer)
     }
   }
   return outerOf
+}
+
+/** Of two instrumentations each tells what the framework, or the function itself, did. A tool that calls itself is told by one,
+ *  and is given something else. */
+function tellsAgain(outer: Node, inner: Node): boolean {
+  const [one, other] = [saysOf(outer), saysOf(inner)]
+  if (one.name !== other.name || (one.callId !== '' && other.callId !== '')) return false
+  const isGivenSame = one.arguments !== undefined && isSameText(one.arguments, other.arguments)
+  return outer.span?.dialect !== inner.span?.dialect || isGivenSame
+}
+
+function isSameText(one: Content, other: Content | undefined): boolean {
+  return one.hash !== '' && one.hash === other?.hash
 }
 
 /** By their ids, also what two services saw of one; then each told one is what was seen once. */
