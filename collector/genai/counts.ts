@@ -197,7 +197,8 @@ const senders: readonly Sender[] = [
     sourceWithoutCache: 'partial',
   },
   { scope: /^@arizeai\/openinference-instrumentation-bedrock$/, counting: 'raw' },
-  { scope: /^strands/, counting: 'raw' },
+  // In Python its numbers include the cache, or its total tells that they do not.
+  { scope: /^strands-agents$/, counting: 'raw' },
   {
     scope: /^(@opentelemetry\/instrumentation-aws-sdk|opentelemetry\.instrumentation\.botocore)/,
     provider: 'aws.bedrock',

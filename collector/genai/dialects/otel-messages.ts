@@ -106,14 +106,26 @@ export function saidIndexed(
 
 const noSteps: ReadonlySet<string> = new Set()
 
-/** Parts come as JSON in the content; `null` in it is how JavaScript writes that there is none. */
+/** Parts come as JSON in the content; `null` in it is how JavaScript writes that there is none. OpenInference's of AutoGen writes
+ *  each answer of a tool as JSON. */
 function withParsedContent(message: Json): Json {
-  if (!isObject(message) || typeof message.content !== 'string') return message
+  if (!isObject(message)) return message
+  const answers = Array.isArray(message.function) ? (message.function as readonly Json[]).map(answerOf) : []
+  if (answers.length > 0 && answers.every(isObject)) {
+    const { function: _answers, ...rest } = message
+    return { ...rest, content: answers }
+  }
+  if (typeof message.content !== 'string') return message
   if (message.content === 'null') return { ...message, content: null }
   const parts = /^\[\s*\{\s*"/.test(message.content) ? parseJson(message.content) : undefined
   return Array.isArray(parts) && parts.every((part) => isObject(part) && part.type !== undefined)
     ? { ...message, content: parts }
     : message
+}
+
+function answerOf(text: Json): Json {
+  const answer = typeof text === 'string' ? parseJson(text) : undefined
+  return isObject(answer) ? { type: 'tool_call_response', ...answer } : null
 }
 
 const rolesOfEvents: ReadonlyMap<string, string> = new Map(

@@ -985,3 +985,32 @@ test('logfire: what a stream was asked stays with its request, as it is in no ro
   expect([request.facts[0]?.says.kind, request.understood.attributes]).toEqual(['link', []])
   expect(request.leftover.attributes).toEqual(['gen_ai.input.messages', 'request_data'])
 })
+
+test('counting: Strands in Python adds what was cached, or its total says that it does not; in TypeScript it never does', () => {
+  const { 'gen_ai.usage.output_tokens': output } = beside
+  const call = (scope: string, input: number, total: number) => ({
+    ...scopeOf(scope),
+    attributes: { ...beside, 'gen_ai.usage.input_tokens': input, 'gen_ai.usage.total_tokens': total },
+  })
+  for (const sketch of [
+    call('strands.telemetry.tracer', 7300, 7350),
+    call('strands.telemetry.tracer', 5000, 7350),
+    call('strands-agents', 5000, 5050),
+  ])
+    expect(rowsOf(sketch).llmCalls).toMatchObject([
+      { InputTokens: 7300, CacheReadTokens: 2000, CacheWriteTokens: 300, OutputTokens: output },
+    ])
+})
+
+test('openinference: AutoGen’s answers of tools are JSON in a list of their own', () => {
+  const attributes = {
+    ...llm,
+    'llm.input_messages.0.message.role': 'function',
+    'llm.input_messages.0.function.0': '{"name":"f","content":"sunny","call_id":"call_1","is_error":false}',
+  }
+  const call = { ...scopeOf('openinference.instrumentation.autogen_agentchat'), attributes }
+  expect(messagesOf(call)).toEqual([
+    ['input', 'tool', 'tool_call_response', '{"id":"call_1","name":"f","response":"sunny"}'],
+  ])
+  expect(factsOf(sketchSpan(call)).leftover.attributes).toEqual([])
+})
