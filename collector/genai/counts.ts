@@ -197,8 +197,8 @@ const senders: readonly Sender[] = [
     sourceWithoutCache: 'partial',
   },
   { scope: /^@arizeai\/openinference-instrumentation-bedrock$/, counting: 'raw' },
-  // In Python its numbers include the cache, or its total tells that they do not.
-  { scope: /^strands-agents$/, counting: 'raw' },
+  // All others of its numbers, and all in Python, include the cache, or the total beside them tells that they do not.
+  { scope: /^strands-agents$/, provider: 'anthropic', counting: 'raw' },
   {
     scope: /^(@opentelemetry\/instrumentation-aws-sdk|opentelemetry\.instrumentation\.botocore)/,
     provider: 'aws.bedrock',

@@ -986,20 +986,27 @@ test('logfire: what a stream was asked stays with its request, as it is in no ro
   expect(request.leftover.attributes).toEqual(['gen_ai.input.messages', 'request_data'])
 })
 
-test('counting: Strands in Python adds what was cached, or its total says that it does not; in TypeScript it never does', () => {
-  const { 'gen_ai.usage.output_tokens': output } = beside
-  const call = (scope: string, input: number, total: number) => ({
-    ...scopeOf(scope),
-    attributes: { ...beside, 'gen_ai.usage.input_tokens': input, 'gen_ai.usage.total_tokens': total },
-  })
-  for (const sketch of [
-    call('strands.telemetry.tracer', 7300, 7350),
-    call('strands.telemetry.tracer', 5000, 7350),
-    call('strands-agents', 5000, 5050),
+const bedrockClaude = 'us.anthropic.claude-sonnet-4-5-20250929-v1:0'
+
+test.each([
+  // From 1.62 in Python and 1.19 in TypeScript, and as they were before.
+  ['strands.telemetry.tracer', claude, 7300, 7350],
+  ['strands.telemetry.tracer', bedrockClaude, 7300, 7350],
+  ['strands.telemetry.tracer', bedrockClaude, 5000, 7350],
+  ['strands-agents', bedrockClaude, 7300, 7350],
+  ['strands-agents', bedrockClaude, 5000, 7350],
+  // In TypeScript the total of Anthropic's is without the cache, in both.
+  ['strands-agents', claude, 5000, 5050],
+])('counting: %s asked %s for 7300 tokens with %i of a total of %i', (scope, model, input, total) => {
+  const attributes = {
+    ...beside,
+    'gen_ai.request.model': model,
+    'gen_ai.usage.input_tokens': input,
+    'gen_ai.usage.total_tokens': total,
+  }
+  expect(rowsOf({ ...scopeOf(scope), attributes }).llmCalls).toMatchObject([
+    { InputTokens: 7300, CacheReadTokens: 2000, CacheWriteTokens: 300, OutputTokens: 50 },
   ])
-    expect(rowsOf(sketch).llmCalls).toMatchObject([
-      { InputTokens: 7300, CacheReadTokens: 2000, CacheWriteTokens: 300, OutputTokens: output },
-    ])
 })
 
 test('openinference: AutoGen’s answers of tools are JSON in a list of their own', () => {
