@@ -11,7 +11,7 @@ import { contentIn, type Direction, type Reading, saidIn, settleUsage, turnSays,
 import type { LiftedSpan } from '../record.ts'
 import { type Dialect, link, type Read } from './dialect.ts'
 import { toolMessageOf } from './langchain.ts'
-import { callIdentity } from './otel.ts'
+import { callIdentity, nanoToMoment } from './otel.ts'
 
 const input = 'langfuse.observation.input'
 const output = 'langfuse.observation.output'
@@ -53,7 +53,7 @@ function readGeneration(reading: Reading, span: LiftedSpan, kind: 'call' | 'embe
   const { attributes } = span
   const model = modelOf(span)
   const provider = providerOf(firstText(attributes, 'gen_ai.provider.name', 'gen_ai.system'), model)
-  const started = completionStart(span)
+  const started = nanoToMoment(span, 'langfuse.observation.completion_start_time')
   const asked = saidIn(reading, input, 'input', 'user').messages
   const messages = kind === 'embedding' ? asked : [...asked, ...saidIn(reading, output, 'output', 'assistant').messages]
   return {
@@ -69,15 +69,6 @@ function readGeneration(reading: Reading, span: LiftedSpan, kind: 'call' | 'embe
     ...callIdentity(attributes),
     messages,
   }
-}
-
-/** The moment is ISO time as a JSON string, in milliseconds: it may lie before a start that is finer. */
-function completionStart(span: LiftedSpan): number | undefined {
-  const text = firstText(span.attributes, 'langfuse.observation.completion_start_time').replaceAll('"', '')
-  const unixMs = text === '' ? Number.NaN : Date.parse(text)
-  if (Number.isNaN(unixMs)) return undefined
-  const nano = Number(BigInt(unixMs) * 1_000_000n - span.startUnixNano)
-  return Number.isSafeInteger(nano) ? Math.max(0, nano) : undefined
 }
 
 function usageOfDetails(span: LiftedSpan, provider: string): UsageRead {

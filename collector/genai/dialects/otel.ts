@@ -157,7 +157,8 @@ export function readCall(
       firstText(attributes, 'gen_ai.provider.name', 'gen_ai.system', 'ai.model.provider'),
       model || requestModel,
     )
-  const timeToFirstTokenNano = quirks.timeToFirstTokenNano ?? timeToFirstToken(attributes)
+  const timeToFirstTokenNano =
+    quirks.timeToFirstTokenNano ?? timeToFirstToken(attributes) ?? nanoToMoment(span, 'mastra.completion_start_time')
   return {
     kind,
     provider,
@@ -264,6 +265,16 @@ function timeToFirstToken(attributes: Attributes): number | undefined {
   )
 }
 
+/** Where the first token is told by its moment: ISO time, at times as a JSON string, in milliseconds, so that it may lie before a
+ *  start that is finer. */
+export function nanoToMoment({ attributes, startUnixNano }: LiftedSpan, key: string): number | undefined {
+  const text = firstText(attributes, key).replaceAll('"', '')
+  const unixMs = text === '' ? Number.NaN : Date.parse(text)
+  if (Number.isNaN(unixMs)) return undefined
+  const nano = Number(BigInt(unixMs) * 1_000_000n - startUnixNano)
+  return Number.isSafeInteger(nano) ? Math.max(0, nano) : undefined
+}
+
 /** Where the first token is told by an event of the span. */
 export function nanoToEvent({ events, startUnixNano }: LiftedSpan, name: string): number | undefined {
   const first = events.find((event) => event.name === name)
@@ -288,12 +299,17 @@ export function readTool(reading: Reading, span: LiftedSpan, quirks: Quirks, fai
     callId: firstText(attributes, 'gen_ai.tool.call.id'),
     toolType: firstText(attributes, 'gen_ai.tool.type'),
     provider: providerOf(firstText(attributes, 'gen_ai.provider.name', 'gen_ai.system'), ''),
-    mcpServer: firstText(attributes, 'mcp.server.name'),
+    mcpServer: firstText(attributes, 'mcp.server.name') || mcpServerOfMastra(attributes),
     ...(args === undefined ? {} : { arguments: args }),
     ...(result === undefined ? {} : { result }),
     status: statusOf(failure),
     ...(attributes.get('tallylight.tool.seen_on') === 'wire' ? { isSeenOnWire: true } : {}),
   }
+}
+
+/** Where its address belongs. */
+function mcpServerOfMastra(attributes: Attributes): string {
+  return attributes.get('mastra.span.type') === 'mcp_tool_call' ? firstText(attributes, 'server.address') : ''
 }
 
 /** Of Google's SDK for Python a tool is a function, and each of its parameters an attribute; what is no plain value is JSON. */

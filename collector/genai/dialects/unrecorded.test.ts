@@ -747,6 +747,17 @@ test('openrouter: cache, reasoning and the reason to finish have names of their 
   ])
 })
 
+test('mastra: the first token is a moment, and the server of a tool stands where its address belongs', () => {
+  const attributes = { ...gpt, 'mastra.completion_start_time': new Date(1_795_000_000_250).toISOString() }
+  expect(rowsOf({ attributes: { ...attributes, 'gen_ai.operation.name': 'chat' } }).llmCalls).toMatchObject([
+    { Streaming: true, TimeToFirstTokenNano: 250_000_000n },
+  ])
+  const tool = { 'gen_ai.operation.name': 'execute_tool', 'gen_ai.tool.name': 'f', 'server.address': 'weather' }
+  const viaMcp = { ...tool, 'mastra.span.type': 'mcp_tool_call' }
+  expect(rowsOf({ attributes: viaMcp }).toolCalls).toMatchObject([{ McpServer: 'weather' }])
+  expect(rowsOf({ attributes: tool }).toolCalls).toMatchObject([{ McpServer: '' }])
+})
+
 test('mastra: what was cached had a name of its own', () => {
   const { 'gen_ai.usage.cache_read.input_tokens': cached, ...plain } = gpt
   const attributes = { ...plain, 'gen_ai.operation.name': 'chat', 'gen_ai.usage.cached_input_tokens': cached as number }
@@ -944,9 +955,9 @@ test('content: what was searched for and found, and what an agent remembers, is 
   expect(keys.filter((key) => !isContentKey(key))).toEqual([])
 })
 
-test('pydantic ai: before 2 a tool has no operation, and what it answers in a list of events has its name', () => {
+test('pydantic ai: of older versions a tool has no operation, and what it answers in a list of events has its name', () => {
   const tool = sketchSpan({
-    ...scopeOf('pydantic-ai', '1.0.0'),
+    ...scopeOf('pydantic-ai', '0.4.0'),
     name: 'running tool',
     attributes: {
       'gen_ai.tool.name': 'get_weather',
