@@ -5,9 +5,16 @@ import { readRecorded } from './testing.ts'
 
 test('speaks: keys and events of every dialect are told from bytes, and the web’s are not', () => {
   const speaks = (key: string) => isSpeakingKey(Buffer.from(`..${key}..`), 2, 2 + key.length)
-  for (const key of ['gen_ai.system', 'ai.operationId', 'traceloop.span.kind', 'mcp.method.name', 'tallylight.probe'])
-    expect([key, speaks(key)]).toEqual([key, true])
-  for (const key of ['gen_ai', 'http.route', 'ai.operationIds', 'a', '', 'llm', 'session.id'])
+  const ours = [
+    'gen_ai.system',
+    'ai.operationId',
+    'traceloop.span.kind',
+    'mcp.method.name',
+    'tallylight.probe',
+    'request',
+  ]
+  for (const key of ours) expect([key, speaks(key)]).toEqual([key, true])
+  for (const key of ['gen_ai', 'requests', 'http.route', 'ai.operationIds', 'a', '', 'llm', 'session.id'])
     expect([key, speaks(key)]).toEqual([key, false])
   const valued = (key: string) => isValuedKey(Buffer.from(key), 0, key.length)
   expect(['http.route', 'user_agent.original', 'http.routes', 'url.full'].map(valued)).toEqual([
