@@ -513,3 +513,31 @@ test('openinference: AutoGen’s answers of tools are JSON in a list of their ow
   ])
   expect(factsOf(sketchSpan(call)).leftover.attributes).toEqual([])
 })
+
+test('openllmetry: FastMCP’s server knows its name, and client, server and tool are one tool call', () => {
+  const mcp = scopeOf('opentelemetry.instrumentation.mcp', '0.62.4')
+  const input = '{"tool_name":"get_weather","arguments":{"city":"Paris"}}'
+  const output = '[{"type":"text","content":"sunny"}]'
+  const tool = {
+    'traceloop.span.kind': 'tool',
+    'traceloop.entity.name': 'get_weather',
+    'traceloop.entity.input': input,
+    'traceloop.entity.output': output,
+  }
+  const client = inside('1', '', { ...mcp, attributes: tool })
+  const server = inside('2', '1', {
+    ...mcp,
+    name: 'mcp.server',
+    attributes: {
+      'traceloop.span.kind': 'server',
+      'traceloop.entity.name': 'mcp.server',
+      'traceloop.workflow.name': 'weather',
+      'mcp.response.value': output,
+    },
+  })
+  const inner = inside('3', '2', { ...mcp, attributes: { ...tool, 'traceloop.workflow.name': 'weather' } })
+  const told = { Name: 'get_weather', McpServer: 'weather', Arguments: { bytes: 16 }, Result: { bytes: 35 } }
+  expect(rowsOf(client, server, inner).toolCalls).toMatchObject([{ SpanId: client.spanId, ...told }])
+  expect(rowsOf(server, inner).toolCalls).toMatchObject([{ SpanId: server.spanId, ...told }])
+  expect(factsOf(sketchSpan(server)).leftover.attributes).toEqual([])
+})

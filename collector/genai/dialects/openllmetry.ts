@@ -39,6 +39,9 @@ function readSpan(reading: Reading, span: LiftedSpan): Read | undefined {
       if (operationOf(span) === 'execute_tool') return readTool(reading, span)
       if (isModelOfLlamaIndex(span)) return readOperation(reading, span)
       return wrapperOf(reading, span, 'wrapper')
+    // Of FastMCP: it stands around the tool, and knows whose it is.
+    case 'server':
+      return isOfMcp(span) ? readServer(reading, span) : readOperation(reading, span)
     // Of an MCP client: it may be open for as long as its process, and is nobody's turn.
     case 'session':
       return { says: link, failure: failureOf(span) }
@@ -149,9 +152,32 @@ function readTool(reading: Reading, span: LiftedSpan): Read {
       callId: firstText(span.attributes, 'gen_ai.tool.call.id') || callIdOfLangChain(input) || (message?.callId ?? ''),
       toolType: firstText(span.attributes, 'gen_ai.tool.type'),
       provider: '',
-      ...(span.scope.name.includes('mcp') ? { mcp: 'client' as const } : {}),
+      ...(isOfMcp(span) ? { mcp: 'client' as const } : {}),
       mcpServer: firstText(span.attributes, 'mcp.server.name'),
       ...(args === undefined ? {} : { arguments: args }),
+      ...(result === undefined ? {} : { result }),
+      status: statusOf(failure),
+    },
+    failure,
+  }
+}
+
+function isOfMcp({ scope }: LiftedSpan): boolean {
+  return scope.name.includes('mcp')
+}
+
+function readServer(reading: Reading, span: LiftedSpan): Read {
+  const failure = failureOf(span)
+  const result = contentIn(reading, 'mcp.response.value')
+  return {
+    says: {
+      kind: 'tool',
+      name: '',
+      callId: '',
+      toolType: '',
+      provider: '',
+      mcp: 'server',
+      mcpServer: firstText(span.attributes, 'traceloop.workflow.name'),
       ...(result === undefined ? {} : { result }),
       status: statusOf(failure),
     },
