@@ -71,6 +71,31 @@ describe('node:http', () => {
     expect(recorder.failures).toEqual([])
   })
 
+  test('a call by way of an HTTP proxy is one', async () => {
+    const { provider, recorder, url } = await setUp({ headers: sse, pieces: [recorded] })
+    const proxy = await listening(stack, (request, response) => {
+      const { method, headers } = request
+      const forwarded = http.request(request.url ?? '', { method, headers }, (reply) => {
+        response.writeHead(reply.statusCode ?? 0, reply.headers)
+        reply.pipe(response)
+      })
+      request.pipe(forwarded)
+    })
+    // As clients write it by hand, axios for one, and as Node does for `HTTP_PROXY`.
+    const headers = { host: new URL(provider.url).host }
+    const agent = new http.Agent({ proxyEnv: { HTTP_PROXY: proxy } })
+    for (const request of [
+      http.request(proxy, { method: 'POST', path: url, headers }),
+      http.request(url, { method: 'POST', agent }),
+    ])
+      expect(await buffer(await responseOf(request.end(asking)))).toEqual(recorded)
+    // The proxy's own requests, which are made in this process here, are seen as well.
+    expect(recorder.calls.map(({ start }) => start.url.href)).toEqual(Array(4).fill(url))
+    for (const end of await recorder.ended(4))
+      expect(end).toMatchObject({ ending: 'complete', status: 200, reply: { usage } })
+    expect(recorder.unmetered).toEqual([])
+  })
+
   test('callbacks of writes and of the end are called as they would have been', async () => {
     const { url } = await setUp({ pieces: ['{}'] })
     const called: string[] = []

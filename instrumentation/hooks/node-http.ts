@@ -68,8 +68,9 @@ function hookModule(
   }
 }
 
-/** From the request as it was made, whose options came in five shapes. */
+/** From the request as it was made, whose options came in five shapes. What is asked of a proxy has its whole address as its path. */
 function urlOf(protocol: string, request: http.ClientRequest): URL | null {
+  if (/^https?:\/\//i.test(request.path)) return URL.parse(request.path)
   const host = request.getHeader('host')
   return URL.parse(`${protocol}//${typeof host === 'string' ? host : request.host}${request.path}`)
 }
