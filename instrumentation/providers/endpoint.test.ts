@@ -17,7 +17,7 @@ const known: readonly (readonly [string, Partial<Endpoint>])[] = [
     { api: 'openai.chat', provider: 'azure.ai.openai', model: 'my gpt' },
   ],
   ['https://x.services.ai.azure.com/openai/v1/responses', { api: 'openai.responses', provider: 'azure.ai.openai' }],
-  ['https://openrouter.ai/api/v1/chat/completions', { provider: 'openrouter' }],
+  ['https://openrouter.ai/api/v1/chat/completions', { provider: 'openrouter', takesUsageOption: false }],
   ['https://api.mistral.ai/v1/chat/completions', { provider: 'mistral_ai', takesUsageOption: false }],
   ['https://api.groq.com/openai/v1/chat/completions', { provider: 'groq' }],
   ['https://api.deepseek.com/chat/completions', { provider: 'deepseek' }],

@@ -18,7 +18,8 @@ const hosts: Readonly<Record<string, Host>> = {
   'api.anthropic.com': host('anthropic'),
   'generativelanguage.googleapis.com': host('gcp.gemini'),
   'aiplatform.googleapis.com': host('gcp.vertex_ai'),
-  'openrouter.ai': host('openrouter', true),
+  // Tells usage unasked, in a chunk like the one that others are asked for: that is its caller's to read.
+  'openrouter.ai': host('openrouter'),
   'api.mistral.ai': host('mistral_ai'),
   'api.groq.com': host('groq', true),
   'api.deepseek.com': host('deepseek', true),
