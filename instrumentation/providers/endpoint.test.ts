@@ -37,6 +37,14 @@ const known: readonly (readonly [string, Partial<Endpoint>])[] = [
     { api: 'gemini.generate', provider: 'gcp.gemini', model: 'gemini-2.5-flash', isStream: true },
   ],
   [
+    'https://us-central1-aiplatform.googleapis.com/v1beta1/projects/p/locations/us-central1/endpoints/4321:streamGenerateContent?alt=sse',
+    { api: 'gemini.generate', provider: 'gcp.vertex_ai', model: '4321', isStream: true },
+  ],
+  [
+    'https://generativelanguage.googleapis.com/v1beta/tunedModels/mine-1:generateContent',
+    { api: 'gemini.generate', provider: 'gcp.gemini', model: 'mine-1' },
+  ],
+  [
     'https://generativelanguage.googleapis.com/v1beta/openai/chat/completions',
     { api: 'openai.chat', provider: 'gcp.gemini' },
   ],
@@ -75,6 +83,7 @@ describe('endpoint', () => {
       'https://generativelanguage.googleapis.com/v1beta/models/g:countTokens',
       'https://us-aiplatform.googleapis.com/v1/publishers/mistralai/models/m:rawPredict',
       'https://us-aiplatform.googleapis.com/v1/publishers/anthropic/models/count-tokens:rawPredict',
+      'https://us-aiplatform.googleapis.com/v1/projects/p/locations/us/endpoints/4321:rawPredict',
       'https://bedrock-runtime.eu-west-1.amazonaws.com/model/m/count-tokens',
       'https://api.openai.com.evil.example/v1/chat/completions',
       'http://vllm:8000/v10/chat/completions',

@@ -114,7 +114,8 @@ function spokenAt(path: string): Spoken | undefined {
     const deployment = /\/deployments\/([^/]+)\//.exec(path)?.[1] ?? ''
     return { api: found[1], model: decoded(deployment), isStream: undefined }
   }
-  const google = /\/models\/([^/:]+):([A-Za-z]+)$/.exec(path)
+  // A model that was tuned is asked at an endpoint of its own, or by a name among the tuned.
+  const google = /\/(?:models|endpoints|tunedModels)\/([^/:]+):([A-Za-z]+)$/.exec(path)
   const method = methodsOfModels[google?.[2] ?? '']
   if (google !== null && method !== undefined) {
     const isOther =
