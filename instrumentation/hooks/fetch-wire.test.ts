@@ -129,7 +129,7 @@ describe.each(Object.keys(fetches))('fetch of %s', (of) => {
       url?.startsWith('/elsewhere') ? { headers: sse, pieces } : moved,
     )
     const response = await post(asking)
-    expect([response.redirected, isUntouched(response)]).toEqual([true, true])
+    expect([response.redirected, isUntouched(response)]).toEqual([true, false])
     expect(await response.text()).toBe(recorded.toString())
     const given = await post(asking, { redirect: 'manual' })
     expect(given.status).toBe(307)
@@ -180,4 +180,20 @@ test('fetch over few connections: one that waited for another’s is not taken f
   const texts = await Promise.all([...packedOnes, ...waiting].map(async (response) => (await response).text()))
   expect(texts.map((text) => text.includes('"choices":[]'))).toEqual([false, false, true, false, true, false])
   expect(await recorder.ended()).toMatchObject(texts.map(() => ({ ending: 'complete', reply: { usage } })))
+})
+
+test('fetch over few connections: one that waits while another is sent again is not taken for it', async () => {
+  const { recorder, post } = await setUp('undici 6', (body) => {
+    if (body.includes('picky') && body.includes('stream_options')) return { status: 400, pieces: ['{}'] }
+    return { headers: sse, pieces: [`data: {"model":"${JSON.parse(body).model}","choices":[]}\n\ndata: [DONE]\n\n`] }
+  })
+  const dispatcher = new AgentOfUndici6({ connections: 2 })
+  stack.defer(() => dispatcher.close())
+  const init: object = { dispatcher }
+  const models = Array.from({ length: 12 }, (_, at) => (at % 3 === 0 ? `picky-${at}` : `model-${at}`))
+  const answered = async (model: string) => (await post(`{"model":"${model}","stream":true}`, init)).text()
+  const texts = await Promise.all(models.map(answered))
+  expect(texts.map((text) => /"model":"(.*?)"/.exec(text)?.[1])).toEqual(models)
+  const ends = await recorder.ended(models.length)
+  expect(ends.map(({ reply }) => reply?.model)).toEqual(models)
 })

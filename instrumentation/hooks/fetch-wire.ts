@@ -19,15 +19,17 @@ export type UndiciRequest = {
 export const wireOf = Symbol('tallylight.wire')
 
 export type FetchWire = {
-  /** A request was made in the course of the fetch. */
+  /** A request was made in the course of the fetch. Only the first is surely its own: the connections that are opened for it make
+   *  requests of others in it, when they become free. What another one of its own brings, behind a redirect or by a dispatcher
+   *  that tries again, is read at its Response. */
   claim(request: UndiciRequest): void
   head(request: UndiciRequest, status: number, header: (name: string) => string): void
   /** It ended, and not well. */
   failed(request: UndiciRequest, error: unknown): void
   /** Whether the Response that the fetch gave is what is read here, and will end by itself. */
   answers(status: number): boolean
-  /** The fetch begins anew, or came to nothing. */
-  restart(): void
+  /** What was read is not what the caller gets. */
+  leave(): void
 }
 
 /** By the names of undici's methods, until version 7 and since version 8. Others are not claimed. */
@@ -51,10 +53,9 @@ export function openFetchWire(
   signal: AbortSignal | null | undefined,
   idle: IdleReplies,
 ): FetchWire {
-  /** The request that answers, as far as is known: a redirect or a dispatcher that tries again makes another. */
+  let isClaimed = false
+  /** The one that was claimed, as long as it may be the one that answers. */
   let current: UndiciRequest | undefined
-  let isFirst = true
-  /** Of the reply that came last. */
   let reading: Inflated | undefined
   let headStatus = 0
   let isAnswer = false
@@ -120,15 +121,10 @@ export function openFetchWire(
 
   const wire: FetchWire = {
     claim(request) {
-      // A dispatcher may make it in the course of another fetch, when a connection becomes free: that is not ours. One that tries
-      // again does so after a reply that failed.
-      const hasReply = ended?.ending === 'complete' && headStatus < 400
-      if (hasReply || current !== undefined || request.method !== 'POST') return
-      if ((isFirst && request.path !== path) || !tap(request)) return
+      if (isClaimed || request.method !== 'POST' || request.path !== path || !tap(request)) return
+      isClaimed = true
       request[wireOf] = wire
-      wire.restart()
       current = request
-      isFirst = false
     },
     head(request, status, header) {
       if (request !== current || status < 200) return
@@ -151,17 +147,14 @@ export function openFetchWire(
     },
     answers(status) {
       isAnswer = reading !== undefined && headStatus === status
-      if (!isAnswer) wire.restart()
+      if (!isAnswer) wire.leave()
       if (isAnswer && ended !== undefined) exchange.end(ended.ending, ended.error)
       return isAnswer
     },
-    restart() {
+    leave() {
       idle.delete(watched)
       current = undefined
       reading = undefined
-      ended = undefined
-      isStopped = false
-      isFirst = true
     },
   }
   return wire

@@ -4,7 +4,7 @@
 
 import { limits } from '../limits.ts'
 import { endingOf, guarded, isSeen, openExchange, runSeen, type SeenBy, type Watch } from './exchange.ts'
-import { openFetchWire } from './fetch-wire.ts'
+import { type FetchWire, openFetchWire } from './fetch-wire.ts'
 import { type IdleReplies, openIdleReplies } from './idle-replies.ts'
 import { outgoingTraceHeaders } from './outgoing-trace.ts'
 import { openBodyWatch, type WatchBody } from './tapped-body.ts'
@@ -106,30 +106,38 @@ async function exchanged(
     exchange.end('aborted', signal.reason)
     return original(input, init)
   }
-  const wire = openFetchWire(exchange, `${url.pathname}${url.search}`, signal, idle)
-  const seenBy: SeenBy = { wire }
-  let response: Response
+  const send = async (
+    what: RequestInit | undefined,
+  ): Promise<{ readonly response: Response; readonly wire: FetchWire }> => {
+    const wire = openFetchWire(exchange, `${url.pathname}${url.search}`, signal, idle)
+    const seenBy: SeenBy = { wire }
+    try {
+      const response = await exchange.inContext(() => runSeen(() => original(input, what), seenBy))
+      return { response, wire }
+    } catch (error) {
+      wire.leave()
+      throw error
+    } finally {
+      seenBy.wire = undefined
+    }
+  }
+  let sent: Awaited<ReturnType<typeof send>>
   try {
-    const sent = exchange.body === undefined ? init : withBody(request, init, exchange.body)
-    const send = (what: RequestInit | undefined): Promise<Response> =>
-      exchange.inContext(() => runSeen(() => original(input, what), seenBy))
-    response = await send(sent)
-    if (exchange.body !== undefined && response.status === 400) {
+    sent = await send(exchange.body === undefined ? init : withBody(request, init, exchange.body))
+    if (exchange.body !== undefined && sent.response.status === 400) {
       // It may be the option that we added: then the caller's own request is another one, and its answer the caller's.
       exchange.withdraw()
-      wire.restart()
-      await response.body?.cancel()
-      response = await send(init)
+      sent.wire.leave()
+      await sent.response.body?.cancel()
+      sent = await send(init)
       // Refused without the option, too, or not answered by the model: the host has said nothing about the option.
-      if (response.status < 400) unwilling.add(url.host)
+      if (sent.response.status < 400) unwilling.add(url.host)
     }
   } catch (error) {
-    wire.restart()
     exchange.end(endingOf(error, signal), error)
     throw error
-  } finally {
-    seenBy.wire = undefined
   }
+  const { response, wire } = sent
   if (wire.answers(response.status)) return response
   exchange.head(response.status, (name) => response.headers.get(name) ?? '')
   if (response.body === null) {
