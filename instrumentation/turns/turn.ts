@@ -14,7 +14,17 @@ import { attributes } from '../attributes.ts'
 import { guarded } from '../hooks/exchange.ts'
 import { type Instrumentation, running } from '../instrument.ts'
 import { followed } from './outcome.ts'
-import { type ActiveTurn, activeTurn, attributesOf, inTexts, type Joined, type Scene, withTurn } from './scene.ts'
+import {
+  type ActiveTurn,
+  activeTurn,
+  attributesOf,
+  inTexts,
+  type Joined,
+  type Scene,
+  type TurnProgress,
+  textOf,
+  withTurn,
+} from './scene.ts'
 
 export type TurnScene = Scene & {
   /** How the user's message came: `rest`, `sse`, `websocket`, or a word of one's own. */
@@ -112,12 +122,7 @@ function openTold(instrumentation: Instrumentation, scene: TurnScene, from: Turn
   return {
     id,
     run: (work) => context.with(inside, work),
-    answer: (text) => {
-      progress.answer = text
-    },
-    block: (reason) => {
-      progress.blockReason = reason
-    },
+    ...saidOf(progress),
     end(status, error) {
       if (isOver) return
       isOver = true
@@ -140,13 +145,20 @@ function within(outer: ActiveTurn, parent: Context): Turn {
   return {
     id: outer.id,
     run: (work) => context.with(inside, work),
+    ...saidOf(outer.progress),
+    end: () => undefined,
+  }
+}
+
+/** A service in JavaScript may say what is no text: that leaves the outcome and the numbers of its turn as they are. */
+function saidOf(progress: TurnProgress): Pick<Turn, 'answer' | 'block'> {
+  return {
     answer: (text) => {
-      outer.progress.answer = text
+      progress.answer = typeof text === 'string' ? text : ''
     },
     block: (reason) => {
-      outer.progress.blockReason = reason
+      progress.blockReason = textOf(reason ?? '') || 'blocked'
     },
-    end: () => undefined,
   }
 }
 

@@ -405,3 +405,14 @@ test('records: tools, usage, errors, audits and health checks are spans of their
   expect(read().contentDropped - contentDropped).toBe(1)
   expect(read().failures - failures).toBe(1)
 })
+
+test('a turn that is told what is no text keeps its outcome and its numbers', () => {
+  const wrong = (told: unknown): never => told as never
+  turn(scene, (opened) => opened.answer(wrong(5)))
+  turn(scene, (opened) => opened.answer(wrong(undefined)))
+  turn(scene, (opened) => opened.block(wrong({})))
+  turn(scene, (opened) => opened.block(wrong(undefined)))
+  const told = exporter.getFinishedSpans().map(({ attributes }) => attributes)
+  expect(told.map((each) => each['tallylight.turn.status'])).toEqual(['success', 'success', 'blocked', 'blocked'])
+  for (const each of told) expect(each['tallylight.turn.calls']).toBe(0)
+})
