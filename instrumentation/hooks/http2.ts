@@ -91,6 +91,10 @@ function watchStream(watch: Watch, stream: http2.ClientHttp2Stream, call: Call, 
     const asked = exchange
     const refuse = (refusal: Error): void => {
       asked.end('denied', refusal)
+      // Of a body that has no end the platform says 'aborted' before it says why, and Amazon's SDK fails with that.
+      const { emit } = stream
+      stream.emit = (event: string | symbol, ...args: unknown[]) =>
+        event !== 'aborted' && Reflect.apply(emit, stream, [event, ...args])
       stream.destroy(refusal)
     }
     exchange.admitted.then(() => held.release(), refuse).catch((error: Error) => stream.destroy(error))
