@@ -469,6 +469,35 @@ describe.each(places)('fetch, read at the %s: the gate and our own failures', (p
     expect(await recorder.ended()).toMatchObject([{ ending: 'denied', error: refusal }])
   })
 
+  test('what is sent is what its caller gave, who may use it again for the next request meanwhile', async () => {
+    const gate = Promise.withResolvers<void>()
+    const keys: unknown[] = []
+    const { provider, url } = await setUp(
+      place,
+      (_, { headers, url: address }) => {
+        keys.push(`${headers['idempotency-key']} ${address?.slice(-4)}`)
+        return { pieces: ['{}'] }
+      },
+      { admitted: () => gate.promise },
+    )
+    const [address, headers, bytes] = [new URL(url), new Headers(), Buffer.from('{"model":"."}')]
+    const init: RequestInit = { method: 'POST', headers }
+    const replies = [1, 2, 3, 4].map((at) => {
+      address.search = `?k=${at}`
+      headers.set('idempotency-key', `key-${at}`)
+      bytes.write(`${at}`, 10)
+      init.body = at === 1 ? bytes : at === 2 ? new Blob([bytes]) : at === 3 ? bytes.toString() : bytes
+      return fetch(address, init)
+    })
+    bytes.fill(0)
+    init.body = 'nothing'
+    headers.delete('idempotency-key')
+    gate.resolve()
+    await Promise.all(replies)
+    expect(provider.bodies.toSorted()).toEqual([1, 2, 3, 4].map((at) => `{"model":"${at}"}`))
+    expect(keys.toSorted()).toEqual([1, 2, 3, 4].map((at) => `key-${at} ?k=${at}`))
+  })
+
   test('a caller that aborts does not wait for the gate', async () => {
     const { provider, recorder, url } = await setUp(
       place,

@@ -24,7 +24,7 @@ export function hookFetch(watch: Watch): () => void {
         input,
         guarded(watch, () => traced(input, init), init),
       )
-    return exchanged(watch, original, known, found, input, init)
+    return exchanged(watch, original, known, found, ownInput(input), ownInit(init))
   }
   globalThis.fetch = hooked
   return () => {
@@ -146,6 +146,28 @@ async function exchanged(
   }
   guarded(watch, () => watchBody(response, exchange, signal), undefined)
   return response
+}
+
+/** The platform reads all that it is given at once. We may send it later, when the gate has answered, and again; by then its owner may have
+ *  made the next request of the same objects. */
+function ownInput(input: Parameters<Fetch>[0]): Parameters<Fetch>[0] {
+  return input instanceof URL ? new URL(input) : input
+}
+
+function ownInit(init: RequestInit | undefined): RequestInit | undefined {
+  // Of any other kind of object, a Request for one, a copy would not have all.
+  if (!init || Object.getPrototypeOf(init) !== Object.prototype) return init
+  try {
+    const own: RequestInit = { ...init }
+    const { headers, body } = init
+    if (headers !== undefined) own.headers = new Headers(headers)
+    const bytes = typeof body === 'string' ? undefined : bodyAtHand(body)
+    if (bytes !== undefined) own.body = bytes.slice()
+    return own
+  } catch {
+    // Headers that are none: the platform says so in its own words.
+    return init
+  }
 }
 
 /** Waits for the gate no longer than the caller does. */
