@@ -1,6 +1,6 @@
 import { describe, expect, test } from 'vitest'
 import type { Endpoint } from './call.ts'
-import { endpointOf, mayCost } from './endpoint.ts'
+import { endpointOf, mayCost, realtimeEndpointOf } from './endpoint.ts'
 
 const bases = [{ url: 'http://vllm:8000/v1', provider: 'vllm', takesUsageOption: true }]
 const found = (url: string, method = 'POST'): Endpoint | undefined => endpointOf(method, new URL(url), bases)
@@ -71,6 +71,29 @@ const known: readonly (readonly [string, Partial<Endpoint>])[] = [
 describe('endpoint', () => {
   test.each(known)('%s', (url, expected) => {
     expect(found(url)).toMatchObject(expected)
+  })
+
+  test('of several providers behind one gateway it is the one whose API is spoken, then the one whose address is the longest', () => {
+    const gateway = [
+      { url: 'http://gateway:4000/v1', provider: 'openai' },
+      { url: 'http://gateway:4000', provider: 'anthropic' },
+      { url: 'http://gateway:4000', provider: 'gcp.gemini' },
+      { url: 'http://gateway:4000', provider: 'aws.bedrock' },
+      { url: 'http://gateway:4000/v1/groq', provider: 'groq' },
+    ]
+    const providers: Readonly<Record<string, string>> = {
+      '/v1/chat/completions': 'openai',
+      '/v1/groq/chat/completions': 'groq',
+      '/v1/messages': 'anthropic',
+      '/v1beta/models/gemini-2.5-flash:generateContent': 'gcp.gemini',
+      '/model/amazon.nova-lite-v1:0/converse': 'aws.bedrock',
+    }
+    for (const bases of [gateway, gateway.toReversed()])
+      for (const [path, provider] of Object.entries(providers)) {
+        const endpoint = endpointOf('POST', new URL(`http://gateway:4000${path}`), bases)
+        expect(endpoint?.provider, path).toBe(provider)
+      }
+    expect(realtimeEndpointOf(new URL('ws://gateway:4000/v1/realtime'), gateway.toReversed())?.provider).toBe('openai')
   })
 
   test('what is no model call is left alone', () => {

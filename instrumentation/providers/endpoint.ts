@@ -60,12 +60,37 @@ export function hostOf(url: URL): Host | undefined {
 /** The endpoint of a request, or nothing where it is no model call: another host, another method, a list of models, a file. */
 export function endpointOf(method: string, url: URL, baseUrls: readonly BaseUrl[]): Endpoint | undefined {
   if (method.toUpperCase() !== 'POST') return undefined
-  const base = baseUrls.find((each) => isUnder(url, each.url))
+  const spoken = spokenAt(url.pathname) ?? spokenAt(plainPath(url.pathname))
+  if (spoken === undefined) return undefined
+  const base = baseOf(url, spoken.api, baseUrls)
   const found =
     base === undefined ? hostOf(url) : { provider: base.provider, takesUsageOption: base.takesUsageOption ?? false }
-  if (found === undefined) return undefined
-  const spoken = spokenAt(url.pathname) ?? spokenAt(plainPath(url.pathname))
-  return spoken === undefined ? undefined : { ...found, ...spoken }
+  return found === undefined ? undefined : { ...found, ...spoken }
+}
+
+/** A gateway stands for several providers, often at one address: `http://gateway/v1` for the SDK of OpenAI is `http://gateway` for that
+ *  of Anthropic. Who made the API that is spoken is meant, then whose address is the longest. */
+function baseOf(url: URL, api: Api, baseUrls: readonly BaseUrl[]): BaseUrl | undefined {
+  let found: BaseUrl | undefined
+  for (const each of baseUrls) {
+    if (!isUnder(url, each.url)) continue
+    const isBetter = Number(isOwn(api, each.provider)) - Number(found !== undefined && isOwn(api, found.provider))
+    if (found === undefined || isBetter > 0 || (isBetter === 0 && each.url.length > found.url.length)) found = each
+  }
+  return found
+}
+
+const makers: Readonly<Partial<Record<Api, RegExp>>> = {
+  'anthropic.messages': /^(anthropic|gcp\.vertex_ai)$/,
+  'gemini.generate': /^gcp\./,
+  'gemini.embed': /^gcp\./,
+  'bedrock.converse': /^aws\./,
+}
+
+/** OpenAI's are spoken by all who have none of their own. */
+function isOwn(api: Api, provider: string): boolean {
+  const maker = makers[api]
+  return maker === undefined ? !Object.values(makers).some((each) => each.test(provider)) : maker.test(provider)
 }
 
 /** Whether this address is a provider's where something is asked for that may cost: no count of tokens, no file, no judgement of
@@ -146,8 +171,7 @@ function decoded(text: string): string {
 export function realtimeEndpointOf(url: URL, baseUrls: readonly BaseUrl[]): Endpoint | undefined {
   if (!/\/realtime$/.test(url.pathname) || !/^wss?:$/.test(url.protocol)) return undefined
   const asHttp = new URL(url.href.replace(/^ws/, 'http'))
-  const base = baseUrls.find((each) => isUnder(asHttp, each.url))
-  const found = base ?? hostOf(asHttp)
+  const found = baseOf(asHttp, 'openai.responses', baseUrls) ?? hostOf(asHttp)
   const model = url.searchParams.get('model') ?? url.searchParams.get('deployment') ?? ''
   if (found === undefined) return undefined
   return { api: 'openai.responses', provider: found.provider, model, isStream: true, takesUsageOption: false }
