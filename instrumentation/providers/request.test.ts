@@ -12,6 +12,11 @@ function read(api: Endpoint['api'], body: object, more: Partial<Endpoint> = {}):
 }
 
 describe('request', () => {
+  test('the model of Gemini is that of the address, whatever the body says of it', () => {
+    const body = { model: 'models/gemini-embedding-001', content: { parts: [{ text: 'Hi' }] } }
+    expect(read('gemini.embed', body, { model: 'gemini-embedding-001' }).model).toBe('gemini-embedding-001')
+  })
+
   test('chat completions: settings, bound of all choices, messages, tools', () => {
     const request = read('openai.chat', {
       model: 'gpt-4o',

@@ -58,10 +58,12 @@ function requestOf(endpoint: Endpoint, body: Json): CallRequest {
     numberOf(settings.maxOutputTokens) ??
     numberOf(settings.maxTokens)
   const operation = operations[endpoint.api]
+  const isGoogles = endpoint.api === 'gemini.generate' || endpoint.api === 'gemini.embed'
   let content: RequestContent | undefined
   return {
     operation,
-    model: textOf(body.model) || endpoint.model,
+    // Google's own is in the address; a body may repeat it with its folder, `models/…`, by which no price is known.
+    model: isGoogles ? endpoint.model : textOf(body.model) || endpoint.model,
     isStream: endpoint.isStream ?? body.stream === true,
     outputTokensMax:
       operation === 'embeddings' ? 0 : perChoice === undefined ? undefined : perChoice * (choiceCount ?? 1),
