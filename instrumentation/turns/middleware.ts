@@ -81,7 +81,11 @@ export function honoTurn<Context extends HonoContext>(sceneOf: SceneOf<Context>,
 
 /** What the handler says, and has checked, wins over what the headers say. Where it throws, it is a turn of nobody: the request
  *  goes on as it would without us. */
-function openedFor(sceneOf: () => TurnScene | undefined, headers: Headers, options: TurnOptions): Turn | undefined {
+function openedFor(
+  sceneOf: () => TurnScene | undefined,
+  headers: Headers,
+  options: TurnOptions | null,
+): Turn | undefined {
   const instrumentation = running()
   if (instrumentation === undefined) return undefined
   const scene = guarded(instrumentation.watch, sceneOf, {})
@@ -95,7 +99,7 @@ function openedFor(sceneOf: () => TurnScene | undefined, headers: Headers, optio
       'what tells whose turn a request is must not be asynchronous: the turns of this route have neither user nor conversation',
     )
   }
-  return openTurn(scene instanceof Promise ? {} : scene, { joined: joinedFrom(headers, options.joinsTurns === true) })
+  return openTurn(scene instanceof Promise ? {} : scene, { joined: joinedFrom(headers, options?.joinsTurns === true) })
 }
 
 /** Who closes a stream before its end has read enough; only the server's own failures are failures of the turn. */

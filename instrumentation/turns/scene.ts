@@ -64,8 +64,8 @@ export function sceneAttributes(from: Context = context.active()): Attributes {
 }
 
 /** Services in JavaScript pass ids as they have them, and what came out of a request's JSON may be anything. */
-export function inTexts(scene: { readonly [Name in keyof Scene]: unknown }): Scene {
-  const said = Object.entries(scene).filter(([, each]) => each !== undefined && each !== null)
+export function inTexts(scene: { readonly [Name in keyof Scene]: unknown } | null): Scene {
+  const said = Object.entries(scene ?? {}).filter(([, each]) => each !== undefined && each !== null)
   return Object.fromEntries(said.map(([name, each]) => [name, textOf(each)]))
 }
 

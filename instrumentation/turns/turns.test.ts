@@ -1,5 +1,5 @@
 // The same turn through every framework and transport, against a provider over real HTTP.
-import { once } from 'node:events'
+import { EventEmitter, once } from 'node:events'
 import { readFileSync } from 'node:fs'
 import type { AddressInfo } from 'node:net'
 import { serve } from '@hono/node-server'
@@ -11,7 +11,7 @@ import express from 'express'
 import fastify, { type FastifyRequest } from 'fastify'
 import { Hono } from 'hono'
 import { streamSSE } from 'hono/streaming'
-import { afterAll, afterEach, beforeAll, describe, expect, test } from 'vitest'
+import { afterAll, afterEach, beforeAll, describe, expect, test, vi } from 'vitest'
 import WebSocketOfWs, { WebSocketServer } from 'ws'
 import { listening } from '../hooks/fixtures/listening.ts'
 import { type Provider, startProvider } from '../hooks/fixtures/provider.ts'
@@ -404,6 +404,20 @@ test('records: tools, usage, errors, audits and health checks are spans of their
   })
   expect(read().contentDropped - contentDropped).toBe(1)
   expect(read().failures - failures).toBe(1)
+})
+
+test('a connection of nobody, and a route with options that are none, are turns all the same', () => {
+  const none = null as never
+  const socket = new EventEmitter()
+  expect(socketTurns(socket, none, none).turn(scene, () => 1)).toBe(1)
+  socket.emit('close')
+  const reply = Object.assign(new EventEmitter(), { statusCode: 200, closed: false })
+  const next = vi.fn()
+  expressTurn(() => scene, none)({ headers: {} }, reply, next)
+  reply.emit('close')
+  expect(next).toHaveBeenCalledTimes(1)
+  const names = exporter.getFinishedSpans().map(({ name }) => name)
+  expect(names).toEqual(['turn', 'websocket connection', 'turn'])
 })
 
 test('a turn that is told what is no text keeps its outcome and its numbers', () => {
