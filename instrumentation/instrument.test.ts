@@ -32,6 +32,15 @@ test('instrument: options that are none are told of and left out, and the usual 
     expect(said).toContainEqual(expect.stringMatching(new RegExp(`^tallylight: (one of )?${name} `)))
 })
 
+test('instrument: options that come when it runs already are told of, once', () => {
+  const said: string[] = []
+  instrumentation = instrument({ environment: {}, write: (line) => said.push(line) })
+  expect(instrument()).toBe(instrumentation)
+  expect(said).toEqual([])
+  for (let call = 0; call < 2; call++) expect(instrument({ quota: 'enforce', redact: () => '' })).toBe(instrumentation)
+  expect(said).toEqual([expect.stringContaining('quota, redact of instrument() change nothing')])
+})
+
 test('instrument: a stderr of the service’s own that throws, and a stack that is no text, reach nobody', () => {
   const { prepareStackTrace } = Error
   instrumentation = instrument({

@@ -64,7 +64,15 @@ export function running(): Instrumentation | undefined {
 
 export function instrument(options: InstrumentOptions = {}): Instrumentation {
   const already = running()
-  if (already !== undefined) return already
+  if (already !== undefined) {
+    const names = Object.keys(options ?? {})
+    if (names.length > 0)
+      already.counters.warnOnce(
+        'options',
+        `it runs already, by register or by an earlier call, and ${names.join(', ')} of instrument() change nothing`,
+      )
+    return already
+  }
   const environment = options.environment ?? process.env
   const counters = openCounters(options.write ?? sayOnStderr)
   const read = readSettings(environment)
