@@ -7,7 +7,7 @@ export type McpMode = 'off' | 'parent' | 'link'
 export type QuotaMode = 'off' | 'observe' | 'enforce'
 
 export type Settings = {
-  /** `off`: numbers and models. `metadata`: also the names of tools. `full`: what was said, too. */
+  /** `off`: numbers, models and which tools ran. `metadata`: also which were offered and asked for. `full`: what was said, too. */
   readonly content: ContentPolicy
   readonly quota: QuotaMode
   /** What a trace that comes with an MCP request is to the server's span; `off`: the SDK is not looked for. */
