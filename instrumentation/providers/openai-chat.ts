@@ -1,5 +1,6 @@
 // OpenAI's chat completions and the older completions, as OpenAI and the many who speak it send them: whole, or as chunks
-// that each carry deltas. Usage comes in a last chunk without choices, at some in every chunk, at Groq under `x_groq`.
+// that each carry deltas. Usage comes in a last chunk without choices, at some in every chunk, at Groq under `x_groq`, at Moonshot in the
+// choice that ends.
 import { isJsonObject, type Json, numberOf, objectOf, objectsOf, textOf } from './json-fields.ts'
 import type { Output } from './output.ts'
 import { failureOf, openKnown, type ReplyReader, replyOf } from './reply-reader.ts'
@@ -13,7 +14,9 @@ export function openChatReply(provider: string, keepsContent: boolean): ReplyRea
     if (isJsonObject(value.error) || typeof value.error === 'string') known.failure = failureOf(value, 'error')
     known.id = textOf(value.id) || known.id
     known.model = textOf(value.model) || known.model
+    let usageOfChoice: unknown
     for (const choice of objectsOf(value.choices)) {
+      usageOfChoice ??= choice.usage
       const index = numberOf(choice.index) ?? 0
       const said = isJsonObject(choice.delta) ? choice.delta : objectOf(choice.message)
       readSaid(output, index, said)
@@ -24,7 +27,7 @@ export function openChatReply(provider: string, keepsContent: boolean): ReplyRea
       }
       if (isJsonObject(choice.message) || isFinished) known.isComplete = true
     }
-    const usage = isJsonObject(value.usage) ? value.usage : objectOf(value.x_groq).usage
+    const usage = isJsonObject(value.usage) ? value.usage : (objectOf(value.x_groq).usage ?? usageOfChoice)
     if (isJsonObject(usage)) {
       known.takeUsage(usage, provider)
       known.isUsageFinal = isFinished || known.isComplete

@@ -123,6 +123,15 @@ describe('reply: whole', () => {
   })
 })
 
+test('reply: a stream of Moonshot tells its usage in the choice that ends', () => {
+  const usage = { prompt_tokens: 19, completion_tokens: 13, total_tokens: 32, cached_tokens: 8 }
+  const end = JSON.stringify({ choices: [{ index: 0, delta: {}, finish_reason: 'stop', usage }] })
+  expect(read('openai.chat', `data: ${delta('a')}\n\ndata: ${end}\n\ndata: [DONE]\n\n`, sse)).toMatchObject({
+    usage: { inputTokens: 19, outputTokens: 13, cacheReadTokens: 8 },
+    usageSource: 'provider',
+  })
+})
+
 describe('reply: errors', () => {
   const failed = (status: number): Sent => ({ status })
   test('are named as the provider names them, else by their status', () => {

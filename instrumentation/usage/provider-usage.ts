@@ -43,8 +43,8 @@ function openAiChat(usage: Json, provider: string): RawUsage {
   const output = part(usage, 'completion_tokens_details')
   return {
     inputTokens: usage.prompt_tokens,
-    // DeepSeek's name.
-    cacheReadTokens: input.cached_tokens ?? usage.prompt_cache_hit_tokens,
+    // DeepSeek's name, then Moonshot's.
+    cacheReadTokens: input.cached_tokens ?? usage.prompt_cache_hit_tokens ?? usage.cached_tokens,
     // Then Alibaba's name, and LiteLLM's for all who cache.
     cacheWriteTokens: input.cache_write_tokens ?? input.cache_creation_input_tokens ?? input.cache_creation_tokens,
     cacheWrite1hTokens: part(input, 'cache_creation_token_details').ephemeral_1h_input_tokens,
