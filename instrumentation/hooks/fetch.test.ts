@@ -469,6 +469,17 @@ describe.each(places)('fetch, read at the %s: the gate and our own failures', (p
     expect(await recorder.ended()).toMatchObject([{ ending: 'denied', error: refusal }])
   })
 
+  test('what the platform refuses to send was not sent; what it lost may have been', async () => {
+    const { provider, recorder, url } = await setUp(place, { pieces: [], after: 'cut' })
+    for (const headers of [{ authorization: 'Bearer ключ' }, { authorization: 'Bearer a\nb' }])
+      for (const body of [asking, '{"stream":true}'])
+        await expect(post(url, body, { headers })).rejects.toThrow(TypeError)
+    expect(provider.bodies).toEqual([])
+    const lost = post(url, asking).then((response) => response.text())
+    await expect(lost).rejects.toThrow(TypeError)
+    expect((await recorder.ended(5)).map(({ isHeldBack }) => isHeldBack)).toEqual([true, true, true, true, false])
+  })
+
   test('what is sent is what its caller gave, who may use it again for the next request meanwhile', async () => {
     const gate = Promise.withResolvers<void>()
     const keys: unknown[] = []

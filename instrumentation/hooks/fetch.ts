@@ -134,6 +134,8 @@ async function exchanged(
       if (sent.response.status < 400) unwilling.add(url.host)
     }
   } catch (error) {
+    // Of what was sent and lost the platform tells the cause; without one it has refused what it was given, and sent nothing.
+    if (error instanceof TypeError && error.cause === undefined) exchange.holdBack()
     exchange.end(endingOf(error, signal), error)
     throw error
   }
