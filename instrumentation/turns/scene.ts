@@ -14,9 +14,9 @@ import { attributes } from '../attributes.ts'
 
 export type Scene = {
   /** What users call a chat or session. */
-  readonly conversation?: string
-  readonly user?: string
-  readonly tenant?: string
+  readonly conversation?: string | undefined
+  readonly user?: string | undefined
+  readonly tenant?: string | undefined
 }
 
 /** What is gathered while a turn goes on. */

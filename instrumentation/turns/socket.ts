@@ -41,7 +41,7 @@ export function socketTurns(
   }
 
   function begin(more: TurnScene): Turn {
-    const turn = openTurn({ channel: 'websocket', ...scene, ...more }, { connection })
+    const turn = openTurn({ channel: 'websocket', ...scene, ...saidOf(more) }, { connection })
     open.add(turn)
     return {
       ...turn,
@@ -60,6 +60,11 @@ export function socketTurns(
     },
     turn: (more, work) => runTurn(begin(more), work),
   }
+}
+
+/** What a message leaves open is as the connection has it. */
+function saidOf(scene: TurnScene): TurnScene {
+  return Object.fromEntries(Object.entries(scene ?? {}).filter(([, each]) => each !== undefined))
 }
 
 /** In the words of platform sockets and `ws`, and in those of Socket.IO. */

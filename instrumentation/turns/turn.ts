@@ -28,9 +28,9 @@ import {
 
 export type TurnScene = Scene & {
   /** How the user's message came: `rest`, `sse`, `websocket`, or a word of one's own. */
-  readonly channel?: string
+  readonly channel?: string | undefined
   /** The user's message; without it, the last one that a call of the turn sends. Kept where content is. */
-  readonly question?: string
+  readonly question?: string | undefined
 }
 
 export type TurnStatus = 'success' | 'failure' | 'timeout' | 'blocked'

@@ -420,6 +420,18 @@ test('a connection of nobody, and a route with options that are none, are turns 
   expect(names).toEqual(['turn', 'websocket connection', 'turn'])
 })
 
+test('what a message leaves open is as its connection has it', () => {
+  const socket = new EventEmitter()
+  socketTurns(socket, { user: 'ada' }).turn({ user: undefined, channel: undefined, conversation: 'c1' }, () => 1)
+  const [told] = exporter.getFinishedSpans()
+  expect(told?.attributes).toMatchObject({
+    'user.id': 'ada',
+    'gen_ai.conversation.id': 'c1',
+    'tallylight.turn.channel': 'websocket',
+  })
+  socket.emit('close')
+})
+
 test('a turn that is told what is no text keeps its outcome and its numbers', () => {
   const wrong = (told: unknown): never => told as never
   turn(scene, (opened) => opened.answer(wrong(5)))

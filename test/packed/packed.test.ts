@@ -200,7 +200,8 @@ test('packed: in an esbuild bundle, of the service or of the package too, a call
 test('packed: is typed for ES modules and CommonJS, and holds nothing but JavaScript and types', () => {
   const consumer = readFileSync(join(here, 'consumer.ts.txt'), 'utf8')
   for (const name of ['consumer.mts', 'consumer.cts']) writeFileSync(join(project, name), consumer)
-  const options = ['--noEmit', '--strict', '--module', 'nodenext', '--target', 'es2023', '--types', 'node']
+  const strict = ['--strict', '--exactOptionalPropertyTypes']
+  const options = ['--noEmit', ...strict, '--module', 'nodenext', '--target', 'es2023', '--types', 'node']
   execFileSync(
     process.execPath,
     [join(root, 'node_modules', 'typescript', 'bin', 'tsc'), ...options, 'consumer.mts', 'consumer.cts'],
