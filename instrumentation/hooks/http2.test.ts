@@ -1,7 +1,7 @@
 import { AsyncLocalStorage } from 'node:async_hooks'
 import { once } from 'node:events'
 import http2 from 'node:http2'
-import type { AddressInfo } from 'node:net'
+import { type AddressInfo, createServer } from 'node:net'
 import { PassThrough } from 'node:stream'
 import { buffer } from 'node:stream/consumers'
 import { afterEach, expect, test, vi } from 'vitest'
@@ -114,6 +114,24 @@ test('http2: a stream that is given up before its reply is aborted; one that nev
   stream.close(http2.constants.NGHTTP2_CANCEL)
   expect(await recorder.ended()).toMatchObject([{ ending: 'aborted', status: 0, isHeldBack: true }])
   expect(bodies).not.toContain(body)
+  // As a service does that makes a client for each request.
+  session.request({ ':method': 'POST', ':path': path }).end(body).close(http2.constants.NGHTTP2_CANCEL)
+  session.destroy()
+  expect((await recorder.ended(2))[1]).toMatchObject({ ending: 'aborted', status: 0 })
+})
+
+test('http2: a connection that is lost before the reply is no giving up', async () => {
+  const server = createServer((socket) => socket.once('data', () => socket.destroy()).on('error', () => undefined))
+  server.listen(0, '127.0.0.1')
+  await once(server, 'listening')
+  stack.defer(() => void server.close())
+  const url = `http://127.0.0.1:${(server.address() as AddressInfo).port}`
+  const recorder = openRecorder(url)
+  stack.defer(hookHttp2(recorder.watch))
+  const session = http2.connect(url).on('error', () => undefined)
+  const stream = session.request({ ':method': 'POST', ':path': path }).end(body)
+  stream.on('error', () => undefined)
+  expect(await recorder.ended()).toMatchObject([{ ending: 'cut', status: 0 }])
 })
 
 test('http2: a body that is piped is the call of whoever made its request', async () => {

@@ -58,13 +58,20 @@ function lookAt(watch: Watch, origin: string, stream: http2.ClientHttp2Stream, i
   else noteOther(watch, url)
 }
 
+function isOpen(session: http2.Http2Session | undefined): boolean {
+  return session?.closed === false && !session.destroyed && !session.socket.destroyed
+}
+
 function watchStream(watch: Watch, stream: http2.ClientHttp2Stream, call: Call, idle: IdleReplies): void {
   let exchange: Exchange | undefined
   let hasReply = false
   let isLeft = false
+  let isGivenUp = false
   const { close, session } = stream
   stream.close = (code, callback) => {
     isLeft = true
+    // A connection that goes closes its streams by the same function as their owners, who may end the connection right behind.
+    isGivenUp ||= guarded(watch, () => isOpen(session), false)
     close.call(stream, code, callback)
   }
   const sent = stream.sentHeaders ?? {}
@@ -114,8 +121,6 @@ function watchStream(watch: Watch, stream: http2.ClientHttp2Stream, call: Call, 
   })
   stream.once('close', () => {
     const error = stream.errored ?? undefined
-    // A connection that goes closes its streams by the same function as their owners.
-    const isGivenUp = isLeft && error === undefined && session?.closed === false && !session.destroyed
-    if (!hasReply) exchange?.end(isGivenUp ? 'aborted' : endingOf(error, undefined), error)
+    if (!hasReply) exchange?.end(isGivenUp && error === undefined ? 'aborted' : endingOf(error, undefined), error)
   })
 }
