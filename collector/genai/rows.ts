@@ -125,6 +125,8 @@ export type AuditEventRow = Row & {
 export type EmbeddingRow = Row & {
   readonly ServiceName: string
   readonly SpanId: string
+  /** For the ledger; its table has no column of it. */
+  readonly CallId: string
   readonly Provider: string
   readonly RequestModel: string
   readonly Model: string

@@ -22,8 +22,17 @@ export function usageEventsOf({ tenantId, traceId, resolved }: ResolvedTrace): r
 }
 
 function eventOfCall(row: LlmCallRow): UsageEvent {
-  const isUntold = row.UsageSource === 'none'
-  const isFree = isUntold && row.ErrorType !== ''
+  const { InputTokens, OutputTokens, UsageSource } = row
+  const usage = UsageSource === 'none' ? undefined : { inputTokens: InputTokens ?? 0, outputTokens: OutputTokens ?? 0 }
+  return eventOf(row, usage, UsageSource === 'partial')
+}
+
+function eventOfEmbedding(row: EmbeddingRow): UsageEvent {
+  return eventOf(row, row.InputTokens === null ? undefined : { inputTokens: row.InputTokens, outputTokens: 0 }, false)
+}
+
+function eventOf(row: LlmCallRow | EmbeddingRow, told: UsageEvent['usage'], isLowerBound: boolean): UsageEvent {
+  const isFree = told === undefined && row.ErrorType !== ''
   return {
     ...placeOf(row),
     callId: row.CallId || undefined,
@@ -33,31 +42,15 @@ function eventOfCall(row: LlmCallRow): UsageEvent {
     model: row.RequestModel || row.Model,
     provider: row.Provider,
     // Of a call that was made and told nothing, nothing is known, which is not nothing.
-    usage: isUntold && !isFree ? undefined : { inputTokens: row.InputTokens ?? 0, outputTokens: row.OutputTokens ?? 0 },
-    isLowerBound: row.UsageSource === 'partial',
+    usage: isFree ? nothing : told,
+    isLowerBound,
     cost: isFree ? free : costOf(row),
     isMetered: true,
     endedUnixMs: Number((row.Timestamp + row.DurationNano) / 1_000_000n),
   }
 }
 
-function eventOfEmbedding(row: EmbeddingRow): UsageEvent {
-  return {
-    ...placeOf(row),
-    callId: undefined,
-    user: row.UserId,
-    conversation: row.ConversationId,
-    model: row.Model,
-    provider: row.Provider,
-    usage: { inputTokens: row.InputTokens ?? 0, outputTokens: 0 },
-    isLowerBound: false,
-    cost: costOf(row),
-    isMetered: true,
-    endedUnixMs: Number(row.Timestamp / 1_000_000n),
-  }
-}
-
-function placeOf(row: Pick<LlmCallRow, 'TenantId' | 'TraceId' | 'SpanId' | 'Generation'>) {
+function placeOf(row: LlmCallRow | EmbeddingRow) {
   return {
     tenant: row.TenantId,
     traceId: row.TraceId,
@@ -68,9 +61,10 @@ function placeOf(row: Pick<LlmCallRow, 'TenantId' | 'TraceId' | 'SpanId' | 'Gene
 }
 
 /** A call that failed and tells no usage was not billed. */
+const nothing = { inputTokens: 0, outputTokens: 0 }
 const free: Priced = { kind: 'priced', costNanoUsd: 0n as NanoUsd, priceVersion: '' }
 
-function costOf({ CostNanoUsd, PriceVersion }: Pick<LlmCallRow, 'CostNanoUsd' | 'PriceVersion'>): Priced {
+function costOf({ CostNanoUsd, PriceVersion }: LlmCallRow | EmbeddingRow): Priced {
   return CostNanoUsd === null
     ? { kind: 'unpriced', reason: 'no price is known' }
     : { kind: 'priced', costNanoUsd: CostNanoUsd, priceVersion: PriceVersion }
@@ -88,7 +82,7 @@ function eventOfGone(tenant: TenantId, traceId: string, spanId: string, generati
     conversation: '',
     model: '',
     provider: '',
-    usage: { inputTokens: 0, outputTokens: 0 },
+    usage: nothing,
     isLowerBound: false,
     cost: free,
     isMetered: false,
@@ -104,15 +98,15 @@ export async function recordedCallsOf(
   fromUnixMs: number,
   untilUnixMs: number,
 ): Promise<readonly RecordedCall[]> {
-  const select = (table: string, endedNano: string): string =>
+  const select = (table: string): string =>
     `SELECT TenantId AS tenant, TraceId AS traceId, SpanId AS spanId, toString(CostNanoUsd) AS cost,
-       intDiv(${endedNano}, 1000000) AS endedMs
+       intDiv(toUnixTimestamp64Nano(Timestamp) + toInt64(ifNull(DurationNano, 0)), 1000000) AS endedMs
      FROM ${nameOf(table)} FINAL
      WHERE Timestamp >= fromUnixTimestamp64Milli({from: Int64} - {longest: Int64}) AND Timestamp < fromUnixTimestamp64Milli({until: Int64})`
   const rows = await clickhouse.query<{ tenant: TenantId; traceId: string; spanId: string; cost: string | null }>(
     `SELECT tenant, traceId, spanId, cost FROM (
-       ${select(llmCallRows.name, 'toUnixTimestamp64Nano(Timestamp) + toInt64(DurationNano)')}
-       UNION ALL ${select(embeddingRows.name, 'toUnixTimestamp64Nano(Timestamp)')})
+       ${select(llmCallRows.name)}
+       UNION ALL ${select(embeddingRows.name)})
      WHERE endedMs >= {from: Int64} AND endedMs < {until: Int64}`,
     { from: fromUnixMs, until: untilUnixMs, longest: longestCallMs },
   )

@@ -119,6 +119,31 @@ test('quota: what a client settled early its record corrects', async () => {
   expect(await usageOf('early')).toMatchObject({ held: 0, spent: costNanoUsd })
 })
 
+test('quota: an embedding settles its reservation as any call does, whether its client settles it or died', async () => {
+  await limit('embedding')
+  const attributes = {
+    'gen_ai.operation.name': 'embeddings',
+    'gen_ai.provider.name': 'openai',
+    'gen_ai.request.model': 'text-embedding-3-small',
+    'gen_ai.usage.input_tokens': 1_000_000,
+    'user.id': 'embedding',
+  }
+  const reserveOne = async (callId: string): Promise<string> => {
+    const estimate = { inputTokens: 1_000_000, outputTokensMax: 0 }
+    const body = { callId, user: 'embedding', model: 'text-embedding-3-small', provider: 'openai', estimate }
+    return String((await quota('POST', 'reservations', body)).id)
+  }
+  const settled = await reserveOne('embedding settled')
+  await quota('POST', `reservations/${settled}/settle`, { usage: { inputTokens: 1_000_000, outputTokens: 0 } })
+  const died = await reserveOne('embedding died')
+  for (const callId of ['embedding settled', 'embedding died'])
+    await send(callSpan('embedding', { attributes: { ...attributes, 'tallylight.call.id': callId } }))
+  await collector.drained()
+  // Twice 0.02 dollars.
+  expect(await usageOf('embedding')).toMatchObject({ held: 0, spent: 2 * 20_000_000 })
+  expect(await quota('GET', `reservations/${died}`)).toMatchObject({ state: 'settled' })
+})
+
 test('quota: a call without a reservation is charged, and of nested spans the innermost alone', async () => {
   await limit('nested')
   const traceId = 'b'.repeat(32)
@@ -204,7 +229,7 @@ test('quota: the reconciler finds settled cost equal to recorded cost, and lists
   expect(await reconcileAll()).toMatchObject({ differences: 0, driftNanoUsd: 0 })
   const sums =
     'select sum(recorded_calls)::int as recorded, sum(settled_calls)::int as settled, sum(drift_nano_usd)::int as drift from quota_reconciliation'
-  expect(await ask(sums)).toEqual([{ recorded: 16, settled: 16, drift: 0 }])
+  expect(await ask(sums)).toEqual([{ recorded: 18, settled: 18, drift: 0 }])
   await database.query("update quota_events set cost_nano_usd = cost_nano_usd + 5 where event_key like '%0000000001'")
   expect(await reconcileAll()).toMatchObject({ differences: 1, driftNanoUsd: 5 })
   expect(await ask('select tenant, recorded_nano_usd::int, settled_nano_usd::int from quota_differences')).toEqual([

@@ -137,6 +137,7 @@ function embeddingRow(trace: Trace, call: Call, priceOf: PriceOf, generation: nu
     ...rowOf(call.node, generation),
     ...place,
     ServiceName: call.node.span?.serviceName ?? '',
+    CallId: call.callId,
     Provider: call.provider,
     RequestModel: call.requestModel,
     Model: call.model,
