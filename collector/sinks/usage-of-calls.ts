@@ -98,15 +98,16 @@ export async function recordedCallsOf(
   fromUnixMs: number,
   untilUnixMs: number,
 ): Promise<readonly RecordedCall[]> {
-  const select = (table: string): string =>
-    `SELECT TenantId AS tenant, TraceId AS traceId, SpanId AS spanId, toString(CostNanoUsd) AS cost,
+  const select = (table: string, isUntold: string): string =>
+    `SELECT TenantId AS tenant, TraceId AS traceId, SpanId AS spanId,
+       if(${isUntold} AND ErrorType != '', '0', toString(CostNanoUsd)) AS cost,
        intDiv(toUnixTimestamp64Nano(Timestamp) + toInt64(ifNull(DurationNano, 0)), 1000000) AS endedMs
      FROM ${nameOf(table)} FINAL
      WHERE Timestamp >= fromUnixTimestamp64Milli({from: Int64} - {longest: Int64}) AND Timestamp < fromUnixTimestamp64Milli({until: Int64})`
   const rows = await clickhouse.query<{ tenant: TenantId; traceId: string; spanId: string; cost: string | null }>(
     `SELECT tenant, traceId, spanId, cost FROM (
-       ${select(llmCallRows.name)}
-       UNION ALL ${select(embeddingRows.name)})
+       ${select(llmCallRows.name, "UsageSource = 'none'")}
+       UNION ALL ${select(embeddingRows.name, 'InputTokens IS NULL')})
      WHERE endedMs >= {from: Int64} AND endedMs < {until: Int64}`,
     { from: fromUnixMs, until: untilUnixMs, longest: longestCallMs },
   )

@@ -221,6 +221,13 @@ test('quota: the reconciler finds settled cost equal to recorded cost, and lists
     bounds: { checkMs: 0, reconcileMs: 0, settlingMs: 0, confirmMs: 0, eventsKeptMs: 0, differencesMax: 100 },
     log: { warn: () => undefined },
   })
+  // Calls that failed and told nothing cost nothing, on both sides.
+  const failed = { 'gen_ai.provider.name': 'openai', 'gen_ai.request.model': 'gpt-4o', 'error.type': '429' }
+  await send(
+    callSpan('failed', { attributes: { ...failed, 'gen_ai.operation.name': 'chat' } }),
+    callSpan('failed', { attributes: { ...failed, 'gen_ai.operation.name': 'embeddings' } }),
+  )
+  await collector.drained()
   const reconcileAll = async (): Promise<unknown> => {
     // The tests before may have begun an hour ago.
     for (const ago of [1, 0, -1]) await reconciler.reconcile(thisHour - ago * hourMs, AbortSignal.timeout(10_000))
@@ -229,7 +236,7 @@ test('quota: the reconciler finds settled cost equal to recorded cost, and lists
   expect(await reconcileAll()).toMatchObject({ differences: 0, driftNanoUsd: 0 })
   const sums =
     'select sum(recorded_calls)::int as recorded, sum(settled_calls)::int as settled, sum(drift_nano_usd)::int as drift from quota_reconciliation'
-  expect(await ask(sums)).toEqual([{ recorded: 18, settled: 18, drift: 0 }])
+  expect(await ask(sums)).toEqual([{ recorded: 20, settled: 20, drift: 0 }])
   await database.query("update quota_events set cost_nano_usd = cost_nano_usd + 5 where event_key like '%0000000001'")
   expect(await reconcileAll()).toMatchObject({ differences: 1, driftNanoUsd: 5 })
   expect(await ask('select tenant, recorded_nano_usd::int, settled_nano_usd::int from quota_differences')).toEqual([
