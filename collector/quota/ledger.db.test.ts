@@ -321,6 +321,17 @@ test('quota: a minute slides: no 60 seconds ever hold more than was granted, and
   await expectNoDrift(pool)
 })
 
+test('quota: a call that settles when the minute of its hold is over stands in the way of none that comes with it', async () => {
+  const { ledger, pool } = await open('settled_late', [{ id: 'rate', measure: 'cost', amount: 100, window: 'minute' }])
+  const clock = await openClock(pool, Date.UTC(2026, 10, 21, 12))
+  const id = idOf(await ledger.run(reserve('long', 100)))
+  await clock.move(300_000)
+  const together = await Promise.all([ledger.run(settle(id, 100)), ledger.run(reserve('next', 100))])
+  expect(together).toMatchObject([{ kind: 'done' }, { kind: 'done' }])
+  expect(await balanceOf(pool, 'rate')).toEqual({ granted: 100, held: 100, spent: 0, free: 0, debt: 0 })
+  await expectNoDrift(pool)
+})
+
 test('quota: a clock that is stepped back frees nothing, and a day begins where its time zone says', async () => {
   const { ledger, pool } = await open('clock', [
     { id: 'day', measure: 'requests', amount: 1, window: 'day', time_zone: 'Europe/Berlin' },

@@ -7,6 +7,7 @@ import type pg from 'pg'
 import { afterAll, beforeAll, expect, test } from 'vitest'
 import type { Ledger } from './ledger.ts'
 import { type LimitBook, openLimitBook } from './limit-book.ts'
+import type { RecordCall } from './step.ts'
 import { nobody, openTestLedger, tenant } from './testing.ts'
 import { runWebhook } from './webhook.ts'
 
@@ -71,6 +72,27 @@ test('quota: of a window that slides, what may have left it passes nothing', asy
   expect(await told(pool)).toEqual([])
   await charge(ledger, 1n)
   expect(await told(pool)).toEqual(['50 91 100', '80 91 100'])
+})
+
+test('quota: calls whose records come late, of many minutes, pass no threshold of one', async () => {
+  const rules = [{ id: 'budget', measure: 'cost', amount: 100, window: 'minute' }]
+  const { ledger, pool } = await openTestLedger(postgres, 'late', rules)
+  const ofMinutesAgo = (minutes: number): RecordCall => ({
+    kind: 'record',
+    tenant,
+    eventKey: `${minutes}`,
+    generation: 1,
+    callId: undefined,
+    subject: nobody,
+    amounts: { cost: 40n, tokens: undefined },
+    isLowerBound: false,
+    isMetered: true,
+    endedAt: new Date(Date.now() - minutes * 60_000),
+  })
+  const source = { journal: 'j', lane: 'live', segment: 1, createdUnixMs: 1, name: 'j-1' }
+  expect(await ledger.record(source, [10, 20, 30, 40].map(ofMinutesAgo))).toMatchObject({ booked: 4 })
+  expect(await told(pool)).toEqual([])
+  expect((await pool.query('select * from quota_drift')).rows).toEqual([])
 })
 
 type Receiver = AsyncDisposable & { readonly url: string }
