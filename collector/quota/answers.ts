@@ -1,7 +1,6 @@
 // How the quota service answers: outcomes as statuses, errors as problem details (RFC 9457), and the RateLimit headers of
 // draft-ietf-httpapi-ratelimit-headers.
 import type { z } from 'zod'
-import type { Denial } from './books.ts'
 import { amountJson } from './limits.ts'
 import type { Rate, StepOutcome } from './step.ts'
 
@@ -30,7 +29,7 @@ export function answerOf(outcome: StepOutcome, status: number): Answer {
         ? { status, body: outcome.body }
         : { status, body: outcome.body, headers: rateHeaders(outcome.rates) }
     case 'denied':
-      return deniedAnswer(outcome.denial, outcome.nowMs)
+      return deniedAnswer(outcome)
     case 'unpriced':
       return problem(400, `model: ${outcome.reason}; say what it may cost with estimate.costNanoUsd`)
     case 'unknown':
@@ -66,11 +65,11 @@ function wholeSeconds(ms: number): number {
   return Math.max(1, Math.ceil(ms / 1000))
 }
 
-function deniedAnswer(denial: Denial, nowMs: number): Answer {
-  const { limitId, measure, subject, requested, limit, used, held, free, window } = denial
+function deniedAnswer({ denial, nowMs, rates }: Extract<StepOutcome, { kind: 'denied' }>): Answer {
+  const { limitId, measure, subject, requested, limit, used, held, free } = denial
   const freesInMs = denial.freesUnixMs === undefined ? undefined : denial.freesUnixMs - nowMs
   const headers = {
-    ...rateHeaders([{ limitId, window, granted: limit, free, freesInMs }]),
+    ...rateHeaders(rates),
     // Where no window ends, only a settlement or an expiry makes room, which may be soon.
     'Retry-After': String(freesInMs !== undefined ? wholeSeconds(freesInMs) : measure === 'concurrency' ? 1 : 60),
   }

@@ -145,7 +145,7 @@ function reserve(batch: Batch, step: Reserve, matched: readonly MatchedAccount[]
     return { kind: 'unpriced', reason: step.unpriced }
   }
   const decision = decide(matched, step.amounts)
-  if (decision.kind === 'denied') return { kind: 'denied', denial: decision.denial, nowMs: batch.nowMs }
+  if (decision.kind === 'denied') return { ...decision, nowMs: batch.nowMs, rates: ratesOf(batch, matched) }
   // They ascend, so that those of today stand together in every index.
   const id = randomUUIDv7()
   const expiresUnixMs = batch.nowMs + step.ttlMs

@@ -85,7 +85,6 @@ export type Denial = {
   readonly used: bigint
   readonly held: bigint
   readonly free: bigint
-  readonly window: Limit['window']
   readonly freesUnixMs: number | undefined
 }
 
@@ -151,9 +150,12 @@ export function decide(matched: readonly MatchedAccount[], amounts: Amounts): De
 function refuses(limit: Limit, held: bigint): boolean {
   if (limit.action !== 'block') return false
   if (limit.overage === 'allow_debt') return false
-  // A place is there or not; a part of one is nothing.
-  if (limit.measure === 'requests' || limit.measure === 'concurrency') return true
-  return limit.overage === 'refuse' || held === 0n
+  return !takesPart(limit) || held === 0n
+}
+
+/** A call may hold what is left. A place is there or not; a part of one is nothing. */
+function takesPart({ overage, measure }: Limit): boolean {
+  return overage === 'allow_available' && measure !== 'requests' && measure !== 'concurrency'
 }
 
 function denialOf(limit: Limit, account: Account, requested: bigint): Denial {
@@ -166,8 +168,7 @@ function denialOf(limit: Limit, account: Account, requested: bigint): Denial {
     used: account.spent,
     held: account.held,
     free: account.free,
-    window: limit.window,
-    freesUnixMs: freesUnixMs(account, requested),
+    freesUnixMs: freesUnixMs(account, takesPart(limit) ? 1n : requested),
   }
 }
 

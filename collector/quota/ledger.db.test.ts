@@ -321,6 +321,22 @@ test('quota: a minute slides: no 60 seconds ever hold more than was granted, and
   await expectNoDrift(pool)
 })
 
+test('quota: who may hold what is left is told when something is, and not when all that was wanted', async () => {
+  const rule = { id: 'rate', measure: 'cost', amount: 100, window: 'minute', overage: 'allow_available' }
+  const { ledger, pool } = await open('what_is_left', [rule])
+  const startMs = Date.UTC(2026, 10, 21, 12)
+  const clock = await openClock(pool, startMs)
+  for (const callId of ['a', 'b', 'c', 'd']) {
+    await ledger.run(settle(idOf(await ledger.run(reserve(callId, 25))), 25))
+    await clock.move(10_000)
+  }
+  // More than the limit ever has.
+  const denied = await ledger.run(reserve('e', 150))
+  expect(denied).toMatchObject({ kind: 'denied', denial: { freesUnixMs: startMs + 65_000 } })
+  await clock.move(25_000)
+  expect(await ledger.run(reserve('e', 150))).toMatchObject({ kind: 'done', body: { holds: [{ amount: 25 }] } })
+})
+
 test('quota: a call that settles when the minute of its hold is over stands in the way of none that comes with it', async () => {
   const { ledger, pool } = await open('settled_late', [{ id: 'rate', measure: 'cost', amount: 100, window: 'minute' }])
   const clock = await openClock(pool, Date.UTC(2026, 10, 21, 12))

@@ -69,7 +69,7 @@ export type Rate = {
 export type StepOutcome =
   /** `body` is what is told, also to whoever asks the same again. */
   | { readonly kind: 'done'; readonly body: object; readonly isRepeat: boolean; readonly rates?: readonly Rate[] }
-  | { readonly kind: 'denied'; readonly denial: Denial; readonly nowMs: number }
+  | { readonly kind: 'denied'; readonly denial: Denial; readonly nowMs: number; readonly rates: readonly Rate[] }
   | { readonly kind: 'unpriced'; readonly reason: string }
   | { readonly kind: 'unknown' }
   | { readonly kind: 'conflict'; readonly detail: string; readonly first: object | undefined }

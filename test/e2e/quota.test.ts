@@ -115,6 +115,24 @@ describe('one collector', () => {
     expect(Number(denied[0]?.headers.get('retry-after'))).toBeGreaterThan(0)
   })
 
+  test('quota: a refusal has the RateLimit headers of all limits of the call, as a grant has', async () => {
+    const subject = { user: 'headers' }
+    await limitOf('headers-calls', { subject, measure: 'requests', amount: 9 })
+    await limitOf('headers-cost', { subject, amount: 50 })
+    const policies = '"headers-calls";q=9, "headers-cost";q=50'
+    const granted = await call('POST', 'reservations', reservation('h1', 30, subject))
+    expect([granted.headers.get('ratelimit'), granted.headers.get('ratelimit-policy')]).toEqual([
+      '"headers-calls";r=8, "headers-cost";r=20',
+      policies,
+    ])
+    const denied = await call('POST', 'reservations', reservation('h2', 30, subject))
+    expect(denied).toMatchObject({ status: 429, body: { limitId: 'headers-cost' } })
+    expect([denied.headers.get('ratelimit'), denied.headers.get('ratelimit-policy')]).toEqual([
+      '"headers-calls";r=8, "headers-cost";r=20',
+      policies,
+    ])
+  })
+
   test('quota: the same call id gets the same answer, and another body is a conflict', async () => {
     await limitOf('repeated', { subject: { user: 'repeated' } })
     const first = await call('POST', 'reservations', reservation('again', 10, { user: 'repeated' }))
