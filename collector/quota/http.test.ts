@@ -1,21 +1,27 @@
 import { expect, test } from 'vitest'
+import { openPrices, type PriceOf } from '../genai/price.ts'
 import { type Identity, parseTenantId, type TenantId } from '../receive/request.ts'
 import { openFailurePolicies } from './failure-policy.ts'
 import { openQuotaHttp } from './http.ts'
 import type { Ledger } from './ledger.ts'
 import type { LimitBook } from './limit-book.ts'
+import type { Step } from './step.ts'
 
 const tenant = parseTenantId('acme') as TenantId
 const identity: Identity = { tenant, keyId: 'k', roles: new Set(['quota']), manyTenants: false }
 
-/** A quota service whose ledger is away. */
-function openAway() {
+/** A quota service whose ledger is away, though it notes what it was asked. */
+function openAway(options: { readonly priceOf?: PriceOf; readonly now?: () => number } = {}) {
   const verdicts: string[] = []
+  const steps: Step[] = []
   const away = async (): Promise<never> => {
     throw new Error('nobody asks for it')
   }
   const ledger: Ledger = {
-    run: async () => ({ kind: 'unavailable', reason: 'the ledger did not answer' }),
+    run: async (step) => {
+      steps.push(step)
+      return { kind: 'unavailable', reason: 'the ledger did not answer' }
+    },
     record: away,
     sweep: away,
     watch: away,
@@ -36,9 +42,10 @@ function openAway() {
     log: { error: () => undefined },
     onVerdict: ({ verdict }) => verdicts.push(verdict),
     onAnswer: () => undefined,
+    ...options,
   })
   const post = (path: string, body: object) => quota.post(identity, path, { user: 'ada', model: 'm', ...body })
-  return { post, failure, verdicts }
+  return { post, failure, verdicts, steps }
 }
 
 test('quota: while the ledger is away, what is no call is told the policy and uses nothing of its bound up', async () => {
@@ -57,4 +64,16 @@ test('quota: while the ledger is away, what is no call is told the policy and us
   }
   expect(verdicts).toEqual(['allow', 'allow', 'deny'])
   expect(failure.takeOutages()).toMatchObject([{ allowed: 2, denied: 1, allowedNanoUsd: 80n }])
+})
+
+test('quota: the tokens of a charge cost what they cost when its call ended', async () => {
+  const price = (from: string, inputNanoUsdPerMillion: bigint) =>
+    ({ model: 'm', fromUnixMs: Date.parse(from), inputNanoUsdPerMillion, outputNanoUsdPerMillion: 0n }) as const
+  const priceOf = openPrices([price('2026-01-01', 1_000_000n), price('2026-11-01', 3_000_000n)])
+  const { post, steps } = openAway({ priceOf, now: () => Date.parse('2026-11-02') })
+  const usage = { inputTokens: 10, outputTokens: 0 }
+  await post('charges', { eventKey: 'october', usage, endedAt: '2026-10-31T23:59:59Z' })
+  await post('charges', { eventKey: 'november', usage, endedAt: '2026-11-01T00:00:00Z' })
+  await post('charges', { eventKey: 'now', usage })
+  expect(steps.map((step) => 'amounts' in step && step.amounts.cost)).toEqual([10n, 30n, 30n])
 })

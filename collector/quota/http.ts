@@ -117,7 +117,8 @@ export function openQuotaHttp(options: QuotaHttpOptions): QuotaHttp {
   ): Promise<Answer> {
     const [thing, id, verb, ...more] = path.split('/').map(decodeURIComponent)
     if (more.length > 0) return unknownPath(`${prefix}${path}`)
-    if (thing === 'limits') return limitBook.answer(identity, method, id, query, () => parseJson(body))
+    if (thing === 'limits' && verb === undefined)
+      return limitBook.answer(identity, method, id, query, () => parseJson(body))
     if (thing === 'usage' && id === undefined) {
       return method === 'GET' ? limitBook.usage(identity, query) : notAllowed('GET')
     }
@@ -305,7 +306,8 @@ export function openQuotaHttp(options: QuotaHttpOptions): QuotaHttp {
     if (endedAt !== undefined && Date.parse(endedAt) > now() + endedAheadMsMax)
       return problem(400, 'endedAt: a call has ended, by a clock that is ahead of ours by 24 hours at most')
     const subject = subjectOf(identity, parsed.data)
-    const amounts = amountsOf(parsed.data, callOf(subject))
+    const ended = endedAt === undefined ? undefined : new Date(endedAt)
+    const amounts = amountsOf(parsed.data, callOf(subject), ended?.getTime())
     if (amounts.cost === undefined && options.unpriced === 'refuse') {
       return problem(400, 'costNanoUsd: the model has no price, so a charge has to say what it cost')
     }
@@ -316,7 +318,7 @@ export function openQuotaHttp(options: QuotaHttpOptions): QuotaHttp {
       bodyHash: hashOf(body),
       subject,
       amounts,
-      endedAt: endedAt === undefined ? undefined : new Date(endedAt),
+      endedAt: ended,
     })
     const answered = answerOf(outcome, 201)
     return outcome.kind === 'done' ? { ...answered, body: { eventKey, ...answered.body } } : answered
@@ -325,11 +327,12 @@ export function openQuotaHttp(options: QuotaHttpOptions): QuotaHttp {
   function amountsOf(
     body: { readonly usage?: z.output<typeof usage> | undefined; readonly costNanoUsd?: bigint | undefined },
     call: { readonly provider: string | undefined; readonly model: string },
+    atUnixMs = now(),
   ): Amounts {
     if (body.usage === undefined) return { cost: body.costNanoUsd, tokens: undefined }
     const tokens = tokensOf(body.usage)
     if (body.costNanoUsd !== undefined) return { cost: body.costNanoUsd, ...tokens }
-    const priced = priceOf({ ...call, atUnixMs: now() }, withoutUndefined(body.usage))
+    const priced = priceOf({ ...call, atUnixMs }, withoutUndefined(body.usage))
     return { cost: priced.kind === 'priced' ? priced.costNanoUsd : undefined, ...tokens }
   }
 
