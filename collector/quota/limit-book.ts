@@ -10,6 +10,7 @@ import {
   type RuleRow,
   removeRule,
   selectBalances,
+  selectBalancesOfUser,
   selectRule,
   selectRules,
   writeAudit,
@@ -21,7 +22,7 @@ import { type Identity, parseTenantId, type TenantId } from '../receive/request.
 import { type Answer, invalid, isUuid, notAllowed, type ParsedJson, problem } from './answers.ts'
 import { type Told, thresholdBody } from './batch.ts'
 import type { Outage } from './failure-policy.ts'
-import { amountJson, type Limit, limitId, limitJson, limitOf, limitSchema } from './limits.ts'
+import { accountName, amountJson, type Limit, limitId, limitJson, limitOf, limitSchema } from './limits.ts'
 import { limitOfRow, thresholdChanges } from './rows.ts'
 
 export type LimitBook = {
@@ -51,6 +52,9 @@ export type ConfigDiff = {
   readonly changed: readonly object[]
   readonly removed: readonly object[]
 }
+
+/** Accounts in one answer. */
+const usageRowsMax = 1000
 
 type Put =
   | { readonly kind: 'put'; readonly isNew: boolean; readonly overspent: boolean }
@@ -152,10 +156,15 @@ export function openLimitBook({ database }: { readonly database: pg.Pool }): Lim
   async function usage(identity: Identity, query: URLSearchParams): Promise<Answer> {
     const tenant = tenantAsked(identity, query)
     if (tenant === undefined) return problem(404, 'there is no such tenant')
-    const filter = { tenant, limitId: query.get('limit'), subject: query.get('subject') ?? query.get('user') }
-    if (`${filter.limitId}${filter.subject}`.includes('\0')) return problem(400, 'limit, subject, user: no NUL')
-    const rows = await withConnection(database, (client) => selectBalances(client, filter))
-    const usage = rows.map((row) => ({
+    const [limitId, user, subject] = ['limit', 'user', 'subject'].map((name) => query.get(name) ?? undefined)
+    if (`${limitId}${user}${subject}`.includes('\0')) return problem(400, 'limit, user, subject: no NUL')
+    const account = subject === undefined ? undefined : accountName(subject)
+    const rows = await withConnection(database, (client) =>
+      user === undefined
+        ? selectBalances(client, { tenant, limitId, account }, usageRowsMax + 1)
+        : selectBalancesOfUser(client, { tenant, limitId, user, account: accountName(user) }, usageRowsMax + 1),
+    )
+    const usage = rows.slice(0, usageRowsMax).map((row) => ({
       limitId: row.limit_id,
       subject: row.subject,
       measure: row.measure,
@@ -167,7 +176,7 @@ export function openLimitBook({ database }: { readonly database: pg.Pool }): Lim
       free: amountJson(BigInt(row.free)),
       debt: amountJson(BigInt(row.debt)),
     }))
-    return { status: 200, body: { usage } }
+    return { status: 200, body: { usage, isCut: rows.length > usageRowsMax } }
   }
 
   async function find(identity: Identity, id: string): Promise<ReservationRow | undefined> {

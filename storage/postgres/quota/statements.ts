@@ -454,17 +454,47 @@ export type BalanceRow = {
   readonly debt: string
 }
 
+const balanceColumns = 'limit_id, subject, measure, window_start, window_end, granted, held, spent, free, debt'
+const isOpen = '(window_end is null or window_end > quota_now())'
+
 /** Accounts of the windows that are open now. */
 export async function selectBalances(
   client: Queryable,
-  filter: { readonly tenant: string; readonly limitId: string | null; readonly subject: string | null },
+  filter: { readonly tenant: string; readonly limitId: string | undefined; readonly account: string | undefined },
+  rowsMax: number,
 ): Promise<readonly BalanceRow[]> {
   const { rows } = await client.query<BalanceRow>(
-    `select limit_id, subject, measure, window_start, window_end, granted, held, spent, free, debt from quota_balances
-     where tenant = $1 and ($2::text is null or limit_id = $2) and ($3::text is null or subject = $3)
-       and (window_end is null or window_end > quota_now())
-     order by limit_id, subject limit 1000`,
-    [filter.tenant, filter.limitId, filter.subject],
+    `select ${balanceColumns} from quota_balances
+     where tenant = $1 and ($2::text is null or limit_id = $2) and ($3::text is null or subject = $3) and ${isOpen}
+     order by limit_id, subject limit $4`,
+    [filter.tenant, filter.limitId, filter.account, rowsMax],
+  )
+  return rows
+}
+
+/** Of those, the accounts that the calls of a user count in and nobody else's: the user's own under a limit for each, and those
+ *  of limits for this user. Limit by limit, so that each is found by its key. */
+export async function selectBalancesOfUser(
+  client: Queryable,
+  filter: {
+    readonly tenant: string
+    readonly limitId: string | undefined
+    readonly user: string
+    readonly account: string
+  },
+  rowsMax: number,
+): Promise<readonly BalanceRow[]> {
+  const { rows } = await client.query<BalanceRow>(
+    `select own.* from quota_limit_rules r cross join lateral (
+       select ${balanceColumns} from quota_balances b
+       where b.tenant = r.tenant and b.limit_id = r.id and r.each = 'user' and b.subject = $4 and ${isOpen}
+       union all
+       select ${balanceColumns} from quota_balances b
+       where b.tenant = r.tenant and b.limit_id = r.id and r.each <> 'user' and r.subject ->> 'user' = $3 and ${isOpen}
+     ) own
+     where r.tenant = $1 and ($2::text is null or r.id = $2)
+     order by own.limit_id, own.subject limit $5`,
+    [filter.tenant, filter.limitId, filter.user, filter.account, rowsMax],
   )
   return rows
 }
