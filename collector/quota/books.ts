@@ -122,19 +122,28 @@ export type Decision =
 export function decide(matched: readonly MatchedAccount[], amounts: Amounts): Decision {
   const holds: (Hold & { readonly limitId: string })[] = []
   const warnings: string[] = []
+  let denial: Denial | undefined
+  let refusedUntilMs = Number.NEGATIVE_INFINITY
   for (const { limit, account } of matched) {
     const known = amountOf(limit.measure, amounts)
     const amount = known ?? 0n
     let held = amount
     if (amount > account.free || (known === undefined && account.free === 0n)) {
       held = account.free
-      if (refuses(limit, held)) return { kind: 'denied', denial: denialOf(limit, account, amount) }
+      if (refuses(limit, held)) {
+        // Of several the one that does so longest is told: who comes again when it frees is refused by none of them.
+        const untilMs = refusesUntilMs(limit, account, amount)
+        if (untilMs > refusedUntilMs) denial = denialOf(limit, account, amount)
+        refusedUntilMs = Math.max(untilMs, refusedUntilMs)
+        continue
+      }
       if (limit.action !== 'observe') {
         warnings.push(`${limit.id}: ${amount} wanted of ${limit.measure}, ${account.free} free of ${account.granted}`)
       }
     }
     holds.push({ accountId: account.id, measure: limit.measure, amount: held, limitId: limit.id })
   }
+  if (denial !== undefined) return { kind: 'denied', denial }
   const remaining = matched.map(({ limit, account }, at) => ({
     limitId: limit.id,
     measure: limit.measure,
@@ -168,8 +177,20 @@ function denialOf(limit: Limit, account: Account, requested: bigint): Denial {
     used: account.spent,
     held: account.held,
     free: account.free,
-    freesUnixMs: freesUnixMs(account, takesPart(limit) ? 1n : requested),
+    freesUnixMs: freesUnixMs(account, neededOf(limit, requested)),
   }
+}
+
+/** What must be free for a call not to be refused. */
+function neededOf(limit: Limit, requested: bigint): bigint {
+  return takesPart(limit) ? 1n : requested
+}
+
+/** As far as it is known: what only waits for holds to end may be free at once, what was spent for ever is not. */
+function refusesUntilMs(limit: Limit, account: Account, requested: bigint): number {
+  const needed = neededOf(limit, requested)
+  const spent = account.slideMs === undefined ? account.spent : 0n
+  return freesUnixMs(account, needed) ?? (spent + needed > account.granted ? Number.POSITIVE_INFINITY : 0)
 }
 
 /** When the window ends or enough has slid out of it; undefined where only settlements make room. */

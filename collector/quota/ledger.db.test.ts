@@ -321,6 +321,30 @@ test('quota: a minute slides: no 60 seconds ever hold more than was granted, and
   await expectNoDrift(pool)
 })
 
+test('quota: of several limits that refuse a call, the one that does so longest is told', async () => {
+  const { ledger, pool } = await open('longest', [
+    { id: 'a minute', measure: 'requests', amount: 1, window: 'minute' },
+    { id: 'at once', measure: 'concurrency', amount: 1 },
+    { id: 'day', measure: 'cost', amount: 30, window: 'day' },
+    { id: 'ever', measure: 'cost', amount: 50 },
+  ])
+  const clock = await openClock(pool, Date.UTC(2026, 10, 21, 12))
+  const first = idOf(await ledger.run(reserve('a', 20)))
+  const freesUnixMs = Date.UTC(2026, 10, 22)
+  expect(await ledger.run(reserve('b', 20))).toMatchObject({ denial: { limitId: 'day', freesUnixMs } })
+  // What is held for ever may be free in a moment.
+  expect(await ledger.run(reserve('c', 40))).toMatchObject({ denial: { limitId: 'day', freesUnixMs } })
+  await ledger.run(settle(first, 20))
+  expect(await ledger.run(reserve('c', 40))).toMatchObject({ denial: { limitId: 'ever', freesUnixMs: undefined } })
+  await clock.move(12 * 3_600_000)
+  const second = idOf(await ledger.run(reserve('d', 1)))
+  expect(await ledger.run(reserve('e', 1))).toMatchObject({ denial: { limitId: 'a minute' } })
+  await ledger.run(settle(second, 1))
+  expect(await ledger.run(reserve('e', 1))).toMatchObject({
+    denial: { limitId: 'a minute', freesUnixMs: freesUnixMs + 65_000 },
+  })
+})
+
 test('quota: who may hold what is left is told when something is, and not when all that was wanted', async () => {
   const rule = { id: 'rate', measure: 'cost', amount: 100, window: 'minute', overage: 'allow_available' }
   const { ledger, pool } = await open('what_is_left', [rule])
