@@ -159,7 +159,8 @@ export function openLocking(): Locking {
 function askedBy(limits: Limits, steps: readonly Step[]): Asked {
   const wanted = new Map<string, WantedAccount>()
   const ofSteps = steps.map((step) => {
-    if (!('subject' in step)) return []
+    // Of what turned out to be metered by another record nothing counts, and nobody knows when it ended.
+    if (!('subject' in step) || (step.kind === 'record' && !step.isMetered)) return []
     const { tenant } = step
     const at = (step.kind === 'charge' || step.kind === 'record' ? step.endedAt : undefined) ?? null
     return limits.match(tenant, step.subject).map(({ limit, subject }) => {

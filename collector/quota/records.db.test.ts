@@ -199,6 +199,13 @@ test('records: those of one call replace what its client said, before or after i
   await expectNoDrift(pool)
 })
 
+test('records: of a call that another record meters no account is made, as nobody knows of which window it would be', async () => {
+  const { ledger, pool } = await openTestLedger(postgres, 'gone', [{ ...budget, window: 'day' }])
+  const gone = recordOf(event('a', 0, { isMetered: false, endedUnixMs: 0 }))
+  expect(await ledger.record(segment(1), [gone])).toMatchObject({ booked: 1 })
+  expect((await pool.query('select window_start from quota_balances')).rows).toEqual([])
+})
+
 test('records: a call id that is learnt late moves what was charged to its reservation', async () => {
   const { ledger, pool } = await openTestLedger(postgres, 'learnt', [budget])
   await ledger.run(reserve('call', 100))
