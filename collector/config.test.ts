@@ -168,6 +168,16 @@ test('config: a file that is not JSON is refused by name, and what stands in it 
   }
 })
 
+test('config: a limit is named once, as which of two holds would change with each start; another tenant may have its id', () => {
+  const limit = { id: 'day', measure: 'cost', amount: 1, window: 'day', action: 'block' }
+  const parse = (...limits: readonly object[]) => parseConfigFile(JSON.stringify({ quota: { limits } }), 'f.json')
+  expect(parse(limit, { ...limit, tenant: 'acme' })).toMatchObject({ kind: 'file' })
+  expect(parse(limit, { ...limit, amount: 2, tenant: 'default' })).toEqual({
+    kind: 'refused',
+    reasons: ['f.json: quota.limits: a tenant has an id once'],
+  })
+})
+
 test('config: a tenant’s retention goes before the default, field by field, and that before ours', () => {
   const parsed = parseConfigFile(JSON.stringify(exampleFile), 'f.json')
   if (parsed.kind !== 'file') throw new Error(parsed.reasons.join())

@@ -165,7 +165,13 @@ const fileSchema = z.strictObject({
   quota: z
     .strictObject({
       limits: described(
-        z.array(limitSchema.safeExtend({ id: limitId, tenant: tenantName.default('default') })),
+        z
+          .array(limitSchema.safeExtend({ id: limitId, tenant: tenantName.default('default') }))
+          // Which of two would hold would change from one start to the next.
+          .refine(
+            (limits) => new Set(limits.map(({ tenant, id }) => `${tenant} ${id}`)).size === limits.length,
+            'a tenant has an id once',
+          ),
         'limits as code: made, changed and removed at start and when the file changes; those made through the API stay',
         '[]',
       ),
