@@ -3,6 +3,7 @@
 import { isDeepStrictEqual } from 'node:util'
 import { inTransaction, withConnection } from '@tallylight/storage/postgres/connection.ts'
 import {
+  knowsTimeZone,
   lockReservations,
   type PassedRow,
   putRule,
@@ -125,6 +126,7 @@ export function openLimitBook({ database }: { readonly database: pg.Pool }): Lim
     if (id !== undefined && parsed.data.id !== undefined && parsed.data.id !== id) {
       return problem(400, `id: the path says ${id}`)
     }
+    if (!(await isTimeZone(parsed.data.timeZone))) return problem(400, `timeZone: ${unknownTimeZone}`)
     const named = id ?? parsed.data.id ?? crypto.randomUUID()
     const limit = limitOf(tenant, named, parsed.data, 'api')
     const result = await inTransaction(database, (client) => put(client, limit, actorOf(identity)))
@@ -204,9 +206,19 @@ export function openLimitBook({ database }: { readonly database: pg.Pool }): Lim
     }
   }
 
-  function applyConfig(wanted: readonly Limit[]): Promise<ConfigApplied> {
+  function isTimeZone(name: string): Promise<boolean> {
+    return withConnection(database, (client) => knowsTimeZone(client, name))
+  }
+
+  async function applyConfig(wanted: readonly Limit[]): Promise<ConfigApplied> {
+    const zones = new Map<string, boolean>()
+    for (const { timeZone } of wanted) zones.set(timeZone, zones.get(timeZone) ?? (await isTimeZone(timeZone)))
     return inTransaction(database, async (client) => {
-      const reasons: string[] = []
+      const reasons = wanted
+        .filter(({ timeZone }) => zones.get(timeZone) === false)
+        .map(
+          ({ id, tenant, timeZone }) => `quota.limits: ${id} of ${tenant}: timeZone: ${timeZone}, ${unknownTimeZone}`,
+        )
       for (const limit of wanted) {
         // Rules that were removed count, too: their accounts still stand.
         const known = await selectRule(client, limit.tenant, limit.id)
@@ -221,7 +233,7 @@ export function openLimitBook({ database }: { readonly database: pg.Pool }): Lim
         const before = present.get(nameOf(limit))
         if (isDeepStrictEqual(before, limit)) continue
         const result = await put(client, limit, 'configuration')
-        // Somebody made it this moment, through the API or by naming it twice in the file: nothing of the file is kept.
+        // Somebody made it this moment, through the API: nothing of the file is kept.
         if (result.kind === 'other_shape') throw new Error(otherShapeReason(limit))
         if (before === undefined) diff.added.push(shown(limit))
         else diff.changed.push({ before: shown(before), after: shown(limit) })
@@ -293,6 +305,10 @@ function tenantAsked(identity: Identity, query: URLSearchParams): TenantId | und
 function actorOf(identity: Identity): string {
   return identity.keyId === '' ? 'loopback' : `key ${identity.keyId}`
 }
+
+/** What Intl knows a Postgres may not: most have the files of their system, of which old names may be a package of their own. Taken
+ *  all the same, the limit would have each call that it holds for refused. */
+const unknownTimeZone = 'not a time zone that this Postgres knows'
 
 function otherShapeReason({ id, tenant }: Limit): string {
   return `quota.limits: ${id} of ${tenant} has another measure, window, time zone or dimension (each) than before; give it another id`

@@ -214,7 +214,7 @@ describe('one collector', () => {
       { measure: 'cost', amount: 1, window: 'day', timeZone: 'Mars', action: 'block' },
       'timeZone',
     ],
-    ...['+05:30', 'PST', 'SystemV/PST8', 'Asia/Atlantis'].map(
+    ...['+05:30', 'PST', 'SystemV/PST8', 'Asia/Atlantis', 'US/Pacific-New'].map(
       (timeZone) =>
         [
           `the time zone ${timeZone}`,

@@ -362,6 +362,17 @@ export async function selectRule(
   return rows[0]
 }
 
+/** Not inside of a transaction, which a name that is none would end. */
+export async function knowsTimeZone(client: Queryable, name: string): Promise<boolean> {
+  try {
+    await client.query('select now() at time zone $1::text', [name])
+    return true
+  } catch (error) {
+    if ((error as { readonly code?: unknown }).code === '22023') return false
+    throw error
+  }
+}
+
 /** An account that a smaller amount has put past these thresholds. */
 export type PassedRow = {
   readonly subject: string
@@ -401,7 +412,7 @@ export async function putRule(
   // What a window that slides has spent is known when its next call is booked: what is here may have left it. Of nothing there
   // is no percent.
   const isTold = rule.window !== 'minute' && rule.window !== 'hour' && rule.amount !== '0'
-  const { rows } = await client.query<PassedRow & { readonly debt: string }>(
+  const { rows } = await client.query<PassedRow>(
     `with open as (
        select id, granted as before, thresholds_fired as fired from quota_accounts
        where tenant = $1 and limit_id = $2 and (window_end is null or window_end > quota_now()) and granted <> $3
@@ -416,14 +427,24 @@ export async function putRule(
              select distinct percent from unnest(a.thresholds_fired || $4::integer[]) percent
              where a.spent::numeric * 100 >= $3::numeric * percent)
        from open where a.id = open.id
-       returning a.debt, a.subject, a.spent, a.window_end, a.thresholds_fired, open.fired
+       returning a.subject, a.spent, a.window_end, a.thresholds_fired, open.fired
+     ), passed as (
+       select subject, spent, window_end,
+              array(select unnest(thresholds_fired) except select unnest(fired) order by 1) as percents
+       from changed
      )
-     select debt, subject, spent, window_end,
-            array(select unnest(thresholds_fired) except select unnest(fired) order by 1) as percents
-     from changed`,
+     select * from passed where percents <> '{}'`,
     [rule.tenant, rule.id, rule.amount, isTold ? rule.thresholds : []],
   )
-  return { overspent: rows.some((row) => row.debt !== '0'), passed: rows.filter((row) => row.percents.length > 0) }
+  // As it is shown: what an account of a sliding window still has may have left it.
+  const indebted = await client.query(
+    `select from quota_accounts a join quota_balances b using (tenant, limit_id, subject, window_start)
+     where a.tenant = $1 and a.limit_id = $2 and a.debt > 0 and b.debt > 0
+       and (a.window_end is null or a.window_end > quota_now())
+     limit 1`,
+    [rule.tenant, rule.id],
+  )
+  return { overspent: indebted.rows.length > 0, passed: rows }
 }
 
 export async function removeRule(client: Queryable, tenant: string, id: string): Promise<boolean> {
