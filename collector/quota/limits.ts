@@ -151,18 +151,32 @@ export type Limits = {
 }
 
 export function openLimits(version: string, all: readonly Limit[]): Limits {
-  const byTenant = Map.groupBy(all, (limit) => limit.tenant)
   const byId = new Map(all.map((limit) => [`${limit.tenant}\n${limit.id}`, limit]))
+  const byName = Map.groupBy(
+    all.map((limit, place) => ({ limit, place })),
+    ({ limit }) => {
+      const dimension = dimensions.find((each) => limit.subject[each] !== undefined)
+      return nameOf(limit.tenant, dimension, dimension && limit.subject[dimension])
+    },
+  )
   return {
     version,
     find: (tenant, id) => byId.get(`${tenant}\n${id}`),
     match: (tenant, subject) =>
-      (byTenant.get(tenant) ?? [])
-        .filter((limit) =>
+      [undefined, ...dimensions]
+        .flatMap((dimension) => byName.get(nameOf(tenant, dimension, dimension && subject[dimension])) ?? [])
+        .filter(({ limit }) =>
           dimensions.every((dimension) => (limit.subject[dimension] ?? subject[dimension]) === subject[dimension]),
         )
-        .map((limit) => ({ limit, subject: limit.each === undefined ? '' : accountName(subject[limit.each]) })),
+        .sort((a, b) => a.place - b.place)
+        .map(({ limit }) => ({ limit, subject: limit.each === undefined ? '' : accountName(subject[limit.each]) })),
   }
+}
+
+/** Where a limit is looked for: under the first name of its subject, or under none. A tenant may have a limit for each of its users,
+ *  of which a call must not look at all. */
+function nameOf(tenant: TenantId, dimension: Dimension | undefined, name: string | undefined): string {
+  return dimension === undefined ? tenant : `${tenant}\n${dimension}\n${name}`
 }
 
 /** An index of Postgres takes 2,704 bytes: of a longer name the beginning and its hash. */
