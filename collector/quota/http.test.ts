@@ -28,7 +28,14 @@ function openAway(options: { readonly priceOf?: PriceOf; readonly now?: () => nu
     forget: () => undefined,
     status: () => ({ waiting: 0, batches: 0, steps: 0, failures: 0 }),
   }
-  const limitBook: LimitBook = { answer: away, usage: away, reservation: away, applyConfig: away, noteOutages: away }
+  const limitBook: LimitBook = {
+    answer: away,
+    usage: away,
+    reservation: away,
+    applyConfig: away,
+    finishChanges: away,
+    noteOutages: away,
+  }
   const policyOf = () => ({ policy: 'bounded', costNanoUsd: 100n, requests: 2 }) as const
   const failure = openFailurePolicies({ policyOf, now: () => 0, tenantsMax: 10, callsMax: 10 })
   const quota = openQuotaHttp({

@@ -3,7 +3,7 @@ import { startTestPostgres, type TestPostgres } from '@tallylight/storage/postgr
 import { afterAll, beforeAll, expect, test } from 'vitest'
 import { openLimitBook } from './limit-book.ts'
 import { limitOf, limitSchema } from './limits.ts'
-import { idOf, openClock, openTestLedger, reserve, settle, tenant } from './testing.ts'
+import { balanceOf, idOf, nobody, openClock, openTestLedger, reserve, settle, tenant } from './testing.ts'
 
 let postgres: TestPostgres
 
@@ -48,4 +48,54 @@ test('limits: a time zone that Intl knows and Postgres does not is refused, also
     reasons: [expect.stringMatching(/bad of acme: timeZone: US\/Pacific-New/)],
   })
   expect((await pool.query('select id from quota_limits')).rows).toEqual([])
+})
+
+test('limits: a call waits for a change of few accounts of its limit, not of all; a change that was cut short is finished, once', async () => {
+  const { ledger, pool } = await openTestLedger(postgres, 'stretches', [
+    { id: 'each', measure: 'cost', amount: 1_000, each: 'user' },
+  ])
+  const of = (callId: string, user: string, cost: number) =>
+    ledger.run(reserve(callId, cost, { subject: { ...nobody, user } }))
+  await of('first', 'first', 1)
+  await pool.query(
+    `with made as (
+       insert into quota_accounts (tenant, limit_id, subject, window_start, granted, free)
+       select $1, 'each', 'u' || n, '-infinity', 1000, 1000 from generate_series(1, 6000) n returning id
+     ) insert into quota_bookings (at, tenant, kind, account_ids, granted, held, spent)
+     select now(), $1, 'grant', array[id], '{1000}', '{0}', '{0}' from made`,
+    [tenant],
+  )
+  await ledger.run(settle(idOf(await of('last', 'last', 90)), 90))
+  const identity = { tenant, roles: new Set(['admin'] as const), keyId: '', manyTenants: false }
+  const value = { measure: 'cost', window: 'ever', action: 'block', each: 'user', amount: 100 }
+  const waiting = `from pg_stat_activity
+    where application_name = current_setting('application_name') and wait_event_type = 'Lock'`
+  const holder = await pool.connect()
+  await holder.query("begin; select from quota_accounts where subject = 'last' for update")
+  const changing = openLimitBook({ database: pool }).answer(identity, 'PUT', 'each', new URLSearchParams(), () => ({
+    kind: 'json',
+    value,
+  }))
+  const cut = expect(changing).rejects.toThrow()
+  await expect
+    .poll(async () => (await pool.query(`select count(*)::int ${waiting}`)).rows, { timeout: 10_000 })
+    .toEqual([{ count: 1 }])
+  expect(await of('second', 'first', 2)).toMatchObject({ kind: 'done', body: { remaining: [{ amount: 97 }] } })
+  await pool.query(`select pg_terminate_backend(pid) ${waiting}`)
+  await cut
+  await holder.query('rollback')
+  holder.release()
+  expect(await balanceOf(pool, 'each', 'last')).toMatchObject({ granted: 1_000 })
+
+  const told = "select (body ->> 'percent')::int as percent from quota_outbox order by 1"
+  expect((await pool.query(told)).rows).toEqual([])
+  for (const book of [openLimitBook({ database: pool }), openLimitBook({ database: pool })]) {
+    await book.finishChanges(AbortSignal.timeout(30_000))
+    expect(await balanceOf(pool, 'each', 'last')).toEqual({ granted: 100, held: 0, spent: 90, free: 10, debt: 0 })
+    expect((await pool.query(told)).rows).toEqual([{ percent: 50 }, { percent: 80 }])
+  }
+  expect((await pool.query('select count(*)::int from quota_balances where granted <> 100')).rows).toEqual([
+    { count: 0 },
+  ])
+  expect((await pool.query('select * from quota_drift')).rows).toEqual([])
 })

@@ -3,15 +3,18 @@
 import { isDeepStrictEqual } from 'node:util'
 import { inTransaction, withConnection } from '@tallylight/storage/postgres/connection.ts'
 import {
+  isOverspent,
   knowsTimeZone,
   lockReservations,
   type PassedRow,
   putRule,
   type ReservationRow,
   type RuleRow,
+  regrant,
   removeRule,
   selectBalances,
   selectBalancesOfUser,
+  selectHalfChanged,
   selectRule,
   selectRules,
   writeAudit,
@@ -23,7 +26,7 @@ import { type Identity, parseTenantId, type TenantId } from '../receive/request.
 import { type Answer, invalid, isUuid, notAllowed, type ParsedJson, problem } from './answers.ts'
 import { type Told, thresholdBody } from './batch.ts'
 import type { Outage } from './failure-policy.ts'
-import { accountName, amountJson, type Limit, limitId, limitJson, limitOf, limitSchema } from './limits.ts'
+import { accountName, amountJson, type Limit, limitId, limitJson, limitOf, limitSchema, tenantOf } from './limits.ts'
 import { limitOfRow, thresholdChanges } from './rows.ts'
 
 export type LimitBook = {
@@ -38,6 +41,9 @@ export type LimitBook = {
   reservation(identity: Identity, id: string): Promise<Answer>
   /** Makes the limits of source `config` those given, all or none; what they are no longer is removed. */
   applyConfig(wanted: readonly Limit[]): Promise<ConfigApplied>
+  /** Where a change of a limit was cut short, by an end of the collector or of a connection, gives the accounts that have what was
+   *  granted before what is granted now. Nothing is looked for when nothing was begun since. */
+  finishChanges(signal: AbortSignal): Promise<void>
   /** Notes in the audit what was decided while the ledger was away. */
   noteOutages(outages: readonly Outage[]): Promise<void>
 }
@@ -58,10 +64,14 @@ export type ConfigDiff = {
 const usageRowsMax = 1000
 
 type Put =
-  | { readonly kind: 'put'; readonly isNew: boolean; readonly overspent: boolean }
+  /** `until` is the last account that has the new amount, where there may be more. */
+  | { readonly kind: 'put'; readonly isNew: boolean; readonly until: string | undefined }
   | { readonly kind: 'other_shape' }
 
 export function openLimitBook({ database }: { readonly database: pg.Pool }): LimitBook {
+  /** Who was here before may have been killed in the middle of a change. */
+  let mayBeHalfChanged = true
+
   async function limitsOf(tenant: TenantId): Promise<readonly Limit[]> {
     const { rows } = await withConnection(database, selectRules)
     return rows.map(limitOfRow).filter((limit) => limit.tenant === tenant)
@@ -72,7 +82,7 @@ export function openLimitBook({ database }: { readonly database: pg.Pool }): Lim
     const before = known === undefined ? undefined : limitOfRow(known)
     // Accounts are counted in the rule's measure and windows: another rule needs another id.
     if (before !== undefined && shapeOf(before) !== shapeOf(limit)) return { kind: 'other_shape' }
-    const { overspent, passed } = await putRule(client, ruleOf(limit))
+    const { passed, until } = await putRule(client, ruleOf(limit))
     await Promise.all(writeThresholds(client, thresholdChanges(toldOf(limit, passed))))
     const isNew = known === undefined || known.is_removed
     await writeAudit(client, {
@@ -83,7 +93,40 @@ export function openLimitBook({ database }: { readonly database: pg.Pool }): Lim
       before: isNew || before === undefined ? null : limitJson(before),
       after: limitJson(limit),
     })
-    return { kind: 'put', isNew, overspent }
+    return { kind: 'put', isNew, until }
+  }
+
+  /** Accounts behind this one, some thousand in each transaction: in a single one the calls of a limit that a million users have an
+   *  account of would wait for half a minute, and with them all others. */
+  async function grantRest(
+    { tenant, id }: Pick<Limit, 'tenant' | 'id'>,
+    from: string | undefined,
+    signal?: AbortSignal,
+  ): Promise<void> {
+    for (let after = from; after !== undefined && !signal?.aborted; ) after = await grantStretch(tenant, id, after)
+  }
+
+  /** What the rule says by now: it may have been changed again. */
+  function grantStretch(tenant: TenantId, id: string, after: string): Promise<string | undefined> {
+    return inTransaction(database, async (client) => {
+      const rule = await selectRule(client, tenant, id)
+      if (rule === undefined) return undefined
+      const { passed, until } = await regrant(client, rule, after)
+      await Promise.all(writeThresholds(client, thresholdChanges(toldOf(limitOfRow(rule), passed))))
+      return until
+    })
+  }
+
+  async function finishChanges(signal: AbortSignal): Promise<void> {
+    if (!mayBeHalfChanged) return
+    mayBeHalfChanged = false
+    try {
+      const changed = await withConnection(database, selectHalfChanged)
+      for (const { tenant, id } of changed) await grantRest({ tenant: tenantOf(tenant), id }, '0', signal)
+    } catch (error) {
+      mayBeHalfChanged = true
+      throw error
+    }
   }
 
   async function remove(client: pg.PoolClient, limit: Limit, actor: string): Promise<boolean> {
@@ -136,7 +179,14 @@ export function openLimitBook({ database }: { readonly database: pg.Pool }): Lim
         `limit ${named} has another measure, window, time zone or dimension; give this one its own id`,
       )
     }
-    const warning = result.overspent ? { warning: 'more is spent or held already than this limit grants' } : {}
+    try {
+      await grantRest(limit, result.until)
+    } catch (error) {
+      mayBeHalfChanged = true
+      throw error
+    }
+    const overspent = await withConnection(database, (client) => isOverspent(client, tenant, named))
+    const warning = overspent ? { warning: 'more is spent or held already than this limit grants' } : {}
     return { status: result.isNew ? 201 : 200, body: { ...limitJson(limit), ...warning } }
   }
 
@@ -213,7 +263,8 @@ export function openLimitBook({ database }: { readonly database: pg.Pool }): Lim
   async function applyConfig(wanted: readonly Limit[]): Promise<ConfigApplied> {
     const zones = new Map<string, boolean>()
     for (const { timeZone } of wanted) zones.set(timeZone, zones.get(timeZone) ?? (await isTimeZone(timeZone)))
-    return inTransaction(database, async (client) => {
+    let isHalfChanged = false
+    const applied = await inTransaction<ConfigApplied>(database, async (client) => {
       const reasons = wanted
         .filter(({ timeZone }) => zones.get(timeZone) === false)
         .map(
@@ -235,6 +286,7 @@ export function openLimitBook({ database }: { readonly database: pg.Pool }): Lim
         const result = await put(client, limit, 'configuration')
         // Somebody made it this moment, through the API: nothing of the file is kept.
         if (result.kind === 'other_shape') throw new Error(otherShapeReason(limit))
+        if (result.until !== undefined) isHalfChanged = true
         if (before === undefined) diff.added.push(shown(limit))
         else diff.changed.push({ before: shown(before), after: shown(limit) })
       }
@@ -245,6 +297,9 @@ export function openLimitBook({ database }: { readonly database: pg.Pool }): Lim
       }
       return { kind: 'applied', diff }
     })
+    // Only now would it be seen.
+    if (isHalfChanged) mayBeHalfChanged = true
+    return applied
   }
 
   async function noteOutages(outages: readonly Outage[]): Promise<void> {
@@ -269,7 +324,7 @@ export function openLimitBook({ database }: { readonly database: pg.Pool }): Lim
     })
   }
 
-  return { answer, usage, reservation, applyConfig, noteOutages }
+  return { answer, usage, reservation, applyConfig, finishChanges, noteOutages }
 }
 
 /** Thresholds that a smaller amount has put behind what is spent: where it blocks, no call would come to tell them. */

@@ -6,6 +6,7 @@ import { limits } from '../limits.ts'
 import { type FailurePolicies, openFailurePolicies } from '../quota/failure-policy.ts'
 import { type Ledger, openLedger } from '../quota/ledger.ts'
 import { type LimitBook, openLimitBook } from '../quota/limit-book.ts'
+import { pause } from '../quota/pause.ts'
 import { runWebhook } from '../quota/webhook.ts'
 import { canaryPrice } from '../self/canary.ts'
 import type { Engines } from './engines.ts'
@@ -65,7 +66,27 @@ export function openQuota(start: Start, { database, postgresUrl, keysPrepared }:
     )
   }
   const prepared = followFileLimits(start, limitBook, keysPrepared)
+  loops.add(prepared.then(() => finishChanges(start, limitBook)))
   return { ledger, limitBook, failure, priceOf: openPrices([canaryPrice, ...pricesOf(file)]), prepared }
+}
+
+/** What a change of a limit has left, in this life or in one before. */
+async function finishChanges({ log, loops: { signal } }: Start, limitBook: LimitBook): Promise<void> {
+  let said = ''
+  while (!signal.aborted) {
+    try {
+      await limitBook.finishChanges(signal)
+      said = ''
+    } catch (error) {
+      if (String(error) !== said)
+        log.warn(
+          { err: error },
+          'a change of a limit cannot be finished yet: some accounts have what it granted before',
+        )
+      said = String(error)
+    }
+    await pause(limits.configPollMs, signal)
+  }
 }
 
 function pricesOf(file: ConfigFile): readonly OwnPrice[] {

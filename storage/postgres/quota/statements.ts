@@ -381,11 +381,8 @@ export type PassedRow = {
   readonly percents: readonly number[]
 }
 
-/** Makes the rule, or changes it and what its open windows grant. A limit below what is spent already is a debt. */
-export async function putRule(
-  client: Queryable,
-  rule: RuleRow,
-): Promise<{ readonly overspent: boolean; readonly passed: readonly PassedRow[] }> {
+/** Makes the rule, or changes it and what the first accounts of its open windows grant. */
+export async function putRule(client: Queryable, rule: RuleRow): Promise<Regranted> {
   await client.query('insert into tenants (id) values ($1) on conflict do nothing', [rule.tenant])
   await client.query(
     `insert into quota_limit_rules
@@ -409,14 +406,29 @@ export async function putRule(
       rule.source,
     ],
   )
+  return regrant(client, rule, '0')
+}
+
+export type Regranted = {
+  readonly passed: readonly PassedRow[]
+  /** The last of this stretch of accounts, where there may be more. */
+  readonly until: string | undefined
+}
+
+/** Calls of these accounts wait as long for a change of their limit: 35 µs each. */
+const regrantedMax = 5_000
+
+/** Gives the accounts behind this one what their rule grants, as far as they have something else: a stretch of them, in the order of
+ *  their numbers. A limit below what is spent already is a debt. */
+export async function regrant(client: Queryable, rule: RuleRow, after: string): Promise<Regranted> {
   // What a window that slides has spent is known when its next call is booked: what is here may have left it. Of nothing there
   // is no percent.
   const isTold = rule.window !== 'minute' && rule.window !== 'hour' && rule.amount !== '0'
-  const { rows } = await client.query<PassedRow>(
-    `with open as (
+  const { rows } = await client.query<{ count: number; until: string | null; passed: readonly PassedJson[] }>(
+    `with open as materialized (
        select id, granted as before, thresholds_fired as fired from quota_accounts
-       where tenant = $1 and limit_id = $2 and (window_end is null or window_end > quota_now()) and granted <> $3
-       order by id for update
+       where tenant = $1 and limit_id = $2 and (window_end is null or window_end > quota_now()) and granted <> $3 and id > $5
+       order by id limit $6 for update
      ), booked as (
        insert into quota_bookings (at, tenant, kind, account_ids, granted, held, spent)
        select quota_now(), $1, 'grant', array[id], array[$3 - before], array[0], array[0] from open
@@ -427,24 +439,46 @@ export async function putRule(
              select distinct percent from unnest(a.thresholds_fired || $4::integer[]) percent
              where a.spent::numeric * 100 >= $3::numeric * percent)
        from open where a.id = open.id
-       returning a.subject, a.spent, a.window_end, a.thresholds_fired, open.fired
+       returning a.subject, a.spent::text, a.window_end, a.thresholds_fired, open.fired
      ), passed as (
        select subject, spent, window_end,
               array(select unnest(thresholds_fired) except select unnest(fired) order by 1) as percents
        from changed
      )
-     select * from passed where percents <> '{}'`,
-    [rule.tenant, rule.id, rule.amount, isTold ? rule.thresholds : []],
+     select count(*)::int as count, max(id)::text as until,
+            (select coalesce(json_agg(passed), '[]') from passed where percents <> '{}') as passed
+     from open`,
+    [rule.tenant, rule.id, rule.amount, isTold ? rule.thresholds : [], after, regrantedMax],
   )
-  // As it is shown: what an account of a sliding window still has may have left it.
-  const indebted = await client.query(
+  const { count = 0, until, passed = [] } = rows[0] ?? {}
+  return {
+    passed: passed.map((row) => ({ ...row, window_end: row.window_end === null ? null : new Date(row.window_end) })),
+    until: count < regrantedMax ? undefined : (until ?? undefined),
+  }
+}
+type PassedJson = Omit<PassedRow, 'window_end'> & { readonly window_end: string | null }
+
+/** Limits of which a change was cut short: some accounts of open windows have what it granted before. Reads all accounts. */
+export async function selectHalfChanged(
+  client: Queryable,
+): Promise<readonly { readonly tenant: string; readonly id: string }[]> {
+  const { rows } = await client.query<{ tenant: string; id: string }>(
+    `select distinct r.tenant, r.id from quota_limit_rules r join quota_accounts a on a.tenant = r.tenant and a.limit_id = r.id
+     where a.granted <> r.amount and (a.window_end is null or a.window_end > quota_now())`,
+  )
+  return rows
+}
+
+/** As it is shown: what an account of a sliding window still has may have left it. */
+export async function isOverspent(client: Queryable, tenant: string, id: string): Promise<boolean> {
+  const { rows } = await client.query(
     `select from quota_accounts a join quota_balances b using (tenant, limit_id, subject, window_start)
      where a.tenant = $1 and a.limit_id = $2 and a.debt > 0 and b.debt > 0
        and (a.window_end is null or a.window_end > quota_now())
      limit 1`,
-    [rule.tenant, rule.id],
+    [tenant, id],
   )
-  return { overspent: indebted.rows.length > 0, passed: rows }
+  return rows.length > 0
 }
 
 export async function removeRule(client: Queryable, tenant: string, id: string): Promise<boolean> {
