@@ -6,12 +6,14 @@
 import { withConnection } from '@tallylight/storage/postgres/connection.ts'
 import {
   type DifferenceRow,
+  type MinuteSum,
   pruneEvents,
   type ReconciledRow,
   runCheck,
   selectDrift,
   selectLeased,
   selectSettled,
+  selectSettledSums,
   writeReconciled,
 } from '@tallylight/storage/postgres/quota/reconcile.ts'
 import type pg from 'pg'
@@ -28,7 +30,8 @@ export type RecordedCall = {
 
 export type ReconcilerOptions = {
   readonly database: pg.Pool
-  /** The calls that ended in this time, by their records. */
+  /** What the calls that ended in this time add up to, by their records, per tenant and minute; and the calls of one. */
+  readonly recordedSums: (fromUnixMs: number, untilUnixMs: number) => Promise<readonly MinuteSum[]>
   readonly recordedCalls: (fromUnixMs: number, untilUnixMs: number) => Promise<readonly RecordedCall[]>
   readonly now: () => number
   readonly bounds: {
@@ -61,6 +64,7 @@ export type Reconciler = {
   run(signal: AbortSignal): Promise<void>
 }
 
+const minuteMs = 60_000
 const hourMs = 3_600_000
 const dayMs = 86_400_000
 /** Which hours are compared each time, by how many ago they began. */
@@ -118,24 +122,40 @@ export function openReconciler(options: ReconcilerOptions): Reconciler {
     reconciledUnixMs = now()
   }
 
+  /** An hour may be millions of calls: read one by one they would fill the memory and hold up every other answer for seconds. So both
+   *  databases add up, and of minutes that differ alone the calls are read. */
   async function compare(
     from: number,
     until: number,
   ): Promise<{ readonly sums: readonly ReconciledRow[]; readonly differences: readonly DifferenceRow[] }> {
-    const recorded = await options.recordedCalls(from, until)
-    const settled = await withConnection(database, (client) => selectSettled(client, from, until))
+    const recorded = await options.recordedSums(from, until)
+    const settled = await withConnection(database, (client) => selectSettledSums(client, from, until))
     const sums = new Map<string, Sums>()
-    const left = new Map(settled.map((row) => [`${row.tenant}\n${row.event_key}`, row]))
-    for (const { tenant, cost_nano_usd } of settled) {
+    for (const { tenant, calls, nano_usd } of recorded) {
       const sum = sumsOf(sums, tenant)
-      sum.settledCalls++
-      sum.settledNanoUsd += BigInt(cost_nano_usd ?? 0)
+      sum.recordedCalls += Number(calls)
+      sum.recordedNanoUsd += BigInt(nano_usd)
+    }
+    for (const { tenant, calls, nano_usd } of settled) {
+      const sum = sumsOf(sums, tenant)
+      sum.settledCalls += Number(calls)
+      sum.settledNanoUsd += BigInt(nano_usd)
     }
     const differences: DifferenceRow[] = []
+    for (const minute of minutesThatDiffer(recorded, settled)) {
+      const [begins, ends] = [Math.max(from, minute * minuteMs), Math.min(until, (minute + 1) * minuteMs)]
+      differences.push(...(await compareCalls(begins, ends)))
+      if (differences.length >= bounds.differencesMax) break
+    }
+    return { sums: [...sums].map(([tenant, sum]) => rowOf(tenant, sum)), differences }
+  }
+
+  async function compareCalls(from: number, until: number): Promise<readonly DifferenceRow[]> {
+    const recorded = await options.recordedCalls(from, until)
+    const settled = await withConnection(database, (client) => selectSettled(client, from, until))
+    const left = new Map(settled.map((row) => [`${row.tenant}\n${row.event_key}`, row]))
+    const differences: DifferenceRow[] = []
     for (const { tenant, eventKey, costNanoUsd } of recorded) {
-      const sum = sumsOf(sums, tenant)
-      sum.recordedCalls++
-      sum.recordedNanoUsd += costNanoUsd ?? 0n
       const booked = left.get(`${tenant}\n${eventKey}`)
       left.delete(`${tenant}\n${eventKey}`)
       const cost = costNanoUsd === undefined ? null : String(costNanoUsd)
@@ -145,7 +165,7 @@ export function openReconciler(options: ReconcilerOptions): Reconciler {
     }
     for (const { tenant, event_key, cost_nano_usd } of left.values())
       differences.push({ tenant, event_key, recorded_nano_usd: null, settled_nano_usd: cost_nano_usd })
-    return { sums: [...sums].map(([tenant, sum]) => rowOf(tenant, sum)), differences }
+    return differences
   }
 
   return {
@@ -153,6 +173,18 @@ export function openReconciler(options: ReconcilerOptions): Reconciler {
     status: () => ({ checkedAccounts, wrongAccounts, leased, ...drift, reconciledUnixMs }),
     run,
   }
+}
+
+/** Each once, whichever tenants it differs for, in the order of time. */
+function minutesThatDiffer(recorded: readonly MinuteSum[], settled: readonly MinuteSum[]): readonly number[] {
+  const textOf = ({ tenant, minute, calls, nano_usd, fingerprint }: MinuteSum): string =>
+    [minute, tenant, calls, nano_usd, fingerprint].join('\n')
+  const inOne = new Map<string, string>()
+  for (const sum of [...recorded, ...settled]) {
+    const text = textOf(sum)
+    if (!inOne.delete(text)) inOne.set(text, sum.minute)
+  }
+  return [...new Set([...inOne.values()].map(Number))].sort((a, b) => a - b)
 }
 
 type Sums = { recordedCalls: number; recordedNanoUsd: bigint; settledCalls: number; settledNanoUsd: bigint }

@@ -2,10 +2,11 @@
 // more. And what ClickHouse has of them, for the reconciler.
 import type { ClickHouse } from '@tallylight/storage/clickhouse/client.ts'
 import { embeddingRows, llmCallRows } from '@tallylight/storage/clickhouse/genai-tables.ts'
+import type { MinuteSum } from '@tallylight/storage/postgres/quota/reconcile.ts'
 import type { NanoUsd, Priced } from '../genai/price.ts'
 import type { EmbeddingRow, LlmCallRow } from '../genai/rows.ts'
 import type { RecordedCall } from '../quota/reconcile.ts'
-import { eventKeyOf, type UsageEvent } from '../quota/usage-event.ts'
+import type { UsageEvent } from '../quota/usage-event.ts'
 import type { TenantId } from '../receive/request.ts'
 import type { ResolvedTrace } from './resolver.ts'
 
@@ -90,32 +91,52 @@ function eventOfGone(tenant: TenantId, traceId: string, spanId: string, generati
   }
 }
 
+/** The name of a table, quoted, with its database. */
+type NameOf = (table: string) => string
+
 /** The calls that ended in this time, as their rows say. */
 export async function recordedCallsOf(
   clickhouse: ClickHouse,
-  /** The name of a table, quoted, with its database. */
-  nameOf: (table: string) => string,
+  nameOf: NameOf,
   fromUnixMs: number,
   untilUnixMs: number,
 ): Promise<readonly RecordedCall[]> {
+  const rows = await clickhouse.query<{ tenant: TenantId; eventKey: string; cost: string | null }>(
+    `SELECT tenant, eventKey, cost FROM (${endedCalls(nameOf)})`,
+    { from: fromUnixMs, until: untilUnixMs, longest: longestCallMs },
+  )
+  return rows.map(({ cost, ...row }) => ({ ...row, costNanoUsd: cost === null ? undefined : BigInt(cost) }))
+}
+
+/** What those of each tenant and minute add up to, as `selectSettledSums` has it of the ledger. */
+export async function recordedSumsOf(
+  clickhouse: ClickHouse,
+  nameOf: NameOf,
+  fromUnixMs: number,
+  untilUnixMs: number,
+): Promise<readonly MinuteSum[]> {
+  return clickhouse.query<MinuteSum>(
+    `SELECT tenant, toString(intDiv(endedMs, 60000)) AS minute, toString(count()) AS calls,
+       toString(sum(toInt128(ifNull(cost, '0')))) AS nano_usd,
+       toString(sum(toUInt64(reinterpretAsUInt32(reverse(substring(SHA256(concat(eventKey, ' ', ifNull(cost, ''))), 1, 4))))))
+         AS fingerprint
+     FROM (${endedCalls(nameOf)}) GROUP BY tenant, intDiv(endedMs, 60000)`,
+    { from: fromUnixMs, until: untilUnixMs, longest: longestCallMs },
+  )
+}
+
+/** Named as `eventKeyOf` names them. */
+function endedCalls(nameOf: NameOf): string {
   const select = (table: string, isUntold: string): string =>
-    `SELECT TenantId AS tenant, TraceId AS traceId, SpanId AS spanId,
+    `SELECT TenantId AS tenant, concat('span:', TraceId, ':', SpanId) AS eventKey,
        if(${isUntold} AND ErrorType != '', '0', toString(CostNanoUsd)) AS cost,
        intDiv(toUnixTimestamp64Nano(Timestamp) + toInt64(ifNull(DurationNano, 0)), 1000000) AS endedMs
      FROM ${nameOf(table)} FINAL
      WHERE Timestamp >= fromUnixTimestamp64Milli({from: Int64} - {longest: Int64}) AND Timestamp < fromUnixTimestamp64Milli({until: Int64})`
-  const rows = await clickhouse.query<{ tenant: TenantId; traceId: string; spanId: string; cost: string | null }>(
-    `SELECT tenant, traceId, spanId, cost FROM (
-       ${select(llmCallRows.name, "UsageSource = 'none'")}
-       UNION ALL ${select(embeddingRows.name, 'InputTokens IS NULL')})
-     WHERE endedMs >= {from: Int64} AND endedMs < {until: Int64}`,
-    { from: fromUnixMs, until: untilUnixMs, longest: longestCallMs },
-  )
-  return rows.map((row) => ({
-    tenant: row.tenant,
-    eventKey: eventKeyOf(row),
-    costNanoUsd: row.cost === null ? undefined : BigInt(row.cost),
-  }))
+  return `SELECT * FROM (
+    ${select(llmCallRows.name, "UsageSource = 'none'")}
+    UNION ALL ${select(embeddingRows.name, 'InputTokens IS NULL')})
+  WHERE endedMs >= {from: Int64} AND endedMs < {until: Int64}`
 }
 
 const longestCallMs = 86_400_000

@@ -11,7 +11,7 @@ import { openClickHouseSink } from '../sinks/clickhouse.ts'
 import { factsIn } from '../sinks/known-facts.ts'
 import { openLedgerSink } from '../sinks/ledger.ts'
 import { openRemovals } from '../sinks/removal.ts'
-import { recordedCallsOf } from '../sinks/usage-of-calls.ts'
+import { recordedCallsOf, recordedSumsOf } from '../sinks/usage-of-calls.ts'
 import type { Engines } from './engines.ts'
 import type { Quota } from './quota.ts'
 import type { Start } from './start.ts'
@@ -93,10 +93,11 @@ export function openSinks(start: Start, engines: Engines, journal: Journal, quot
       metrics.add('tallylight_quota_records_unpriced_total', {}, unpriced)
     },
   })
+  const tableName = (table: string): string => targets()?.get(table)?.name ?? table
   const reconciler = openReconciler({
     database,
-    recordedCalls: (from, until) =>
-      recordedCallsOf(clickhouse, (table) => targets()?.get(table)?.name ?? table, from, until),
+    recordedSums: (from, until) => recordedSumsOf(clickhouse, tableName, from, until),
+    recordedCalls: (from, until) => recordedCallsOf(clickhouse, tableName, from, until),
     now: Date.now,
     bounds: {
       checkMs: limits.quotaCheckMs,

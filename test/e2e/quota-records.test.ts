@@ -3,7 +3,7 @@
 import { readFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import { openReconciler } from '@tallylight/collector/quota/reconcile.ts'
-import { recordedCallsOf } from '@tallylight/collector/sinks/usage-of-calls.ts'
+import { recordedCallsOf, recordedSumsOf } from '@tallylight/collector/sinks/usage-of-calls.ts'
 import { openClickHouse } from '@tallylight/storage/clickhouse/client.ts'
 import { openPool } from '@tallylight/storage/postgres/connection.ts'
 import pg from 'pg'
@@ -215,6 +215,7 @@ test('quota: the reconciler finds settled cost equal to recorded cost, and lists
   const thisHour = Math.floor(Date.now() / hourMs) * hourMs
   const reconciler = openReconciler({
     database,
+    recordedSums: (from, until) => recordedSumsOf(clickhouse, (table) => `tallylight.${table}`, from, until),
     recordedCalls: (from, until) => recordedCallsOf(clickhouse, (table) => `tallylight.${table}`, from, until),
     // The hour and what ends in a moment are over.
     now: () => thisHour + 2 * hourMs,

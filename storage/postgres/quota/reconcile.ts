@@ -28,6 +28,36 @@ export async function selectSettled(
   return rows
 }
 
+/** What the calls of a tenant that ended in a minute add up to. Two stores that have the same calls at the same cost have the same
+ *  sums, and others hardly ever: each call counts in the fingerprint with the first four bytes of a hash of both. */
+export type MinuteSum = {
+  readonly tenant: string
+  /** Minutes since 1970. */
+  readonly minute: string
+  readonly calls: string
+  readonly nano_usd: string
+  readonly fingerprint: string
+}
+
+/** Of the calls that `selectSettled` has. */
+export async function selectSettledSums(
+  client: Queryable,
+  fromUnixMs: number,
+  untilUnixMs: number,
+): Promise<readonly MinuteSum[]> {
+  const { rows } = await client.query<MinuteSum>(
+    `select tenant, floor(extract(epoch from ended_at) / 60)::bigint::text as minute, count(*)::text as calls,
+       coalesce(sum(cost_nano_usd), 0)::text as nano_usd, sum(('x' || encode(substr(sha256(convert_to(
+         concat(event_key, ' ', cost_nano_usd), 'UTF8')), 1, 4), 'hex'))::bit(32)::bigint)::text as fingerprint
+     from quota_events
+     where ended_at >= to_timestamp($1::float8 / 1000) and ended_at < to_timestamp($2::float8 / 1000)
+       and is_metered and event_key like 'span:%'
+     group by 1, 2`,
+    [fromUnixMs, untilUnixMs],
+  )
+  return rows
+}
+
 export type ReconciledRow = {
   readonly tenant: string
   readonly recorded_calls: number
