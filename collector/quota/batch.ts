@@ -5,6 +5,7 @@ import { randomUUIDv7 } from 'node:crypto'
 import type { TenantId } from '../receive/request.ts'
 import {
   type Account,
+  addUntold,
   bookedOf,
   bookSpent,
   changeReservation,
@@ -18,6 +19,8 @@ import {
   type Reservation,
   slide,
   spentOf,
+  type Untold,
+  untoldOf,
 } from './books.ts'
 import { amountJson, type Limit, type Limits } from './limits.ts'
 import type { Charge, End, Extend, Rate, RecordCall, Reserve, Step, StepOutcome } from './step.ts'
@@ -32,6 +35,8 @@ export type BookedEvent = {
   readonly reservation: string | undefined
   readonly accountIds: readonly string[]
   readonly spent: readonly bigint[]
+  /** Of a record that settled a reservation. */
+  readonly untold: readonly Untold[] | undefined
   readonly costNanoUsd: bigint | undefined
   readonly isMetered: boolean
   readonly endedUnixMs: number
@@ -172,6 +177,7 @@ function reserve(batch: Batch, step: Reserve, matched: readonly MatchedAccount[]
     claimed: undefined,
     recorded: decision.holds.map(() => 0n),
     records: 0,
+    untold: undefined,
     outcome: undefined,
   }
   batch.made.add(reservation)
@@ -271,6 +277,7 @@ function charge(batch: Batch, step: Charge, matched: readonly MatchedAccount[]):
     reservation: undefined,
     accountIds,
     spent,
+    untold: undefined,
     costNanoUsd: step.amounts.cost,
     isMetered: true,
     endedUnixMs,
@@ -293,6 +300,7 @@ function record(batch: Batch, step: RecordCall, matched: readonly MatchedAccount
   const reservation = reservationOf(batch, step, before)
   let accountIds: readonly string[] = []
   let spent: readonly bigint[] = []
+  let untold: readonly Untold[] | undefined
   let done: readonly Line[] = []
   if (!isMetered) {
     // Nothing of it counts, and nothing of a lower generation that comes later will.
@@ -301,8 +309,9 @@ function record(batch: Batch, step: RecordCall, matched: readonly MatchedAccount
     done = bookSpent(batch.accounts, accountIds, spent, bookedUnixMs)
   } else {
     accountIds = reservation.holds.map((each) => each.accountId)
-    spent = spentByRecord(reservation, step)
-    done = bookRecord(batch, reservation, spent, 1)
+    spent = spentOf(reservation.holds, step.amounts, () => 0n)
+    untold = untoldOf(reservation, step.amounts, step.isLowerBound)
+    done = bookRecord(batch, reservation, { spent, untold }, 1)
   }
   // Also those where nothing changes in sum: what was spent may now be in another bucket of a sliding window.
   for (const { account } of [...undone, ...done]) batch.touched.add(account)
@@ -317,23 +326,13 @@ function record(batch: Batch, step: RecordCall, matched: readonly MatchedAccount
     reservation: isMetered ? reservation?.id : undefined,
     accountIds,
     spent,
+    untold,
     costNanoUsd: step.amounts.cost,
     isMetered,
     endedUnixMs,
     bookedUnixMs,
   })
   return { kind: 'done', body: {}, isRepeat: false }
-}
-
-/** What the record does not know (the tokens of a stream that was left, the cost of a call that has no price) is what its client
- *  settled, else what was held: a call that was made is not free. */
-function spentByRecord(reservation: Reservation, { amounts, isLowerBound }: RecordCall): readonly bigint[] {
-  const { holds, claimed } = reservation
-  // Of several records of one reservation the first alone speaks for what nobody knows.
-  if (reservation.records > 0 || reservation.isLease) return spentOf(holds, amounts, () => 0n)
-  const spent = spentOf(holds, amounts, (at) => claimed?.[at] ?? holds[at]?.amount ?? 0n)
-  if (!isLowerBound || claimed === undefined) return spent
-  return spent.map((each, at) => ((claimed[at] ?? 0n) > each ? (claimed[at] ?? 0n) : each))
 }
 
 function reservationOf(batch: Batch, step: RecordCall, before: BookedEvent | undefined): Reservation | undefined {
@@ -352,23 +351,23 @@ export function callIdsOf({ callId }: Pick<RecordCall, 'callId'>): readonly stri
 }
 
 function unbook(batch: Batch, before: BookedEvent): readonly Line[] {
-  const undone = before.spent.map((each) => -each)
   const reservation = before.reservation === undefined ? undefined : batch.reservations.get(before.reservation)
-  return reservation === undefined
-    ? bookSpent(batch.accounts, before.accountIds, undone, before.bookedUnixMs)
-    : bookRecord(batch, reservation, undone, -1)
+  if (reservation !== undefined) return bookRecord(batch, reservation, before, -1)
+  const undone = before.spent.map((each) => -each)
+  return bookSpent(batch.accounts, before.accountIds, undone, before.bookedUnixMs)
 }
 
 function bookRecord(
   batch: Batch,
   reservation: Reservation,
-  spent: readonly bigint[],
-  records: 1 | -1,
+  { spent, untold }: Pick<BookedEvent, 'spent' | 'untold'>,
+  sign: 1 | -1,
 ): readonly Line[] {
   batch.changed.add(reservation)
   return changeReservation(batch.accounts, reservation, () => {
-    reservation.recorded = reservation.recorded.map((sum, at) => sum + (spent[at] ?? 0n))
-    reservation.records += records
+    reservation.recorded = reservation.recorded.map((sum, at) => sum + BigInt(sign) * (spent[at] ?? 0n))
+    reservation.records += sign
+    reservation.untold = addUntold(reservation.untold, untold, sign)
     if (!reservation.isLease) reservation.state = 'settled'
   })
 }

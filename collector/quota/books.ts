@@ -49,9 +49,13 @@ export type Reservation = {
   recorded: readonly bigint[]
   /** Records that count. */
   records: number
+  /** Per hold: how many of those do not know it, and how many know a part. Undefined where all know all. */
+  untold: readonly Untold[] | undefined
   /** How its client ended it, and what was told then. */
   outcome: { readonly kind: 'settled' | 'released'; readonly bodyHash: string; readonly body: object } | undefined
 }
+
+export type Untold = { readonly unknown: number; readonly part: number }
 
 /** By measure: what a call is expected to take, or has taken. Undefined is not known; one request where that is left out. */
 export type Amounts = {
@@ -227,15 +231,20 @@ function heldOf(reservation: Reservation): readonly bigint[] {
   })
 }
 
-/** What is booked as spent for each of its holds. */
-export function bookedOf({ holds, claimed, recorded, records, isLease }: Reservation): readonly bigint[] {
-  return holds.map((_hold, at) => {
-    const said = claimed?.[at] ?? 0n
-    if (records === 0) return said
+/** What is booked as spent for each of its holds. What records do not know (the tokens of a stream that was left, the cost of a call
+ *  that has no price) is what its client settled, else what was held: a call that was made is not free. */
+export function bookedOf({ holds, claimed, recorded, records, isLease, untold }: Reservation): readonly bigint[] {
+  return holds.map(({ amount }, at) => {
+    const said = claimed?.[at]
+    if (records === 0) return said ?? 0n
     const proven = recorded[at] ?? 0n
-    return isLease && said > proven ? said : proven
+    const { unknown, part } = untold?.[at] ?? toldAll
+    const least = unknown > 0 ? (said ?? amount) : isLease || part > 0 ? (said ?? 0n) : 0n
+    return least > proven ? least : proven
   })
 }
+
+const toldAll: Untold = { unknown: 0, part: 0 }
 
 /** Changes a reservation, and books the difference that this makes. */
 export function changeReservation(
@@ -259,6 +268,38 @@ export function changeReservation(
 /** What `amounts` means for each hold; what is not known of it is `unknown`. */
 export function spentOf(holds: readonly Hold[], amounts: Amounts, unknown: (at: number) => bigint): readonly bigint[] {
   return holds.map(({ measure }, at) => (measure === 'concurrency' ? 0n : (amountOf(measure, amounts) ?? unknown(at))))
+}
+
+/** What a record leaves open for each hold. Those of a lease say what they know: it was granted for many. */
+export function untoldOf(
+  { holds, isLease }: Pick<Reservation, 'holds' | 'isLease'>,
+  amounts: Amounts,
+  isLowerBound: boolean,
+): readonly Untold[] | undefined {
+  if (isLease) return undefined
+  const untold = holds.map(({ measure }) => {
+    const isUnknown = amountOf(measure, amounts) === undefined
+    return { unknown: Number(isUnknown), part: Number(isLowerBound && !isUnknown) }
+  })
+  return withoutTold(untold)
+}
+
+export function addUntold(
+  sum: readonly Untold[] | undefined,
+  more: readonly Untold[] | undefined,
+  sign: 1 | -1,
+): readonly Untold[] | undefined {
+  if (more === undefined) return sum
+  return withoutTold(
+    more.map(({ unknown, part }, at) => {
+      const before = sum?.[at] ?? toldAll
+      return { unknown: before.unknown + sign * unknown, part: before.part + sign * part }
+    }),
+  )
+}
+
+function withoutTold(untold: readonly Untold[]): readonly Untold[] | undefined {
+  return untold.some(({ unknown, part }) => unknown + part > 0) ? untold : undefined
 }
 
 /** Books what was never held. */

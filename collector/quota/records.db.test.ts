@@ -199,6 +199,35 @@ test('records: those of one call replace what its client said, before or after i
   await expectNoDrift(pool)
 })
 
+test('records: what one does not know, or knows a part of, is what its client settled, whichever came first', async () => {
+  const { ledger, pool } = await openTestLedger(postgres, 'orders', [{ ...budget, each: 'user' }])
+  const cases = [
+    { name: 'part', cost: 40, more: { isLowerBound: true }, spent: 100 },
+    { name: 'more than claimed', cost: 140, more: { isLowerBound: true }, spent: 140 },
+    { name: 'unknown', cost: undefined, more: {}, spent: 100 },
+  ] as const
+  for (const { name, cost, more, spent } of cases)
+    for (const isRecordFirst of [true, false]) {
+      const user = `${name} ${isRecordFirst}`
+      const id = idOf(await ledger.run(reserve(user, 200, { subject: { ...nobody, user } })))
+      const record = (generation: number, costNanoUsd: number | undefined, isLowerBound: boolean) =>
+        ledger.record(undefined, [
+          recordOf(event(user, costNanoUsd, { ...more, isLowerBound, callId: user, generation })),
+        ])
+      const isLowerBound = 'isLowerBound' in more
+      if (isRecordFirst) await record(1, cost, isLowerBound)
+      await ledger.run(settle(id, 100))
+      if (!isRecordFirst) await record(1, cost, isLowerBound)
+      expect([user, await balanceOf(pool, 'budget', user)]).toEqual([user, expect.objectContaining({ held: 0, spent })])
+      // All of it is known later, and then not at all again.
+      await record(2, 70, false)
+      expect(await balanceOf(pool, 'budget', user)).toMatchObject({ held: 0, spent: 70 })
+      await record(3, undefined, false)
+      expect(await balanceOf(pool, 'budget', user)).toMatchObject({ held: 0, spent: 100 })
+    }
+  await expectNoDrift(pool)
+})
+
 test('records: of a call that another record meters no account is made, as nobody knows of which window it would be', async () => {
   const { ledger, pool } = await openTestLedger(postgres, 'gone', [{ ...budget, window: 'day' }])
   const gone = recordOf(event('a', 0, { isMetered: false, endedUnixMs: 0 }))

@@ -48,8 +48,19 @@ export function reservationOfRow(row: ReservationRow): Reservation {
     claimed: row.claimed?.map(BigInt),
     recorded: row.recorded.map(BigInt),
     records: row.records,
-    outcome: (row.outcome ?? undefined) as Reservation['outcome'],
+    ...outcomeOf(row),
   }
+}
+
+/** How its client ended it, and what its records leave open, stand in one column. */
+function outcomeOf(row: ReservationRow): Pick<Reservation, 'outcome' | 'untold'> {
+  const { untold, ...ended } = (row.outcome ?? {}) as Partial<NonNullable<Reservation['outcome']>> &
+    Partial<Pick<Reservation, 'untold'>>
+  return { untold, outcome: ended.kind === undefined ? undefined : (ended as Reservation['outcome']) }
+}
+
+function outcomeJson({ outcome, untold }: Reservation): object | null {
+  return untold === undefined ? (outcome ?? null) : { ...outcome, untold }
 }
 
 export function eventOfRow(row: EventRow): BookedEvent {
@@ -58,7 +69,8 @@ export function eventOfRow(row: EventRow): BookedEvent {
     eventKey: row.event_key,
     generation: row.generation,
     bodyHash: row.body_hash ?? undefined,
-    answer: row.answer ?? undefined,
+    answer: row.body_hash === null ? undefined : (row.answer ?? undefined),
+    untold: row.body_hash === null ? (row.answer as Pick<BookedEvent, 'untold'> | null)?.untold : undefined,
     reservation: row.reservation ?? undefined,
     accountIds: row.account_ids,
     spent: row.spent.map(BigInt),
@@ -111,7 +123,7 @@ export function changesOf(batch: Batch): Changes | undefined {
     ended: [...changed].map((reservation) => ({
       id: reservation.id,
       state: reservation.state,
-      outcome: reservation.outcome ?? null,
+      outcome: outcomeJson(reservation),
       claimed: reservation.claimed === undefined ? null : arrayText(reservation.claimed),
       recorded: arrayText(reservation.recorded),
       records: reservation.records,
@@ -162,7 +174,8 @@ function eventChange(event: BookedEvent, isNew: boolean): Changes['events'][numb
     event_key: event.eventKey,
     generation: event.generation,
     body_hash: event.bodyHash ?? null,
-    answer: event.answer ?? null,
+    // Of a record nobody was told anything: there it has what the record leaves open.
+    answer: event.untold === undefined ? (event.answer ?? null) : { untold: event.untold },
     reservation: event.reservation ?? null,
     account_ids: arrayText(event.accountIds),
     spent: arrayText(event.spent),

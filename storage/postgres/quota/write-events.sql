@@ -11,6 +11,6 @@ with event_rows as (
   from event_rows v where v.is_new order by v.tenant, v.event_key
 )
 update quota_events e
-set generation = v.generation, reservation = v.reservation, account_ids = v.account_ids, spent = v.spent,
+set generation = v.generation, answer = v.answer, reservation = v.reservation, account_ids = v.account_ids, spent = v.spent,
     cost_nano_usd = v.cost_nano_usd, is_metered = v.is_metered, ended_at = to_timestamp(v.ended_ms / 1000), at = quota_now()
 from event_rows v where not v.is_new and e.tenant = v.tenant and e.event_key = v.event_key
