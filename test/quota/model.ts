@@ -66,6 +66,7 @@ function openModel(startMs: number) {
   function spendTokens(atMs: number, tokens: number): void {
     const bucket = Math.floor(atMs / bucketMs) * bucketMs
     if (tokens !== 0) buckets.set(bucket, (buckets.get(bucket) ?? 0) + tokens)
+    slide()
   }
 
   function balance(limit: LimitId, day: number): { held: number; spent: number } {
