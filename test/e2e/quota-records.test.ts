@@ -119,7 +119,7 @@ test('quota: what a client settled early its record corrects', async () => {
   expect(await usageOf('early')).toMatchObject({ held: 0, spent: costNanoUsd })
 })
 
-test('quota: an embedding settles its reservation as any call does, whether its client settles it or died', async () => {
+test('quota: an embedding settles its reservation as every call does, whether its client settles it or died', async () => {
   await limit('embedding')
   const attributes = {
     'gen_ai.operation.name': 'embeddings',
