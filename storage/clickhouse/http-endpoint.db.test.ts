@@ -690,6 +690,14 @@ describe('readers', () => {
     ["SELECT * FROM `f\\x69le`('/etc/hostname', LineAsString)", '497'],
     ["SELECT `f\\x69le`('/etc/hostname')", '497'],
     ["SELECT file('/etc/hostname')", '497'],
+    ["SELECT arrayMap(file, ['/etc/hostname'])", '497'],
+    ["SELECT arrayMap(ALL `f\\x69le`, ['/etc/hostname'])", '497'],
+    ["SELECT * APPLY file FROM (SELECT '/etc/hostname')", '497'],
+    ["SELECT COLUMNS('p') APPLY(`f\\x69le`) FROM (SELECT '/etc/hostname' AS p)", '497'],
+    [
+      "SELECT * FROM seen SETTINGS additional_table_filters = {'seen': 'arrayMap(file, [\\'/etc/hostname\\']) != []'}",
+      '497',
+    ],
     ['SELECT * FROM `/etc/hostname`', '60'],
     ["SELECT * FROM '/etc/hostname'", '60'],
     ['SELECT * FROM default.`/etc/hostname`', '60'],
@@ -715,6 +723,11 @@ describe('readers', () => {
     const answer = await read(sql)
     expect(answer.headers.get('x-clickhouse-exception-code'), answer.text).toBe(code)
     expect(await ask('SELECT count() FROM seen')).toBe('10')
+  })
+
+  it('cannot have a parameter name a function that reads files', async () => {
+    const answer = await read("SELECT arrayMap({f:Identifier}, ['/etc/hostname'])", { param_f: 'file' })
+    expect(answer.headers.get('x-clickhouse-exception-code'), answer.text).toBe('497')
   })
 
   it.each([

@@ -22,7 +22,15 @@ import { type BodyReader, discardBody, readBody, readForm } from './http-body.ts
 import { exceptionOf, HttpException, Refusal } from './http-exception.ts'
 import { insertSpooled, spoolBody } from './http-insert.ts'
 import { assertSupported, isReaderSetting, ownerSetup, parametersOf, readerSetup } from './http-settings.ts'
-import { type Judged, judgeOwner, judgeReading, kindOf, type StatementKind, takeTail } from './statement-guard.ts'
+import {
+  type Judged,
+  judgeOwner,
+  judgeParameters,
+  judgeReading,
+  kindOf,
+  type StatementKind,
+  takeTail,
+} from './statement-guard.ts'
 import { type InsertHead, readInsertHead } from './statement-insert.ts'
 import { openPlaces } from './statement-places.ts'
 import { tokensOf } from './statement-tokens.ts'
@@ -179,14 +187,15 @@ export function createEndpoint(options: EndpointOptions): Server {
     assertAllowed(judged)
     const { filters, ...setup } = readerSetup(asked.url, parameters, asked.database, memoryBytesMax, tail.settings)
     // A filter is SQL too, and the engine puts it into the statement.
-    for (const filter of filters) await canonicalReading(`SELECT 1 WHERE ${filter}`)
-    const canonical = await canonicalReading(tail.sql)
+    for (const filter of filters) await canonicalReading(`SELECT 1 WHERE ${filter}`, parameters)
+    const canonical = await canonicalReading(tail.sql, parameters)
     return { setup, sql: canonical, format: tail.format, kind: kindOf(tokensOf(canonical).tokens) }
   }
 
-  async function canonicalReading(sql: string): Promise<string> {
+  async function canonicalReading(sql: string, parameters: ReadonlyMap<string, string>): Promise<string> {
     const canonical = await canonicalOf(sql)
     assertAllowed(judgeReading(canonical, engine.names))
+    assertAllowed(judgeParameters(canonical, parameters))
     return canonical
   }
 

@@ -1,5 +1,13 @@
 import { describe, expect, it } from 'vitest'
-import { type EngineNames, judgeOwner, judgeReading, kindOf, readFilters, takeTail } from './statement-guard.ts'
+import {
+  type EngineNames,
+  judgeOwner,
+  judgeParameters,
+  judgeReading,
+  kindOf,
+  readFilters,
+  takeTail,
+} from './statement-guard.ts'
 import { tokensOf } from './statement-tokens.ts'
 
 const names: EngineNames = {
@@ -67,6 +75,12 @@ describe('guard: hostile statements are refused', () => {
     ["SELECT (SELECT count() FROM s3('http://x'))", /function s3/],
     ["SELECT 1 WHERE 1 IN (SELECT 1 FROM remote('h', system.one))", /function remote/],
     ["SELECT * FROM merge('default', '.*')", /function merge/],
+    // A function that is called by another, or by APPLY, stands there by its name alone.
+    ["SELECT arrayMap(file, ['/etc/passwd'])", /function file/],
+    ["SELECT arrayMap(ALL /**/ `file`, ['/etc/passwd'])", /function file/],
+    ["SELECT arrayFold(x, file, [''], '')", /function file/],
+    ["SELECT * APPLY(file) FROM (SELECT '/etc/passwd')", /function file/],
+    ["SELECT COLUMNS('x') APPLY file FROM t", /function file/],
     ["DESCRIBE TABLE url('http://x', CSV)", /function url/],
     ["DESC s3('http://x')", /function s3/],
     ["EXPLAIN SELECT * FROM executable('x', CSV, 'a Int')", /function executable/],
@@ -105,6 +119,8 @@ describe('guard: harmless statements pass', () => {
     'SELECT file, url, merge, remote FROM t',
     'SELECT `file` FROM t WHERE url IN (1, 2)',
     'WITH file AS (SELECT 1 AS a) SELECT a FROM file',
+    'SELECT file FROM t JOIN file ON t.file = 1 GROUP BY file',
+    "SELECT upper(t.file) AS file FROM (SELECT 'x' AS file) AS t WHERE file != ''",
     'SELECT outfile FROM t',
     'SELECT settings, Settings[1] FROM system.processes WHERE settings = 1',
     "SELECT * FROM numbers(10), view(SELECT 1), values('a Int', 1)",
@@ -113,6 +129,17 @@ describe('guard: harmless statements pass', () => {
     "SELECT Body FROM otel_logs WHERE Body ILIKE '%insert into%' AND Body != 'ü ‘’ 日本'",
   ])('%j', (sql) => {
     expect(judgeReading(sql, names)).toEqual({ kind: 'allowed' })
+  })
+})
+
+describe('guard: parameters', () => {
+  it.each<readonly [string, string, string]>([
+    ['SELECT arrayMap({f:Identifier}, [{p:String}])', 'file', 'refused'],
+    ['SELECT arrayMap({ f : Identifier }, [{p:String}])', 'aiGenerate', 'refused'],
+    ['SELECT {f:Identifier} FROM t', 'Body', 'allowed'],
+    ['SELECT {f:String}', 'file', 'allowed'],
+  ])('%s with %s is %s', (sql, f, kind) => {
+    expect(judgeParameters(sql, new Map([['f', f]])).kind).toBe(kind)
   })
 })
 

@@ -59,6 +59,9 @@ const reachingFunctions: ReadonlySet<string> = new Set([
   'getclienthttpheader',
 ])
 
+/** Behind these a name is that of a column or table, and never of a function that another is to call. */
+const columnWords = ['select', 'as', 'with', 'from', 'join', 'where', 'and', 'or', 'by'] as const
+
 /** Judges a statement, or the engine's rendering of it, for a reader. */
 export function judgeReading(text: string, names: EngineNames): Judged {
   const { tokens, broken } = tokensOf(text)
@@ -71,13 +74,26 @@ export function judgeReading(text: string, names: EngineNames): Judged {
     )
   }
   for (const [at, token] of tokens.entries()) {
-    const reason = reasonAgainst(token, tokens[at + 1], tokens[at + 2], names)
+    const reason = reasonAgainst(tokens[at - 1], token, tokens[at + 1], tokens[at + 2], names)
     if (reason !== undefined) return refused(reason)
   }
   return { kind: 'allowed' }
 }
 
+/** `{name:Identifier}` may stand for a function, too: `arrayMap({f:Identifier}, …)`. */
+export function judgeParameters(text: string, parameters: ReadonlyMap<string, string>): Judged {
+  const { tokens } = tokensOf(text)
+  for (const [at, token] of tokens.entries()) {
+    const isIdentifier =
+      isMark(tokens[at - 1], '{') && isMark(tokens[at + 1], ':') && isWord(tokens[at + 2], 'identifier')
+    const name = isIdentifier ? parameters.get(token.text)?.toLowerCase() : undefined
+    if (name !== undefined && reachingFunctions.has(name)) return refused(reachingReason(name))
+  }
+  return { kind: 'allowed' }
+}
+
 function reasonAgainst(
+  previous: Token | undefined,
   token: Token,
   next: Token | undefined,
   afterNext: Token | undefined,
@@ -89,19 +105,26 @@ function reasonAgainst(
   // The engine refuses these at the end of a statement and overlooks them in a part of it.
   if (isWord(token, 'settings') && next?.kind === 'word' && isMark(afterNext, '='))
     return `the setting ${next.text} is not a reader's to set here`
+  const name = nameOf(token)
+  // `arrayMap(file, …)` and `* APPLY file` call a function by its name alone.
+  if (name !== undefined && reachingFunctions.has(name) && !isMark(previous, '.') && !isWord(previous, ...columnWords))
+    return reachingReason(name)
   if (!isMark(next, '(')) return undefined
   // `{name:Identifier}(…)` would let a parameter choose the function.
   if (isMark(token, '}')) return 'a parameter cannot name a function'
-  const name =
-    token.kind === 'word'
-      ? token.text.toLowerCase()
-      : token.kind === 'quoted'
-        ? token.text.slice(1, -1).toLowerCase()
-        : undefined
   if (name === undefined) return undefined
   const isReaching =
     reachingFunctions.has(name) || (names.tableFunctions.has(name) && !harmlessTableFunctions.has(name))
-  return isReaching ? `the function ${name} reaches outside of the tables` : undefined
+  return isReaching ? reachingReason(name) : undefined
+}
+
+function nameOf(token: Token): string | undefined {
+  if (token.kind === 'word') return token.text.toLowerCase()
+  return token.kind === 'quoted' ? token.text.slice(1, -1).toLowerCase() : undefined
+}
+
+function reachingReason(name: string): string {
+  return `the function ${name} reaches outside of the tables; a column of that name needs its table before it`
 }
 
 /** The collector may do all that the engine grants, save what the endpoint does itself with files. */
