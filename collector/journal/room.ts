@@ -62,7 +62,8 @@ export function openRoom(options: {
     missing: () => missing,
     look,
     lookWhenDue: async () => {
-      if (now() - lookedMs >= bounds.spaceCheckMs) await look()
+      // A clock that was set back is no reason not to look until it has come so far again.
+      if (Math.abs(now() - lookedMs) >= bounds.spaceCheckMs) await look()
     },
   }
 }

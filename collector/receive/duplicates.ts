@@ -25,19 +25,20 @@ const slotWords = 5
 export function openDuplicateWindow(options: {
   readonly windowMs: number
   readonly entriesMax: number
-  readonly now: () => number
+  /** Not the time of day: set back by an hour, it would make the window an hour longer. */
+  readonly clockMs: () => number
 }): DuplicateWindow {
-  const { windowMs, entriesMax, now } = options
+  const { windowMs, entriesMax, clockMs } = options
   const slotCount = 2 ** Math.ceil(Math.log2(entriesMax))
   let newest = openGeneration()
   let older: Generation | undefined
 
   function openGeneration(): Generation {
-    return { slots: new Uint32Array(slotCount * slotWords), partial: new Map(), openedMs: now(), count: 0 }
+    return { slots: new Uint32Array(slotCount * slotWords), partial: new Map(), openedMs: clockMs(), count: 0 }
   }
 
   function turn(): void {
-    const age = now() - newest.openedMs
+    const age = clockMs() - newest.openedMs
     // Full before its time: the window is then shorter than asked, which is better than memory without end.
     if (age < windowMs && newest.count < slotCount / 2) return
     older = age < 2 * windowMs ? newest : undefined

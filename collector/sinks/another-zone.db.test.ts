@@ -62,6 +62,7 @@ async function broughtAgain(segment: string, rows: number, lost: () => Promise<v
   const options = {
     clickhouse,
     now: Date.now,
+    clockMs: () => performance.now(),
     bounds: { retryMsMin: 1, retryMsMax: 1, refusedRowsMax: 10, graceMs: 0 },
     onProblem: ({ message }: { readonly message: string }) => expect.fail(message),
     onInsert: () => undefined,

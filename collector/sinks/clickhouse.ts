@@ -34,7 +34,10 @@ export type SinkOptions = {
   readonly derive: ((segment: SealedSegment, facts: readonly StoredFact[]) => Promise<void>) | undefined
   /** Segments are brought again because the server lost what it had: what was derived may be lost as well. */
   readonly onBroughtAgain: () => Promise<void>
+  /** The time of day, for what is written. */
   readonly now: () => number
+  /** For what is waited for: it never goes back, as the time of day does when it is set. */
+  readonly clockMs: () => number
   readonly bounds: SinkBounds
   readonly onProblem: (problem: SinkProblem) => void
   readonly onInsert: (insert: InsertReport) => void
@@ -87,19 +90,19 @@ type Waiting = {
 type Pause = { readonly untilMs: number; readonly delayMs: number }
 
 export function openClickHouseSink(options: SinkOptions): ClickHouseSink {
-  const { clickhouse, bounds, now } = options
+  const { clickhouse, bounds, clockMs } = options
   const waiting: Waiting[] = []
   const pauses = new Map<string, Pause>()
   /** What follows from them was tried in vain: each waits for itself as well, so that it holds up no other. */
   const underived = new Map<SealedSegment, Pause>()
   let wake: (() => void) | undefined
   /** When ClickHouse was last not reached, until it was asked whether it has started anew since. */
-  let lostTouchMs = 0
+  let lostTouchMs = longAgo
 
   function enqueue(segment: SealedSegment): void {
     waiting.push({
       segment,
-      done: new Map([...segment.done].map((key) => [key, 0])),
+      done: new Map([...segment.done].map((key) => [key, longAgo])),
       doubtful: new Set(),
       booked: new Set(segment.done),
       isAllDoubtful: !segment.isFresh,
@@ -138,12 +141,12 @@ export function openClickHouseSink(options: SinkOptions): ClickHouseSink {
   /** Removes what is stored and safe. A server that does not sync may have lost, with its power, what it said it has: it is
    *  asked when it was not reached, and before anything is forgotten, and what it had before its start is brought again. */
   async function forgetStored(targets: ReadonlyMap<string, TargetTable>): Promise<void> {
-    const isDue = ({ forgetMs }: Waiting): boolean => forgetMs !== undefined && forgetMs <= now()
+    const isDue = ({ forgetMs }: Waiting): boolean => forgetMs !== undefined && forgetMs <= clockMs()
     const isUnsure = (each: Waiting): boolean => isDue(each) || oldestDoneMs(each) < lostTouchMs
     if (!isDurable(targets) && waiting.some(isUnsure)) {
       const startedMs = await askStart()
       if (startedMs === undefined) return
-      lostTouchMs = 0
+      lostTouchMs = longAgo
       const lost = waiting.filter((each) => oldestDoneMs(each) <= startedMs)
       if (lost.length > 0) await options.onBroughtAgain()
       for (const each of lost) bringAgain(each)
@@ -151,14 +154,14 @@ export function openClickHouseSink(options: SinkOptions): ClickHouseSink {
     for (const each of waiting.filter(isDue)) await forget(each)
   }
 
-  /** When the server started, by our clock, at the latest: it tells whole seconds. */
+  /** When the server started, by `clockMs`, at the latest: it tells whole seconds. */
   async function askStart(): Promise<number | undefined> {
     try {
       const [row] = await clickhouse.query<{ seconds: number }>('SELECT toUInt32(uptime()) AS seconds')
-      return now() - (row?.seconds ?? 0) * 1000
+      return clockMs() - (row?.seconds ?? 0) * 1000
     } catch (error) {
       options.onProblem({ table: '', kind: 'uptime_unknown', message: String(error) })
-      lostTouchMs = now()
+      lostTouchMs = clockMs()
       pauseFor(everything)
       return undefined
     }
@@ -190,7 +193,7 @@ export function openClickHouseSink(options: SinkOptions): ClickHouseSink {
   }
 
   function isOn(pause: Pause | undefined): boolean {
-    return (pause?.untilMs ?? 0) > now()
+    return (pause?.untilMs ?? longAgo) > clockMs()
   }
 
   function pauseFor(table: string): void {
@@ -200,7 +203,7 @@ export function openClickHouseSink(options: SinkOptions): ClickHouseSink {
   function longer(before: Pause | undefined): Pause {
     const delayMs = Math.min((before?.delayMs ?? bounds.retryMsMin / 2) * 2, bounds.retryMsMax)
     // Spread out, so that collectors that failed together do not come back together.
-    return { untilMs: now() + delayMs * (0.75 + Math.random() / 2), delayMs }
+    return { untilMs: clockMs() + delayMs * (0.75 + Math.random() / 2), delayMs }
   }
 
   function pause(signal: AbortSignal): Promise<void> {
@@ -243,7 +246,7 @@ export function openClickHouseSink(options: SinkOptions): ClickHouseSink {
     const targets = options.targets()
     if (targets === undefined || each.tables === undefined || each.tables.size > 0) return
     each.isAllDoubtful = false
-    each.forgetMs = isDurable(targets) ? now() : now() + bounds.graceMs
+    each.forgetMs = isDurable(targets) ? clockMs() : clockMs() + bounds.graceMs
   }
 
   async function bringTable(
@@ -262,13 +265,13 @@ export function openClickHouseSink(options: SinkOptions): ClickHouseSink {
       )
       if (result.kind === 'later') {
         if (result.isDoubtful) each.doubtful.add(part.key)
-        if (result.reason === 'unreachable' || result.reason === 'in_doubt') lostTouchMs = now()
+        if (result.reason === 'unreachable' || result.reason === 'in_doubt') lostTouchMs = clockMs()
         if (result.reason === 'unreachable') pauseFor(everything)
         pauseFor(part.name)
         options.onProblem({ table: part.name, kind: result.reason, message: result.message })
         return
       }
-      each.done.set(part.key, now())
+      each.done.set(part.key, clockMs())
       each.doubtful.delete(part.key)
       pauses.delete(part.name)
       // It answers: the next outage begins with a short pause again.
@@ -297,7 +300,7 @@ export function openClickHouseSink(options: SinkOptions): ClickHouseSink {
       pauses.delete(derived)
       underived.delete(each.segment)
       each.tables?.delete(derived)
-      each.done.set(derived, now())
+      each.done.set(derived, clockMs())
       noteStored(each)
     } catch (error) {
       pauseFor(derived)
@@ -333,6 +336,8 @@ export function openClickHouseSink(options: SinkOptions): ClickHouseSink {
 
 /** The name under which everything is paused when ClickHouse itself is away. */
 const everything = '*'
+/** Before anything that `clockMs` tells. */
+const longAgo = Number.NEGATIVE_INFINITY
 /** The number of trace times in the books: no table of the journal has it. */
 const traceTimesNumber = 1000
 /** What follows from a segment's facts, as one more table and part of it. Not in the books: after a restart it is said again. */

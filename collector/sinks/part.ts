@@ -34,7 +34,7 @@ export type PartResult =
       readonly isDoubtful: boolean
     }
 
-export type PartOptions = Pick<SinkOptions, 'clickhouse' | 'now' | 'bounds' | 'onProblem' | 'onInsert'> & {
+export type PartOptions = Pick<SinkOptions, 'clickhouse' | 'now' | 'clockMs' | 'bounds' | 'onProblem' | 'onInsert'> & {
   readonly segment: { readonly name: string; readonly createdUnixMs: number }
   readonly part: Part
   readonly target: TargetTable
@@ -43,7 +43,7 @@ export type PartOptions = Pick<SinkOptions, 'clickhouse' | 'now' | 'bounds' | 'o
 }
 
 export async function bringPart(options: PartOptions, isDoubtfulPart: boolean): Promise<PartResult> {
-  const { clickhouse, bounds, now, segment, part, target, targets, settings } = options
+  const { clickhouse, bounds, now, clockMs, segment, part, target, targets, settings } = options
   const counting = openCounting({
     clickhouse,
     target,
@@ -82,7 +82,7 @@ export async function bringPart(options: PartOptions, isDoubtfulPart: boolean): 
 
   async function insert(from: number, to: number, again: string): Promise<InsertOutcome> {
     const name = counting.nameOf(from, to)
-    const startedMs = now()
+    const startedMs = clockMs()
     const rows = from === 0 && to === part.block.rows ? part.block : sliceBlock(part.block, from, to)
     const outcome = await clickhouse.insertNative(
       target.name,
@@ -93,7 +93,7 @@ export async function bringPart(options: PartOptions, isDoubtfulPart: boolean): 
     options.onInsert({
       table: part.name,
       rows: to - from,
-      seconds: (now() - startedMs) / 1000,
+      seconds: (clockMs() - startedMs) / 1000,
       outcome: outcome.kind,
       lagSeconds: (now() - segment.createdUnixMs) / 1000,
     })

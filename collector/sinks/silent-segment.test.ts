@@ -88,6 +88,7 @@ test.each([
     },
     onBroughtAgain: async () => undefined,
     now: Date.now,
+    clockMs: () => performance.now(),
     bounds,
     onProblem: () => undefined,
     onInsert: () => undefined,

@@ -24,7 +24,7 @@ export function openStartedAccept(
       : openDuplicateWindow({
           windowMs: limits.duplicateWindowMs,
           entriesMax: limits.duplicateEntriesMax,
-          now: Date.now,
+          clockMs: () => performance.now(),
         })
   for (const request of journal.answered) duplicates?.add(request.digest, request)
   const ingestLimits = openIngestLimits({

@@ -52,6 +52,7 @@ export function openSinks(start: Start, engines: Engines, journal: Journal, quot
     },
     onBroughtAgain: () => genai.resolver.forget(),
     now: Date.now,
+    clockMs: () => performance.now(),
     bounds: {
       retryMsMin: limits.sinkRetryMsMin,
       retryMsMax: limits.sinkRetryMsMax,

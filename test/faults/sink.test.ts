@@ -43,7 +43,7 @@ type Run = {
 async function run(
   disk: MemoryDisk,
   graceMs = 600_000,
-  sinks: Partial<Pick<SinkOptions, 'clickhouse' | 'now' | 'onProblem' | 'onBroughtAgain'>> = {},
+  sinks: Partial<Pick<SinkOptions, 'clickhouse' | 'now' | 'clockMs' | 'onProblem' | 'onBroughtAgain'>> = {},
 ): Promise<Run> {
   const sealed: SealedSegment[] = []
   let take = (segment: SealedSegment): void => void sealed.push(segment)
@@ -73,6 +73,7 @@ async function run(
     derive: undefined,
     onBroughtAgain: async () => undefined,
     now: Date.now,
+    clockMs: () => performance.now(),
     bounds: { retryMsMin: 20, retryMsMax: 200, graceMs, refusedRowsMax: limits.sinkRefusedRowsMax },
     onProblem: (problem) => problems.push(problem),
     onInsert: () => undefined,
@@ -255,7 +256,7 @@ test('sink: a row that was put aside is not taken for one that its segment itsel
 })
 
 test('sink: a short outage after a long one is not waited for as the long one was', async () => {
-  let clockMs = Date.now()
+  let clockMs = 0
   let failures = 0
   let afterFailureMs = 0
   const awaySometimes: ClickHouse = {
@@ -265,7 +266,7 @@ test('sink: a short outage after a long one is not waited for as the long one wa
   }
   const sinkRun = await run(openMemoryDisk(), undefined, {
     clickhouse: awaySometimes,
-    now: () => clockMs,
+    clockMs: () => clockMs,
     onProblem: () => {
       clockMs += afterFailureMs
     },
@@ -278,5 +279,26 @@ test('sink: a short outage after a long one is not waited for as the long one wa
   ;[failures, afterFailureMs] = [1, 25]
   expect(await sinkRun.send(rows, rows)).toBe('accepted')
   await untilStored(sinkRun, 2 * rows)
+  await sinkRun.stop()
+})
+
+test('sink: a clock that is set back while ClickHouse is away holds nothing up', async () => {
+  let setBackMs = 0
+  let failures = 1
+  const awayOnce: ClickHouse = {
+    ...owner,
+    insertNative: async (...args: Parameters<ClickHouse['insertNative']>) =>
+      failures-- > 0 ? ({ kind: 'unreachable', message: 'away' } as const) : owner.insertNative(...args),
+  }
+  const sinkRun = await run(openMemoryDisk(), undefined, {
+    clickhouse: awayOnce,
+    now: () => Date.now() - setBackMs,
+    onProblem: () => {
+      setBackMs = 3_600_000
+    },
+  })
+  expect(await sinkRun.send(0, rows)).toBe('accepted')
+  await untilStored(sinkRun, rows)
+  await untilEmpty(sinkRun)
   await sinkRun.stop()
 })
