@@ -108,6 +108,7 @@ const refused: readonly (readonly [environment: Record<string, string>, reason: 
   [{ BIND: '127.evil.example' }, 'TALLYLIGHT_BIND is an IP address or localhost, not "127.evil.example"'],
   [{ TLS_CERT: '/c' }, 'TALLYLIGHT_TLS_CERT and TALLYLIGHT_TLS_KEY go together'],
   [{ TLS_CLIENT_CA: '/c' }, 'TALLYLIGHT_TLS_CLIENT_CA needs TALLYLIGHT_TLS_CERT and TALLYLIGHT_TLS_KEY'],
+  [{ CLICKHOUSE_URL: 'http://ada:half%of@host:8123' }, /^TALLYLIGHT_CLICKHOUSE_URL has a % .* written %25$/],
   [{ CLICKHOUSE_URL: 'host:8123' }, 'TALLYLIGHT_CLICKHOUSE_URL is not a URL that begins with http:// or https://'],
   [
     { POSTGRES_URL: 'http://u:secret@h' },

@@ -144,6 +144,9 @@ export function readConfig(environment: Readonly<Record<string, string | undefin
     return text || undefined
   }
   const clickhouseUrl = url('CLICKHOUSE_URL', ['http:', 'https:'])
+  // That of Postgres is decoded by `pg`, which takes such a % for itself.
+  if (!isDecodable(clickhouseUrl ?? ''))
+    reasons.push(`${prefix}CLICKHOUSE_URL has a % that begins no escape: in a name or password it is written %25`)
   const postgresUrl = url('POSTGRES_URL', ['postgres:', 'postgresql:'])
   if (reasons.length > 0) return { kind: 'refused', reasons }
   return {
@@ -160,5 +163,14 @@ export function readConfig(environment: Readonly<Record<string, string | undefin
       selfCheckMs: Number(selfCheck),
       tls: certPath === '' ? undefined : { certPath, keyPath, clientCaPath: clientCaPath || undefined },
     },
+  }
+}
+
+function isDecodable(text: string): boolean {
+  try {
+    decodeURIComponent(text)
+    return true
+  } catch {
+    return false
   }
 }
