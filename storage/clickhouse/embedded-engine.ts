@@ -57,6 +57,9 @@ export type Engine = {
   >
 }
 
+/** A parameter is part of the statement that sets it, and that has a bound of 256 KiB of its own until it is told otherwise. */
+const longStatements = `SET max_query_size = ${limits.statementBytesMax * 4}`
+
 /** How often a statement that is to be stopped is looked for: it may not have begun when its client went. */
 const cancelEveryMs = 500
 
@@ -165,10 +168,8 @@ export async function openEngine(directory: string, memoryBytesMax: number): Pro
     canonical: async (sql) => {
       const session = sessions.open()
       try {
-        await session.queryAsync(
-          `SET max_query_size = ${limits.statementBytesMax}, param_statement = ${quoteString(escapeTsv(sql))}`,
-          { format: 'Null' },
-        )
+        await session.queryAsync(longStatements, { format: 'Null' })
+        await session.queryAsync(`SET param_statement = ${quoteString(escapeTsv(sql))}`, { format: 'Null' })
         const result = await session.queryAsync('SELECT formatQuerySingleLine({statement:String})', {
           format: 'TSVRaw',
         })
@@ -228,6 +229,7 @@ function setupOf(setup: StatementSetup, mark: string): readonly string[] {
   ]
   return [
     ...(setup.database === undefined ? [] : [`USE ${quoteName(setup.database)}`]),
+    ...(setup.parameters.size === 0 ? [] : [longStatements]),
     `SET ${assignments.join(', ')}`,
     // Last, as nothing can be set behind it.
     ...(setup.isReadonly ? ['SET readonly = 1'] : []),

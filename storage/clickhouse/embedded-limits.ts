@@ -21,6 +21,9 @@ export const embeddedLimits = {
   threadPoolSize: 24,
 
   statementBytesMax: 4 * MiB,
+  /** ClickHouse's own bound of a statement without its parameters. A reader's is taken apart token by token, here, beside the
+   *  engine: one of 4 MiB took all of the heap, and the engine with it. */
+  readerStatementBytesMax: 256 * KiB,
   /** How much of a body is read before it is known whether it is a statement or rows behind an INSERT. */
   insertHeadBytesMax: 256 * KiB,
   /** A body is spooled to the volume; eight at once bound what it can take. */

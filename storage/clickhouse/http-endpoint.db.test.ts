@@ -639,6 +639,21 @@ describe('readers', () => {
     if (!sql.startsWith('SHOW CREATE')) expect(answer.text).toBe((await post(sql)).text)
   })
 
+  it('have as many bytes for a statement as with a server, and more for its parameters', async () => {
+    const names = (bytes: number): string => `${"'ab',".repeat(Math.floor((bytes - 60) / 5))}'ab'`
+    expect((await read(`SELECT 'ab' IN (${names(256 * 1024)}) SETTINGS max_threads = 1;`)).text).toBe('1\n')
+    // Taken apart, what follows would take more memory than the process has.
+    for (const sql of [`SELECT 'ab' IN (${names(3 * MiB)})`, `SELECT ${'('.repeat(4 * MiB - 7)}`]) {
+      const refused = await read(sql)
+      expect([refused.status, refused.headers.get('x-clickhouse-exception-code')]).toEqual([413, '229'])
+    }
+    const long = new FormData()
+    long.set('query', 'SELECT length({text:String})')
+    long.set('param_text', 'a'.repeat(2 * MiB))
+    const bound = await fetch(urlOf(), { method: 'POST', headers: reader, body: long })
+    expect(await bound.text()).toBe(`${2 * MiB}\n`)
+  })
+
   it.each<readonly [string, RegExp]>([
     ['SHOW DATABASES', /^default$/m],
     ['SHOW TABLES FROM "default"', /^seen$/m],

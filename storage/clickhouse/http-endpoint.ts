@@ -131,6 +131,14 @@ export function createEndpoint(options: EndpointOptions): Server {
         ? [urlQuery, text.toString()].filter(Boolean).join('\n')
         : (form.get('query') ?? urlQuery ?? '')
     if (sql.trim() === '') throw new Refusal(62, 'SYNTAX_ERROR', 'Empty query')
+    const sqlBytes = Buffer.byteLength(sql)
+    if (role === 'reader' && sqlBytes > limits.readerStatementBytesMax) {
+      throw new Refusal(
+        229,
+        'QUERY_IS_TOO_LARGE',
+        `a reader's statement may have ${limits.readerStatementBytesMax} bytes, ${sqlBytes} came; long values go as parameters`,
+      )
+    }
     if (sql.includes('\0')) throw new Refusal(62, 'SYNTAX_ERROR', 'a statement has a NUL byte')
     if (isHello(sql, url)) return sendSmall(request, asked.response, url, helloBlock(engine.version, engine.timezone))
     const parameters = parametersOf(url, form ?? new Map())

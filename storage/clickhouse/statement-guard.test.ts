@@ -216,6 +216,14 @@ describe('tail', () => {
     )
   })
 
+  it('is found in one go, however many semicolons or settings there are', () => {
+    const many = 50_000
+    expect(takeTail(`SELECT 1${';'.repeat(4 * many)}`, names).sql).toBe('SELECT 1')
+    expect(
+      takeTail(`SELECT 1 SETTINGS ${Array(many).fill('max_threads=1').join()}`, names, takes).settings,
+    ).toHaveLength(many)
+  })
+
   it.each<readonly [string, Readonly<Record<string, string>> | undefined]>([
     ["{'t': 'a = \\'x\\''}", { t: "a = 'x'" }],
     ["{'t': 'a', 'u': 'b'}", { t: 'a', u: 'b' }],

@@ -155,8 +155,7 @@ export function takeTail(text: string, names: EngineNames, takes: (name: string)
   const { tokens: all, broken } = tokensOf(text)
   // Nothing is known of what stands behind the break, and a statement cut off there would answer another question.
   if (broken !== undefined) return { sql: text, format: undefined, settings: [] }
-  let tokens = all
-  while (isMark(tokens.at(-1), ';')) tokens = tokens.slice(0, -1)
+  let tokens: readonly Token[] = all.slice(0, all.findLastIndex((token) => !isMark(token, ';')) + 1)
   const settings: TailSetting[] = []
   let kept = ''
   const takeSettings = (): boolean => {
@@ -210,8 +209,8 @@ function readSettings(tokens: readonly Token[]): readonly TailSetting[] | undefi
   for (let at = 0; at < tokens.length; ) {
     const name = tokens[at]
     if (name?.kind !== 'word' || !isMark(tokens[at + 1], '=')) return undefined
-    const comma = tokens.findIndex((token, index) => index > at + 1 && depths[index] === 0 && isMark(token, ','))
-    const end = comma < 0 ? tokens.length : comma
+    let end = at + 2
+    while (end < tokens.length && !(depths[end] === 0 && isMark(tokens[end], ','))) end++
     // One token, or what stands in brackets.
     if (end !== at + 3 && !(depths[at + 2] === 0 && isMark(tokens[at + 2], '{') && isMark(tokens[end - 1], '}')))
       return undefined
