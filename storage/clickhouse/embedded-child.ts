@@ -54,6 +54,7 @@ async function start(message: Extract<ChildMessage, { kind: 'start' }>): Promise
   // Before the engine makes its threads, which inherit it: merges must not hold up the answers of the collector beside it.
   setPriority(limits.niceness)
   const engine = await openEngine(message.directory, message.memoryBytesMax)
+  letCrashesEnd()
   const access = openAccess(message.ownerPassword)
   access.setReaderKeys(message.readerKeyHashes)
   const server = createEndpoint({
@@ -65,6 +66,15 @@ async function start(message: Extract<ChildMessage, { kind: 'start' }>): Promise
   await listen(server, message.host, message.port)
   running = { server, setReaderKeys: access.setReaderKeys }
   report({ kind: 'ready', port: (server.address() as AddressInfo).port, version: engine.version })
+}
+
+/** The engine takes the signals of a crash, tells where it was and then waits, up to five minutes, in which nobody is answered
+ *  and nobody sees that it is dead. By default they end a process at once, and then it is started again: a signal that is no
+ *  longer listened to has its default back. */
+function letCrashesEnd(): void {
+  const ignore = (): void => undefined
+  for (const signal of ['SIGABRT', 'SIGBUS', 'SIGFPE', 'SIGILL', 'SIGSEGV', 'SIGSYS', 'SIGTRAP'] as const)
+    process.on(signal, ignore).off(signal, ignore)
 }
 
 async function listen(server: Server, host: string, port: number): Promise<void> {

@@ -128,6 +128,15 @@ describe('embedded ClickHouse', () => {
     expect(await answer.text()).toBe(`${inserted}\n`)
   })
 
+  it.each(['SIGSEGV', 'SIGABRT'] as const)('is started again at once when it crashes (%s)', async (signal) => {
+    await using engine = await start()
+    await using client = clientOf(engine)
+    const exited = new Promise<EngineExit>((resolve) => engine.onExit(resolve))
+    process.kill(engine.pid() as number, signal)
+    expect(await exited).toEqual({ code: null, signal, restarts: 1 })
+    expect(await untilAnswered(client, 'SELECT 1 AS one')).toEqual([{ one: 1 }])
+  })
+
   it('ends with its parent, also when that is killed in the middle of a statement, and leaves the directory to the next', async () => {
     using parent = startParent(`
       fetch(engine.url, { method: 'POST', body: 'SELECT sleepEachRow(1) FROM numbers(30) SETTINGS max_block_size = 1', headers: { 'X-ClickHouse-User': engine.user, 'X-ClickHouse-Key': engine.password } })
