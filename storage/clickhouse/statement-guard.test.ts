@@ -99,6 +99,11 @@ describe('guard: hostile statements are refused', () => {
   })
 })
 
+it('guard: a statement of nothing but heredocs that do not end is not read to its end for each', () => {
+  const sql = `SELECT ${Array.from({ length: 30_000 }, (_, at) => `$${at}$`).join(' ')}`
+  expect(judgeReading(sql, names)).toEqual({ kind: 'refused', reason: expect.stringMatching(/names begin with \$/) })
+})
+
 describe('guard: harmless statements pass', () => {
   it.each([
     'SELECT 1',

@@ -14,6 +14,10 @@ export type NextToken =
   | { readonly kind: 'end' }
   | { readonly kind: 'broken'; readonly reason: string; readonly at: number }
 
+/** Each name that begins so may be a heredoc, whose end is looked for in all that follows: a statement of nothing else would
+ *  take half a minute. */
+const unclosedMax = 100
+
 /** Spaces as the engine knows them; a pasted statement often holds a non-breaking one. */
 const space = /[\s\v\u0085\u180e\u200b-\u200d\u2060\ufeff]+/y
 const lineComment = /(?:--|\/\/|#[ !])[^\n]*/y
@@ -50,10 +54,13 @@ export function nextToken(text: string, from: number, previous?: Token): NextTok
 /** All tokens, or where the text stops making sense. */
 export function tokensOf(text: string): { readonly tokens: readonly Token[]; readonly broken: string | undefined } {
   const tokens: Token[] = []
+  let unclosed = 0
   for (let at = 0; ; ) {
     const next = nextToken(text, at, tokens.at(-1))
     switch (next.kind) {
       case 'token':
+        if (next.token.text.startsWith('$') && next.token.kind !== 'heredoc' && ++unclosed > unclosedMax)
+          return { tokens, broken: `more than ${unclosedMax} names begin with $` }
         tokens.push(next.token)
         at = next.token.end
         break
