@@ -81,6 +81,7 @@ export function isShallow(cursor: Cursor, kind: number, start: number, end: numb
       continue
     }
     const itemEnd = readEnd(cursor, end)
+    cursor.items++
     if (kind === valueArray) placeValue(cursor, itemEnd, place)
     else placePair(cursor, itemEnd, place)
     cursor.at = itemEnd
@@ -237,8 +238,23 @@ function nestedText(cursor: Cursor, kind: number, start: number, end: number, ta
   })
   if (kind === valueArray) return `[${items.map((item) => item.text).join(',')}]`
   // Equal maps must be equal text, in whatever order they were sent: rows that differ by nothing else compress to nothing.
-  items.sort((a, b) => Buffer.compare(Buffer.from(a.key), Buffer.from(b.key)))
+  items.sort((a, b) => compareAsUtf8(a.key, b.key))
   return `{${items.map((item) => item.text).join(',')}}`
+}
+
+/** The order of their bytes in UTF-8, without making these for each comparison. UTF-16 has it but for one thing: what takes two
+ *  units comes after all that takes one. */
+function compareAsUtf8(a: string, b: string): number {
+  const length = Math.min(a.length, b.length)
+  for (let at = 0; at < length; at++) {
+    const ofA = a.charCodeAt(at)
+    const ofB = b.charCodeAt(at)
+    if (ofA === ofB) continue
+    const isPairA = ofA >= 0xd800 && ofA < 0xe000
+    const isPairB = ofB >= 0xd800 && ofB < 0xe000
+    return isPairA === isPairB ? ofA - ofB : isPairA ? 1 : -1
+  }
+  return a.length - b.length
 }
 
 /** Calls back with the place of each item of an array or map; one place for all of them. */

@@ -1,7 +1,7 @@
 // The fields of a metric point, whatever its kind, in one object that is cleared for each. An absent sum, minimum or maximum is
 // NaN, not 0: nobody measured a 0.
 import { clearAttributes, readAttribute } from './attributes.ts'
-import type { Walk } from './walk.ts'
+import { chargePart, chargeRow, type Walk } from './walk.ts'
 import {
   type Cursor,
   fieldBits,
@@ -204,8 +204,8 @@ function readExponentialPoint(walk: Walk, point: Point, end: number): void {
       readFixed64(cursor, end)
       point.zeroLow = cursor.low
       point.zeroHigh = cursor.high
-    } else if (tag === 0x42) point.positiveOffset = readBuckets(cursor, end, point.positive)
-    else if (tag === 0x4a) point.negativeOffset = readBuckets(cursor, end, point.negative)
+    } else if (tag === 0x42) point.positiveOffset = readBuckets(walk, end, point.positive)
+    else if (tag === 0x4a) point.negativeOffset = readBuckets(walk, end, point.negative)
     else if (tag === 0x50) point.flags = readVarint32(cursor, end)
     else if (tag === 0x5a) checkExemplar(walk, point, end)
     else if (tag === 0x61) point.min = readDouble(cursor, end)
@@ -223,14 +223,16 @@ function readSummaryPoint(walk: Walk, point: Point, end: number): void {
     if (readTimes(cursor, tag, end, point)) continue
     if (tag === 0x21) readCount(cursor, end, point)
     else if (tag === 0x29) point.sum = readDouble(cursor, end)
-    else if (tag === 0x32) readQuantile(cursor, end, point)
+    else if (tag === 0x32) readQuantile(walk, end, point)
     else if (tag === 0x3a) readAttribute(walk, end, scratch.record)
     else if (tag === 0x40) point.flags = readVarint32(cursor, end)
     else skip(cursor, tag, end, 'SummaryDataPoint', knownInSummary)
   }
 }
 
-function readQuantile(cursor: Cursor, end: number, point: Point): void {
+function readQuantile(walk: Walk, end: number, point: Point): void {
+  const { cursor } = walk
+  chargePart(walk)
   const quantileEnd = readEnd(cursor, end)
   let quantile = 0
   let value = 0
@@ -254,7 +256,11 @@ function readFixed64s(cursor: Cursor, tag: number, end: number, numbers: Numbers
   }
 }
 
-function readBuckets(cursor: Cursor, end: number, numbers: Numbers): number {
+/** What a count of a bucket takes while it is read, which came in a byte or more. */
+const bucketBytes = 16
+
+function readBuckets(walk: Walk, end: number, numbers: Numbers): number {
+  const { cursor } = walk
   const bucketsEnd = readEnd(cursor, end)
   let offset = 0
   numbers.halves.length = 0
@@ -263,6 +269,7 @@ function readBuckets(cursor: Cursor, end: number, numbers: Numbers): number {
     if (tag === 0x08) offset = readSint32(cursor, bucketsEnd)
     else if (tag === 0x12 || tag === 0x10) {
       const packedEnd = tag === 0x12 ? readEnd(cursor, bucketsEnd) : cursor.at + 1
+      chargeRow(walk, (packedEnd - cursor.at) * bucketBytes)
       do {
         if (cursor.at >= packedEnd) break
         readVarint64(cursor, bucketsEnd)
@@ -279,6 +286,7 @@ function checkExemplar(walk: Walk, point: Point, end: number): void {
   const { cursor, scratch } = walk
   const exemplarEnd = readEnd(cursor, end)
   point.exemplars++
+  chargePart(walk)
   clearAttributes(scratch.part)
   while (cursor.at < exemplarEnd) {
     const tag = readTag(cursor, exemplarEnd)

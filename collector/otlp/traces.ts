@@ -48,6 +48,7 @@ import {
   appendString,
   appendTime,
   type Constant,
+  chargePart,
   chargeRow,
   constant,
   internConstant,
@@ -255,6 +256,7 @@ function readSpan(walk: Walk, span: SpanPlaces, end: number): void {
 function checkPart(walk: Walk, end: number, name: 'Event' | 'Link'): void {
   const { cursor, scratch } = walk
   const partEnd = readEnd(cursor, end)
+  chargePart(walk)
   clearAttributes(scratch.part)
   const attributesTag = name === 'Event' ? 0x1a : 0x22
   while (cursor.at < partEnd) {

@@ -9,6 +9,8 @@ export type Cursor = {
   /** The halves of the 64-bit value that was read last. */
   low: number
   high: number
+  /** Items of arrays and maps that were read inside of values and not yet charged for: see `chargeRow`. */
+  items: number
 }
 
 export const wireVarint = 0
@@ -22,7 +24,7 @@ export class Malformed extends Error {
 }
 
 export function openCursor(bytes: Buffer): Cursor {
-  return { bytes, view: viewOf(bytes), at: 0, low: 0, high: 0 }
+  return { bytes, view: viewOf(bytes), at: 0, low: 0, high: 0, items: 0 }
 }
 
 /** Reads a tag. `(field << 3) | wire type`, as the switches of the walks spell it. */
