@@ -24,7 +24,7 @@ export function hookFetch(watch: Watch): () => void {
         input,
         guarded(watch, () => traced(input, init), init),
       )
-    return exchanged(watch, original, known, found, ownInput(input), ownInit(init))
+    return exchanged(watch, original, known, found, { input, init })
   }
   globalThis.fetch = hooked
   return () => {
@@ -72,14 +72,18 @@ type Known = {
   readonly unwilling: Set<string>
 }
 
+type Given = { readonly input: Parameters<Fetch>[0]; readonly init: RequestInit | undefined }
+
 async function exchanged(
   watch: Watch,
   original: Fetch,
   { watchBody, unwilling, idle }: Known,
   { url, endpoint }: Call,
-  input: Parameters<Fetch>[0],
-  init: RequestInit | undefined,
+  given: Given,
 ): Promise<Response> {
+  // With a body that is a text all is sent at once, unless something below has it wait.
+  const isText = typeof given.init?.body === 'string'
+  let { input, init } = isText ? given : ownOf(given)
   const request = input instanceof Request ? input : undefined
   // Null says that there is none, also of a Request that has one.
   const signal = init?.signal === undefined ? request?.signal : init.signal
@@ -94,6 +98,7 @@ async function exchanged(
     mayAsk: !unwilling.has(url.host) && (typeof init?.body === 'string' || init?.body instanceof Uint8Array),
   })
   if (exchange === undefined) return original(input, init)
+  if (isText && (exchange.admitted !== undefined || exchange.body !== undefined)) ({ input, init } = ownOf(given))
   try {
     if (exchange.admitted !== undefined) await admitted(exchange.admitted, signal)
   } catch (error) {
@@ -152,8 +157,8 @@ async function exchanged(
 
 /** The platform reads all that it is given at once. We may send it later, when the gate has answered, and again; by then its owner may have
  *  made the next request of the same objects. */
-function ownInput(input: Parameters<Fetch>[0]): Parameters<Fetch>[0] {
-  return input instanceof URL ? new URL(input) : input
+function ownOf({ input, init }: Given): Given {
+  return { input: input instanceof URL ? new URL(input) : input, init: ownInit(init) }
 }
 
 function ownInit(init: RequestInit | undefined): RequestInit | undefined {
