@@ -1,9 +1,11 @@
 // The ledger on a real Postgres: races, repeats, expiry.
 import { inTransaction } from '@tallylight/storage/postgres/connection.ts'
+import { prune } from '@tallylight/storage/postgres/quota/reconcile.ts'
 import { putRule, selectRule } from '@tallylight/storage/postgres/quota/statements.ts'
 import { startTestPostgres, type TestPostgres } from '@tallylight/storage/postgres/testing.ts'
 import type pg from 'pg'
 import { afterAll, beforeAll, expect, test } from 'vitest'
+import { limits } from '../limits.ts'
 import { parseTenantId, type TenantId } from '../receive/request.ts'
 import { type Ledger, openLedger } from './ledger.ts'
 import type { Reserve, Step, StepOutcome } from './step.ts'
@@ -318,6 +320,27 @@ test('quota: a minute slides: no 60 seconds ever hold more than was granted, and
   expect(await balanceOf(pool, 'rate')).toMatchObject({ spent: 0, free: 3 })
   expect(await ledger.run(reserve('d', 0))).toMatchObject({ kind: 'done' })
   expect(await balanceOf(pool, 'rate')).toMatchObject({ held: 1, spent: 0, free: 2 })
+  await expectNoDrift(pool)
+})
+
+test('quota: reservations are forgotten 40 days after their end, those that are held are not, and the books stay', async () => {
+  const { ledger, pool } = await open('forgotten_calls', [{ id: 'budget', measure: 'cost', amount: 100 }])
+  const clock = await openClock(pool, Date.now())
+  const prunedAfter = async (days: number) => {
+    await clock.move(days * 86_400_000)
+    await prune(pool, limits.quotaEventsKeptMs)
+    const { rows } = await pool.query<{ call_id: string }>('select call_id from quota_reservations order by call_id')
+    return rows.map((row) => row.call_id)
+  }
+  await ledger.run(settle(idOf(await ledger.run(reserve('a', 10))), 30))
+  await ledger.run(reserve('b', 5))
+  expect(await prunedAfter(39)).toEqual(['a', 'b'])
+  expect(await ledger.run(reserve('a', 10))).toMatchObject({ kind: 'done', isRepeat: true })
+  expect(await prunedAfter(2)).toEqual(['b'])
+  expect(await balanceOf(pool, 'budget')).toMatchObject({ spent: 30, held: 5 })
+  await ledger.sweep()
+  expect(await balanceOf(pool, 'budget')).toMatchObject({ spent: 30, held: 0 })
+  expect(await ledger.run(reserve('a', 10))).toMatchObject({ kind: 'done', isRepeat: false })
   await expectNoDrift(pool)
 })
 

@@ -7,7 +7,7 @@ import { withConnection } from '@tallylight/storage/postgres/connection.ts'
 import {
   type DifferenceRow,
   type MinuteSum,
-  pruneEvents,
+  prune,
   type ReconciledRow,
   runCheck,
   selectDrift,
@@ -103,7 +103,7 @@ export function openReconciler(options: ReconcilerOptions): Reconciler {
   async function reconcileLately(signal: AbortSignal): Promise<void> {
     const thisHour = Math.floor(now() / hourMs) * hourMs
     for (const ago of hoursAgo) if (!signal.aborted) await reconcile(thisHour - ago * hourMs, signal)
-    await withConnection(database, (client) => pruneEvents(client, bounds.eventsKeptMs))
+    await withConnection(database, (client) => prune(client, bounds.eventsKeptMs))
   }
 
   async function reconcile(hour: number, signal: AbortSignal): Promise<void> {

@@ -1,6 +1,6 @@
 // Settlement by record on a real Postgres: what comes twice, late, from elsewhere, or with more known.
 import { withConnection } from '@tallylight/storage/postgres/connection.ts'
-import { pruneEvents } from '@tallylight/storage/postgres/quota/reconcile.ts'
+import { prune } from '@tallylight/storage/postgres/quota/reconcile.ts'
 import { startTestPostgres, type TestPostgres } from '@tallylight/storage/postgres/testing.ts'
 import type pg from 'pg'
 import { afterAll, beforeAll, expect, test } from 'vitest'
@@ -80,7 +80,7 @@ test('records: of a restored volume the old segments are known by their cursor, 
   await ledger.record(segment(5), [recordOf(event('a', 10))])
   // Only the cursor knows it still.
   await clock.move(41 * 86_400_000)
-  await withConnection(pool, (client) => pruneEvents(client, limits.quotaEventsKeptMs))
+  await withConnection(pool, (client) => prune(client, limits.quotaEventsKeptMs))
   expect((await pool.query('select 1 from quota_events')).rows).toEqual([])
   expect(await ledger.record(segment(5), [recordOf(event('a', 10))])).toMatchObject({ booked: 0, repeated: 1 })
   expect(await ledger.record(segment(4, { createdUnixMs: 9_000 }), [recordOf(event('b', 1))])).toMatchObject({
@@ -151,7 +151,7 @@ test('records: what is known later of calls whose booking is forgotten counts no
   // Two calls of a trace, of which one gets its price 41 days later: then both are said again.
   await ledger.record(segment(1), [recordOf(event('a', 500)), recordOf(event('b', undefined))])
   await clock.move(41 * 86_400_000)
-  await withConnection(pool, (client) => pruneEvents(client, limits.quotaEventsKeptMs))
+  await withConnection(pool, (client) => prune(client, limits.quotaEventsKeptMs))
   const later = [recordOf(event('a', 500, { generation: 1 })), recordOf(event('b', 70, { generation: 1 }))]
   expect(await ledger.record(undefined, later)).toEqual({ kind: 'recorded', booked: 0, repeated: 2, refused: 0 })
   expect(await balanceOf(pool, 'budget')).toMatchObject({ spent: 500 })

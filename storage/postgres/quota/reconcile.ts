@@ -128,12 +128,20 @@ export async function selectLeased(
   return rows
 }
 
-/** Forgets the keys of events that are older. A stretch at a time, so that no lock is long. */
-export async function pruneEvents(client: Queryable, keptMs: number): Promise<void> {
+/** Forgets the keys of events that are older, and reservations that ended before: a call is some kilobytes of them, and its
+ *  bookings, which stay. A stretch at a time, so that no lock is long. */
+export async function prune(client: Queryable, keptMs: number): Promise<void> {
+  const before = `quota_now() - $1::float8 * interval '1 ms'`
+  // Their ids ascend with time, which no other index knows: what settlements change is in none.
+  const earliestId = `(lpad(to_hex((extract(epoch from ${before}) * 1000)::bigint), 12, '0') || repeat('0', 20))::uuid`
+  await pruneTable(client, keptMs, 'quota_events', `at < ${before}`)
+  await pruneTable(client, keptMs, 'quota_reservation_rows', `id < ${earliestId} and ended_at < ${before}`)
+}
+
+async function pruneTable(client: Queryable, keptMs: number, table: string, isOver: string): Promise<void> {
   for (;;) {
     const { rowCount } = await client.query(
-      `delete from quota_events where ctid = any(array(
-         select ctid from quota_events where at < quota_now() - $1::float8 * interval '1 ms' limit 10000))`,
+      `delete from ${table} where ctid = any(array(select ctid from ${table} where ${isOver} limit 10000))`,
       [keptMs],
     )
     if ((rowCount ?? 0) < 10_000) return
