@@ -1,5 +1,6 @@
 import { expect, test } from 'vitest'
 import { judgeOwnPattern, openPersonalMask, personalKinds } from './personal.ts'
+import { jsonWriters } from './testing.ts'
 
 const { maskText, maskBytes } = openPersonalMask({ kinds: personalKinds, patterns: [] })
 
@@ -34,6 +35,42 @@ test.each(cases)('personal: %s', (marked, ...kinds) => {
   const masked = maskText(text)
   expect(masked.text).toBe(marked.replace(/‹[^›]*›/g, () => `[masked:${left.shift()}]`))
   expect([...masked.counts.values()].reduce((sum, count) => sum + count, 0)).toBe(kinds.length)
+})
+
+test.each(Object.entries(jsonWriters))(
+  'personal: in JSON of %s it is masked wherever its line begins, in JSON in JSON too, and the JSON says the same besides',
+  (_, write) => {
+    for (const [marked] of cases) {
+      const text = `«\n${marked.replace(/[‹›]/g, '')}\tC:\\new "so"`
+      const parts = [...marked.matchAll(/‹([^›]*)›/g)].map(([, part]) => part as string)
+      for (const json of [write(text), JSON.stringify(write(text))]) {
+        const bytes = Buffer.from(json)
+        const counts = new Map<string, number>()
+        maskBytes(bytes, 0, bytes.length, counts)
+        expect(bytes.length).toBe(Buffer.byteLength(json))
+        expect(counts.values().reduce((sum, count) => sum + count, 0)).toBe(parts.length)
+        let said = JSON.parse(bytes.toString()) as string
+        if (json !== write(text)) said = JSON.parse(said) as string
+        const rest = parts.reduce((left, part) => left.replace(part, ''), text)
+        expect(said.replace(/\[masked:\w+\]\**|\*{5,}/g, '')).toBe(rest)
+      }
+    }
+  },
+)
+
+test('personal: a number of JSON becomes null, at any depth, and one in a sentence does not', () => {
+  const mask = (text: string): string => {
+    const bytes = Buffer.from(text)
+    maskBytes(bytes, 0, bytes.length, new Map())
+    return bytes.toString()
+  }
+  const card = 4111111111111111
+  const cards = JSON.stringify({ number: card, all: [card, 7, card], text: `card: ${card}, and so on` })
+  const gone = { number: null, all: [null, 7, null], text: 'card: [masked:card]***, and so on' }
+  expect(JSON.parse(mask(cards))).toEqual({ ...gone, text: expect.stringMatching(/^card: .*, and so on$/) })
+  const inside = mask(JSON.stringify([{ arguments: cards }]))
+  expect(JSON.parse((JSON.parse(inside) as [{ arguments: string }])[0].arguments)).toMatchObject({ all: gone.all })
+  expect(mask(`card: ${card}, and so on`)).toBe('card: [masked:card]***, and so on')
 })
 
 test.each([

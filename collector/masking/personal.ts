@@ -3,6 +3,7 @@
 // Users' own patterns run on re2js, in time linear in the text for each match; ours are bounded, and asked only where a cheap
 // sign of them stands: an `@`, or digits close together.
 import { RE2JS, RE2JSException } from 're2js'
+import { unescapeJson } from './escapes.ts'
 import { type Found, findNumbers } from './personal-numbers.ts'
 
 export const personalKinds = ['email', 'phone', 'card', 'iban', 'national_id'] as const
@@ -24,7 +25,8 @@ export type Masked = {
 export type PersonalMask = {
   /** The text with `[masked:email]` where an address was. The same text when nothing was. */
   maskText(text: string): Masked
-  /** Masks UTF-8 in its place, as secrets are: with the length it had. Counts are added to `counts`. */
+  /** Masks UTF-8 in its place, as secrets are: with the length it had, and so that JSON stays JSON. Counts are added to
+   *  `counts`. */
   maskBytes(bytes: Buffer, start: number, end: number, counts: Map<string, number>): void
 }
 
@@ -39,6 +41,7 @@ export function judgeOwnPattern({ pattern }: OwnPattern): string | undefined {
 }
 
 const asterisk = 0x2a
+const space = 0x20
 const nothing: ReadonlyMap<string, number> = new Map()
 
 export function openPersonalMask({ kinds, patterns }: PersonalOptions): PersonalMask {
@@ -82,18 +85,41 @@ export function openPersonalMask({ kinds, patterns }: PersonalOptions): Personal
   }
 
   function maskBytes(bytes: Buffer, start: number, end: number, counts: Map<string, number>): void {
+    const unescaped = unescapeJson(bytes, start, end)
+    const read = unescaped?.bytes ?? bytes.subarray(start, end)
+    const placeOf = unescaped?.placeOf ?? ((at: number) => start + at)
     // A sign per byte, so that places in the text are places in the bytes.
-    const text = bytes.toString('latin1', start, end)
-    for (const { kind, from, to } of find(text, own.length === 0 ? text : bytes.subarray(start, end))) {
-      const label = `[masked:${kind}]`
-      bytes.fill(asterisk, start + from, start + to)
-      if (label.length <= to - from) bytes.write(label, start + from, 'latin1')
-      counts.set(kind, (counts.get(kind) ?? 0) + 1)
+    const text = read.toString('latin1')
+    for (const found of find(text, own.length === 0 ? text : read)) {
+      const from = placeOf(found.from)
+      writeOver(bytes, found.kind, from, placeOf(found.to), isNumberOfJson(text, found))
+      counts.set(found.kind, (counts.get(found.kind) ?? 0) + 1)
     }
   }
 
   return { maskText, maskBytes }
 }
+
+function writeOver(bytes: Buffer, kind: string, from: number, to: number, isNumber: boolean): void {
+  const label = isNumber ? 'null' : `[masked:${kind}]`
+  bytes.fill(isNumber ? space : asterisk, from, to)
+  if (label.length <= to - from) bytes.write(label, from, 'latin1')
+}
+
+/** A number in JSON without quotes, where a label would be an error and null is a value at any depth: from the last quote to it
+ *  there is nothing but numbers and what stands between values. */
+function isNumberOfJson(text: string, { from, to }: Found<string>): boolean {
+  if (to - from < 'null'.length || /\D/.test(text.slice(from, to))) return false
+  if (!/^\s*[,\]}]/.test(text.slice(to, to + lookMax))) return false
+  const lookedFrom = Math.max(0, from - lookMax)
+  const looked = text.slice(lookedFrom, from)
+  const quoteAt = looked.lastIndexOf('"')
+  const isList = quoteAt < 0 && lookedFrom === 0 && /^\s*\[[\s\d.,[\]]*$/.test(looked)
+  return isList || (quoteAt >= 0 && /^\s*[:,][\s\d.,[\]{}]*$/.test(looked.slice(quoteAt + 1)))
+}
+
+/** How far a number's place in JSON is looked for on each side of it. */
+const lookMax = 256
 
 /** Signs before and behind the `@` (RFC 5321 allows 64 and 255). ASCII alone: in Chinese an address stands between letters
  *  without a space, and none of them is its own. */

@@ -294,7 +294,8 @@ function judgeBasic({ bytes, end }: Text, at: number, literal: string): Verdict 
 }
 
 const valueSigns = word | base64Sign
-const separatorsMax = 8
+/** In JSON in JSON in JSON each quote has seven backslashes before it. */
+const separatorsMax = 32
 
 /** `api_key: "…"`, `client_secret=…`: the name says that a secret follows, whatever its form. */
 function judgeNamed({ bytes, end }: Text, at: number, literal: string): Verdict {

@@ -2,7 +2,7 @@ import { expect, test } from 'vitest'
 import { field } from '../otlp/envelope.ts'
 import { secretKinds } from './secret-rules.ts'
 import { openSecretMask } from './secrets.ts'
-import { logRequest, secretExamples, signs } from './testing.ts'
+import { jsonWriters, logRequest, secretExamples, signs } from './testing.ts'
 
 const maskSecrets = openSecretMask()
 
@@ -44,6 +44,23 @@ test.each(examples.map((example, index) => [`${example.kind} ${index}`, example]
       ['a=b&c=%22', '%22&d=e'],
     ] as const) {
       expect(mask(before + text + behind)).toEqual({ text: before + expected + behind, counts: { [kind]: 1 } })
+    }
+  },
+)
+
+test.each(Object.entries(jsonWriters))(
+  'secrets: in JSON of %s each is masked, in JSON in JSON too, and the JSON says the same besides',
+  (_, write) => {
+    for (const { text, secret, kind } of examples) {
+      const once = mask(write(`é "${text}" \n`))
+      expect(once.counts, text).toEqual({ [kind]: 1 })
+      const said = JSON.parse(once.text) as string
+      expect(said).not.toContain(secret)
+      const [before, behind] = text.split(secret) as [string, string]
+      expect(said.startsWith(`é "${before}`) && said.endsWith(`${behind}" \n`), said).toBe(true)
+      const twice = mask(JSON.stringify(write(`é "${text}" \n`)))
+      expect(twice.counts, text).toEqual({ [kind]: 1 })
+      expect(JSON.parse(JSON.parse(twice.text))).not.toContain(secret)
     }
   },
 )
@@ -228,6 +245,9 @@ test('secrets: text made of beginnings of secrets is read once and not from each
     'ACDb',
     'xoxb-',
     '-----BEGIN ',
+    '\\/',
+    '\\u0073k-',
+    '\\',
   ]
   const pem = `-----BEGIN ${'PRIVATE'} KEY-----!`
   for (const start of [...starts, pem, `tl_${'a'.repeat(8)}_`, `eyJ${'a'.repeat(12)}.`, `AKIA${'B'.repeat(15)}`]) {

@@ -3,6 +3,7 @@
 // had. Decision 10 says why there, and what is not found.
 import { viewOf } from '@tallylight/storage/clickhouse/stream.ts'
 import type { Signal } from '../receive/request.ts'
+import { openEscapeSearch, unescapeJson } from './escapes.ts'
 import { openLiteralScan } from './literals.ts'
 import {
   findAwsSecret,
@@ -37,11 +38,13 @@ export function openSecretMask(): MaskSecrets {
   /** Per rule: up to where its candidates need no judgement. */
   const judgedTo = new Int32Array(secretRules.length)
   let late: { readonly at: number; readonly literal: number }[] = []
+  const escapes = openEscapeSearch()
+  /** What was masked in the text that is looked through. */
+  let masked: { readonly of: SecretKind; readonly from: number; readonly to: number }[] = []
 
   function mask(of: SecretKind, from: number, to: number): void {
-    const label = labels.get(of) as Buffer
-    bytes.fill(asterisk, from, to)
-    if (to - from >= label.length) label.copy(bytes, from)
+    writeOver(bytes, of, from, to)
+    masked.push({ of, from, to })
     counted.set(of, (counted.get(of) ?? 0) + 1)
   }
 
@@ -84,14 +87,46 @@ export function openSecretMask(): MaskSecrets {
     },
   }
 
-  return (signal, body, counts) => {
-    scan.start(body, viewOf(body))
-    if (hit.at === Number.POSITIVE_INFINITY) return
-    bytes = body
-    counted = counts
+  /** Whether there is any candidate. */
+  function start(looked: Buffer): boolean {
+    scan.start(looked, viewOf(looked))
+    bytes = looked
     namedEnd = 0
+    masked = []
     judgedTo.fill(0)
-    texts(signal, body, visitor)
-    bytes = nobody
+    return hit.at < Number.POSITIVE_INFINITY
   }
+
+  /** Before the others: a secret of which a part is masked is no secret any more, and its rest would stay. */
+  function maskEscaped(signal: Signal, body: Buffer): void {
+    escapes.start(body)
+    if (!escapes.hasAny(0, body.length)) return
+    texts(signal, body, {
+      skipsBytes: false,
+      wants: escapes.hasAny,
+      visit: (from, to, _pairEnd, isUnknown) => {
+        const read = unescapeJson(body, from, to)
+        if (read === undefined || !start(read.bytes)) return
+        visitor.visit(0, read.bytes.length, 0, isUnknown)
+        for (const { of, from, to } of masked.sort((one, other) => one.from - other.from)) {
+          const place = read.placeOf(from)
+          writeOver(body, of, place, read.placeOf(to))
+        }
+      },
+    })
+  }
+
+  return (signal, body, counts) => {
+    counted = counts
+    maskEscaped(signal, body)
+    if (start(body)) texts(signal, body, visitor)
+    bytes = nobody
+    masked = []
+  }
+}
+
+function writeOver(bytes: Buffer, of: SecretKind, from: number, to: number): void {
+  const label = labels.get(of) as Buffer
+  bytes.fill(asterisk, from, to)
+  if (to - from >= label.length) label.copy(bytes, from)
 }

@@ -123,3 +123,18 @@ export function secretExamples(): readonly SecretExample[] {
 export function logRequest(body: Buffer): Buffer {
   return field(1, field(2, field(2, field(5, field(1, body)))))
 }
+
+const codeUnit = (sign: string): string => `\\u${sign.charCodeAt(0).toString(16).padStart(4, '0')}`
+
+/** JSON as its writers spell it: all say the same. */
+export const jsonWriters: Readonly<Record<string, (text: string) => string>> = {
+  JavaScript: (text) => JSON.stringify(text),
+  PHP: (text) => JSON.stringify(text).replace(/\//g, '\\/'),
+  Python: (text) => JSON.stringify(text).replace(/[\u0080-\uffff]/g, codeUnit),
+  '.NET': (text) =>
+    `"${JSON.stringify(text)
+      .slice(1, -1)
+      .replace(/\\"/g, '\\u0022')
+      .replace(/[&+'<>`\u0080-\uffff]/g, (sign) => codeUnit(sign).toUpperCase().replace('U', 'u'))}"`,
+  'each sign escaped': (text) => `"${text.replace(/[^\\]/gs, codeUnit).replace(/\\(?!u)/g, '\\\\')}"`,
+}

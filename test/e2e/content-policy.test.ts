@@ -112,6 +112,17 @@ test('content: personal data is masked in what is said, in rows and in the raw s
   expect(await collector.metric('tallylight_masked_total', { kind: 'email' })).toBeGreaterThanOrEqual(2)
 }, 60_000)
 
+test('content: what is said in lines is masked at the beginning of each, and stays messages', async () => {
+  await chat('lines', ['Contacts:\nbob@example.com\n\t+49 30 901820'], '<bob@example.com>')
+  await collector.drained()
+  expect(
+    await collector.query("SELECT Content, ContentType FROM tallylight.messages WHERE TenantId = 'lines'"),
+  ).toEqual([
+    { Content: 'Contacts:\n[masked:email]*\n\t*************', ContentType: 'text' },
+    { Content: '<[masked:email]*>', ContentType: 'text' },
+  ])
+}, 60_000)
+
 test('content: metadata only keeps sizes and counts, and no text anywhere', async () => {
   await chat('strict', ['an unmistakable question '.repeat(50)], 'an unmistakable answer')
   await collector.drained()
