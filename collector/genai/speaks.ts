@@ -256,6 +256,8 @@ const contentKeys = new Set([
   'response',
   'tallylight.turn.question',
   'tallylight.turn.answer',
+  // A tool of OpenInference.
+  'tool_call.function.arguments',
 ])
 
 /** LiteLLM writes each key of a request and of its reply as `llm.<provider>.<key>`. */
@@ -275,6 +277,13 @@ export function isContentKey(key: string): boolean {
   const isContent = contentKeys.has(key) || contentPrefixes.test(key) || ofLiteLlm.test(key)
   contentKeysKnown.set(key, isContent)
   return isContent
+}
+
+const errorKeys = new Set(['error.message', 'mcp.error.message', 'langfuse.observation.status_message'])
+
+/** Keys that say what went wrong, beside the status of a span. */
+export function isErrorKey(key: string): boolean {
+  return key.startsWith('exception.') || errorKeys.has(key)
 }
 
 const contentEvents =

@@ -11,7 +11,7 @@ import { factOfPoint } from '../genai/health-points.ts'
 import { ownerOfTexts, type TextNames } from '../genai/known-texts.ts'
 import type { Lifted } from '../genai/lift.ts'
 import type { AnyValue, Attributes, LiftedPoint, LiftedRecord, Scope } from '../genai/record.ts'
-import { isContentKey } from '../genai/speaks.ts'
+import { isContentKey, isErrorKey } from '../genai/speaks.ts'
 import type { MaskedCounts } from '../masking/request-mask.ts'
 import type { TenantId } from '../receive/request.ts'
 import { valueAt, valueLiteral, visitStrings } from './any-value.ts'
@@ -58,7 +58,7 @@ export function maskAttributes(walk: Walk, list: AttributeList, names: readonly 
     const kind = list.kinds[at] as number
     if (kind === valueLiteral) continue
     const key = names[at] as string
-    if (!isAllContent && !isContentKey(key) && !key.startsWith('exception.')) continue
+    if (!isAllContent && !isContentKey(key) && !isErrorKey(key)) continue
     visitStrings(cursor, kind, list.valueStarts[at] as number, list.valueEnds[at] as number, (start, end) =>
       mask(cursor.bytes, start, end, masked),
     )

@@ -123,6 +123,24 @@ test('content: what is said in lines is masked at the beginning of each, and sta
   ])
 }, 60_000)
 
+test('content: what errors say is masked wherever they say it, and so are the arguments of tools', async () => {
+  const text = 'no mailbox bob@example.com here'
+  const call = { 'gen_ai.operation.name': 'chat', 'gen_ai.provider.name': 'openai', 'error.type': 'refused' }
+  await send('failing', { ...call, 'error.message': text })
+  await send('failing', { 'mcp.method.name': 'tools/call', 'mcp.error.type': 'refused', 'mcp.error.message': text })
+  await send('failing', {
+    'langfuse.observation.type': 'generation',
+    'langfuse.observation.level': 'ERROR',
+    'langfuse.observation.status_message': text,
+  })
+  await send('failing', { 'openinference.span.kind': 'TOOL', 'tool_call.function.arguments': text })
+  await collector.drained()
+  const masked = text.replace('bob@example.com', '[masked:email]*')
+  expect(await rowsOf('errors', 'failing', 'Message')).toEqual(Array(3).fill({ Message: masked }))
+  expect(await rowsOf('tool_calls', 'failing', 'Arguments')).toEqual([{ Arguments: '' }, { Arguments: masked }])
+  expect(await rawWith('failing', 'bob@')).toBe(0)
+}, 60_000)
+
 test('content: metadata only keeps sizes and counts, and no text anywhere', async () => {
   await chat('strict', ['an unmistakable question '.repeat(50)], 'an unmistakable answer')
   await collector.drained()
