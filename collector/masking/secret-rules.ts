@@ -77,6 +77,8 @@ export type Verdict =
 export type SecretRule = Literal & {
   /** Asked after the others: it knows that a secret stands here and not whose. */
   readonly isLate: boolean
+  /** The literal names a secret that stands behind it. */
+  readonly isName: boolean
   readonly judge: (text: Text, at: number) => Verdict
 }
 
@@ -100,6 +102,7 @@ function key(of: SecretKind, literals: string, form: Form): readonly SecretRule[
     text,
     isAnyCase: false,
     isLate: false,
+    isName: false,
     judge: (field, at) => {
       if (!isFree(field, at, before)) return none(at + 1)
       const from = at + text.length
@@ -111,16 +114,17 @@ function key(of: SecretKind, literals: string, form: Form): readonly SecretRule[
 }
 
 function rule(literals: string, judge: SecretRule['judge']): readonly SecretRule[] {
-  return literals.split('|').map((text) => ({ text, isAnyCase: false, isLate: false, judge }))
+  return literals.split('|').map((text) => ({ text, isAnyCase: false, isLate: false, isName: false, judge }))
 }
 
 function lateRule(
   literals: string,
   judge: (text: Text, at: number, literal: string) => Verdict,
+  isName = false,
 ): readonly SecretRule[] {
   return literals
     .split('|')
-    .map((text) => ({ text, isAnyCase: true, isLate: true, judge: (field, at) => judge(field, at, text) }))
+    .map((text) => ({ text, isAnyCase: true, isLate: true, isName, judge: (field, at) => judge(field, at, text) }))
 }
 
 const secret = (of: SecretKind, from: number, to: number): Verdict => ({ kind: 'secret', of, from, to })
@@ -297,20 +301,44 @@ const valueSigns = word | base64Sign
 /** In JSON in JSON in JSON each quote has seven backslashes before it. */
 const separatorsMax = 32
 
-/** `api_key: "…"`, `client_secret=…`: the name says that a secret follows, whatever its form. */
+/** `api_key: "…"`, `client_secret=…`, `X-Api-Key:[…]`, `["x-api-key","…"]`: the name says that a secret follows, whatever its
+ *  form. */
 function judgeNamed({ bytes, end }: Text, at: number, literal: string): Verdict {
   const nameEnd = at + literal.length
   let from = nameEnd
   let hasSeparator = false
   while (from < end && from < nameEnd + separatorsMax) {
-    const sign = String.fromCharCode(bytes[from] as number)
-    if (sign === ':' || sign === '=') hasSeparator = true
-    else if (!' "\'\\>'.includes(sign)) break
-    from++
+    const size = separatorSize(bytes, from, end)
+    const sign = readSign(bytes, from, size)
+    if (':=,'.includes(sign)) hasSeparator = true
+    else if (!' \t\r\n"\'\\>[('.includes(sign)) break
+    from += size
   }
   if (!hasSeparator) return none(nameEnd)
+  if (literal === 'authorization') from = schemeEnd(bytes, from, end)
   const to = runEnd(bytes, from, end, valueSigns)
   return isNamedValue(bytes, from, to) ? secret('named', from, to) : none(to)
+}
+
+/** What stands between a name and its value is a sign, one as URLs spell it, or in a list of both the word `value`. */
+function separatorSize(bytes: Buffer, at: number, end: number): number {
+  if (bytes[at] === 0x25 && at + 3 <= end) return 3
+  const isValue = startsWith(bytes, at, end, 'value') && '"\'\\'.includes(String.fromCharCode(bytes[at + 5] as number))
+  return isValue ? 'value'.length : 1
+}
+
+function readSign(bytes: Buffer, at: number, size: number): string {
+  if (size === 1) return String.fromCharCode(bytes[at] as number)
+  return size === 3 ? String.fromCharCode(Number.parseInt(bytes.toString('latin1', at + 1, at + 3), 16)) : '"'
+}
+
+const schemeBytesMax = 20
+
+/** `Authorization: Token …`, `ApiKey …`: behind the scheme, or where there is none. Those with a rule of their own are left to it. */
+function schemeEnd(bytes: Buffer, from: number, end: number): number {
+  const to = runEnd(bytes, from, end, word)
+  if (to === from || to - from > schemeBytesMax || to === end || bytes[to] !== 0x20) return from
+  return /^(bearer|basic)$/i.test(bytes.toString('latin1', from, to)) ? from : to + 1
 }
 
 /** Of some length and with digits: `api_key=YOUR_API_KEY_GOES_HERE` and `apiKey: settings.openai.key` are no secrets. */
@@ -318,17 +346,18 @@ function isNamedValue(bytes: Buffer, from: number, to: number): boolean {
   return to - from >= 20 && (isMixed(bytes, from, to) || digitsIn(bytes, from, to) >= 3)
 }
 
-/** The same of an attribute whose key is the name: all of its value is the secret, or nothing. */
+/** The same of an attribute whose key is the name: all of its value is the secret, apart from a scheme, or nothing. */
 export function judgeNamedValue({ bytes, start, end }: Text): Verdict {
-  const isValue = runEnd(bytes, start, end, valueSigns) === end && isNamedValue(bytes, start, end)
-  return isValue ? secret('named', start, end) : none(end)
+  const from = schemeEnd(bytes, start, end)
+  const isValue = runEnd(bytes, from, end, valueSigns) === end && isNamedValue(bytes, from, end)
+  return isValue ? secret('named', from, end) : none(end)
 }
 
 /** Also behind something: `x-goog-api-key`, `OPENAI_API_KEY`. */
 const names =
   'api_key|api-key|apikey|secret_access_key|secret-access-key|secretaccesskey|secret_key|secret-key|secretkey|' +
   'client_secret|client-secret|clientsecret|access_token|access-token|accesstoken|refresh_token|refreshtoken|' +
-  'auth_token|auth-token|authtoken|bearer_token|session_token|sessiontoken|security-token|subscription-key|' +
+  'auth_token|auth-token|authtoken|api_token|api-token|apitoken|bearer_token|session_token|sessiontoken|security-token|subscription-key|' +
   'accountkey|sharedaccesskey|authorization'
 
 export const secretRules: readonly SecretRule[] = [
@@ -375,12 +404,12 @@ export const secretRules: readonly SecretRule[] = [
   ...key('vault', 'hvs.', { tail: word, min: 24, before: 'no_letter' }),
   ...rule('eyJ', judgeJwt),
   ...rule('-----BEGIN ', judgePem),
-  ...lateRule('bearer ', judgeBearer),
-  ...lateRule('basic ', judgeBasic),
-  ...lateRule(names, judgeNamed),
+  ...lateRule('bearer |bearer%20|bearer+', judgeBearer),
+  ...lateRule('basic |basic%20|basic+', judgeBasic),
+  ...lateRule(names, judgeNamed, true),
 ]
 
 /** Whether the key of an attribute says that its value is a secret: it ends with a name. */
-export function isNaming({ isLate, text }: SecretRule, field: Text, at: number): boolean {
-  return isLate && !text.endsWith(' ') && at + text.length === field.end
+export function isNaming({ isName, text }: SecretRule, field: Text, at: number): boolean {
+  return isName && at + text.length === field.end
 }

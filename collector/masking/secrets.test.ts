@@ -122,6 +122,9 @@ const stays: readonly string[] = [
   'apiKey: process.env.OPENAI_API_KEY',
   'api_key=YOUR_API_KEY_GOES_HERE',
   'the api_key 0123456789abcdef0123 has a space and no sign',
+  '"authorization": "see the page on internationalization20240101"',
+  '["api_key", "client_secret", "session_token", "the_columns_of_a_table"]',
+  'Bearer%20authentication',
   'Bearer authentication required',
   'the bearer of these good tidings',
   'Basic knowledge of chemistry',
@@ -194,9 +197,10 @@ test('secrets: an attribute whose key names a secret has its value masked, in li
       attribute('http.request.header.api-key', list(text)),
       attribute('X-API-KEY', stringValue(text)),
       attribute('credentials.client_secret', map(text)),
+      attribute('http.request.header.authorization', list(`Token ${text}`)),
       attribute('etag', stringValue(secret)),
     )
-  expect(maskRequest(request(secret))).toEqual({ request: request(gone), counts: { named: 3 } })
+  expect(maskRequest(request(secret))).toEqual({ request: request(gone), counts: { named: 4 } })
   const harmless = logs(attribute('api_key', stringValue('a name of the key, in words')))
   expect(maskRequest(harmless)).toEqual({ request: harmless, counts: {} })
 })

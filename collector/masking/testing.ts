@@ -115,6 +115,15 @@ export function secretExamples(): readonly SecretExample[] {
     within('basic', 'Authorization: Basic ', Buffer.from(`${sign(8)}:${sign(16)}`).toString('base64')),
     within('named', 'OPENAI_API_KEY="', sign(40), '"'),
     within('named', 'https://host/path?access_token=', sign(40), '&page=2'),
+    within('bearer', 'authorization=Bearer%20', sign(40), '&page=2'),
+    within('named', 'Authorization: Token ', sign(40, hex)),
+    within('named', 'Authorization: ApiKey ', `${sign(58)}==`),
+    within('named', 'map[X-Api-Key:[', sign(40), '] Accept:[*/*]]'),
+    within('named', '{"x-api-key":["', sign(40), '"]}'),
+    within('named', '[{"name":"x-api-key","value":"', sign(40), '"}]'),
+    within('named', '["Api-Key", "', sign(40), '"]'),
+    within('named', 'CLOUD_API_TOKEN=', sign(40)),
+    within('named', '/login?next=%2Fhome%3Faccess_token%3D', sign(40), '%26page%3D2'),
     within('named', '{\\"client_secret\\":\\"', sign(40, urlSafe), '\\"}'),
   ]
 }
