@@ -60,9 +60,23 @@ test.each([
     fromJson('traces', { value, key: 'user.id' }),
     fromJson('logs', { key: 'user.id', value }),
   ]
-  const wanted = [...theirs.flatMap(requestsOf), fromProtobuf(name)]
+  const metadataOf = (value: Value): readonly Buffer[] => {
+    const [said] = Object.values(value)
+    const json = JSON.stringify({ user_id: 'stringValue' in value ? said : Number(said), plan: 'free' })
+    const inAscii = json.replace(/[\u0080-\uffff]/g, (unit) => `\\u${unit.charCodeAt(0).toString(16).padStart(4, '0')}`)
+    return [
+      fromJson('traces', { key: 'metadata', value: { stringValue: json } }),
+      fromJson('traces', { key: 'metadata', value: { stringValue: inAscii.replace(/([:,])"/g, '$1 "') } }),
+      Buffer.from(JSON.stringify({ SpanAttributes: { metadata: json } })),
+      fromJson('logs', { key: 'metadata', value: { kvlistValue: { values: [{ key: 'userId', value }] } } }),
+    ]
+  }
+  // Numbers of metadata are those of JavaScript.
+  const isText = (value: Value): boolean => 'stringValue' in value
+  const wanted = [...theirs.flatMap(requestsOf), ...theirs.filter(isText).flatMap(metadataOf), fromProtobuf(name)]
   const rest = [
     ...others.flatMap(requestsOf),
+    ...others.filter(isText).flatMap(metadataOf),
     ...theirs.map((value) => fromJson('logs', { key: 'note.id', value })),
     fromProtobuf(`${name}.`),
   ]

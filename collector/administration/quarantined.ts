@@ -3,7 +3,7 @@
 // whose a record is, and the ids of traces where they stand. What is found is told by its hash.
 import type { ClickHouse } from '@tallylight/storage/clickhouse/client.ts'
 import { quoteText, type TargetTable } from '@tallylight/storage/clickhouse/schema.ts'
-import { attributeNames } from '../genai/scene.ts'
+import { attributeNames, namesInMetadata } from '../genai/scene.ts'
 import { idsOf, isOfTenant } from './places.ts'
 import type { Subject } from './subject.ts'
 
@@ -26,7 +26,7 @@ export async function findQuarantined(
     ...attributeNames[subject.kind].map((key) => jsonOf(key, subject.name)),
     ...factFields[subject.kind].map((field) => jsonInJsonOf(field, subject.name)),
   ].map((needle) => `unhex('${needle.toString('hex')}')`)
-  const keys = attributeNames[subject.kind].map((key) => `unhex('${Buffer.from(key).toString('hex')}')`)
+  const keys = keysOf(subject).map((key) => `unhex('${Buffer.from(key).toString('hex')}')`)
   // `trace_id` is field 1 of a span and 9 of a log record, each 16 bytes long.
   const ids = `arrayConcat(
       arrayMap(id -> lower(hex(id)), extractAll(Record, '[\\\\x0a\\\\x4a]\\\\x10(\\\\C{16})')),
@@ -35,19 +35,45 @@ export async function findQuarantined(
     `INSERT INTO ${selections} (Selection, Kind, Id, SpanId)
      SELECT DISTINCT ${quoteText(selection)}, 'record', hex(SHA256(Record)), '' FROM ${target.name}
      WHERE ${isOfTenant(target, subject.tenantId)} AND (multiSearchAny(Record, [${needles.join(', ')}])
-       OR (multiSearchAny(Record, [${keys.join(', ')}]) AND match(lower(hex(Record)), '${wirePattern(subject)}'))
+       OR (multiSearchAny(Record, [${keys.join(', ')}]) AND match(lower(hex(Record)), '${wirePattern(subject)}|${metadataPattern(subject)}'))
        OR arrayExists(id -> id IN ${idsOf(selections, selection, 'trace')}, ${ids}))`,
   )
 }
 
 /** Finds, in the hex of a request, an OTLP KeyValue of the subject: a key and an AnyValue, in either order, of which that is a
  *  string, or the number or boolean that reads as the name. Lengths may be padded: those of what came as JSON are. */
-function wirePattern({ kind, name }: Subject): string {
-  const keys = attributeNames[kind].map((key) => textPattern(key)).join('|')
+function wirePattern(subject: Subject): string {
+  const { name } = subject
+  const keys = keysOf(subject)
+    .map((key) => textPattern(key))
+    .join('|')
   const anyLength = '(?:[89a-f][0-9a-f]){0,4}[0-7][0-9a-f]'
   const key = `0a(?:${keys})`
   const value = `12${anyLength}(?:${valuePatterns(name).join('|')})`
   return `${key}${value}|${value}${key}`
+}
+
+/** Attributes, and what they are called in metadata that is a map. */
+function keysOf({ kind }: Subject): readonly string[] {
+  return [...attributeNames[kind], ...namesInMetadata[kind]]
+}
+
+/** Finds it in metadata that is JSON in a text, with the spaces, escapes and backslashes of whoever wrote it. */
+function metadataPattern({ kind, name }: Subject): string {
+  const hex = (text: string): string => Buffer.from(text).toString('hex')
+  const quote = '(?:5c)*22'
+  const keys = namesInMetadata[kind].map(hex).join('|')
+  const spell = (text: string): string => JSON.stringify(text).slice(1, -1)
+  const written = spell(name)
+  const inAscii = written.replace(
+    /[\u0080-\uffff]/g,
+    (unit) => `\\u${unit.charCodeAt(0).toString(16).padStart(4, '0')}`,
+  )
+  // The second time in the JSON of a row.
+  const spelled = new Set([written, inAscii, spell(written), spell(inAscii)])
+  const values = [...spelled].map((text) => `${quote}${hex(text)}${quote}`)
+  if (name === String(Number(name)) || name === 'true' || name === 'false') values.push(`${hex(name)}(?:20)*(?:2c|7d)`)
+  return `${quote}(?:${keys})${quote}(?:20)*3a(?:20)*(?:${values.join('|')})`
 }
 
 /** Fields of an AnyValue: 1 is a string, 2 a boolean, 3 an integer, 4 a double. */

@@ -76,6 +76,9 @@ export const attributeNames = {
   conversation: [...names.conversationId, ...names.sessionId],
 } as const
 
+/** The same inside of an object of metadata. */
+export const namesInMetadata = { user: metadataNames.userId, conversation: metadataNames.conversationId } as const
+
 const ranks = new Map<string, { readonly field: Field; readonly rank: number }>(
   Object.entries(names).flatMap(([field, keys]) => keys.map((key, rank) => [key, { field: field as Field, rank }])),
 )
