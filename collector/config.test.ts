@@ -1,6 +1,6 @@
 import { readdir, readFile } from 'node:fs/promises'
 import { expect, test } from 'vitest'
-import { contentPolicyOf, maskingOf, parseConfigFile, retentionDaysOf } from './config.ts'
+import { contentPolicyOf, failurePolicyOf, maskingOf, parseConfigFile, retentionDaysOf } from './config.ts'
 import { exampleFile, pagePath, renderPage } from './config-page.ts'
 import { environmentNames, readConfig } from './environment.ts'
 import { limits } from './limits.ts'
@@ -216,6 +216,17 @@ test('config: what is kept of content, and where it is masked, is said for all a
   const { isEverywhere, personal } = maskingOf(parsed.file)
   expect([isEverywhere('acme'), isEverywhere('quiet'), personal.kinds]).toEqual([true, false, ['email']])
   expect([contentPolicyOf(parsed.file, 'acme'), contentPolicyOf(parsed.file, 'bank')]).toEqual(['full', 'metadata'])
+})
+
+test('config: a tenant that is called as what every object has is one of those of which the file says nothing', () => {
+  const file = {
+    content: { default: 'metadata', tenants: { bank: 'full' } },
+    quota: { failure: { tenants: { bank: { policy: 'open' } } } },
+  } as const
+  for (const tenant of ['constructor', 'toString', 'hasOwnProperty']) {
+    expect(contentPolicyOf(file, tenant)).toBe('metadata')
+    expect(failurePolicyOf(file, tenant)).toEqual({ policy: 'closed' })
+  }
 })
 
 test('config: a pattern is refused with its name and the reason', () => {

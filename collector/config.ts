@@ -320,12 +320,12 @@ function came(json: unknown, place: readonly string[]): string {
 
 /** Days that a tenant's records of a class are kept. */
 export function retentionDaysOf(file: ConfigFile, kept: RetentionClass, tenant: string): number {
-  return file.retention?.tenants?.[tenant]?.[kept] ?? file.retention?.default?.[kept] ?? retentionDefaults[kept]
+  return ofTenant(file.retention?.tenants, tenant)?.[kept] ?? file.retention?.default?.[kept] ?? retentionDefaults[kept]
 }
 
 /** What a tenant's calls are told while the ledger does not answer. */
 export function failurePolicyOf(file: ConfigFile, tenant: string): FailurePolicy {
-  return file.quota?.failure?.tenants?.[tenant] ?? file.quota?.failure?.default ?? { policy: 'closed' }
+  return ofTenant(file.quota?.failure?.tenants, tenant) ?? file.quota?.failure?.default ?? { policy: 'closed' }
 }
 
 export type Masking = {
@@ -339,7 +339,7 @@ export function maskingOf({ masking = {} }: ConfigFile): Masking {
   return {
     secrets: masking.secrets ?? true,
     personal: { kinds: masking.personal ?? personalKinds, patterns: masking.patterns ?? [] },
-    isEverywhere: (tenant) => masking.tenants?.[tenant]?.everywhere ?? masking.everywhere ?? false,
+    isEverywhere: (tenant) => ofTenant(masking.tenants, tenant)?.everywhere ?? masking.everywhere ?? false,
   }
 }
 
@@ -347,5 +347,14 @@ export type ContentPolicy = z.infer<typeof contentPolicies>
 
 /** What is kept of what users and models say. */
 export function contentPolicyOf(file: ConfigFile, tenant: string): ContentPolicy {
-  return file.content?.tenants?.[tenant] ?? file.content?.default ?? 'masked'
+  return ofTenant(file.content?.tenants, tenant) ?? file.content?.default ?? 'masked'
+}
+
+/** Senders choose names of tenants: one that is called `constructor` has what the file says of it, and not what every object
+ *  of JavaScript has under that name. */
+function ofTenant<Setting>(
+  tenants: Readonly<Record<string, Setting>> | undefined,
+  tenant: string,
+): Setting | undefined {
+  return tenants !== undefined && Object.hasOwn(tenants, tenant) ? tenants[tenant] : undefined
 }
