@@ -40,7 +40,7 @@ export async function tail(
   let refused: ReadonlyMap<string, number> | undefined
   for (;;) {
     const rows = await tables.query<Row>(sql, { since: sinceUnixSeconds, tenant: options.tenant ?? '' })
-    for (const row of rows) {
+    for (const row of rows.toReversed()) {
       if (shown.has(row.id) || older.has(row.id)) continue
       shown.add(row.id)
       options.print(lineOf(row))
@@ -64,7 +64,15 @@ function lineOf({ kind, at, tenant, service, what, failure, ms, input, output, c
   const tokens = input === null && output === null ? '' : ` ${input ?? '?'}→${output ?? '?'} tokens`
   const price = cost === null ? '' : ` $${cost.toFixed(6)}`
   const end = failure === '' ? '' : ` ${failure}`
-  return `${at} ${kind.padEnd(4)} ${tenant} ${service} ${what}${end} ${Math.round(ms)} ms${tokens}${price} ${trace}`
+  return asLine(
+    `${at} ${kind.padEnd(4)} ${tenant} ${service} ${what}${end} ${Math.round(ms)} ms${tokens}${price} ${trace}`,
+  )
+}
+
+/** Names are whatever a sender says: one with an escape in it would write to the reader's terminal what it likes, one with a
+ *  line break a line of its own. */
+function asLine(text: string): string {
+  return text.replace(/[\p{Cc}\p{Cf}\p{Zl}\p{Zp}]/gu, '\ufffd')
 }
 
 function clock(unixMs: number): string {
@@ -90,6 +98,7 @@ export function refusalsIn(metrics: string): ReadonlyMap<string, number> {
   return counts
 }
 
+/** The last ones, where there are more than anybody can read: with the first ones, a busy collector's would be shown minutes later. */
 function rowsSql(database: string): string {
   const where = `WHERE Timestamp >= fromUnixTimestamp({since:Int64}) AND ({tenant:String} = '' OR TenantId = {tenant:String}) AND (TenantId != 'tallylight' OR {tenant:String} != '')`
   const head = `formatDateTime(Timestamp, '%H:%i:%S', 'UTC') AS at, Timestamp AS moment, TenantId AS tenant, ServiceName AS service`
@@ -106,5 +115,5 @@ function rowsSql(database: string): string {
     SELECT 'tool', concat('o', TenantId, TraceId, SpanId), ${head}, if(McpServer = '', Name, concat(McpServer, ' / ', Name)),
       if(Status = 'success', '', Status), DurationNano / 1e6, NULL, NULL, NULL, TraceId
     FROM ${database}.tool_calls ${where}
-  ) ORDER BY moment LIMIT 5000`
+  ) ORDER BY moment DESC LIMIT 5000`
 }

@@ -1,5 +1,6 @@
 // What a person sees of a running collector: the page at `/`, `tallylight doctor`, `tail`, and what is written for a Grafana.
 import { type ChildProcess, spawn } from 'node:child_process'
+import { randomBytes } from 'node:crypto'
 import { once } from 'node:events'
 import { chmod, mkdir, mkdtemp, readFile, rm, stat, writeFile } from 'node:fs/promises'
 import { createServer } from 'node:http'
@@ -145,6 +146,49 @@ test('tail: a turn and its call are shown as they come, once, and so is a refusa
     ),
   })
 })
+
+test('tail: behind thousands that came at once the next is shown at once, and no name writes to the terminal', async () => {
+  const child = start(['tail'])
+  const lines: string[] = []
+  const reader = createInterface({ input: child.stdout as NodeJS.ReadableStream })
+  const seen = async (word: string): Promise<void> => {
+    while (!lines.some((line) => line.includes(word))) {
+      await sendTools(word, 1)
+      await Promise.race([once(reader, 'line'), new Promise((resolve) => setTimeout(resolve, 300))])
+    }
+  }
+  reader.on('line', (line) => lines.push(line))
+  const closed = new Promise<number | null>((resolve) => child.once('close', resolve))
+  await seen('beginning')
+  await sendTools('many\u001b]0;title\u0007\u009b2J\n12:00:00 refused', 5_001)
+  await collector.drained()
+  await seen('behind')
+  child.kill('SIGINT')
+  expect(await closed).toBe(0)
+  expect(lines.filter((line) => !/^\d\d:\d\d:\d\d (tool|turn) default /.test(line))).toEqual([])
+  expect(lines.join('').match(/\p{Cc}/u)).toBe(null)
+}, 60_000)
+
+async function sendTools(name: string, count: number): Promise<void> {
+  const nowUnixMs = Date.now()
+  const spans = Array.from({ length: count }, (_, at) => ({
+    traceId: randomBytes(16).toString('hex'),
+    spanId: randomBytes(8).toString('hex'),
+    name: 'tool',
+    startTimeUnixNano: `${nowUnixMs}${String(at).padStart(6, '0')}`,
+    endTimeUnixNano: `${nowUnixMs + 1}000000`,
+    attributes: [
+      { key: 'gen_ai.operation.name', value: { stringValue: 'execute_tool' } },
+      { key: 'gen_ai.tool.name', value: { stringValue: name } },
+    ],
+  }))
+  const response = await fetch(`http://127.0.0.1:${collector.ports().otlpHttp}/v1/traces`, {
+    method: 'POST',
+    body: JSON.stringify({ resourceSpans: [{ scopeSpans: [{ spans }] }] }),
+    headers: { 'Content-Type': 'application/json' },
+  })
+  expect(response.status).toBe(200)
+}
 
 test('grafana: a folder is written once with a key that may only read, and doctor knows when it is old', async () => {
   const folder = join(directory, 'grafana')
