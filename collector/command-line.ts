@@ -171,7 +171,7 @@ async function main(args: readonly string[]): Promise<number> {
   const [noun, verb, id, more] = positionals
   if (noun === undefined) throw new Misused('say what to do')
   const name = verb === undefined ? noun : `${noun} ${verb}`
-  const command = commands[name]
+  const command = Object.hasOwn(commands, name) ? commands[name] : undefined
   if (command === undefined) throw new Misused(`there is no command ${name}`)
   const takes = taken[name] ?? []
   const surplus = takes.includes('ID') ? more : id
@@ -214,6 +214,8 @@ function sayWhenSecond(before: readonly string[], tenant: string | undefined): v
 async function rotateKey(api: Api, { values, id }: Asked): Promise<number> {
   const path = `/keys/${encodeURIComponent(needed(id, 'keys rotate needs the id of a key'))}/rotate`
   const grace = values['grace-seconds']
+  // An empty text is what a variable says that was never set, and 0 would end the old key now.
+  if (grace !== undefined && !/^\d+$/.test(grace)) throw new Misused('--grace-seconds takes a whole number')
   const made = (await call(api, 'POST', path, grace === undefined ? {} : { graceSeconds: Number(grace) })) as {
     readonly id: string
     readonly key: string
@@ -282,10 +284,13 @@ async function finish(api: Api, path: string, body: Json): Promise<number> {
   for (;;) {
     const { state, result, reason } = (await call(api, 'GET', path)) as Json
     if (state === 'failed') throw new Error(`the collector could not finish: ${String(reason)}`)
-    if (state !== 'running') {
+    if (state === 'done') {
       print(result)
       return 0
     }
+    // Of several collectors behind one address the one that was asked may be another; one that was restarted has no memory of it.
+    if (state !== 'running')
+      throw new Error(`the collector at ${api.url} knows nothing of it: it was restarted, or is another than was asked`)
     await delay(pollMs)
   }
 }
@@ -335,12 +340,26 @@ async function call(api: Api, method: string, path: string, body?: unknown): Pro
   })
   const text = await response.text()
   if (!response.ok) {
-    const { detail } = JSON.parse(text || '{}') as { readonly detail?: string }
+    const detail = detailIn(text)
     const wayOut =
       response.status === 401 && api.keyPath !== undefined
         ? `; it is that of ${api.keyPath}: with no other key left, rm ${api.keyPath}, and restart the collector, which makes one`
         : ''
-    throw new Error(`the collector answered ${response.status}: ${detail ?? text}${wayOut}`)
+    throw new Error(`the collector answered ${response.status}: ${detail}${wayOut}`)
   }
-  return text === '' ? undefined : JSON.parse(text)
+  try {
+    return text === '' ? undefined : JSON.parse(text)
+  } catch (cause) {
+    throw new Error(`there is no collector's API at ${api.url}: it answers ${response.status} and no JSON`, { cause })
+  }
+}
+
+/** What stands in front of a collector answers with pages. */
+function detailIn(text: string): string {
+  try {
+    const { detail } = JSON.parse(text) as { readonly detail?: unknown }
+    return typeof detail === 'string' ? detail : text
+  } catch {
+    return text.slice(0, 200)
+  }
 }

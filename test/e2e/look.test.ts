@@ -239,6 +239,29 @@ test('help: every command is told, and an unknown one is answered with them', as
   for (const wrong of [['docter'], ['grafana'], ['grafana', 'provision']]) expect((await run(wrong)).code).toBe(2)
 })
 
+test('commands: what is no answer to them is told, and is no success', async () => {
+  const answers: Readonly<Record<string, readonly [status: number, body: string]>> = {
+    'POST /api/v1/retention/apply': [202, '{"state":"running"}'],
+    'GET /api/v1/retention/apply': [200, '{"state":"idle"}'],
+    'GET /api/v1/keys': [502, '<html>Bad gateway</html>'],
+    'GET /api/v1/tenants': [200, '<html>Welcome</html>'],
+  }
+  const other = createServer((request, response) => {
+    const [status, body] = answers[`${request.method} ${request.url}`] ?? [404, '{}']
+    response.writeHead(status).end(body)
+  })
+  await once(other.listen(0, '127.0.0.1'), 'listening')
+  const url = `http://127.0.0.1:${(other.address() as AddressInfo).port}`
+  const asked = (...args: string[]) => run(args, { TALLYLIGHT_URL: url, TALLYLIGHT_KEY: 'key' })
+  expect(await asked('retention', 'apply')).toMatchObject({ code: 1, out: '', err: expect.stringMatching(/restarted/) })
+  expect(await asked('keys', 'list')).toMatchObject({ code: 1, err: expect.stringMatching(/answered 502: <html>Bad/) })
+  expect(await asked('tenants', 'list')).toMatchObject({ code: 1, err: expect.stringMatching(/no collector's API at/) })
+  // A variable that was never set.
+  expect((await asked('keys', 'rotate', 'abcdefgh', '--grace-seconds', '')).code).toBe(2)
+  expect((await asked('constructor')).code).toBe(2)
+  other.close()
+})
+
 test('commands: of a collector that was killed they say so, and whoever has its port by then is not asked', async () => {
   const own = join(directory, 'killed')
   await mkdir(join(own, 'journal'), { recursive: true })
