@@ -402,7 +402,10 @@ function learnShape(walk: Walk, dictionary: Dictionary, list: AttributeList): Sh
   }
 }
 
-function speechOf(walk: Walk, list: AttributeList): Pick<Shape, 'isSpeaking' | 'valued'> {
+/** What the keys of a list say of whether its record is lifted. */
+export type Speech = Pick<Shape, 'isSpeaking' | 'valued'>
+
+export function speechOf(walk: Walk, list: AttributeList): Speech {
   const { bytes } = walk.cursor
   const valued: number[] = []
   let isSpeaking = false
@@ -417,9 +420,9 @@ function speechOf(walk: Walk, list: AttributeList): Pick<Shape, 'isSpeaking' | '
 }
 
 /** Whether a record with these attributes is one that is lifted. */
-export function speaks(walk: Walk, list: AttributeList, shape: Shape): boolean {
-  if (shape.isSpeaking) return true
-  for (const at of shape.valued) {
+export function speaks(walk: Walk, list: AttributeList, { isSpeaking, valued }: Speech): boolean {
+  if (isSpeaking) return true
+  for (const at of valued) {
     if (list.kinds[at] !== valueString) continue
     const start = list.valueStarts[at] as number
     const end = list.valueEnds[at] as number

@@ -23,9 +23,7 @@ import { chargeRow, internTenant, type Walk } from './walk.ts'
 export type Lifting = {
   readonly read: (record: LiftedRecord) => Lifted
   /** Masks personal data in its place where the tenant's content is kept masked; undefined where it is not. */
-  readonly maskOf: (
-    tenant: TenantId,
-  ) => ((bytes: Buffer, start: number, end: number, counts: MaskedCounts) => void) | undefined
+  readonly maskOf: (tenant: TenantId) => Mask | undefined
   /** What of the content stays in the raw row: what is in no row of messages or tools, all of it, or nothing. */
   readonly rawContentOf: (tenant: TenantId) => RawContent
   /** Days that a fact of this tenant is kept. */
@@ -49,9 +47,30 @@ export type LeftOut = {
   readonly body: boolean
 }
 
+/** Writes over what may not be kept of a text. */
+export type Mask = (bytes: Buffer, start: number, end: number, counts: MaskedCounts) => void
+
+/** For a record that becomes rows. */
+export function maskOfRows(walk: Walk): Mask | undefined {
+  return walk.lifting?.maskOf(walk.tenantNow as TenantId)
+}
+
+/** For a record that is set aside: it stays one piece, so what its tenant does not keep is written over, all of it. */
+export function maskOfAside(walk: Walk): Mask | undefined {
+  return walk.lifting?.rawContentOf(walk.tenantNow as TenantId) === 'none' ? hide : maskOfRows(walk)
+}
+
+const asterisk = 0x2a
+const hide: Mask = (bytes, start, end) => bytes.fill(asterisk, start, end)
+
 /** Masks what users and models said, and what errors say of it; ids and names stay what they are. */
-export function maskAttributes(walk: Walk, list: AttributeList, names: readonly string[], isAllContent: boolean): void {
-  const mask = walk.lifting?.maskOf(walk.tenantNow as TenantId)
+export function maskAttributes(
+  walk: Walk,
+  mask: Mask | undefined,
+  list: AttributeList,
+  names: readonly string[],
+  isAllContent: boolean,
+): void {
   if (mask === undefined) return
   const { cursor, masked } = walk
   for (let at = 0; at < list.count; at++) {
@@ -65,8 +84,7 @@ export function maskAttributes(walk: Walk, list: AttributeList, names: readonly 
   }
 }
 
-export function maskValue(walk: Walk, kind: number, { start, end }: Range): void {
-  const mask = walk.lifting?.maskOf(walk.tenantNow as TenantId)
+export function maskValue(walk: Walk, mask: Mask | undefined, kind: number, { start, end }: Range): void {
   if (mask === undefined) return
   const { cursor, masked } = walk
   visitStrings(cursor, kind, start, end, (from, to) => mask(cursor.bytes, from, to, masked))

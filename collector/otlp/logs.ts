@@ -14,9 +14,10 @@ import {
   judgeAttributes,
   namesOf,
   readAttribute,
-  type Shape,
+  type Speech,
   shapeOf,
   speaks,
+  speechOf,
   withoutKeys,
 } from './attributes.ts'
 import {
@@ -34,7 +35,10 @@ import {
   appendLifted,
   attributesOf,
   idAt,
+  type Mask,
   maskAttributes,
+  maskOfAside,
+  maskOfRows,
   maskValue,
   surroundingsOf,
   textAt,
@@ -102,6 +106,8 @@ export function walkLogs(walk: Walk): void {
     if (verdict === 'too_old') {
       reject(walk, 'too_old')
     } else if (verdict === 'future') {
+      if (speaksAsLog(walk, log, speechOf(walk, walk.scratch.record)))
+        maskLog(walk, log, maskOfAside(walk), namesOf(walk, walk.scratch.record, undefined))
       const record = requestOf(walk, envelope, walk.cursor.bytes.subarray(start, end))
       quarantine(walk, 'future_time', 'the log record is of more than 24 h after it was received', record)
     } else {
@@ -237,14 +243,18 @@ function appendLog(walk: Walk, envelope: Envelope, log: LogPlaces, block: LogsBl
   block.rows++
 }
 
-function speaksAsLog(walk: Walk, { eventName }: LogPlaces, shape: Shape | undefined): boolean {
-  if (shape !== undefined && speaks(walk, walk.scratch.record, shape)) return true
+function speaksAsLog(walk: Walk, { eventName }: LogPlaces, speech: Speech | undefined): boolean {
+  if (speech !== undefined && speaks(walk, walk.scratch.record, speech)) return true
   return eventName.end > eventName.start && isSpeakingEvent(walk.cursor.bytes, eventName.start, eventName.end)
 }
 
+function maskLog(walk: Walk, log: LogPlaces, mask: Mask | undefined, names: readonly string[]): void {
+  maskAttributes(walk, mask, walk.scratch.record, names, false)
+  maskValue(walk, mask, log.body.kind, log.body)
+}
+
 function liftLog(walk: Walk, envelope: Envelope, log: LogPlaces, names: readonly string[]): LiftedLog {
-  maskAttributes(walk, walk.scratch.record, names, false)
-  maskValue(walk, log.body.kind, log.body)
+  maskLog(walk, log, maskOfRows(walk), names)
   return {
     kind: 'log',
     tenantId: walk.tenantNow as TenantId,

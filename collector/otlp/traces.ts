@@ -20,6 +20,7 @@ import {
   readAttribute,
   shapeOf,
   speaks,
+  speechOf,
   withoutKeys,
 } from './attributes.ts'
 import {
@@ -38,6 +39,8 @@ import {
   attributesOf,
   idAt,
   maskAttributes,
+  maskOfAside,
+  maskOfRows,
   maskValue,
   surroundingsOf,
   textAt,
@@ -166,6 +169,7 @@ export function walkTraces(walk: Walk): void {
     if (verdict === 'too_old') {
       reject(walk, 'too_old')
     } else if (verdict === 'future') {
+      if (speaks(walk, walk.scratch.record, speechOf(walk, walk.scratch.record))) maskAside(walk, span, start, end)
       const record = requestOf(walk, envelope, walk.cursor.bytes.subarray(start, end))
       quarantine(walk, 'future_time', 'the span starts more than 24 h after it was received', record)
     } else {
@@ -426,6 +430,16 @@ const noEvents: ReadonlySet<number> = new Set()
 const kindNames = ['unspecified', 'internal', 'server', 'client', 'producer', 'consumer'] as const
 const statusNames = ['unset', 'ok', 'error'] as const
 
+function maskAside(walk: Walk, span: SpanPlaces, start: number, end: number): void {
+  const mask = maskOfAside(walk)
+  const { record, part } = walk.scratch
+  maskAttributes(walk, mask, record, namesOf(walk, record, undefined), false)
+  maskValue(walk, mask, valueString, span.statusMessage)
+  readEvents(walk, start, end, ({ name }) =>
+    maskAttributes(walk, mask, part, namesOf(walk, part, undefined), isContentEvent(textAt(walk, name))),
+  )
+}
+
 function liftSpan(
   walk: Walk,
   envelope: Envelope,
@@ -434,15 +448,16 @@ function liftSpan(
   start: number,
   end: number,
 ): LiftedSpan {
-  maskAttributes(walk, walk.scratch.record, names, false)
-  maskValue(walk, valueString, span.statusMessage)
+  const mask = maskOfRows(walk)
+  maskAttributes(walk, mask, walk.scratch.record, names, false)
+  maskValue(walk, mask, valueString, span.statusMessage)
   const events: LiftedEvent[] = []
   if (span.events > 0) {
     readEvents(walk, start, end, ({ name: place, low, high }) => {
       const name = textAt(walk, place)
       const { part } = walk.scratch
       const namesOfEvent = namesOf(walk, part, undefined)
-      maskAttributes(walk, part, namesOfEvent, isContentEvent(name))
+      maskAttributes(walk, mask, part, namesOfEvent, isContentEvent(name))
       events.push({
         name,
         timeUnixNano: unixNano(low, high),

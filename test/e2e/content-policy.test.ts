@@ -30,9 +30,13 @@ afterAll(() => stack.disposeAsync())
 
 type Row = Readonly<Record<string, unknown>>
 
-async function send(tenant: string, attributes: Readonly<Record<string, string | number>>): Promise<string> {
+async function send(
+  tenant: string,
+  attributes: Readonly<Record<string, string | number>>,
+  aheadDays = 0,
+): Promise<string> {
   const id = `${++sent}`.padStart(16, '0')
-  const startUnixNano = BigInt(Date.now()) * 1_000_000n
+  const startUnixNano = BigInt(Date.now() + aheadDays * 86_400_000) * 1_000_000n
   const times = { startUnixNano, endUnixNano: startUnixNano + 1_000_000_000n }
   const span = { id, name: 'span', ...times, attributes: { 'tallylight.tenant.id': tenant, ...attributes } }
   const response = await fetch(`http://127.0.0.1:${collector.ports().otlpHttp}/v1/traces`, {
@@ -139,6 +143,39 @@ test('content: what errors say is masked wherever they say it, and so are the ar
   expect(await rowsOf('errors', 'failing', 'Message')).toEqual(Array(3).fill({ Message: masked }))
   expect(await rowsOf('tool_calls', 'failing', 'Arguments')).toEqual([{ Arguments: '' }, { Arguments: masked }])
   expect(await rawWith('failing', 'bob@')).toBe(0)
+}, 60_000)
+
+test('content: what is set aside is kept by the same policies', async () => {
+  const text = 'mail to bob@example.com'
+  const call = { 'gen_ai.operation.name': 'chat', 'gen_ai.input.messages': text, 'error.message': text }
+  const log = (tenant: string) => ({
+    timeUnixNano: String(BigInt(Date.now() + 3 * 86_400_000) * 1_000_000n),
+    eventName: 'gen_ai.user.message',
+    body: { kvlistValue: { values: [{ key: 'content', value: { stringValue: text } }] } },
+    attributes: [{ key: 'tallylight.tenant.id', value: { stringValue: tenant } }],
+  })
+  const tenants = ['open', 'aside', 'strict']
+  for (const tenant of tenants) await send(tenant, call, 3)
+  const response = await fetch(`http://127.0.0.1:${collector.ports().otlpHttp}/v1/logs`, {
+    method: 'POST',
+    headers: { 'Content-Type': 'application/json', Authorization: `Bearer ${key}` },
+    body: JSON.stringify({ resourceLogs: [{ scopeLogs: [{ logRecords: tenants.map(log) }] }] }),
+  })
+  expect(response.status).toBe(200)
+  await collector.drained()
+  const counted = ['mail to', 'bob@example.com', '[masked:email]'].map((part) => `countSubstrings(Record, '${part}')`)
+  expect(
+    await collector.query(
+      `SELECT TenantId AS tenant, Signal AS signal, [${counted.join(', ')}] AS found FROM tallylight.quarantine ORDER BY signal, tenant`,
+    ),
+  ).toEqual([
+    { tenant: 'aside', signal: 'logs', found: [1, 0, 1] },
+    { tenant: 'open', signal: 'logs', found: [1, 1, 0] },
+    { tenant: 'strict', signal: 'logs', found: [0, 0, 0] },
+    { tenant: 'aside', signal: 'traces', found: [2, 0, 2] },
+    { tenant: 'open', signal: 'traces', found: [2, 2, 0] },
+    { tenant: 'strict', signal: 'traces', found: [0, 0, 0] },
+  ])
 }, 60_000)
 
 test('content: metadata only keeps sizes and counts, and no text anywhere', async () => {
