@@ -96,7 +96,8 @@ export function openGenAi(options: GenAiOptions): GenAi {
   return {
     lifting: {
       read: (record) => factsOf(record, options.contentPolicyOf(record.tenantId) === 'metadata' ? 'metadata' : 'full'),
-      maskOf: (tenant) => (options.contentPolicyOf(tenant) === 'masked' ? personal.maskBytes : undefined),
+      // Of `metadata` errors are kept, which may quote what was said.
+      maskOf: (tenant) => (options.contentPolicyOf(tenant) === 'full' ? undefined : personal.maskBytes),
       rawContentOf: (tenant) =>
         options.contentPolicyOf(tenant) === 'metadata' ? 'none' : options.keepsRawContent ? 'all' : 'leftover',
       retentionDaysOf: (tenant, fact) => options.retentionDaysOf(classOf(fact), tenant),

@@ -17,7 +17,10 @@ beforeAll(async () => {
   const directory = await mkdtemp(join(tmpdir(), 'tallylight-content-'))
   stack.defer(() => rm(directory, { recursive: true }))
   configPath = join(directory, 'tallylight.json')
-  await writeFile(configPath, JSON.stringify({ content: { tenants: { open: 'full', strict: 'metadata' } } }))
+  await writeFile(
+    configPath,
+    JSON.stringify({ content: { tenants: { open: 'full', strict: 'metadata', severe: 'metadata' } } }),
+  )
   collector = stack.use(await startCollector({ TALLYLIGHT_CONFIG: configPath }))
   const made = await fetch(`http://127.0.0.1:${collector.ports().api}/api/v1/keys`, {
     method: 'POST',
@@ -143,6 +146,11 @@ test('content: what errors say is masked wherever they say it, and so are the ar
   expect(await rowsOf('errors', 'failing', 'Message')).toEqual(Array(3).fill({ Message: masked }))
   expect(await rowsOf('tool_calls', 'failing', 'Arguments')).toEqual([{ Arguments: '' }, { Arguments: masked }])
   expect(await rawWith('failing', 'bob@')).toBe(0)
+
+  await send('severe', { ...call, 'error.message': text })
+  await collector.drained()
+  expect(await rowsOf('errors', 'severe', 'Message')).toEqual([{ Message: masked }])
+  expect(await rawWith('severe', 'bob@')).toBe(0)
 }, 60_000)
 
 test('content: what is set aside is kept by the same policies', async () => {
