@@ -74,9 +74,8 @@ export function openStatePage(options: {
   const script = readFileSync(new URL('./state-page.js', import.meta.url), 'utf8')
 
   async function answerTurns(identity: Identity, response: Response): Promise<void> {
-    const isEverybody = identity.manyTenants || identity.roles.has('admin')
     const rows = await options.clickhouse.query(turnsSql(options.clickhouse.database), {
-      tenant: isEverybody ? '' : identity.tenant,
+      tenant: identity.manyTenants ? '' : identity.tenant,
       own: reservedTenant,
       most: limits.statePageTurnsMax,
     })

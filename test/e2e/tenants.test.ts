@@ -101,6 +101,15 @@ beforeAll(async () => {
 }, 60_000)
 afterAll(() => collector?.[Symbol.asyncDispose]())
 
+test('tenants: the page at / shows a key of one tenant that tenant’s turns, whichever roles it has', async () => {
+  const shownTo = async (key: string | undefined): Promise<readonly unknown[]> => {
+    const { turns } = (await ask('GET', '/state/turns', key)).body as { readonly turns: readonly Json[] }
+    return turns.map(({ tenant }) => tenant).sort()
+  }
+  expect(await shownTo(keys['acme admin']?.key)).toEqual(['acme'])
+  expect(await shownTo(collector.adminKey)).toEqual(['acme', 'globex'])
+})
+
 test('tenants: what a key sends is its tenant’s, whatever the attributes say; the named one is a label', async () => {
   expect(
     await collector.query('SELECT TenantId, TenantLabel, Model FROM tallylight.llm_calls ORDER BY TenantId'),
