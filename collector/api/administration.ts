@@ -109,7 +109,8 @@ export function administrationRoutes(administration: AdministrationRoutes): Rout
   router
     .route('/retention/apply')
     .get((_request, response) => {
-      response.json(retentionRun.state())
+      // Its counts are of everybody's rows.
+      if (isForAllTenants(response)) response.json(retentionRun.state())
     })
     .post(async (request, response) => {
       const asked = parse(dryRun, request.body ?? {}, response)

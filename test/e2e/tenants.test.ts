@@ -194,6 +194,7 @@ const foreign: readonly (readonly [
   ['count another’s user', 'POST', () => '/api/v1/erasures', { tenant: 'globex', user: 'ada', dryRun: true }, 403],
   ['hold another', 'POST', () => '/api/v1/holds', { tenant: 'globex', reason: 'none' }, 403],
   ['apply everybody’s retention', 'POST', () => '/api/v1/retention/apply', {}, 403],
+  ['see what became of everybody’s retention', 'GET', () => '/api/v1/retention/apply', undefined, 403],
   ['price another’s calls', 'POST', () => '/api/v1/reprice', { tenant: 'globex' }, 403],
 ]
 test.each(foreign)('tenants: an administrator of one tenant may not %s', async (_what, method, path, body, status) => {
