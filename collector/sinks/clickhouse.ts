@@ -20,6 +20,7 @@ import type { Journal } from '../journal/journal.ts'
 import { signalOfTable } from '../journal/recover.ts'
 import type { LoadedSegment, SealedSegment } from '../journal/sealed-segments.ts'
 import { factsIn, type StoredFact } from './known-facts.ts'
+import { asideOf, withoutOtherTenants } from './other-tenants.ts'
 import { bringPart, type Part } from './part.ts'
 import type { RemoveSegment } from './removal.ts'
 
@@ -231,7 +232,7 @@ export function openClickHouseSink(options: SinkOptions): ClickHouseSink {
       return
     }
     try {
-      const parts = (await partsOf(loaded)).filter((part) => !each.done.has(part.key))
+      const parts = (await partsOf(segment, loaded, targets)).filter((part) => !each.done.has(part.key))
       each.tables = new Set(parts.map((part) => part.name))
       if (options.derive !== undefined && !each.done.has(derived)) each.tables.add(derived)
       await Promise.all(groupByTable(parts).map((group) => bringTable(each, group, loaded, targets)))
@@ -358,12 +359,27 @@ function isDurable(targets: ReadonlyMap<string, TargetTable>): boolean {
   return [...targets.values()].every((target) => target.isDurable)
 }
 
-async function partsOf(loaded: LoadedSegment): Promise<readonly Part[]> {
+async function partsOf(
+  segment: SealedSegment,
+  loaded: LoadedSegment,
+  targets: ReadonlyMap<string, TargetTable>,
+): Promise<readonly Part[]> {
   const parts: Part[] = []
+  const takesAll = (name: string): boolean => targets.get(name)?.hasTenant !== false
   for (const { table, day, block } of loaded.parts) {
-    if (block.rows === 0) continue
-    parts.push(partOf(table, day, block, signalOfTable(table)))
-    if (isBlockOf(block, tracesTable)) parts.push(partOf(traceTimesNumber, day, await traceTimesOf(block), undefined))
+    const signal = signalOfTable(table)
+    const { taken, others } =
+      signal === undefined || takesAll(block.table.name) ? { taken: block } : withoutOtherTenants(block)
+    if (taken.rows > 0) parts.push(partOf(table, day, taken, signal))
+    if (signal !== undefined && others !== undefined) {
+      const aside = await asideOf(others, signal, segment.createdUnixMs)
+      const key = `${table}:${day}:others`
+      parts.push({ ...partOf(table, aside.day, aside, undefined), key, segmentName: `${segment.name}/${key}` })
+    }
+    if (!isBlockOf(taken, tracesTable) || taken.rows === 0) continue
+    const times = await traceTimesOf(taken)
+    const kept = takesAll(times.table.name) ? times : withoutOtherTenants(times).taken
+    if (kept.rows > 0) parts.push(partOf(traceTimesNumber, day, kept, undefined))
   }
   return parts
 }

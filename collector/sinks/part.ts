@@ -1,14 +1,13 @@
 // One part of a segment (a table and a day) on its way into its table: as one insert, or, where rows are refused, in halves
 // down to the row, which is put aside. Doubt is decided by counting before anything is sent.
-import { type AnyBlock, appendIndex, type Block, openBlock } from '@tallylight/storage/clickhouse/block.ts'
+import { type AnyBlock, type Block, openBlock } from '@tallylight/storage/clickhouse/block.ts'
 import type { InsertOutcome, Settings } from '@tallylight/storage/clickhouse/client.ts'
 import { nativeBlock } from '@tallylight/storage/clickhouse/native.ts'
 import type { TargetTable } from '@tallylight/storage/clickhouse/schema.ts'
 import { rowText, sliceBlock, textOf } from '@tallylight/storage/clickhouse/slice.ts'
-import { appendText, appendUint16, appendUint64 } from '@tallylight/storage/clickhouse/stream.ts'
 import { quarantineTable } from '@tallylight/storage/clickhouse/tables.ts'
-import { internBytes } from '../otlp/walk.ts'
 import type { Signal } from '../receive/request.ts'
+import { appendAside } from './aside.ts'
 import type { SinkOptions } from './clickhouse.ts'
 import { type Counted, openCounting } from './counting.ts'
 import { loggable, remedyOf } from './refusals.ts'
@@ -22,6 +21,8 @@ export type Part = {
   readonly block: AnyBlock
   /** Whose records the rows are; undefined for rows that are derived or are in quarantine already. */
   readonly signal: Signal | undefined
+  /** What its rows carry in `Segment` where that is not the segment's own name. */
+  readonly segmentName?: string
 }
 
 export type PartResult =
@@ -43,7 +44,9 @@ export type PartOptions = Pick<SinkOptions, 'clickhouse' | 'now' | 'clockMs' | '
 }
 
 export async function bringPart(options: PartOptions, isDoubtfulPart: boolean): Promise<PartResult> {
-  const { clickhouse, bounds, now, clockMs, segment, part, target, targets, settings } = options
+  const { clickhouse, bounds, now, clockMs, part, target, targets, settings } = options
+  const { createdUnixMs } = options.segment
+  const segment = { name: part.segmentName ?? options.segment.name, createdUnixMs }
   const counting = openCounting({
     clickhouse,
     target,
@@ -196,16 +199,14 @@ export async function bringPart(options: PartOptions, isDoubtfulPart: boolean): 
 
 function quarantineBlock(part: Part, row: AnyBlock, message: string, nowMs: number): Block<typeof quarantineTable> {
   const block = openBlock(quarantineTable, Math.floor(nowMs / 86_400_000))
-  const { columns } = block
-  const unixNano = BigInt(nowMs) * 1_000_000n
-  appendIndex(columns.TenantId, internBytes(columns.TenantId, Buffer.from(textOf(row, 'TenantId'))))
-  appendUint16(columns.RetentionDays.data, Number(textOf(row, 'RetentionDays')))
-  appendUint64(columns.Time.data, Number(unixNano & 0xffff_ffffn), Number(unixNano >> 32n))
-  appendIndex(columns.Signal, internBytes(columns.Signal, Buffer.from(part.signal ?? '')))
-  appendIndex(columns.Reason, internBytes(columns.Reason, Buffer.from('refused_by_table')))
-  appendText(columns.Message.data, Buffer.from(`${part.name}: ${message}`))
-  appendIndex(columns.Format, internBytes(columns.Format, Buffer.from('json')))
-  appendText(columns.Record.data, Buffer.from(rowText(row)))
-  block.rows = 1
+  appendAside(block, {
+    tenant: textOf(row, 'TenantId'),
+    retentionDays: Number(textOf(row, 'RetentionDays')),
+    unixMs: nowMs,
+    signal: part.signal,
+    reason: 'refused_by_table',
+    message: `${part.name}: ${message}`,
+    record: rowText(row),
+  })
   return block
 }

@@ -162,6 +162,11 @@ async function judgeTable(
     isReplicated: isReplicated(found),
     deduplicationWindow: server.deduplicationWindow(found),
   }
+  if (!target.hasTenant && wanted !== traceTimesTable) {
+    findings.warnings.push(
+      `${label} has no column TenantId: it takes the records of tenant default alone, and those of others go to the quarantine`,
+    )
+  }
   if (found.engine === 'Distributed') {
     findings.warnings.push(
       `${label} is Distributed: shard by a column (not rand()), or a repeated insert reaches other shards, where its token is not known`,

@@ -1,16 +1,25 @@
-// Parts of a block, for the rare case that a table refuses one: rows from–to as a block of its own, and one row as text.
+// Parts of a block, for the rare case that a table does not take all of it: some of the rows as a block of their own, and rows
+// as text.
 import { type AnyBlock, appendEnd, type Column, openBlock } from './block.ts'
 import { dictionaryEntries } from './dictionary.ts'
 import { reserve, type Stream } from './stream.ts'
 
+/** Rows `[from, to)`. */
+export type Rows = { readonly from: number; readonly to: number }
+
 /** Rows `[from, to)` as a new block. Costs a scan of the strings before `from`. */
 export function sliceBlock(block: AnyBlock, from: number, to: number): AnyBlock {
+  return rowsOf(block, [{ from, to }])
+}
+
+/** Some rows as a new block, in their order. */
+export function rowsOf(block: AnyBlock, chosen: readonly Rows[]): AnyBlock {
   const part = openBlock(block.table, block.day)
   const copiedEnds = new Set<Stream>()
   for (const [name] of block.table.columns) {
-    copyRows(columnOf(block, name), columnOf(part, name), from, to, copiedEnds)
+    copyRows(columnOf(block, name), columnOf(part, name), chosen, copiedEnds)
   }
-  part.rows = to - from
+  for (const { from, to } of chosen) part.rows += to - from
   return part
 }
 
@@ -18,27 +27,36 @@ function columnOf(block: AnyBlock, name: string): Column {
   return block.columns[name] as Column
 }
 
-function copyRows(source: Column, target: Column, from: number, to: number, copiedEnds: Set<Stream>): void {
+function copyRows(source: Column, target: Column, chosen: readonly Rows[], copiedEnds: Set<Stream>): void {
   if (source.kind === 'fixed' && target.kind === 'fixed') {
-    append(target.data, source.data, from * source.width, to * source.width)
+    for (const { from, to } of chosen) append(target.data, source.data, from * source.width, to * source.width)
   } else if (source.kind === 'nullable' && target.kind === 'nullable') {
-    append(target.nulls, source.nulls, from, to)
-    copyRows(source.of, target.of, from, to, copiedEnds)
+    for (const { from, to } of chosen) append(target.nulls, source.nulls, from, to)
+    copyRows(source.of, target.of, chosen, copiedEnds)
   } else if (source.kind === 'string' && target.kind === 'string') {
-    const start = stringAt(source.data, 0, from)
-    append(target.data, source.data, start, stringAt(source.data, start, to - from))
+    copyStrings(source.data, target.data, chosen)
   } else if (source.kind === 'lowCardinality' && target.kind === 'lowCardinality') {
     target.dictionary.entries.length = 0
     append(target.dictionary.entries, source.dictionary.entries, 0, source.dictionary.entries.length)
     target.dictionary.count = source.dictionary.count
-    append(target.indexes, source.indexes, from * 2, to * 2)
+    for (const { from, to } of chosen) append(target.indexes, source.indexes, from * 2, to * 2)
   } else if (source.kind === 'map' && target.kind === 'map') {
-    const [start, end] = copyEnds(source.ends, target.ends, from, to, copiedEnds)
-    copyRows(source.keys, target.keys, start, end, copiedEnds)
-    copyRows(source.values, target.values, start, end, copiedEnds)
+    const elements = copyEnds(source.ends, target.ends, chosen, copiedEnds)
+    copyRows(source.keys, target.keys, elements, copiedEnds)
+    copyRows(source.values, target.values, elements, copiedEnds)
   } else if (source.kind === 'array' && target.kind === 'array') {
-    const [start, end] = copyEnds(source.ends, target.ends, from, to, copiedEnds)
-    copyRows(source.of, target.of, start, end, copiedEnds)
+    copyRows(source.of, target.of, copyEnds(source.ends, target.ends, chosen, copiedEnds), copiedEnds)
+  }
+}
+
+function copyStrings(source: Stream, target: Stream, chosen: readonly Rows[]): void {
+  let row = 0
+  let at = 0
+  for (const { from, to } of chosen) {
+    const start = stringAt(source, at, from - row)
+    at = stringAt(source, start, to - from)
+    row = to
+    append(target, source, start, at)
   }
 }
 
@@ -49,19 +67,14 @@ function append(target: Stream, source: Stream, start: number, end: number): voi
 }
 
 /** Copies lengths once per stream (columns of a group share them) and returns which elements the rows have. */
-function copyEnds(
-  source: Stream,
-  target: Stream,
-  from: number,
-  to: number,
-  copied: Set<Stream>,
-): readonly [number, number] {
+function copyEnds(source: Stream, target: Stream, chosen: readonly Rows[], copied: Set<Stream>): readonly Rows[] {
   const endAt = (row: number): number => (row === 0 ? 0 : source.view.getUint32((row - 1) * 8, true))
   if (!copied.has(target)) {
     copied.add(target)
-    for (let row = from; row < to; row++) appendEnd(target, endAt(row + 1) - endAt(row))
+    for (const { from, to } of chosen)
+      for (let row = from; row < to; row++) appendEnd(target, endAt(row + 1) - endAt(row))
   }
-  return [endAt(from), endAt(to)]
+  return chosen.map(({ from, to }) => ({ from: endAt(from), to: endAt(to) }))
 }
 
 /** Where the `count`th string from the byte `at` begins. */
@@ -85,8 +98,15 @@ function readString(stream: Stream, at: number): { readonly start: number; reado
 
 /** The only row of a block as JSON text, for the quarantine. 64-bit numbers are digits in a string, times nanoseconds. */
 export function rowText(block: AnyBlock): string {
-  const row = Object.fromEntries(block.table.columns.map(([name]) => [name, valuesOf(columnOf(block, name), 1)[0]]))
-  return JSON.stringify(row)
+  return rowTexts(block)[0] as string
+}
+
+/** Each row as such a text. */
+export function rowTexts(block: AnyBlock): readonly string[] {
+  const columns = block.table.columns.map(([name]) => [name, valuesOf(columnOf(block, name), block.rows)] as const)
+  return Array.from({ length: block.rows }, (_, row) =>
+    JSON.stringify(Object.fromEntries(columns.map(([name, values]) => [name, values[row]]))),
+  )
 }
 
 /** The text of a LowCardinality column in a block of one row. */

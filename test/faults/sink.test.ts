@@ -35,7 +35,7 @@ type Run = {
   readonly journal: Journal
   readonly problems: readonly SinkProblem[]
   /** The answer to a request with these spans, the last so many of them of the day after tomorrow. */
-  send(from: number, count: number, futureCount?: number): Promise<string>
+  send(from: number, count: number, futureCount?: number, tenant?: string): Promise<string>
   stop(): Promise<void>
 }
 
@@ -96,13 +96,13 @@ async function run(
     onMasked: () => undefined,
     onWalked: () => undefined,
   })
-  const tenant = parseTenantId('default')
-  if (tenant === undefined) throw new Error('default is a tenant')
-  const identity = { tenant, roles: new Set(['ingest' as const]), manyTenants: false, keyId: '' }
   return {
     journal,
     problems,
-    send: async (from, count, futureCount = 0) => {
+    send: async (from, count, futureCount = 0, name = 'default') => {
+      const tenant = parseTenantId(name)
+      if (tenant === undefined) throw new Error(`${name} is no tenant`)
+      const identity = { tenant, roles: new Set(['ingest' as const]), manyTenants: false, keyId: '' }
       const twoDays = 172_800_000_000_000n
       const sent = spans(from + count, () => 'sink').slice(from)
       const future = sent
@@ -254,6 +254,50 @@ test('sink: a row that was put aside is not taken for one that its segment itsel
     { Reason: 'refused_by_table', rows: 1 },
   ])
 })
+
+for (const lacking of ['TenantId', 'TenantId, Segment']) {
+  test(`sink: a table of the user’s own without ${lacking} gets the default tenant’s rows alone; those of others are put aside once, also after a crash`, async () => {
+    for (const table of ['otel_traces', 'otel_traces_trace_id_ts']) {
+      const day = table === 'otel_traces' ? 'Timestamp' : 'Start'
+      await owner.command(
+        `CREATE TABLE books.own ENGINE = MergeTree PARTITION BY toDate(${day}) ORDER BY ${day}
+         SETTINGS non_replicated_deduplication_window = 1000, fsync_after_insert = 1, fsync_part_directory = 1,
+           min_rows_to_fsync_after_merge = 1 AS SELECT * EXCEPT (${lacking}) FROM books.${table} WHERE 0`,
+      )
+      await owner.command(`DROP TABLE books.${table} SYNC`)
+      await owner.command(`RENAME TABLE books.own TO books.${table}`)
+    }
+    const disk = openMemoryDisk()
+    const first = await run(disk)
+    const sent = [0, 1, 2, 3].map((at) => first.send(at * rows, rows, 0, at % 2 === 0 ? 'default' : 'acme'))
+    expect(await Promise.all(sent)).toEqual(['accepted', 'accepted', 'accepted', 'accepted'])
+    expect(await first.send(4 * rows, 1, 0, 'tallylight')).toBe('accepted')
+    const answered = disk.powerCut()
+    await untilEmpty(first)
+    await first.stop()
+    const second = await run(answered)
+    await untilEmpty(second)
+    for (const each of [first, second])
+      expect(books(each)).toEqual({ stored: 2 * rows + 1, inJournal: 0, quarantined: 2 * rows })
+    await second.stop()
+    expect(await countOf(owner, 'otel_traces')).toEqual({ rows: 2 * rows + 1, ids: 2 * rows + 1 })
+    expect(await countOf(owner, 'quarantine')).toEqual({ rows: 2 * rows, ids: 2 * rows })
+    expect(
+      await owner.query(
+        `SELECT TenantId, Signal, Reason, min(JSONExtractString(Record, 'SpanId')) AS first,
+           max(JSONExtractString(Record, 'SpanId')) AS last FROM books.quarantine GROUP BY ALL`,
+      ),
+    ).toEqual([
+      {
+        TenantId: 'acme',
+        Signal: 'traces',
+        Reason: 'other_tenant',
+        first: (rows + 1).toString(16).padStart(16, '0'),
+        last: (4 * rows).toString(16).padStart(16, '0'),
+      },
+    ])
+  })
+}
 
 test('sink: a short outage after a long one is not waited for as the long one was', async () => {
   let clockMs = 0
