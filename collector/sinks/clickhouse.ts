@@ -11,9 +11,16 @@
 // Deriving twice writes the same rows, so it needs no counting.
 import { type AnyBlock, isBlockOf } from '@tallylight/storage/clickhouse/block.ts'
 import type { ClickHouse, InsertOutcome } from '@tallylight/storage/clickhouse/client.ts'
-import type { TargetTable } from '@tallylight/storage/clickhouse/schema.ts'
+import { knowsRepeats, type TargetTable } from '@tallylight/storage/clickhouse/schema.ts'
 import { countTexts } from '@tallylight/storage/clickhouse/slice.ts'
-import { contentsTable, factsTable, quarantineTable, tracesTable } from '@tallylight/storage/clickhouse/tables.ts'
+import {
+  contentsTable,
+  factsTable,
+  journalTables,
+  quarantineTable,
+  tracesTable,
+  traceTimesTable,
+} from '@tallylight/storage/clickhouse/tables.ts'
 import { traceTimesOf } from '@tallylight/storage/clickhouse/trace-times.ts'
 import { type BySignal, noneBySignal } from '../journal/frame.ts'
 import type { Journal } from '../journal/journal.ts'
@@ -150,7 +157,7 @@ export function openClickHouseSink(options: SinkOptions): ClickHouseSink {
       lostTouchMs = longAgo
       const lost = waiting.filter((each) => oldestDoneMs(each) <= startedMs)
       if (lost.length > 0) await options.onBroughtAgain()
-      for (const each of lost) bringAgain(each)
+      for (const each of lost) bringAgain(each, targets)
     }
     for (const each of waiting.filter(isDue)) await forget(each)
   }
@@ -168,11 +175,21 @@ export function openClickHouseSink(options: SinkOptions): ClickHouseSink {
     }
   }
 
-  function bringAgain(each: Waiting): void {
+  function bringAgain(each: Waiting, targets: ReadonlyMap<string, TargetTable>): void {
     each.forgetMs = undefined
     each.tables = undefined
     each.isAllDoubtful = true
-    each.done.clear()
+    doubtDone(each, targets)
+  }
+
+  /** A table that knows no repeats would have its rows twice after every start of this or of the server: what it was said to
+   *  have, it has. */
+  function doubtDone({ done }: Waiting, targets: ReadonlyMap<string, TargetTable>): void {
+    for (const key of done.keys()) {
+      const target = targets.get(tableOfKey(key) ?? '')
+      if (target === undefined || knowsRepeats(target)) done.delete(key)
+      else done.set(key, clockMs())
+    }
   }
 
   async function forget(each: Waiting): Promise<void> {
@@ -222,7 +239,7 @@ export function openClickHouseSink(options: SinkOptions): ClickHouseSink {
   async function bring(each: Waiting, targets: ReadonlyMap<string, TargetTable>): Promise<void> {
     const { segment } = each
     // The power that a run before this one lost may have been the server's too.
-    if (!each.segment.isFresh && !isDurable(targets) && each.tables === undefined) each.done.clear()
+    if (!each.segment.isFresh && !isDurable(targets) && each.tables === undefined) doubtDone(each, targets)
     let loaded: LoadedSegment
     try {
       loaded = await options.journal().load(segment)
@@ -341,6 +358,8 @@ const everything = '*'
 const longAgo = Number.NEGATIVE_INFINITY
 /** The number of trace times in the books: no table of the journal has it. */
 const traceTimesNumber = 1000
+/** Behind the key of a part: its rows of other tenants, which go to the quarantine. */
+const othersKey = ':others'
 /** What follows from a segment's facts, as one more table and part of it. Not in the books: after a restart it is said again. */
 const derived = 'genai rows'
 
@@ -373,7 +392,7 @@ async function partsOf(
     if (taken.rows > 0) parts.push(partOf(table, day, taken, signal))
     if (signal !== undefined && others !== undefined) {
       const aside = await asideOf(others, signal, segment.createdUnixMs)
-      const key = `${table}:${day}:others`
+      const key = `${table}:${day}${othersKey}`
       parts.push({ ...partOf(table, aside.day, aside, undefined), key, segmentName: `${segment.name}/${key}` })
     }
     if (!isBlockOf(taken, tracesTable) || taken.rows === 0) continue
@@ -386,6 +405,13 @@ async function partsOf(
 
 function partOf(table: number, day: number, block: AnyBlock, signal: Part['signal']): Part {
   return { key: `${table}:${day}`, day, name: block.table.name, block, signal }
+}
+
+/** Where the part of this key goes. */
+function tableOfKey(key: string): string | undefined {
+  if (key.endsWith(othersKey)) return quarantineTable.name
+  const number = Number(key.split(':')[0])
+  return number === traceTimesNumber ? traceTimesTable.name : journalTables[number]?.name
 }
 
 function groupByTable(parts: readonly Part[]): readonly (readonly Part[])[] {

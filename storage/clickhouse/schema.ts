@@ -66,6 +66,14 @@ const formerColumns: Readonly<Record<string, string>> = {
   ScopeDroppedAttrCount: 'ScopeDroppedAttributesCount',
 }
 
+/** What a table without our columns should remember: all inserts of the quarter of an hour in which they may come again. */
+const deduplicationWindowMin = 10_000
+
+/** Whether an insert that is made again adds nothing. */
+export function knowsRepeats({ hasSegment, deduplicationWindow }: TargetTable): boolean {
+  return hasSegment || deduplicationWindow >= deduplicationWindowMin
+}
+
 type Findings = { readonly problems: string[]; readonly warnings: string[] }
 
 export async function verifySchema(client: ClickHouse): Promise<VerifiedSchema> {
@@ -171,9 +179,9 @@ async function judgeTable(
     findings.warnings.push(
       `${label} is Distributed: shard by a column (not rand()), or a repeated insert reaches other shards, where its token is not known`,
     )
-  } else if (!target.hasSegment && target.deduplicationWindow === 0) {
+  } else if (!knowsRepeats(target)) {
     findings.warnings.push(
-      `${label} has no column ${segmentColumn} and no deduplication window: an insert whose answer is lost is made again and doubles its rows. ALTER TABLE ${target.name} MODIFY SETTING non_replicated_deduplication_window = 10000 prevents it`,
+      `${label} has no column ${segmentColumn}, and ${target.deduplicationWindow === 0 ? 'no deduplication window' : `a deduplication window of ${target.deduplicationWindow}`}: an insert whose answer is lost, or whose end a crash kept from being noted, is made again and doubles its rows; what a server without fsync loses with its power is not brought again. ALTER TABLE ${target.name} MODIFY SETTING non_replicated_deduplication_window = ${deduplicationWindowMin} prevents it`,
     )
   }
   return target
@@ -247,7 +255,7 @@ function warnOfViews(table: ServerTable, server: ServerTables, warnings: string[
       )
     } else if (server.deduplicationWindow(target) === 0) {
       warnings.push(
-        `${label} writes to ${target.database}.${target.name}, which has no deduplication window: each repeated insert into ${table.name} adds its rows again. ALTER TABLE ${quoteName(target.database)}.${quoteName(target.name)} MODIFY SETTING non_replicated_deduplication_window = 10000`,
+        `${label} writes to ${target.database}.${target.name}, which has no deduplication window: each repeated insert into ${table.name} adds its rows again. ALTER TABLE ${quoteName(target.database)}.${quoteName(target.name)} MODIFY SETTING non_replicated_deduplication_window = ${deduplicationWindowMin}`,
       )
     }
   }

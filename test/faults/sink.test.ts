@@ -255,18 +255,27 @@ test('sink: a row that was put aside is not taken for one that its segment itsel
   ])
 })
 
+/** Tables of the user's own in the place of ours. */
+async function bringOwn(lacking: string, settings: string): Promise<void> {
+  for (const [table, day] of [
+    ['otel_traces', 'Timestamp'],
+    ['otel_traces_trace_id_ts', 'Start'],
+  ]) {
+    await owner.command(
+      `CREATE TABLE books.own ENGINE = MergeTree PARTITION BY toDate(${day}) ORDER BY ${day} SETTINGS ${settings}
+       AS SELECT * EXCEPT (${lacking}) FROM books.${table} WHERE 0`,
+    )
+    await owner.command(`DROP TABLE books.${table} SYNC`)
+    await owner.command(`RENAME TABLE books.own TO books.${table}`)
+  }
+}
+
 for (const lacking of ['TenantId', 'TenantId, Segment']) {
   test(`sink: a table of the user’s own without ${lacking} gets the default tenant’s rows alone; those of others are put aside once, also after a crash`, async () => {
-    for (const table of ['otel_traces', 'otel_traces_trace_id_ts']) {
-      const day = table === 'otel_traces' ? 'Timestamp' : 'Start'
-      await owner.command(
-        `CREATE TABLE books.own ENGINE = MergeTree PARTITION BY toDate(${day}) ORDER BY ${day}
-         SETTINGS non_replicated_deduplication_window = 1000, fsync_after_insert = 1, fsync_part_directory = 1,
-           min_rows_to_fsync_after_merge = 1 AS SELECT * EXCEPT (${lacking}) FROM books.${table} WHERE 0`,
-      )
-      await owner.command(`DROP TABLE books.${table} SYNC`)
-      await owner.command(`RENAME TABLE books.own TO books.${table}`)
-    }
+    await bringOwn(
+      lacking,
+      'non_replicated_deduplication_window = 1000, fsync_after_insert = 1, fsync_part_directory = 1, min_rows_to_fsync_after_merge = 1',
+    )
     const disk = openMemoryDisk()
     const first = await run(disk)
     const sent = [0, 1, 2, 3].map((at) => first.send(at * rows, rows, 0, at % 2 === 0 ? 'default' : 'acme'))
@@ -298,6 +307,31 @@ for (const lacking of ['TenantId', 'TenantId, Segment']) {
     ])
   })
 }
+
+test('sink: the exporter’s own tables, which know no repeats, get each row once, also when collector and server start anew', async () => {
+  await bringOwn('TenantId, Segment, RetentionDays', 'ttl_only_drop_parts = 1')
+  const disk = openMemoryDisk()
+  const first = await run(disk)
+  expect(await first.send(0, rows)).toBe('accepted')
+  await untilStored(first, rows)
+  await first.stop()
+  // The grace is over in no time, so that it is seen that what is kept goes after all.
+  const second = await run(disk, 100)
+  expect(await second.send(rows, rows)).toBe('accepted')
+  await untilStored(second, 2 * rows)
+  await untilEmpty(second)
+  await second.stop()
+  const third = await run(disk)
+  expect(await third.send(2 * rows, rows)).toBe('accepted')
+  await untilStored(third, 3 * rows)
+  process.kill(server.pid() ?? 0, 'SIGKILL')
+  expect(await third.send(3 * rows, rows)).toBe('accepted')
+  await untilBack()
+  await untilStored(third, 4 * rows)
+  await third.stop()
+  expect(await countOf(owner, 'otel_traces')).toEqual({ rows: 4 * rows, ids: 4 * rows })
+  expect(books(third)).toEqual({ stored: 4 * rows, inJournal: 0, quarantined: 0 })
+})
 
 test('sink: a short outage after a long one is not waited for as the long one was', async () => {
   let clockMs = 0
