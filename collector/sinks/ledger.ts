@@ -19,7 +19,10 @@ export type LedgerSinkOptions = {
   /** Whether nobody says it better soon: ClickHouse is away, or it cannot be derived. */
   readonly isSilentAbout: (segment: SealedSegment) => boolean
   readonly remove: RemoveSegment
+  /** The time of day, for what is shown. */
   readonly now: () => number
+  /** For what is waited for: it never goes back, as the time of day does when it is set. */
+  readonly clockMs: () => number
   readonly bounds: {
     readonly retryMsMin: number
     readonly retryMsMax: number
@@ -50,12 +53,12 @@ type Waiting = {
 }
 
 export function openLedgerSink(options: LedgerSinkOptions): LedgerSink {
-  const { bounds, now } = options
+  const { bounds, now, clockMs } = options
   const waiting: Waiting[] = []
   let wake = Promise.withResolvers<void>()
 
   function enqueue(segment: SealedSegment): void {
-    waiting.push({ segment, sinceMs: now(), events: undefined })
+    waiting.push({ segment, sinceMs: clockMs(), events: undefined })
     wake.resolve()
   }
 
@@ -95,7 +98,7 @@ export function openLedgerSink(options: LedgerSinkOptions): LedgerSink {
   }
 
   function isLeftAlone({ segment, sinceMs }: Waiting): boolean {
-    return now() - sinceMs >= bounds.awayMs && options.isSilentAbout(segment)
+    return clockMs() - sinceMs >= bounds.awayMs && options.isSilentAbout(segment)
   }
 
   async function bring(next: Waiting): Promise<boolean> {

@@ -55,14 +55,17 @@ const journal: ReturnType<LedgerSinkOptions['journal']> & ReturnType<SinkOptions
   settle: () => undefined,
 }
 
-function openLedger(options: Pick<LedgerSinkOptions, 'ledger' | 'eventsOf' | 'isSilentAbout' | 'remove'>): LedgerSink {
+function openLedger(
+  options: Pick<LedgerSinkOptions, 'ledger' | 'eventsOf' | 'isSilentAbout' | 'remove'> & Partial<LedgerSinkOptions>,
+): LedgerSink {
   const sink = openLedgerSink({
-    ...options,
     journal: () => journal,
     now: Date.now,
+    clockMs: () => performance.now(),
     bounds,
     onProblem: () => undefined,
     onBooked: () => undefined,
+    ...options,
   })
   running.push(sink.run(stop.now.signal))
   return sink
@@ -143,4 +146,24 @@ test('what is said better while the ledger is away, or busy with what could be s
   // As who could not say it does.
   await ledger.deliver(segment, [eventOf('s', 2)])
   await soon(() => expect(booked.map(({ generation }) => generation).sort()).toEqual([1, 2]))
+})
+
+test('a clock that is set back while ClickHouse is away keeps no call from being booked', async () => {
+  let setBackMs = 0
+  let booked = 0
+  const ledger = openLedger({
+    ledger: {
+      record: async (_source, records) => {
+        booked += records.length
+        return { kind: 'recorded', booked: records.length, repeated: 0, refused: 0 }
+      },
+    },
+    eventsOf: () => [eventOf('s', 1)],
+    isSilentAbout: () => true,
+    remove: async () => undefined,
+    now: () => Date.now() - setBackMs,
+  })
+  ledger.enqueue(segmentOf(1))
+  setBackMs = 3_600_000
+  await soon(() => expect(booked).toBe(1))
 })

@@ -79,6 +79,7 @@ export function openSinks(start: Start, engines: Engines, journal: Journal, quot
     isSilentAbout: (segment) => sink.isSilentAbout(segment),
     remove: removalOf('ledger'),
     now: Date.now,
+    clockMs: () => performance.now(),
     bounds: {
       retryMsMin: limits.sinkRetryMsMin,
       retryMsMax: limits.sinkRetryMsMax,
