@@ -42,6 +42,8 @@ export type SinkOptions = {
   readonly derive: ((segment: SealedSegment, facts: readonly StoredFact[]) => Promise<void>) | undefined
   /** Segments are brought again because the server lost what it had: what was derived may be lost as well. */
   readonly onBroughtAgain: () => Promise<void>
+  /** A table does not take its rows, or cannot be asked for them: it may not be what `targets` says any more. */
+  readonly onMend: () => void
   /** The time of day, for what is written. */
   readonly now: () => number
   /** For what is waited for: it never goes back, as the time of day does when it is set. */
@@ -286,6 +288,7 @@ export function openClickHouseSink(options: SinkOptions): ClickHouseSink {
         if (result.reason === 'unreachable' || result.reason === 'in_doubt') lostTouchMs = clockMs()
         if (result.reason === 'unreachable') pauseFor(everything)
         pauseFor(part.name)
+        if (result.reason === 'mend' || result.reason === 'not_counted') options.onMend()
         options.onProblem({ table: part.name, kind: result.reason, message: result.message })
         return
       }

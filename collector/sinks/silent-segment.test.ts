@@ -90,6 +90,7 @@ test.each([
       await ledger.deliver(segment, [eventOf(segment.name, 2)])
     },
     onBroughtAgain: async () => undefined,
+    onMend: () => undefined,
     now: Date.now,
     clockMs: () => performance.now(),
     bounds,

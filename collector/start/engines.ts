@@ -2,8 +2,7 @@
 import { join } from 'node:path'
 import { type ClickHouse, openClickHouse } from '@tallylight/storage/clickhouse/client.ts'
 import { type EmbeddedClickHouse, startEmbeddedClickHouse } from '@tallylight/storage/clickhouse/embedded.ts'
-import { type Login, migrateClickHouse } from '@tallylight/storage/clickhouse/migrate.ts'
-import { type TargetTable, verifySchema } from '@tallylight/storage/clickhouse/schema.ts'
+import type { Login } from '@tallylight/storage/clickhouse/migrate.ts'
 import { openPool, withConnection } from '@tallylight/storage/postgres/connection.ts'
 import { type EmbeddedPostgres, startEmbeddedPostgres } from '@tallylight/storage/postgres/embedded.ts'
 import { migratePostgres } from '@tallylight/storage/postgres/migrate.ts'
@@ -15,6 +14,7 @@ import { defaultTenant, parseKeyId } from '../receive/key-rules.ts'
 import { type Keyring, makeKey, openKeyring, registerKey } from '../receive/keys.ts'
 import { noteLife, refuseToBeginAnew } from './earlier-life.ts'
 import type { Start } from './start.ts'
+import { openTables, type Tables } from './tables.ts'
 import { untilDone } from './until-done.ts'
 
 export type Engines = {
@@ -22,10 +22,8 @@ export type Engines = {
   readonly database: pg.Pool
   readonly postgresUrl: string | undefined
   readonly keyring: Keyring
-  /** Undefined until the schema was found to be right. */
-  readonly targets: () => ReadonlyMap<string, TargetTable> | undefined
+  readonly tables: Tables
   readonly keysPrepared: Promise<void>
-  readonly tablesPrepared: Promise<void>
   readonly embedded: {
     readonly clickhouse: EmbeddedClickHouse | undefined
     readonly postgres: EmbeddedPostgres | undefined
@@ -67,14 +65,11 @@ export async function openEngines(start: Start): Promise<Engines> {
   loops.signal.throwIfAborted()
   loops.add(keysPrepared.then(() => keyring.run(loops.signal)))
 
-  let targets: ReadonlyMap<string, TargetTable> | undefined
-  const tablesPrepared = prepareTables(start, clickhouse, (found) => {
-    targets = found
-  })
-  if (config.clickhouseUrl === undefined) await tablesPrepared
+  const tables = openTables(start, clickhouse, loginOf(config))
+  if (config.clickhouseUrl === undefined) await tables.prepared
   loops.signal.throwIfAborted()
-  loops.add(tablesPrepared)
-  return { clickhouse, database, postgresUrl, keyring, targets: () => targets, keysPrepared, tablesPrepared, embedded }
+  loops.add(tables.prepared)
+  return { clickhouse, database, postgresUrl, keyring, tables, keysPrepared, embedded }
 }
 
 async function startEmbedded({ config, file, dataDirectory, log, stack, loops }: Start): Promise<Engines['embedded']> {
@@ -169,27 +164,5 @@ async function prepareKeys(start: Start, database: pg.Pool, keyring: Keyring): P
     if (registered === 'over')
       start.log.warn({}, `the key in ${path} is revoked or over; without that file the next start makes another`)
     await keyring.refresh()
-  })
-}
-
-/** The schema of ClickHouse, made and compared, now or when it first appears. */
-async function prepareTables(
-  start: Start,
-  clickhouse: ClickHouse,
-  found: (targets: ReadonlyMap<string, TargetTable>) => void,
-): Promise<void> {
-  const { log } = start
-  const login = loginOf(start.config)
-  await untilDone(start, { name: 'ClickHouse', isAwaited: start.config.clickhouseUrl === undefined }, async () => {
-    // A server that knows our user reads its dictionaries as nobody, or not at all, unless it is told who to be.
-    const [who] = await clickhouse.query<{ name: string }>('SELECT currentUser() AS name')
-    const known = who?.name === login?.user ? login : undefined
-    const { created, leftAlone } = await migrateClickHouse(clickhouse, undefined, undefined, known)
-    if (created.length > 0) log.info({ tables: created }, 'tables were made in ClickHouse')
-    if (leftAlone.length > 0) log.info({ tables: leftAlone }, 'tables of your own are used as they are')
-    const schema = await verifySchema(clickhouse)
-    if (schema.kind === 'verified') for (const warning of schema.warnings) log.warn(warning)
-    if (schema.kind === 'deviates') throw new Error(`its tables cannot take the rows: ${schema.problems.join('; ')}`)
-    found(schema.targets)
   })
 }

@@ -27,7 +27,8 @@ export type Sinks = {
 
 export function openSinks(start: Start, engines: Engines, journal: Journal, quota: Quota): Sinks {
   const { config, file, metrics, log, loops } = start
-  const { clickhouse, database, targets, tablesPrepared, keysPrepared } = engines
+  const { clickhouse, database, tables, keysPrepared } = engines
+  const { targets } = tables
   const removalOf = openRemovals(() => journal, ['clickhouse', 'ledger'])
   const genai = openGenAi({
     clickhouse,
@@ -51,6 +52,7 @@ export function openSinks(start: Start, engines: Engines, journal: Journal, quot
       await ledgerSink.deliver(segment, facts.length === 0 ? [] : await genai.derive(facts))
     },
     onBroughtAgain: () => genai.resolver.forget(),
+    onMend: tables.compareAgain,
     now: Date.now,
     clockMs: () => performance.now(),
     bounds: {
@@ -128,10 +130,10 @@ export function openSinks(start: Start, engines: Engines, journal: Journal, quot
   loops.add(sink.run(loops.signal))
   loops.add(ledgerSink.run(loops.signal))
   loops.add(genai.run(loops.signal))
-  loops.add(Promise.all([keysPrepared, tablesPrepared]).then(() => administration.run()))
-  loops.add(Promise.all([quota.prepared, tablesPrepared]).then(() => reconciler.run(loops.signal)))
+  loops.add(Promise.all([keysPrepared, tables.prepared]).then(() => administration.run()))
+  loops.add(Promise.all([quota.prepared, tables.prepared]).then(() => reconciler.run(loops.signal)))
   const asked = Promise.withResolvers<void>()
-  const recalled = tablesPrepared.then(() =>
+  const recalled = tables.prepared.then(() =>
     untilDone(start, { name: 'ClickHouse', isAwaited: false }, () => genai.recall().finally(asked.resolve)),
   )
   loops.add(recalled.finally(asked.resolve))

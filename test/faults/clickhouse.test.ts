@@ -1,6 +1,6 @@
 // A ClickHouse that is not there, or refuses rows: a server of the user's own, so that its tables can be changed under the
 // collector.
-import { expect, test } from 'vitest'
+import { expect, test, vi } from 'vitest'
 import { startCollector } from '../collector-process.ts'
 import { spansRequest, type TestSpan } from '../spans.ts'
 import { runBadRow } from './bad-row.ts'
@@ -46,6 +46,32 @@ test('clickhouse: while it is away, requests are answered and wait in the journa
   await collector.drained()
   expect(await countOf(owner, 'otel_traces')).toEqual({ rows: 200, ids: 200 })
   expect(await collector.metric('tallylight_stored_records_total')).toBe(200)
+})
+
+test('clickhouse: tables that change while the collector runs are looked at again: one that fits gets its rows, of one that does not it says why', async () => {
+  await using stack = new AsyncDisposableStack()
+  const server = await startServer(stack)
+  const collector = stack.use(await startCollector({ TALLYLIGHT_CLICKHOUSE_URL: urlOf(server) }))
+  const owner = openOwner(server, stack)
+  const sendFrom = async (from: number): Promise<void> =>
+    expect(await send(collector, spansRequest(spans(from + 10, () => 'changed').slice(from)))).toBe(200)
+  const untilStored = (count: number) =>
+    vi.waitUntil(async () => (await collector.metric('tallylight_stored_records_total')) === count, { timeout: 40_000 })
+  await sendFrom(0)
+  await untilStored(10)
+  // As another exporter makes it: none of our columns.
+  await owner.command(`CREATE TABLE books.other ENGINE = MergeTree ORDER BY Timestamp
+    AS SELECT * EXCEPT (TenantId, Segment, RetentionDays) FROM books.otel_traces`)
+  await owner.command('EXCHANGE TABLES books.otel_traces AND books.other')
+  await sendFrom(10)
+  await untilStored(20)
+  expect(await countOf(owner, 'otel_traces')).toEqual({ rows: 20, ids: 20 })
+  await owner.command('ALTER TABLE books.otel_traces RENAME COLUMN SpanName TO Name')
+  await sendFrom(20)
+  await vi.waitUntil(() => collector.log().includes('books.otel_traces has no column SpanName'), { timeout: 20_000 })
+  await owner.command('ALTER TABLE books.otel_traces RENAME COLUMN Name TO SpanName')
+  await untilStored(30)
+  expect(await countOf(owner, 'otel_traces')).toEqual({ rows: 30, ids: 30 })
 })
 
 test('clickhouse: a request sent twice is stored once, and counted as a duplicate', async () => {

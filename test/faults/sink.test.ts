@@ -72,6 +72,7 @@ async function run(
     targets: () => schema.targets,
     derive: undefined,
     onBroughtAgain: async () => undefined,
+    onMend: () => undefined,
     now: Date.now,
     clockMs: () => performance.now(),
     bounds: { retryMsMin: 20, retryMsMax: 200, graceMs, refusedRowsMax: limits.sinkRefusedRowsMax },
