@@ -9,6 +9,7 @@ import {
   defaultTextMapGetter,
   propagation,
   type TextMapPropagator,
+  trace,
 } from '@opentelemetry/api'
 import { attributes } from '../attributes.ts'
 
@@ -112,7 +113,10 @@ export function joinedFrom(
   isTrusted: boolean,
   propagator: Pick<TextMapPropagator, 'extract'> = globalPropagator,
 ): Joined {
-  const parent = propagator.extract(context.active(), headers, defaultTextMapGetter)
+  const here = trace.getSpan(context.active())
+  const extracted = propagator.extract(context.active(), headers, defaultTextMapGetter)
+  // A span of this process, of the service's HTTP server or of an outer turn, is below the caller's already.
+  const parent = here === undefined ? extracted : trace.setSpan(extracted, here)
   if (!isTrusted) return { parent: propagation.deleteBaggage(parent), turnId: undefined, scene: {} }
   const baggage = propagation.getBaggage(parent)
   const entryOf = (name: string): string | undefined => baggage?.getEntry(name)?.value

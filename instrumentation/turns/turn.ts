@@ -1,15 +1,6 @@
 // A turn: one user message and all that happens until its reply. A span with what was asked, what was answered and how it went;
 // calls and tool calls inside it carry its id. A turn in a turn belongs to the outer one and has no span of its own.
-import {
-  type Attributes,
-  type Context,
-  context,
-  type Link,
-  ROOT_CONTEXT,
-  type Span,
-  SpanStatusCode,
-  trace,
-} from '@opentelemetry/api'
+import { type Attributes, type Context, context, type Link, type Span, SpanStatusCode, trace } from '@opentelemetry/api'
 import { attributes } from '../attributes.ts'
 import { guarded } from '../hooks/exchange.ts'
 import { type Instrumentation, running } from '../instrument.ts'
@@ -104,6 +95,8 @@ function openTold(instrumentation: Instrumentation, scene: TurnScene, from: Turn
   if (from.joined?.turnId !== undefined) return within(active, parent)
   const startedMs = performance.now()
   const links: Link[] = from.connection === undefined ? [] : [{ context: from.connection.spanContext() }]
+  // Only the trace begins anew: what else the service has in its context, its word on quota for one, holds in the turn.
+  const around = from.connection === undefined ? parent : trace.deleteSpan(parent)
   const span = instrumentation.exporter.tracer().startSpan(
     'turn',
     {
@@ -114,9 +107,9 @@ function openTold(instrumentation: Instrumentation, scene: TurnScene, from: Turn
       },
       links,
     },
-    from.connection === undefined ? parent : ROOT_CONTEXT,
+    around,
   )
-  const inside = withTurn(trace.setSpan(from.connection === undefined ? parent : ROOT_CONTEXT, span), active)
+  const inside = withTurn(trace.setSpan(around, span), active)
   let isOver = false
 
   return {

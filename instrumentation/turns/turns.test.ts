@@ -3,7 +3,7 @@ import { EventEmitter, once } from 'node:events'
 import { readFileSync } from 'node:fs'
 import type { AddressInfo } from 'node:net'
 import { serve } from '@hono/node-server'
-import { context, propagation, trace } from '@opentelemetry/api'
+import { context, createContextKey, propagation, trace } from '@opentelemetry/api'
 import { AsyncLocalStorageContextManager } from '@opentelemetry/context-async-hooks'
 import { CompositePropagator, W3CBaggagePropagator, W3CTraceContextPropagator } from '@opentelemetry/core'
 import { InMemorySpanExporter, type ReadableSpan, SimpleSpanProcessor, TracerProvider } from '@opentelemetry/sdk-trace'
@@ -441,4 +441,36 @@ test('a turn that is told what is no text keeps its outcome and its numbers', ()
   const told = exporter.getFinishedSpans().map(({ attributes }) => attributes)
   expect(told.map((each) => each['tallylight.turn.status'])).toEqual(['success', 'success', 'blocked', 'blocked'])
   for (const each of told) expect(each['tallylight.turn.calls']).toBe(0)
+})
+
+test('below a span of this process a turn stays there, whatever trace its request came with', () => {
+  const traceparent = '00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01'
+  const route = expressTurn(() => scene)
+  const reply = Object.assign(new EventEmitter(), { statusCode: 200, closed: false })
+  const tracer = trace.getTracer('http')
+  const served = tracer.startSpan('POST /chat')
+  context.with(trace.setSpan(context.active(), served), () =>
+    route({ headers: { traceparent } }, reply, () =>
+      // A route of a router that has the middleware, too.
+      route({ headers: { traceparent } }, reply, () => tracer.startSpan('inside').end()),
+    ),
+  )
+  reply.emit('close')
+  served.end()
+  const spanOf = (name: string) => exporter.getFinishedSpans().find((span) => span.name === name)
+  expect(spanOf('turn')?.parentSpanContext?.spanId).toBe(served.spanContext().spanId)
+  expect(spanOf('inside')?.parentSpanContext?.spanId).toBe(spanOf('turn')?.spanContext().spanId)
+})
+
+test('a turn on a socket is a trace of its own, and what else the service has in its context holds in it', () => {
+  const key = createContextKey('of the service')
+  const socket = new EventEmitter()
+  const around = trace.getTracer('http').startSpan('around')
+  const inside = trace.setSpan(context.active().setValue(key, 'kept'), around)
+  const session = socketTurns(socket)
+  expect(context.with(inside, () => session.turn(scene, () => context.active().getValue(key)))).toBe('kept')
+  const told = exporter.getFinishedSpans().find(({ name }) => name === 'turn')
+  expect(told?.parentSpanContext).toBeUndefined()
+  expect(told?.spanContext().traceId).not.toBe(around.spanContext().traceId)
+  socket.emit('close')
 })
