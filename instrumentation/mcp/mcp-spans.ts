@@ -8,7 +8,6 @@ import {
   context,
   type Link,
   propagation,
-  ROOT_CONTEXT,
   type Span,
   SpanKind,
   SpanStatusCode,
@@ -85,6 +84,8 @@ function watchTransport(
   const sent = new Map<unknown, Open>()
   const received = new Map<unknown, Open>()
   const handled = new WeakSet<Json>()
+  /** Messages that have our trace. A transport sends one again by itself when its token is renewed: that is the same request. */
+  const carrying = new WeakSet<Json>()
   /** What `initialize` told of the connection. */
   let known: Attributes = connectionAttributes(transport)
 
@@ -151,6 +152,7 @@ function watchTransport(
   const { send } = transport
   transport.send = ((message: Json, ...rest: readonly unknown[]): Promise<void> => {
     const call = (what: Json): Promise<void> => Reflect.apply(send, transport, [what, ...rest])
+    if (carrying.has(message)) return call(message)
     if (!isRequest(message)) {
       guarded(watch, () => saidTo(sent, received, message), undefined)
       return call(message)
@@ -159,7 +161,9 @@ function watchTransport(
     if (opened === undefined) return call(message)
     keep(sent, message.id, opened)
     const inSpan = trace.setSpan(context.active(), opened.span)
-    const sending = context.with(withOutgoingTrace(inSpan), () => call(withTrace(message, inSpan)))
+    const carried = withTrace(message, inSpan)
+    carrying.add(carried)
+    const sending = context.with(withOutgoingTrace(inSpan), () => call(carried))
     // Its caller gets the error; here it only ends the span.
     sending.catch(() => end(sent, message.id, 'send_failed'))
     return sending
@@ -187,9 +191,11 @@ function watchTransport(
     }
     const from = guarded(watch, () => traceOf(message, args[1]), context.active())
     const remote = trace.getSpanContext(from)
-    const isLinked = options.incoming === 'link' && remote !== undefined
+    // A span of this process, that of the service's HTTP server for one, is no trace that came.
+    const isLinked = options.incoming === 'link' && remote?.isRemote === true
     const links: Link[] = isLinked ? [{ context: remote }] : []
-    const parent = isLinked ? ROOT_CONTEXT : from
+    // What else the service has in its context stays: whose turn it is, and who pays.
+    const parent = isLinked ? trace.deleteSpan(from) : from
     const opened = guarded(watch, () => start(SpanKind.SERVER, message, parent, links), undefined)
     if (opened === undefined) {
       handle()

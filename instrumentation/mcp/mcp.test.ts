@@ -1,13 +1,18 @@
 // A client and a server of the official SDK, over HTTP in this process, and over stdio with the server in a process of its own.
+import type { IncomingMessage, ServerResponse } from 'node:http'
 import { json } from 'node:stream/consumers'
 import { fileURLToPath } from 'node:url'
 import { createGunzip } from 'node:zlib'
 import { Client } from '@modelcontextprotocol/sdk/client/index.js'
 import { StdioClientTransport } from '@modelcontextprotocol/sdk/client/stdio.js'
-import { StreamableHTTPClientTransport } from '@modelcontextprotocol/sdk/client/streamableHttp.js'
+import {
+  StreamableHTTPClientTransport,
+  type StreamableHTTPClientTransportOptions,
+} from '@modelcontextprotocol/sdk/client/streamableHttp.js'
 import { InMemoryTransport } from '@modelcontextprotocol/sdk/inMemory.js'
 import { McpServer } from '@modelcontextprotocol/sdk/server/mcp.js'
 import { StreamableHTTPServerTransport } from '@modelcontextprotocol/sdk/server/streamableHttp.js'
+import type { OAuthTokens } from '@modelcontextprotocol/sdk/shared/auth.js'
 import { context, propagation, SpanKind, trace } from '@opentelemetry/api'
 import { AsyncLocalStorageContextManager } from '@opentelemetry/context-async-hooks'
 import { W3CTraceContextPropagator } from '@opentelemetry/core'
@@ -39,7 +44,13 @@ afterEach(async () => {
 
 type Http = { readonly client: Client; readonly headers: Readonly<Record<string, unknown>>[] }
 
-async function connectHttp(options: McpOptions = {}): Promise<Http> {
+type Around = (handle: () => Promise<void>, request: IncomingMessage, response: ServerResponse) => Promise<void>
+
+async function connectHttp(
+  options: McpOptions = {},
+  around: Around = (handle) => handle(),
+  ofTransport: StreamableHTTPClientTransportOptions = {},
+): Promise<Http> {
   const headers: Readonly<Record<string, unknown>>[] = []
   const url = await listening(stack, async (request, response) => {
     headers.push(request.headers)
@@ -48,10 +59,10 @@ async function connectHttp(options: McpOptions = {}): Promise<Http> {
     const transport = new StreamableHTTPServerTransport({})
     response.once('close', () => transport.close())
     await server.connect(transport)
-    await transport.handleRequest(request, response)
+    await around(() => transport.handleRequest(request, response), request, response)
   })
   const client = observeMcp(new Client({ name: 'test', version: '1.0.0' }))
-  await client.connect(new StreamableHTTPClientTransport(new URL(`${url}/mcp`)))
+  await client.connect(new StreamableHTTPClientTransport(new URL(`${url}/mcp`), ofTransport))
   stack.defer(() => client.close())
   return { client, headers }
 }
@@ -101,6 +112,65 @@ test('mcp: an untrusted trace is linked to, and not the parent', async () => {
   const served = spanOf(SpanKind.SERVER, 'tools/call add')
   expect(served?.spanContext().traceId).not.toBe(called?.spanContext().traceId)
   expect(served?.links[0]?.context.spanId).toBe(called?.spanContext().spanId)
+})
+
+test('mcp: where a trace is linked to, a tool stays in the turn that its service has opened around it', async () => {
+  const { client } = await connectHttp({ incoming: 'link' }, (handle) => turn({ user: 'ada' }, handle))
+  await client.callTool({ name: 'add', arguments: { a: 1, b: 2 } })
+  const inside = exporter.getFinishedSpans().find(({ name }) => name === 'inside')
+  expect(inside?.attributes['user.id']).toBe('ada')
+})
+
+test('mcp: a request that brings no trace is below the span of its own service, also where others are linked to', async () => {
+  const [near, far] = InMemoryTransport.createLinkedPair()
+  const server = observeMcp(new McpServer({ name: 'files', version: '1.0.0' }), { incoming: 'link' })
+  addTools(server)
+  await server.connect(far)
+  await near.start()
+  const around = trace.getTracer('http').startSpan('POST /mcp')
+  const inside = trace.setSpan(context.active(), around)
+  await context.with(inside, () => near.send({ jsonrpc: '2.0', id: 1, method: 'ping' }))
+  await vi.waitFor(() => expect(spanOf(SpanKind.SERVER, 'ping')).toBeDefined())
+  expect(spanOf(SpanKind.SERVER, 'ping')).toMatchObject({ links: [], parentSpanContext: around.spanContext() })
+  await near.close()
+})
+
+test('mcp: a request that the SDK sends again with a renewed token is one', async () => {
+  let token = 'first'
+  let known: OAuthTokens = { access_token: token, token_type: 'Bearer', refresh_token: 'again' }
+  const { client } = await connectHttp(
+    {},
+    async (handle, { url, headers }, response) => {
+      if (url === '/token')
+        response.setHeader('content-type', 'application/json').end(JSON.stringify({ ...known, access_token: token }))
+      else if (url !== '/mcp') response.writeHead(404).end()
+      else if (headers.authorization !== `Bearer ${token}`) response.writeHead(401).end()
+      else await handle()
+    },
+    {
+      authProvider: {
+        redirectUrl: 'http://localhost/',
+        clientMetadata: { redirect_uris: [] },
+        clientInformation: () => ({ client_id: 'test' }),
+        tokens: () => known,
+        saveTokens: (tokens) => {
+          known = tokens
+        },
+        redirectToAuthorization: () => undefined,
+        saveCodeVerifier: () => undefined,
+        codeVerifier: () => '',
+      },
+    },
+  )
+  token = 'second'
+  const result = await client.callTool({ name: 'add', arguments: { a: 1, b: 2 } })
+  expect(result.content).toEqual([{ type: 'text', text: '3' }])
+  const called = exporter
+    .getFinishedSpans()
+    .filter((span) => span.kind === SpanKind.CLIENT && span.name.endsWith('add'))
+  expect(called.map(({ attributes }) => attributes['error.type'])).toEqual([undefined])
+  const served = spanOf(SpanKind.SERVER, 'tools/call add')
+  expect(served?.parentSpanContext?.spanId).toBe(called[0]?.spanContext().spanId)
 })
 
 test('mcp: a tool that fails, a method that is none, a call that is given up, and a connection that ends', async () => {
