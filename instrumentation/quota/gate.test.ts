@@ -1,12 +1,14 @@
 // The clock of the gate, with a quota service that only remembers; what it decides is tested against the real one in test/e2e.
+import { context } from '@opentelemetry/api'
+import { AsyncLocalStorageContextManager } from '@opentelemetry/context-async-hooks'
 import { afterEach, expect, test, vi } from 'vitest'
 import { openCounters } from '../counters.ts'
 import type { CallEnd, CallStart, Transport } from '../hooks/exchange.ts'
 import { limits } from '../limits.ts'
 import type { CallReply, Endpoint } from '../providers/call.ts'
 import { readRequest } from '../providers/request.ts'
-import { type Gate, type GateOptions, openGate } from './gate.ts'
-import { type QuotaClient, quotaClientOver } from './quota-client.ts'
+import { type Gate, type GateOptions, openGate, runWithQuota } from './gate.ts'
+import { type QuotaClient, quotaClientOver, type ReservationRequest } from './quota-client.ts'
 
 afterEach(() => {
   vi.useRealTimers()
@@ -164,4 +166,24 @@ test('gate: what a realtime model read was not in what asked for its response, a
   const [first = 0, second, third] = asked
   expect(second).toBe(first)
   expect(third).toBeGreaterThan(first)
+})
+
+test('gate: what an override leaves open is as the one around it says', async () => {
+  context.setGlobalContextManager(new AsyncLocalStorageContextManager().enable())
+  const asked: ReservationRequest[] = []
+  await using gate = gateOver({
+    reserve: async (request) => {
+      asked.push(request)
+      return { kind: 'granted', id: 'r', forAbsence: undefined }
+    },
+  })
+  const admit = () => gate.admit(startOf())
+  runWithQuota({ user: 'ada', estimate: { inputTokens: 9 } }, () => {
+    runWithQuota({ estimate: { outputTokensMax: 5 } }, admit)?.end(over)
+    runWithQuota({ user: 'bob' }, admit)?.end(over)
+    expect(runWithQuota({ skip: true }, () => runWithQuota({ lease: false }, admit))).toBeUndefined()
+  })
+  expect(asked.map(({ user }) => user)).toEqual(['ada', 'bob'])
+  expect(asked.map(({ estimate }) => estimate.inputTokens)).toEqual([1, 9])
+  context.disable()
 })

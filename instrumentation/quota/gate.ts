@@ -59,8 +59,10 @@ export type GateOptions = {
 
 const overrideKey = createContextKey('tallylight.quota')
 
+/** What it leaves open is as the override around it says. */
 export function runWithQuota<T>(override: QuotaOverride, work: () => T): T {
-  return context.with(context.active().setValue(overrideKey, override), work)
+  const active = context.active()
+  return context.with(active.setValue(overrideKey, { ...overrideOf(active), ...override }), work)
 }
 
 function overrideOf(from: Context): QuotaOverride {

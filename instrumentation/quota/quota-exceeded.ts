@@ -36,9 +36,15 @@ export function quotaExceededIn(error: unknown): QuotaExceededError | undefined 
   for (let depth = 0; depth < causesMax && each instanceof Error; depth++) {
     // By its name, since two copies of this package have two classes.
     if (each.name === 'QuotaExceededError' && 'denial' in each) return each as QuotaExceededError
-    each = each.cause
+    each = each.cause ?? lastOf(each)
   }
   return undefined
+}
+
+/** Who tries again tells all that went wrong, and the last is what ended it: `AggregateError`, `RetryError` of the AI SDK. */
+function lastOf(error: Error): unknown {
+  const { errors } = error as { readonly errors?: unknown }
+  return Array.isArray(errors) ? errors.at(-1) : undefined
 }
 
 /** Refused because nobody could be asked. */
