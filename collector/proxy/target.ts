@@ -21,8 +21,15 @@ export function readTarget(url: string): Target {
   const isWithKey = segments[0] === 'k'
   const key = isWithKey ? (segments[1] ?? '') : undefined
   const [upstream = '', ...rest] = isWithKey ? segments.slice(2) : segments
-  return { kind: 'target', upstream, path: `/${rest.join('/')}${query}`, key }
+  const path = `/${rest.join('/')}${query}`
+  // Behind the upstream, or where Gemini's key would be: it would be told to the provider, and stand in its logs.
+  if (keyAnywhere.test(path)) return { kind: 'refused', message: keyAstray }
+  return { kind: 'target', upstream, path, key }
 }
+
+const keyAnywhere = /tl_[a-z0-9]{8}_[0-9a-f]{64}/i
+const keyAstray =
+  'a key of Tallylight stands where it would be sent on: its place is X-Tallylight-Key, or /k/<key>/ before the upstream'
 
 /** For whatever is shown, said or written of a request's address. */
 export function withoutKey(url: string): string {

@@ -172,6 +172,8 @@ test('keys: in a header, in the path, or where the provider’s would be; and no
     [post(`${inPath(world.collector.adminKey)}/v1/chat/completions`), '403 forbidden'],
     [post(`${inPath(narrow)}/v1/chat/completions`, { 'x-tallylight-key': wide }), '400 bad_request'],
     [post(`${world.url(`k/${narrow}/nowhere`)}/v1`), '404 unknown_upstream'],
+    [post(world.url(`openai/k/${narrow}/v1/chat/completions`), { 'x-tallylight-key': narrow }), '400 bad_request'],
+    [post(`${url}?key=${narrow}`, { 'x-tallylight-key': narrow }), '400 bad_request'],
   ]
   const before = world.told.length
   for (const [response, reason] of refusals) {
