@@ -15,7 +15,7 @@ import { joinedFrom, withTurn } from '@tallylight/instrumentation/turns/scene.ts
 import { limits } from '../limits.ts'
 import type { Answer } from '../quota/answers.ts'
 import type { QuotaHttp } from '../quota/http.ts'
-import type { Accept, Identity } from '../receive/request.ts'
+import { type Accept, type Identity, parseTenantId } from '../receive/request.ts'
 import { type CallSpan, type CallSpansOptions, openCallSpans } from './call-spans.ts'
 import type { Refusal } from './refusal.ts'
 import type { Upstream } from './upstreams.ts'
@@ -81,9 +81,10 @@ export function openCalls(options: CallsOptions): Calls {
   }
 
   function open(start: CallStart): Call | Refusal | undefined {
-    const { identity, headers, endpoint } = start
-    const stands = standIn(headers)
+    const { headers, endpoint } = start
+    const stands = standIn(headers, start.identity)
     if ('reason' in stands) return stands
+    const { identity } = stands
     const span = spans.open(identity, stands.service)
     const gate = gateOf(identity)
     const keepsContent = options.keepsContent(identity.tenant)
@@ -126,10 +127,10 @@ export function openCalls(options: CallsOptions): Calls {
   }
 }
 
-type Standing = { readonly context: Context; readonly service: string }
+type Standing = { readonly identity: Identity; readonly context: Context; readonly service: string }
 
-/** In which trace, conversation and service a call stands. Whoever has the tenant's key is believed. */
-function standIn(headers: IncomingHttpHeaders): Standing | Refusal {
+/** In which trace, conversation and service a call stands, and whose it is. Whoever has the tenant's key is believed. */
+function standIn(headers: IncomingHttpHeaders, identity: Identity): Standing | Refusal {
   const { parent, turnId, scene } = joinedFrom(headers, true, propagator)
   const own = {
     conversation: nameIn(headers, 'x-tallylight-conversation') || (scene.conversation ?? ''),
@@ -142,6 +143,10 @@ function standIn(headers: IncomingHttpHeaders): Standing | Refusal {
       const message = `the ${name} of a call may have ${limits.proxyNameCharsMax} characters, ${value.length} came`
       return { reason: 'bad_request', message }
     }
+  // A key for many names whose call it is: whose record, and so whose limits and failure policy.
+  const isNamed = identity.manyTenants && own.tenant !== ''
+  const tenant = isNamed ? parseTenantId(own.tenant) : identity.tenant
+  if (tenant === undefined) return { reason: 'bad_request', message: 'a tenant is 1–128 letters, digits and ._:@/-' }
   const progress = {
     calls: 0,
     tools: new Set<string>(),
@@ -152,7 +157,8 @@ function standIn(headers: IncomingHttpHeaders): Standing | Refusal {
     failure: undefined,
   }
   const known = Object.fromEntries(Object.entries(own).filter(([, value]) => value !== ''))
-  return { context: withTurn(parent, { id: turnId ?? '', scene: known, progress }), service }
+  const context = withTurn(parent, { id: turnId ?? '', scene: known, progress })
+  return { identity: { ...identity, tenant }, context, service }
 }
 
 /** '' where it is not there. Escaped as in URLs and baggage, which is how any letter fits into a header. */

@@ -35,8 +35,8 @@ export type World = AsyncDisposable & {
   readonly told: Told[]
   /** Of the proxy, with the name of an upstream behind it. */
   url(upstream: string): string
-  keyOf(roles: readonly string[], tenant?: string): Promise<string>
-  limitOf(user: string, amount: number): Promise<void>
+  keyOf(roles: readonly string[], tenant?: string, manyTenants?: boolean): Promise<string>
+  limitOf(user: string, amount: number, tenant?: string): Promise<void>
   /** When nothing is held any more: settlements follow the answer. */
   settledAccountOf(user: string): Promise<{ readonly held: number; readonly spent: number }>
   /** What the upstream `wild` says to the next request, byte for byte, before it hangs up. */
@@ -191,15 +191,15 @@ export async function startWorld(): Promise<World> {
     provider,
     told,
     url: (upstream) => `http://127.0.0.1:${collector.ports().proxy}/${upstream}`,
-    async keyOf(roles, tenant = 'default') {
-      const made = (await administer('POST', '/api/v1/keys', { tenant, roles, name: 'proxy' })) as {
+    async keyOf(roles, tenant = 'default', manyTenants = false) {
+      const made = (await administer('POST', '/api/v1/keys', { tenant, roles, name: 'proxy', manyTenants })) as {
         readonly key: string
       }
       return made.key
     },
-    async limitOf(user, amount) {
+    async limitOf(user, amount, tenant = 'default') {
       const limit = { subject: { user }, measure: 'tokens', amount, window: 'day', action: 'block' }
-      await administer('PUT', `/v1/quota/limits/${user}`, limit)
+      await administer('PUT', `/v1/quota/limits/${user}?tenant=${tenant}`, limit)
     },
     async settledAccountOf(user) {
       for (;;) {

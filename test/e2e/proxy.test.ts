@@ -32,6 +32,7 @@ const ask = (content: string) => ({ model: 'gpt-4o', max_tokens: 400, messages: 
 const turnOf = (content: string) => ({ ...ask(content), messages: [{ role: 'user' as const, content }] })
 
 type Call = {
+  readonly TenantId: string
   readonly Model: string
   readonly Provider: string
   readonly InputTokens: number
@@ -272,6 +273,22 @@ test('an upstream that does not take the option we added: calls at once are answ
   const askedFor = world.told.slice(before).map(({ body }) => body.includes('include_usage'))
   expect(askedFor.slice(-4)).toEqual([true, false, true, false])
   expect(await callsOf('lea')).toMatchObject([{ UsageSource: 'none' }, { UsageSource: 'provider', OutputTokens: 300 }])
+})
+
+test('a key for many tenants: the limits are those of the tenant that is named, as the record is; a name that is none is refused', async () => {
+  const key = await world.keyOf(['ingest', 'quota'], 'default', true)
+  const named = (user: string, tenant: string) =>
+    openai('chat', user, { 'x-tallylight-key': key, 'x-tallylight-tenant': tenant }).chat.completions
+  await Promise.all([world.limitOf('max', 1, 'acme'), world.limitOf('nia', 1)])
+  await expect(named('max', 'acme').create(turnOf('hello'))).rejects.toThrow(RateLimitError)
+  await named('nia', 'acme').create(turnOf('hello'))
+  await expect(named('nia', 'default').create(turnOf('hello'))).rejects.toThrow(RateLimitError)
+  await expect(named('max', 'no name').create(turnOf('hello'))).rejects.toMatchObject({ status: 400 })
+  const tenants = (await callsOf('nia')).map(({ TenantId, ErrorType }) => [TenantId, ErrorType])
+  expect(tenants).toEqual([
+    ['acme', ''],
+    ['default', 'QuotaExceededError'],
+  ])
 })
 
 test('a collector that stops breaks off what it may not wait for, and has the record of it', async () => {
