@@ -76,6 +76,8 @@ export function recordUsage(recorded: RecordedUsage): void {
     }
     const startTime = isTime(Number(startedAt)) ? startedAt : undefined
     startSpan(instrumentation, `${operation} ${model}`, described, SpanKind.CLIENT, startTime).end()
+    const progress = activeTurn()?.progress
+    if (progress !== undefined) progress.calls++
   })
 }
 

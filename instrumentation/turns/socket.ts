@@ -32,12 +32,12 @@ export function socketTurns(
     for (const turn of open) turn.end()
     connection.end()
   }
-  // It may have closed while its user was looked up, and nothing tells of it again.
-  if (isClosed(socket)) onClose()
-  else if ('addEventListener' in socket) socket.addEventListener('close', onClose)
-  else {
-    socket.once('close', onClose)
-    socket.once('disconnect', onClose)
+  if (!listen(socket, onClose)) {
+    running()?.counters.warnOnce(
+      'socketTurns',
+      'a socket tells nothing of its close (`once` or `addEventListener` is needed; of Hono it is `raw`): its connection is told as over at once',
+    )
+    connection.end()
   }
 
   function begin(more: TurnScene): Turn {
@@ -60,6 +60,20 @@ export function socketTurns(
     },
     turn: (more, work) => runTurn(begin(more), work),
   }
+}
+
+/** False where nothing would ever tell. A service in JavaScript may hand over what is no emitter: that throws nothing into it. */
+function listen(socket: ClosingSocket, onClose: () => void): boolean {
+  const { addEventListener, once } = (socket ?? {}) as { readonly addEventListener?: unknown; readonly once?: unknown }
+  if (typeof addEventListener !== 'function' && typeof once !== 'function') return false
+  // It may have closed while its user was looked up, and nothing tells of it again.
+  if (isClosed(socket)) onClose()
+  else if ('addEventListener' in socket) socket.addEventListener('close', onClose)
+  else {
+    socket.once('close', onClose)
+    socket.once('disconnect', onClose)
+  }
+  return true
 }
 
 /** What a message leaves open is as the connection has it. */

@@ -420,6 +420,22 @@ test('a connection of nobody, and a route with options that are none, are turns 
   expect(names).toEqual(['turn', 'websocket connection', 'turn'])
 })
 
+test.each([
+  ['nothing', undefined],
+  ['a socket that tells nothing of its close', { send: () => undefined, readyState: 1 }],
+])('a connection of %s has its turns, and is not left open', (_, socket) => {
+  expect(socketTurns(socket as never, scene).turn({}, () => 1)).toBe(1)
+  const names = exporter.getFinishedSpans().map(({ name }) => name)
+  expect(names).toEqual(['websocket connection', 'turn'])
+})
+
+test('a call that a service tells of by itself is one of its turn', () => {
+  const usage = { inputTokens: 1, outputTokens: 2 }
+  turn(scene, () => recordUsage({ provider: 'own', model: 'm', usage }))
+  const told = exporter.getFinishedSpans().find(({ name }) => name === 'turn')
+  expect(told?.attributes['tallylight.turn.calls']).toBe(1)
+})
+
 test('what a message leaves open is as its connection has it', () => {
   const socket = new EventEmitter()
   socketTurns(socket, { user: 'ada' }).turn({ user: undefined, channel: undefined, conversation: 'c1' }, () => 1)
