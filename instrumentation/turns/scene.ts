@@ -8,6 +8,7 @@ import {
   createContextKey,
   defaultTextMapGetter,
   propagation,
+  type TextMapGetter,
   type TextMapPropagator,
   trace,
 } from '@opentelemetry/api'
@@ -105,6 +106,16 @@ const globalPropagator: Pick<TextMapPropagator, 'extract'> = {
   extract: (into, carrier, getter) => propagation.extract(into, carrier, getter),
 }
 
+/** OpenTelemetry's instrumentation of fetch adds its `traceparent` to the one that a request has, and servers join the two. The
+ *  last is of the span that sent it. */
+const lastTrace: TextMapGetter<Readonly<Record<string, unknown>>> = {
+  keys: defaultTextMapGetter.keys,
+  get(headers, name) {
+    const value = defaultTextMapGetter.get(headers, name)
+    return name === 'traceparent' && typeof value === 'string' ? value.split(',').at(-1)?.trim() : value
+  },
+}
+
 export type Joined = { readonly parent: Context; readonly turnId: string | undefined; readonly scene: Scene }
 
 /** The trace that the headers of a request come from, and, where whoever sent them is trusted, the turn. */
@@ -114,7 +125,7 @@ export function joinedFrom(
   propagator: Pick<TextMapPropagator, 'extract'> = globalPropagator,
 ): Joined {
   const here = trace.getSpan(context.active())
-  const extracted = propagator.extract(context.active(), headers, defaultTextMapGetter)
+  const extracted = propagator.extract(context.active(), headers, lastTrace)
   // A span of this process, of the service's HTTP server or of an outer turn, is below the caller's already.
   const parent = here === undefined ? extracted : trace.setSpan(extracted, here)
   if (!isTrusted) return { parent: propagation.deleteBaggage(parent), turnId: undefined, scene: {} }

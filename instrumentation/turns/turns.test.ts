@@ -478,6 +478,15 @@ test('below a span of this process a turn stays there, whatever trace its reques
   expect(spanOf('inside')?.parentSpanContext?.spanId).toBe(spanOf('turn')?.spanContext().spanId)
 })
 
+test('a request to which two have added the trace is below the one that sent it', () => {
+  const [turnsOwn, sent] = ['b7ad6b7169203331', '00f067aa0ba902b7']
+  const traceparent = [turnsOwn, sent].map((each) => `00-0af7651916cd43dd8448eb211c80319c-${each}-01`).join(', ')
+  const reply = Object.assign(new EventEmitter(), { statusCode: 200, closed: false })
+  expressTurn(() => scene)({ headers: { traceparent } }, reply, () => undefined)
+  reply.emit('close')
+  expect(exporter.getFinishedSpans()[0]?.parentSpanContext?.spanId).toBe(sent)
+})
+
 test('a turn on a socket is a trace of its own, and what else the service has in its context holds in it', () => {
   const key = createContextKey('of the service')
   const socket = new EventEmitter()
