@@ -23,3 +23,26 @@ test.each([
     expect(warnings).toEqual([])
   },
 )
+
+test.each([
+  [{ OPENAI_BASE_URL: 'http://localhost:4320/openai/v1' }],
+  [{ OPENAI_BASE_URL: 'http://127.0.0.1:4320/openai/v1', ANTHROPIC_BASE_URL: 'http://[::1]:4320/anthropic' }],
+  [{ OPENAI_BASE_URL: 'http://tally:4320/openai/v1', TALLYLIGHT_URL: 'http://tally:4319' }],
+  [{ OPENAI_BASE_URL: 'http://tally:4320/openai/v1', OTEL_EXPORTER_OTLP_ENDPOINT: 'http://tally:4318' }],
+  [{ OPENAI_BASE_URL: `https://llm.example/k/tl_aaaaaaaa_${'0'.repeat(64)}/openai/v1` }],
+])('settings: with %o calls go to the proxy, which has them on record, and are none here', (environment) => {
+  const { settings, warnings } = readSettings(environment)
+  expect(settings.baseUrls).toEqual([])
+  expect(warnings).toEqual([expect.stringContaining('the proxy of Tallylight')])
+  expect(warnings[0]).not.toContain('tl_')
+})
+
+test.each([
+  { OPENAI_BASE_URL: 'http://models:4320/v1' },
+  { OPENAI_BASE_URL: 'http://localhost:8000/v1' },
+  { OPENAI_BASE_URL: 'http://tally:8000/v1', TALLYLIGHT_URL: 'http://tally:4319' },
+])('settings: %o is no proxy of ours', (environment) => {
+  const { settings, warnings } = readSettings(environment)
+  expect(settings.baseUrls).toHaveLength(1)
+  expect(warnings).toEqual([])
+})

@@ -35,6 +35,13 @@ export function readSettings(environment: Environment): {
 
   const url = environment.TALLYLIGHT_URL || urlUsual
   if (!URL.canParse(url)) warnings.push(`TALLYLIGHT_URL is not a URL, so ${urlUsual} is taken`)
+  const collectors = [url, environment.OTEL_EXPORTER_OTLP_ENDPOINT ?? ''].map(hostNameOf)
+  const named = baseUrlsOf(environment)
+  const proxied = named.filter((base) => isProxy(new URL(base.url), collectors))
+  if (proxied.length > 0)
+    warnings.push(
+      'calls of models go to the proxy of Tallylight, which meters them and asks for quota; they are not watched here as well, and are in their turn where they carry downstreamHeaders()',
+    )
   return {
     settings: {
       content: choice('TALLYLIGHT_CONTENT', ['off', 'metadata', 'full'], 'metadata'),
@@ -43,7 +50,7 @@ export function readSettings(environment: Environment): {
       url: URL.canParse(url) ? url : urlUsual,
       // Secrets are often kept with the line break that ended their file.
       key: environment.TALLYLIGHT_KEY?.trim() ?? '',
-      baseUrls: baseUrlsOf(environment),
+      baseUrls: named.filter((base) => !proxied.includes(base)),
       asksForUsage: true,
     },
     warnings,
@@ -64,6 +71,20 @@ export function chosen<T extends string>(
     warn(`${name} may be ${choices.join(', ')}; it is ${shown}, so ${usual} is taken`)
   }
   return found ?? usual
+}
+
+const proxyPort = '4320'
+
+/** What is asked there is a record and a hold already; watched here it would be two. */
+function isProxy({ hostname, port, pathname }: URL, collectors: readonly string[]): boolean {
+  const isAtCollector = port === proxyPort && collectors.includes(hostNameOf(`http://${hostname}`))
+  return isAtCollector || pathname.startsWith('/k/tl_')
+}
+
+/** '' where there is none. The names of this machine are one. */
+function hostNameOf(url: string): string {
+  const name = URL.parse(url)?.hostname ?? ''
+  return /^(localhost|127\.0\.0\.1|\[::1\])$/.test(name) ? 'localhost' : name
 }
 
 /** Where SDKs are told of another server, it is a provider without our being told of it as well. */
