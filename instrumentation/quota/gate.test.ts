@@ -96,6 +96,25 @@ test('gate: an open call extends its hold in time, no longer than a stream may l
   expect(extended.at(-1)).toBeGreaterThan(limits.quotaHoldMsMax - limits.quotaHoldMs)
 })
 
+test('gate: a call that goes on when its gate has ended keeps what it holds, and the last of them leaves no timer', async () => {
+  vi.useFakeTimers()
+  let extended = 0
+  const gate = gateOver({
+    extend: async () => {
+      extended++
+      return { kind: 'done' }
+    },
+  })
+  const open = gate.admit(startOf())
+  await open?.admitted
+  await gate[Symbol.asyncDispose]()
+  await vi.advanceTimersByTimeAsync(2 * limits.quotaHoldMs)
+  expect(extended).toBeGreaterThan(1)
+  open?.end(over)
+  await vi.advanceTimersByTimeAsync(limits.quotaHoldMs)
+  expect(vi.getTimerCount()).toBe(0)
+})
+
 test('gate: a hold is extended in time also where the clock of the quota service is minutes away from ours', async () => {
   vi.useFakeTimers()
   const asked: string[] = []

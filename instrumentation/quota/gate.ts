@@ -76,6 +76,7 @@ export function openGate(options: GateOptions): Gate {
   const leases = openLeases({ client, counters, nowMs })
   const holds = new Map<string, HeldOn & { readonly giveUpAtMs: number }>()
   const underWay = new Set<Promise<unknown>>()
+  let isLeaving = false
   let failuresInARow = 0
   let awayUntilMs = 0
 
@@ -223,11 +224,14 @@ export function openGate(options: GateOptions): Gate {
     })
   }
 
+  const heldNow = (): readonly HeldOn[] => [...holds.values(), ...leases.sweep()]
   const extending = setInterval(() => {
     const now = nowMs()
     // A reply that nobody reads and nobody closes must not hold its quota for ever: its hold expires by itself.
     for (const [id, { giveUpAtMs }] of holds) if (giveUpAtMs < now) holds.delete(id)
-    const due = [...holds.values(), ...leases.sweep()].filter(({ untilMs }) => untilMs < now + limits.quotaHoldMs / 2)
+    const open = heldNow()
+    if (isLeaving && open.length === 0) clearInterval(extending)
+    const due = open.filter(({ untilMs }) => untilMs < now + limits.quotaHoldMs / 2)
     for (let at = 0; at < due.length; at += limits.quotaBatchMax)
       track(extend(due.slice(at, at + limits.quotaBatchMax)))
   }, limits.quotaHoldMs / 4).unref()
@@ -248,8 +252,10 @@ export function openGate(options: GateOptions): Gate {
     admit,
     idle,
     async [Symbol.asyncDispose]() {
-      clearInterval(extending)
       await idle()
+      // Calls may go on, those of a gate that gave way to another in the proxy for one: they keep what they hold.
+      isLeaving = true
+      if (heldNow().length === 0) clearInterval(extending)
     },
   }
 }
