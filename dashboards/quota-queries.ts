@@ -5,6 +5,9 @@ export const ofTenants = `tenant = ANY(ARRAY[\${tenant:sqlstring}]::text[])`
 /** For alerts. */
 export const everyTenant = `tenant <> 'tallylight'`
 
+/** Accounts stay when their limit is removed. */
+const isStanding = '(tenant, limit_id) IN (SELECT tenant, id FROM quota_limits)'
+
 const dollars = (column: string): string =>
   `CASE WHEN measure = 'cost' THEN ${column} / 1e9 ELSE ${column} END AS ${column}`
 
@@ -24,13 +27,25 @@ export function limitsSql(tenants: string): string {
         THEN (free / per_second)::float8 END AS exhausted_in
     FROM quota_balances
     LEFT JOIN paces USING (tenant, limit_id, subject)
-    WHERE ${tenants} AND (window_end IS NULL OR window_end > now())
+    WHERE ${tenants} AND ${isStanding} AND (window_end IS NULL OR window_end > now())
     ORDER BY used DESC NULLS LAST, tenant, "limit", subject
     LIMIT 500`
 }
 
-/** Paces of spending as multiples of the one that uses up the limit exactly at the end of its window. */
+/** The fastest first. */
 export function burnSql(tenants: string): string {
+  return `${pacesSql(tenants)}
+    ORDER BY "1 h" DESC, tenant, "limit", subject
+    LIMIT 500`
+}
+
+// Spending is known by the hour: so many whole ones and what there is of this one, over the time that they took. Whole hours
+// alone would be few when one has just begun, and a pace would fall at each stroke of the clock.
+const wholeHours = (hours: number): string => `date_trunc('hour', now()) - interval '${hours} hours'`
+const hoursSince = (hours: number): string => `(extract(epoch FROM now() - (${wholeHours(hours)})) / 3600)`
+
+/** Paces of spending as multiples of the one that uses up the limit exactly at the end of its window. */
+function pacesSql(tenants: string): string {
   return `
     WITH hours AS (
       SELECT tenant, limit_id, subject, sum(spent) AS last_hour
@@ -38,10 +53,10 @@ export function burnSql(tenants: string): string {
       WHERE at > now() - interval '1 hour' AND kind NOT IN ('grant', 'slide') AND ${tenants}
       GROUP BY tenant, limit_id, subject
     ), days AS (
-      SELECT tenant, limit_id, subject, sum(spent) FILTER (WHERE hour > now() - interval '6 hours') / 6.0 AS last_6_hours,
-        sum(spent) / 72.0 AS last_3_days
+      SELECT tenant, limit_id, subject, sum(spent) FILTER (WHERE hour >= ${wholeHours(6)}) / ${hoursSince(6)} AS last_6_hours,
+        sum(spent) / ${hoursSince(72)} AS last_3_days
       FROM quota_spending
-      WHERE hour > now() - interval '3 days' AND ${tenants}
+      WHERE hour >= ${wholeHours(72)} AND ${tenants}
       GROUP BY tenant, limit_id, subject
     )
     SELECT tenant, limit_id AS "limit", subject, "window",
@@ -51,9 +66,7 @@ export function burnSql(tenants: string): string {
     JOIN days USING (tenant, limit_id, subject)
     LEFT JOIN hours USING (tenant, limit_id, subject)
     CROSS JOIN LATERAL (SELECT granted / (extract(epoch FROM window_end - window_start)::float8 / 3600) AS sustainable) s
-    WHERE measure = 'cost' AND window_end > now() AND granted > 0 AND ${tenants}
-    ORDER BY "1 h" DESC, tenant, "limit", subject
-    LIMIT 500`
+    WHERE measure = 'cost' AND window_end > now() AND granted > 0 AND ${tenants} AND ${isStanding}`
 }
 
 export function spentSql(tenants: string): string {
@@ -65,17 +78,23 @@ export function spentSql(tenants: string): string {
     GROUP BY 1, 2 ORDER BY 1, 2`
 }
 
-/** For alerts: one number per account, how much of the limit is used, between two shares. */
-export function usedSql(least: number, most: string): string {
+// Grafana remembers every account that it is told of, and a limit of each user has as many as there are users: alerts ask only for
+// those that are beyond their bound.
+
+/** For alerts: how much of the limit is used, of each account where that is more than one share and at most the other. */
+export function usedSql(above: number, most: string): string {
   return `
-    SELECT tenant, limit_id AS "limit", subject, max((spent + held)::float8 / nullif(granted, 0)) AS value
+    SELECT tenant, limit_id AS "limit", subject, max((spent + held)::float8 / granted) AS value
     FROM quota_balances
-    WHERE (window_end IS NULL OR window_end > now()) AND measure <> 'concurrency' AND granted > 0 AND ${everyTenant}
+    WHERE (window_end IS NULL OR window_end > now()) AND measure <> 'concurrency' AND granted > 0 AND ${everyTenant} AND ${isStanding}
     GROUP BY tenant, limit_id, subject
-    HAVING max((spent + held)::float8 / granted) BETWEEN ${least} AND ${most}`
+    HAVING max((spent + held)::float8 / granted) > ${above} AND max((spent + held)::float8 / granted) <= ${most}`
 }
 
 /** For alerts: the smaller of two paces, so that one that has ended does not fire. */
-export function slowerPaceSql(one: '1 h' | '6 h', other: '6 h' | '3 d'): string {
-  return `SELECT tenant, "limit", subject, least("${one}", "${other}") AS value FROM (${burnSql(everyTenant)}) paces`
+export function slowerPaceSql(one: '1 h' | '6 h', other: '6 h' | '3 d', above: number): string {
+  return `
+    SELECT tenant, "limit", subject, least("${one}", "${other}") AS value
+    FROM (${pacesSql(everyTenant)}) paces
+    WHERE least("${one}", "${other}") > ${above}`
 }

@@ -59,10 +59,9 @@ export const tenants: BoardPlan = {
           id: 12,
           title: 'Spent of cost limits, per hour',
           description:
-            'What settlements and charges booked, by tenant. A call under several limits is booked to each; the largest is shown.',
+            'What settlements and charges booked, by limit. A call under several limits is booked to each, so lines are not to be added up.',
           noValue: 'Nothing was settled in this time',
           unit: 'currencyUSD',
-          kind: 'bars',
           rows: balances,
           queries: [postgres('timeseries', spentSql(ofTenants))],
         }),
