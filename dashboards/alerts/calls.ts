@@ -141,12 +141,18 @@ export const callRules: readonly Rule[] = [
     title: 'A health check fails',
     severity: 'page',
     query: ask(`
-      ${at}, TenantId AS tenant, Target AS target, countIf(Status = 'healthy') / count() AS value
+      ${at}, tenant, target, countIf(status = 'healthy') / count() AS value
+      FROM (
+      SELECT TenantId AS tenant, trimRight(concat(Target, ' ', Metadata['server'])) AS target, Status AS status, EventType AS event,
+      Timestamp AS looked, row_number() OVER (PARTITION BY tenant, target ORDER BY Timestamp DESC) AS nth
       FROM health_checks
       WHERE $__timeFilter(Timestamp) AND TenantId != '${ownTenant}'
-      GROUP BY tenant, target HAVING count() >= 3
+      )
+      WHERE looked >= $__toTime - 300 OR (nth <= 3 AND event IN ('startup', 'interval'))
+      GROUP BY tenant, target HAVING count() >= 3 AND argMin(event, nth) != 'shutdown'
       ORDER BY time`),
-    overSeconds: 300,
+    // A prober looks ever less often at what fails, up to ten times its interval: the last three looks may be long ago.
+    overSeconds: 3 * 3600,
     fires: { when: 'below', bound: 0.5 },
     forSeconds: 60,
     summary:

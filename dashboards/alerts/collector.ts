@@ -3,7 +3,8 @@ import { everyCounter, everyGauge, everyHistogram, histogramQuantile } from '../
 import { ask, type Rule } from './rule.ts'
 
 const at = 'SELECT $__toTime AS time'
-const host = `ResourceAttributes['host.name'] AS host`
+/** Two of one host are two: the worse of them must not hide behind the other. */
+const which = `ResourceAttributes['host.name'] AS host, ResourceAttributes['service.instance.id'] AS collector`
 const tenMinutes = 600
 
 export const collectorRules: readonly Rule[] = [
@@ -28,9 +29,9 @@ export const collectorRules: readonly Rule[] = [
     title: 'Probes are not read back',
     severity: 'page',
     query: ask(`
-      ${at}, ${host}, avg(Value) AS value
+      ${at}, ${which}, avg(Value) AS value
       ${everyGauge('tallylight.canary_success')}
-      GROUP BY host
+      GROUP BY host, collector
       ORDER BY time`),
     overSeconds: 300,
     fires: { when: 'below', bound: 0.5 },
@@ -98,9 +99,9 @@ export const collectorRules: readonly Rule[] = [
     title: 'The journal is old',
     severity: 'page',
     query: ask(`
-      ${at}, ${host}, argMax(Value, TimeUnix) AS value
+      ${at}, ${which}, argMax(Value, TimeUnix) AS value
       ${everyGauge('tallylight.journal_age')}
-      GROUP BY host
+      GROUP BY host, collector
       ORDER BY time`),
     overSeconds: tenMinutes,
     fires: { when: 'above', bound: 300 },
@@ -114,17 +115,17 @@ export const collectorRules: readonly Rule[] = [
     title: 'The journal fills up',
     severity: 'page',
     query: ask(`
-      SELECT $__toTime AS time, host, used / most AS value
+      SELECT $__toTime AS time, host, collector, used / most AS value
       FROM (
-      SELECT ${host}, argMax(Value, TimeUnix) AS used
+      SELECT ${which}, argMax(Value, TimeUnix) AS used
       ${everyGauge('tallylight.journal')}
-      GROUP BY host
+      GROUP BY host, collector
       ) AS sizes
       JOIN (
-      SELECT ${host}, max(Value) AS most
+      SELECT ${which}, max(Value) AS most
       ${everyGauge('tallylight.journal_bytes_max')}
-      GROUP BY host
-      ) AS bounds USING (host)
+      GROUP BY host, collector
+      ) AS bounds USING (host, collector)
       ORDER BY time`),
     overSeconds: tenMinutes,
     fires: { when: 'above', bound: 0.8 },
@@ -154,9 +155,9 @@ export const collectorRules: readonly Rule[] = [
     title: 'The ledger and the records differ',
     severity: 'ticket',
     query: ask(`
-      ${at}, ${host}, argMax(Value, TimeUnix) / 1e9 AS value
+      ${at}, ${which}, argMax(Value, TimeUnix) / 1e9 AS value
       ${everyGauge('tallylight.quota_drift_nano_usd')}
-      GROUP BY host
+      GROUP BY host, collector
       ORDER BY time`),
     overSeconds: tenMinutes,
     fires: { when: 'above', bound: 1 },

@@ -7,12 +7,14 @@ const settledSeconds = 120
 
 const speaksOfTurn = `JSONExtractString(Fact, 'says', 'kind') IN ('call', 'tool', 'turn') AND NOT JSONHas(Fact, 'scene', 'isProbe')`
 
-// A turn may have begun before the time that is looked at. PREWHERE, because facts are long and few of them are lost.
+// A turn may have begun before the time that is looked at: an hour before, or a day if it was that long. PREWHERE, because facts
+// are long and few of them are lost.
 const lostOf = (where: string): string => `(
 SELECT TenantId, TraceId, min(Timestamp) AS at
 FROM genai_facts
 PREWHERE ${where} AND Timestamp < now() - ${settledSeconds}
-AND (TenantId, TraceId) NOT IN (SELECT TenantId, TraceId FROM turn_rows WHERE Timestamp >= $__fromTime - 3600 AND Timestamp <= $__toTime)
+AND (TenantId, TraceId) NOT IN (SELECT TenantId, TraceId FROM turn_rows WHERE Timestamp >= $__fromTime - 86400 AND Timestamp <= $__toTime
+AND (Timestamp >= $__fromTime - 3600 OR DurationNano >= 3600 * 1e9))
 WHERE TraceId != '' AND ${speaksOfTurn}
 GROUP BY TenantId, TraceId
 )`

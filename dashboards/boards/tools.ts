@@ -156,7 +156,7 @@ export const tools: BoardPlan = {
             clickhouse(
               'timeseries',
               `
-              SELECT $__timeInterval(Timestamp) AS time, concat(Target, ' ', Metadata['server']) AS target, countIf(Status = 'healthy') / count() AS available
+              SELECT $__timeInterval(Timestamp) AS time, concat(TenantId, ': ', Target, ' ', Metadata['server']) AS target, countIf(Status = 'healthy') / count() AS available
               FROM health_checks
               WHERE ${ofTenant}
               GROUP BY time, target ORDER BY time, target`,
@@ -174,7 +174,7 @@ export const tools: BoardPlan = {
             clickhouse(
               'timeseries',
               `
-              SELECT $__timeInterval(Timestamp) AS time, concat(Target, ' ', Metadata['server']) AS target, quantile(0.95)(ResponseTimeNano) / 1e9 AS p95
+              SELECT $__timeInterval(Timestamp) AS time, concat(TenantId, ': ', Target, ' ', Metadata['server']) AS target, quantile(0.95)(ResponseTimeNano) / 1e9 AS p95
               FROM health_checks
               WHERE ${ofTenant}
               GROUP BY time, target ORDER BY time, target`,
