@@ -98,7 +98,7 @@ describe.each(boards.map((board) => [board.title, board] as const))('%s', (_titl
         ).toContain(datasource.uid)
         for (const [all, name, format] of rawSql.matchAll(/\$\{(\w+)(?::(\w+))?\}/g)) {
           expect(names, `${panel.title}: ${all}`).toContain(name)
-          expect(['singlequote', 'sqlstring'], `${panel.title}: ${all}`).toContain(format)
+          expect(['singlequote', 'sqlstring', 'percentencode'], `${panel.title}: ${all}`).toContain(format)
         }
         // Parts and balances are as they are now.
         const isBounded = /\$__timeFilter|interval '|system\.parts|TraceId = wanted/.test(rawSql)

@@ -45,6 +45,12 @@ check(
 )
 check('a quote is escaped in ClickHouse', `c IN (\${v:singlequote})`, `c IN ('it\\'s','b')`, { v: ["it's", 'b'] })
 check(
+  'what is encoded has neither quotes nor backslashes',
+  `decodeURLComponent('\${v:percentencode}')`,
+  `decodeURLComponent('it%27s%20%5Cb')`,
+  { v: [String.raw`it's \b`] },
+)
+check(
   'a quote is doubled in Postgres',
   `c = ANY(ARRAY[\${v:sqlstring}])`,
   `c = ANY(ARRAY['it''s'])`,
@@ -70,7 +76,7 @@ test('expand: what neither a board nor the plugin knows is an error, and so is a
   const with_ = (sql: string) => () => expand('clickhouse', sql, { range, intervalSeconds: 20, values: { v: ['x'] } })
   expect(with_('$__timeFiltre(t)')).toThrow('$__timeFiltre is neither')
   expect(with_(`\${w:singlequote}`)).toThrow('neither')
-  expect(with_(`\${v}`)).toThrow('singlequote or sqlstring')
+  expect(with_(`\${v}`)).toThrow('not nothing')
 })
 
 test('expand: a condition that the plugin would cut elsewhere is an error', () => {

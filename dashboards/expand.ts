@@ -72,15 +72,20 @@ function replaceVariables(sql: string, { values, options = {} }: Expansion): str
   })
 }
 
-/** Grafana's formats: `singlequote` escapes a quote by a backslash, `sqlstring` doubles it. */
+/** Grafana's formats: `singlequote` escapes a quote by a backslash, and no backslash; `sqlstring` doubles it; `percentencode` leaves
+ *  nothing that SQL could read, of one value. */
 function formatted(list: readonly string[], format: string | undefined): string {
   switch (format) {
     case 'singlequote':
       return list.map((value) => `'${value.replaceAll("'", "\\'")}'`).join(',')
     case 'sqlstring':
       return list.map((value) => `'${value.replaceAll("'", "''")}'`).join(',')
+    case 'percentencode':
+      return encodeURIComponent(list.join()).replaceAll(/[!'()*]/g, (letter) => `%${letter.charCodeAt(0).toString(16)}`)
     default:
-      throw new Error(`a variable in SQL says how it is quoted: singlequote or sqlstring, not ${format ?? 'nothing'}`)
+      throw new Error(
+        `a variable in SQL says how it is quoted: singlequote, sqlstring or percentencode, not ${format ?? 'nothing'}`,
+      )
   }
 }
 

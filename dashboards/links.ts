@@ -32,8 +32,10 @@ export function toTrace(column = 'trace'): Link {
   return { title: 'The trace', url: `/d/${uids.trace}?var-trace=${field(column)}&${range}` }
 }
 
-export function toConversation(column = 'conversation'): Link {
-  return { title: 'The conversation', url: `/d/${uids.conversations}?var-conversation=${field(column)}&${range}` }
+/** For a table that has both columns: another tenant may have a conversation of the same name. */
+export function toConversation(): Link {
+  const chosen = `var-conversation=${field('conversation')}&var-tenant=${field('tenant')}`
+  return { title: 'The conversation', url: `/d/${uids.conversations}?${chosen}&${range}` }
 }
 
 /** One panel alone, for the value of a row. */

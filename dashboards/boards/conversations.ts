@@ -1,5 +1,5 @@
 import type { BoardPlan } from '../board.ts'
-import { ofService, ofTenant, ownTenant, seconds, usd } from '../filters.ts'
+import { ofService, ofTenant, seconds, usd } from '../filters.ts'
 import { toConversation, toTrace } from '../links.ts'
 import { table } from '../panels.ts'
 import { clickhouse } from '../sources.ts'
@@ -7,9 +7,12 @@ import { callColumns, callFields } from './call-table.ts'
 
 const none = 'No conversation in this time: services name it with gen_ai.conversation.id'
 
-/** The one that was chosen, else the newest of the range, so that the board is never blank. */
-const ofConversation = `$__timeFilter(Timestamp) AND TenantId != '${ownTenant}' AND ConversationId = if(\${conversation:singlequote} != '', \${conversation:singlequote},
-  (SELECT argMax(ConversationId, Timestamp) FROM turns WHERE ${ofService} AND ConversationId != ''))`
+/** The one that was chosen, else the newest of the range, so that the board is never blank. Tenants name theirs as they like: what is
+ *  `1` of one is not `1` of another. */
+const wanted = `decodeURLComponent('\${conversation:percentencode}')`
+const newest = `SELECT argMax((TenantId, ConversationId), Timestamp) FROM turns WHERE ${ofService} AND ConversationId != ''`
+const ofConversation = `${ofTenant} AND ConversationId = if(${wanted} != '', ${wanted}, (${newest}).2)
+  AND (${wanted} != '' OR TenantId = (${newest}).1)`
 
 export const conversations: BoardPlan = {
   name: 'conversations',
@@ -93,7 +96,7 @@ export const conversations: BoardPlan = {
               `
               SELECT Timestamp AS time, Direction AS direction, Role AS role, ContentType AS type, Content AS content, TraceId AS trace
               FROM messages
-              WHERE ${ofConversation} AND ${ofTenant}
+              WHERE ${ofConversation}
               ORDER BY Timestamp, SpanId, Direction, Index LIMIT 500`,
             ),
           ],

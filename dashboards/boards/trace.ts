@@ -8,10 +8,11 @@ import { callColumns, callFields } from './call-table.ts'
 const none = 'No such trace: its retention is over, or the id is cut'
 
 /** The one that was chosen, whenever it was, else the newest of the range. Its day is looked up first: without it, every day
- *  of the table would be asked for the id. It knows when spans began; log records may be later than the last of them. */
+ *  of the table would be asked for the id. It knows when spans began; log records may be later than the last of them. Of a
+ *  trace whose spans were not sent, what was logged is looked for in the range. */
 const withTrace = `WITH if(\${trace:singlequote} != '', \${trace:singlequote}, (SELECT argMax(TraceId, Timestamp) FROM turns WHERE ${ofService})) AS wanted,
-(SELECT min(Start) FROM otel_traces_trace_id_ts WHERE TraceId = wanted) AS first,
-(SELECT max(End) + 3600 FROM otel_traces_trace_id_ts WHERE TraceId = wanted) AS last`
+(SELECT if(count() = 0, $__fromTime, min(Start)) FROM otel_traces_trace_id_ts WHERE TraceId = wanted) AS first,
+(SELECT if(count() = 0, $__toTime, max(End) + 3600) FROM otel_traces_trace_id_ts WHERE TraceId = wanted) AS last`
 const ofTrace = 'TraceId = wanted AND Timestamp >= first AND Timestamp <= last'
 
 const tagsOf = (map: string): string => `arrayMap(key -> map('key', key, 'value', ${map}[key]), mapKeys(${map}))`
@@ -76,7 +77,7 @@ export const trace: BoardPlan = {
               `
               ${withTrace}
               SELECT Timestamp AS time, Status AS status, ErrorType AS error, McpServer AS server, Name AS tool, DurationNano / 1e9 AS duration,
-              Arguments AS arguments, Result AS result, ConversationId AS conversation
+              Arguments AS arguments, Result AS result, TenantId AS tenant, ConversationId AS conversation
               FROM tool_calls
               WHERE ${ofTrace}
               ORDER BY Timestamp LIMIT 500`,

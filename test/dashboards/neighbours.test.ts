@@ -165,6 +165,34 @@ async function firing(uid: string): Promise<readonly string[]> {
     .toSorted()
 }
 
+test('conversations: of two tenants that give theirs the same name, the chosen one’s are shown', async () => {
+  const question = async (values: Values) => (await rowsOf('conversations', 20, values)).map((row) => row.question)
+  for (const tenant of ['acme', 'beta'])
+    expect(await question({ tenant: [tenant], conversation: ['1'] })).toEqual([`How is ${tenant} 1?`])
+  expect(await rowsOf('conversations', 22, { tenant: ['acme'], conversation: ['1'] })).toHaveLength(1)
+  // Every way there says whose it is.
+  const links =
+    JSON.stringify(boards)
+      .replaceAll(String.raw`\"`, "'")
+      .match(new RegExp(`/d/${uids.conversations}\\?var-conversation=[^"]*`, 'g')) ?? []
+  expect(links.length).toBeGreaterThan(5)
+  for (const link of links) expect(link).toContain('&var-tenant=')
+})
+
+test('conversations: the newest is one, also where another tenant has one of the same name', async () => {
+  expect(await rowsOf('conversations', 20, {})).toHaveLength(1)
+})
+
+test('conversations: names may have quotes and backslashes', async () => {
+  expect(await rowsOf('conversations', 20, { conversation: [String.raw`DOMAIN\bob's`] })).toHaveLength(1)
+})
+
+test('trace: what was logged in one whose spans were not sent is shown', async () => {
+  const values = { trace: [unspanned.traceId] }
+  expect((await rowsOf('trace', 30, values)).map((row) => row.type)).toEqual(['Broken'])
+  expect(await rowsOf('trace', 31, values)).toHaveLength(1)
+})
+
 test('integrity: a turn that took hours is stored, and none is missing', async () => {
   expect(await rowsOf('integrity', 20, {})).toEqual([])
   expect(await firing('chat-log-writes')).toEqual([])
