@@ -1,6 +1,7 @@
 // One name for the metrics of every service, whether it sends them or not: read in the same way, and each call once, in whatever
 // order points, calls and what supersedes them come, sent twice, and with a kill in between.
 import { createHash } from 'node:crypto'
+import { readFile } from 'node:fs/promises'
 import { afterAll, beforeAll, expect, test } from 'vitest'
 import { type CollectorProcess, startCollector } from '../collector-process.ts'
 
@@ -49,11 +50,12 @@ function pointsOf(
   service: string,
   fromS: number,
   exports: readonly (readonly [atS: number, sum: number])[],
+  more: Readonly<Record<string, string>> = {},
 ): Request[] {
   const resource = { attributes: attributesOf({ 'service.name': service }) }
   return exports.map(([atS, sum]) => {
     const point = {
-      attributes: attributesOf({ 'gen_ai.operation.name': 'chat', 'gen_ai.token.type': 'input' }),
+      attributes: attributesOf({ 'gen_ai.operation.name': 'chat', 'gen_ai.token.type': 'input', ...more }),
       startTimeUnixNano: nano(fromS),
       timeUnixNano: nano(atS),
       count: `${sum / 100}`,
@@ -128,10 +130,10 @@ const increase = `
   SELECT service, derived, sum(increase) AS tokens
   FROM (
     SELECT ServiceName AS service, Attributes['tallylight.metric.derived'] = 'true' AS derived,
-      max(Sum) - if(StartTimeUnix < toDateTime(${zero / 1000}), min(Sum), 0) AS increase
+      max(Sum) - greatest(maxIf(Sum, TimeUnix <= toDateTime(${zero / 1000})), if(StartTimeUnix < toDateTime(${zero / 1000}), min(Sum), 0)) AS increase
     FROM tallylight.genai_metrics
     WHERE MetricName = 'gen_ai.client.token.usage' AND Attributes['gen_ai.token.type'] = 'input'
-      AND TimeUnix > toDateTime(${zero / 1000}) AND TimeUnix <= toDateTime(${zero / 1000 + 3600})
+      AND TimeUnix > toDateTime(${zero / 1000}) - INTERVAL 1 HOUR AND TimeUnix <= toDateTime(${zero / 1000 + 3600})
     GROUP BY TenantId, ServiceName, ResourceAttributes, Attributes, StartTimeUnix
   )
   GROUP BY service, derived ORDER BY service, derived`
@@ -145,6 +147,23 @@ test('metrics: the same query counts each call once, sent or derived, in every o
     { service: `${way} sender`, derived: 0, tokens: 200 },
   ])
   expect(rows).toEqual(expected)
+})
+
+test('metrics: of a service that ran before the window, the query of the page counts what came in it, from its first second', async () => {
+  const more = { 'gen_ai.token.type': 'output', 'gen_ai.request.model': 'long-lived' }
+  const exports = [
+    [-90, 100],
+    [-30, 200],
+    [30, 500],
+    [90, 600],
+  ] as const
+  await send(pointsOf('long-lived', -9_000, exports, more))
+  await collector.drained()
+  const page = await readFile(new URL('../../docs/metrics.md', import.meta.url), 'utf8')
+  const asked = (/```sql\n([^`]+)```/.exec(page)?.[1] ?? '')
+    .replaceAll('{from:DateTime}', `toDateTime(${zero / 1000})`)
+    .replaceAll('{to:DateTime}', `toDateTime(${zero / 1000 + 3600})`)
+  expect(await collector.query(asked)).toContainEqual({ model: 'long-lived', tokens: 400 })
 })
 
 test('metrics: what a service does not send is derived, also beside a metric that it sends', async () => {
