@@ -182,10 +182,10 @@ export const callRules: readonly Rule[] = [
     query: ask(`
       SELECT $__toTime AS time, tenant, max(changes) AS value
       FROM (
-      SELECT TenantId AS tenant, toStartOfMinute(Timestamp) AS minute, count() AS changes
+      SELECT TenantId AS tenant,
+      count() OVER (PARTITION BY TenantId ORDER BY toUnixTimestamp(Timestamp) RANGE BETWEEN 59 PRECEDING AND CURRENT ROW) AS changes
       FROM audit_events
       WHERE $__timeFilter(Timestamp)
-      GROUP BY tenant, minute
       )
       GROUP BY tenant
       ORDER BY time`),

@@ -10,6 +10,7 @@ import {
   attributesOf,
   healthCheck,
   idOf,
+  type LogRecord,
   logsRequest,
   type Span,
   spansOf,
@@ -28,7 +29,7 @@ let world: World
 beforeAll(async () => {
   world = await openWorld({}, {})
   await sent('traces', tracesRequest([...talks(), ...longTurn(), ...checks()]))
-  await sent('logs', logsRequest([unspanned]))
+  await sent('logs', logsRequest([unspanned, ...burst()]))
   for (const [instance, success] of Object.entries({ well: 1, ill: 0 }))
     await sent('metrics', reading(instance, success))
   await world.collector.drained()
@@ -84,6 +85,15 @@ const unspanned = {
   ...{ event: 'tallylight.error', tenant: 'acme', service: 'sampled', atUnixMs: nowUnixMs - 10 * minuteMs },
   traceId: idOf('unspanned', 32),
   attributes: { 'exception.type': 'Broken', 'exception.message': 'It broke.' },
+}
+
+/** Sixty within fifteen seconds, a half of them before a minute of the clock ends. */
+function burst(): readonly LogRecord[] {
+  const strokeUnixMs = Math.floor(nowUnixMs / minuteMs - 1) * minuteMs
+  return Array.from({ length: 60 }, (_, at) => ({
+    ...{ event: 'tallylight.audit', tenant: 'acme', service: 'chat', atUnixMs: strokeUnixMs + (at - 30) * 250 },
+    attributes: { 'tallylight.audit.actor': 'ada', 'tallylight.audit.action': `change ${at}` },
+  }))
 }
 
 /** Minutes ago at which each target was looked at; what fails is looked at ever less often. */
@@ -204,4 +214,8 @@ test('alerts: what fails is told however seldom it is looked at, until it is men
 
 test('alerts: of two collectors on one host the ill one is told', async () => {
   expect(await firing('canary-missing')).toEqual(['host=one roof collector=ill'])
+})
+
+test('alerts: a burst of changes is one, also where a minute of the clock ends in it', async () => {
+  expect(await firing('audit-burst')).toEqual(['tenant=acme'])
 })
