@@ -3,12 +3,15 @@ import { migrateClickHouse } from '@tallylight/storage/clickhouse/migrate.ts'
 import { verifySchema } from '@tallylight/storage/clickhouse/schema.ts'
 import { startTestEngine, type TestEngine } from '@tallylight/storage/clickhouse/testing.ts'
 import { afterAll, beforeAll, expect, test, vi } from 'vitest'
+import { estimateUsage } from '../genai/estimate.ts'
 import type { Fact } from '../genai/fact.ts'
 import { factsOf } from '../genai/lift.ts'
+import { openPrices } from '../genai/price.ts'
 import { revisionsMax } from '../genai/resolve/resolve.ts'
-import { type SpanSketch, sketchSpan } from '../genai/testing.ts'
+import { chatAttributes, type SpanSketch, sketchLog, sketchSpan } from '../genai/testing.ts'
 import type { ResolvedTrace, Resolver, ResolverOptions } from './resolver.ts'
 import { insertLines, openTestResolver, storedOf, storeFacts } from './testing.ts'
+import { usageEventsOf } from './usage-of-calls.ts'
 
 let engine: TestEngine
 beforeAll(async () => {
@@ -123,4 +126,52 @@ test('resolver: what supersedes rows of more facts is superseded in turn, and sa
     [last, 'ada'],
   ])
   expect(inserted).toEqual([])
+})
+
+/** A reply that comes as one log record per item. */
+function factsOfItem(text: string, ordinal: number): readonly Fact[] {
+  const reply = [{ role: 'assistant', parts: [{ type: 'text', content: text }] }]
+  return factsOf(
+    sketchLog({
+      eventName: 'gen_ai.client.inference.operation.details',
+      timeUnixNano: startUnixNano + BigInt(ordinal),
+      attributes: { 'gen_ai.output.messages': JSON.stringify(reply) },
+    }),
+  ).facts
+}
+
+test('resolver: a stream that told no usage is counted again as its texts come in, and is priced later as it was counted', async () => {
+  let prices = openPrices([])
+  const corrected: unknown[] = []
+  const { clickhouse, resolver } = await open('counted', {
+    estimate: (texts) => Promise.resolve(estimateUsage(texts)),
+    priceOf: (model, usage) => prices(model, usage),
+    onMore: async (more) => {
+      corrected.push(...more.flatMap(usageEventsOf).map(({ cost }) => cost))
+    },
+  })
+  const stream = { ...chatAttributes, 'gen_ai.request.model': 'house', 'gen_ai.request.stream': true }
+  const span = factsOfSpan({ attributes: stream })
+  const said: unknown[] = []
+  for (const facts of [span, factsOfItem('one two three', 1), factsOfItem('four five six seven', 2)]) {
+    await storeFacts(clickhouse, facts)
+    await resolver.resolve(storedOf(facts), ({ resolved: { llmCalls } }) =>
+      said.push([llmCalls[0]?.OutputTokens, llmCalls[0]?.UsageSource]),
+    )
+  }
+  expect(said).toEqual([
+    [null, 'none'],
+    [3, 'estimated'],
+    [7, 'estimated'],
+  ])
+
+  prices = openPrices([
+    { model: 'house', fromUnixMs: 0, inputNanoUsdPerMillion: 0n, outputNanoUsdPerMillion: 1_000_000_000n },
+  ])
+  const { tenantId, traceId } = span[0] as Fact
+  const times = { tenantId, traceId, fromUnixNano: startUnixNano, toUnixNano: startUnixNano }
+  expect(await resolver.reprice([times], () => true)).toBe(1)
+  expect(corrected).toEqual([expect.objectContaining({ kind: 'priced', costNanoUsd: 7_000n })])
+  const rows = await clickhouse.query('SELECT OutputTokens AS output, CostNanoUsd AS cost FROM counted.llm_calls')
+  expect(rows).toEqual([{ output: 7, cost: 7_000 }])
 })

@@ -26,7 +26,7 @@ import {
   type RowTable,
   rowTables,
 } from '../genai/row-tables.ts'
-import type { EmbeddingRow, LlmCallRow, Resolved } from '../genai/rows.ts'
+import type { EmbeddingRow, Estimable, LlmCallRow, Resolved } from '../genai/rows.ts'
 import { sceneOf } from '../genai/scene.ts'
 import { pause } from '../quota/pause.ts'
 import type { TenantId } from '../receive/request.ts'
@@ -99,8 +99,9 @@ type Trace = {
   readonly facts: Map<string, KnownFact>
   /** The spans between its facts, from `otel_traces`. */
   links: readonly Fact[]
-  /** By span: what was counted for calls that told no usage. Counted again after a restart, with the same result. */
-  readonly estimates: Map<string, Fact>
+  /** By span: what was counted for calls that told no usage, of which texts. Counted again when there are others, and after a
+   *  restart, with the same result. */
+  readonly estimates: Map<string, CountedCall>
   /** Keys that an earlier run or another collector has written, per table and by name; what stands there is not known. */
   readonly foreignKeys: Map<RowTable, Map<string, RowKey>>
   /** What is written. */
@@ -112,6 +113,8 @@ type Trace = {
   bytes: number
 }
 
+type CountedCall = { readonly texts: string; readonly fact: Fact }
+
 /** What was known of a trace when it was last resolved. */
 type Look = {
   readonly times: TraceTimes
@@ -121,6 +124,9 @@ type Look = {
   readonly awaits: readonly string[]
   readonly touchedMs: number
 }
+
+/** What follows from a trace with its links and with what was counted for it. */
+type WholeTrace = { readonly trace: Trace; readonly resolved: Resolved; readonly estimates: readonly Fact[] }
 
 /** One of which more is stored: how many facts. */
 type QuietTrace = { readonly key: string; readonly look: Look; readonly facts: number }
@@ -219,16 +225,11 @@ export function openResolver(options: ResolverOptions): Resolver {
   }
 
   async function resolveTraces(touched: readonly Trace[], take: (resolved: ResolvedTrace) => void): Promise<void> {
-    const first = touched.map(resolveTrace)
-    const incomplete = first.filter(({ trace, resolved }) => trace.traceId !== '' && resolved.missingParents.length > 0)
-    if (incomplete.length > 0) await findLinks(incomplete.map(({ trace }) => trace))
-    for (const each of first) {
-      const { trace } = each
-      let { resolved } = trace.links.length > 0 ? resolveTrace(trace) : each
-      if (resolved.estimable.length > 0 && (await countTokens(trace, resolved))) resolved = resolveTrace(trace).resolved
+    for (const { trace, resolved: known, estimates } of await resolveWhole(touched)) {
+      let resolved = known
       if (mustSupersede(trace.written, resolved)) {
         trace.generationMin = trace.written.generation
-        resolved = resolveTrace(trace).resolved
+        resolved = resolveTrace(trace, estimates)
       }
       for (const rowTable of rowTables) addChanges(rowTable, trace, resolved)
       options.onMissing(trace.tenantId, resolved.missingParents)
@@ -238,12 +239,34 @@ export function openResolver(options: ResolverOptions): Resolver {
     }
   }
 
-  function resolveTrace(trace: Trace): { readonly trace: Trace; readonly resolved: Resolved } {
-    return { trace, resolved: resolve(allOf(trace), priceOf, trace.revision, trace.generationMin) }
+  /** With what has to be looked up and counted for it. */
+  async function resolveWhole(touched: readonly Trace[]): Promise<readonly WholeTrace[]> {
+    const first = touched.map((trace) => ({ trace, resolved: resolveTrace(trace, []) }))
+    const incomplete = first.filter(({ trace, resolved }) => trace.traceId !== '' && resolved.missingParents.length > 0)
+    if (incomplete.length > 0) await findLinks(incomplete.map(({ trace }) => trace))
+    const whole: WholeTrace[] = []
+    for (const { trace, resolved: alone } of first) {
+      const resolved = trace.links.length > 0 ? resolveTrace(trace, []) : alone
+      const estimates = resolved.estimable.length > 0 ? await countTokens(trace, resolved) : []
+      whole.push({ trace, estimates, resolved: estimates.length > 0 ? resolveTrace(trace, estimates) : resolved })
+    }
+    return whole
   }
 
-  /** Whether something could be counted. */
-  async function countTokens(trace: Trace, { estimable }: Resolved): Promise<boolean> {
+  function resolveTrace(trace: Trace, estimates: readonly Fact[]): Resolved {
+    const all = [...factsOf(trace), ...trace.links, ...estimates]
+    return resolve(all, priceOf, trace.revision, trace.generationMin)
+  }
+
+  /** What could be counted. A call's texts come in several records, and what was counted of the first is not all. */
+  async function countTokens(trace: Trace, { estimable }: Resolved): Promise<readonly Fact[]> {
+    const isCounted = (one: Estimable): boolean => trace.estimates.get(one.spanId)?.texts === nameOfTexts(one)
+    const uncounted = estimable.filter((one) => !isCounted(one))
+    if (uncounted.length > 0) await countTexts(trace, uncounted)
+    return estimable.filter(isCounted).flatMap(({ spanId }) => trace.estimates.get(spanId)?.fact ?? [])
+  }
+
+  async function countTexts(trace: Trace, estimable: readonly Estimable[]): Promise<void> {
     const previews = new Map<string, string>()
     for (const { fact } of trace.facts.values()) {
       const { says } = fact
@@ -258,16 +281,16 @@ export function openResolver(options: ResolverOptions): Resolver {
     )
     const textsOf = (of: readonly string[]): string[] =>
       of.flatMap((hash) => previews.get(hash) ?? kept.get(hash) ?? [])
-    for (const { spanId, input, output } of estimable) {
+    for (const one of estimable) {
+      const { spanId, input, output } = one
       const span = factsOf(trace).find((fact) => fact.id === 'span' && fact.spanId === spanId)
       const texts = { input: textsOf(input), output: textsOf(output) }
       if (span === undefined || texts.output.length === 0) continue
-      trace.estimates.set(spanId, estimateFact(span, await options.estimate(texts)))
+      trace.estimates.set(spanId, { texts: nameOfTexts(one), fact: estimateFact(span, await options.estimate(texts)) })
     }
-    return trace.estimates.size > 0
   }
 
-  /** Looks for the spans between the facts, which say how they hang together. */
+  /** Looks for the spans around and between the facts, which say how they hang together, and whose they are. */
   async function findLinks(incomplete: readonly Trace[]): Promise<void> {
     const links = Map.groupBy(await known.linksOf(incomplete.map(timesOf)), keyOfTrace)
     for (const trace of incomplete) {
@@ -384,8 +407,10 @@ export function openResolver(options: ResolverOptions): Resolver {
   async function priceAgain(stored: readonly Trace[], unpriced: (row: PricedRow) => boolean): Promise<number> {
     let priced = 0
     const changed: Trace[] = []
-    for (const trace of stored.filter(({ revision }) => revision + 1 < revisionsMax)) {
-      const { llmCalls, embeddings } = resolveTrace(trace).resolved
+    for (const { trace, resolved } of await resolveWhole(
+      stored.filter(({ revision }) => revision + 1 < revisionsMax),
+    )) {
+      const { llmCalls, embeddings } = resolved
       const rows = [...llmCalls, ...embeddings].filter((row) => row.CostNanoUsd !== null && unpriced(row))
       if (rows.length === 0) continue
       priced += rows.length
@@ -521,16 +546,16 @@ function areSameRows(one: Resolved, other: Resolved): boolean {
   })
 }
 
+function nameOfTexts({ input, output }: Estimable): string {
+  return JSON.stringify([input, output])
+}
+
 function nameOfFact({ spanId, id }: Fact): string {
   return `${spanId} ${id}`
 }
 
 function factsOf({ facts }: Trace): readonly Fact[] {
   return [...facts.values()].map(({ fact }) => fact)
-}
-
-function allOf(trace: Trace): readonly Fact[] {
-  return [...factsOf(trace), ...trace.links, ...trace.estimates.values()]
 }
 
 function openTrace({ tenantId, traceId }: TraceKey): Trace {
