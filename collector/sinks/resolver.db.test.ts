@@ -175,3 +175,24 @@ test('resolver: a stream that told no usage is counted again as its texts come i
   const rows = await clickhouse.query('SELECT OutputTokens AS output, CostNanoUsd AS cost FROM counted.llm_calls')
   expect(rows).toEqual([{ output: 7, cost: 7_000 }])
 })
+
+test('resolver: of plain spans that came before, those that no call stands under say no more than if they come after', async () => {
+  const { clickhouse, resolver } = await open('beside')
+  const parentSpanId = '0000000000000009'
+  const facts = factsOfSpan({ parentSpanId, attributes: chat })
+  const plain = (SpanId: string, ParentSpanId: string, SpanAttributes: Readonly<Record<string, string>>) => ({
+    ...{ TenantId: facts[0]?.tenantId, TraceId: facts[0]?.traceId, SpanId, ParentSpanId, SpanAttributes },
+    ...{ Timestamp: timestamp, Duration: 1, RetentionDays: 30 },
+  })
+  await storeFacts(clickhouse, facts)
+  await insertLines(clickhouse, 'otel_traces', [
+    plain('000000000000000a', parentSpanId, { 'user.id': 'who was looked up' }),
+    plain(parentSpanId, '000000000000000b', {}),
+    plain('000000000000000b', '', { 'session.id': 's1' }),
+  ])
+  const said: unknown[] = []
+  await resolver.resolve(storedOf(facts), ({ resolved: { llmCalls } }) =>
+    said.push(llmCalls.map(({ UserId, ConversationId }) => [UserId, ConversationId])),
+  )
+  expect(said).toEqual([[['', 's1']]])
+})

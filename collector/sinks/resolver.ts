@@ -293,10 +293,7 @@ export function openResolver(options: ResolverOptions): Resolver {
   /** Looks for the spans around and between the facts, which say how they hang together, and whose they are. */
   async function findLinks(incomplete: readonly Trace[]): Promise<void> {
     const links = Map.groupBy(await known.linksOf(incomplete.map(timesOf)), keyOfTrace)
-    for (const trace of incomplete) {
-      const spansOfFacts = new Set(factsOf(trace).map(({ spanId }) => spanId))
-      trace.links = (links.get(keyOfTrace(trace)) ?? []).filter(({ spanId }) => !spansOfFacts.has(spanId)).map(linkOf)
-    }
+    for (const trace of incomplete) trace.links = ancestorsAmong(links.get(keyOfTrace(trace)) ?? [], factsOf(trace))
   }
 
   async function write(): Promise<void> {
@@ -594,6 +591,24 @@ function timesOf({ tenantId, traceId, facts }: Trace): TraceTimes {
     if (endUnixNano > toUnixNano) toUnixNano = endUnixNano
   }
   return { tenantId, traceId, fromUnixNano, toUnixNano }
+}
+
+/** Of all spans of a trace those that a fact stands under. What the others say is not known where these came after the facts,
+ *  and were lifted because they were waited for: so it is not looked at. */
+function ancestorsAmong(spans: readonly SpanLink[], facts: readonly Fact[]): readonly Fact[] {
+  const known = new Set(facts.map(({ spanId }) => spanId))
+  const told = Map.groupBy(spans, ({ spanId }) => spanId)
+  const ancestors: Fact[] = []
+  const wanted = facts.map(({ parentSpanId }) => parentSpanId)
+  for (let spanId = wanted.pop(); spanId !== undefined; spanId = wanted.pop()) {
+    if (known.has(spanId)) continue
+    known.add(spanId)
+    for (const span of told.get(spanId) ?? []) {
+      ancestors.push(linkOf(span))
+      wanted.push(span.parentSpanId)
+    }
+  }
+  return ancestors
 }
 
 function linkOf({ startUnixNano, endUnixNano, attributes, resource, ...span }: SpanLink): Fact {
