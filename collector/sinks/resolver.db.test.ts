@@ -196,3 +196,27 @@ test('resolver: of plain spans that came before, those that no call stands under
   )
   expect(said).toEqual([[['', 's1']]])
 })
+
+test('resolver: what is priced while the ledger is away is priced when it is asked for again', async () => {
+  let prices = openPrices([])
+  let isAway = true
+  const { clickhouse, resolver } = await open('away', {
+    priceOf: (model, usage) => prices(model, usage),
+    onMore: () => (isAway ? Promise.reject(new Error('the ledger cannot be reached')) : Promise.resolve()),
+  })
+  const facts = factsOfSpan({ attributes: { ...chat, 'gen_ai.request.model': 'house' } })
+  await storeFacts(clickhouse, facts)
+  await resolver.resolve(storedOf(facts), () => undefined)
+  prices = openPrices([
+    { model: 'house', fromUnixMs: 0, inputNanoUsdPerMillion: 0n, outputNanoUsdPerMillion: 1_000_000n },
+  ])
+  const { tenantId, traceId } = facts[0] as Fact
+  const times = { tenantId, traceId, fromUnixNano: startUnixNano, toUnixNano: startUnixNano }
+  const reprice = () => resolver.reprice([times], () => true)
+  const cost = () => clickhouse.query('SELECT CostNanoUsd AS cost FROM away.llm_calls')
+  await expect(reprice()).rejects.toThrow('the ledger cannot be reached')
+  expect(await cost()).toEqual([{ cost: null }])
+  isAway = false
+  expect(await reprice()).toBe(1)
+  expect(await cost()).toEqual([{ cost: 1 }])
+})

@@ -414,7 +414,13 @@ export function openResolver(options: ResolverOptions): Resolver {
       trace.revision++
       changed.push(trace)
     }
-    if (changed.length > 0) await options.onMore(await resolveAndWrite(changed))
+    // The ledger is told first: rows that have a price are not asked for again.
+    const told: ResolvedTrace[] = []
+    if (changed.length > 0)
+      await andWrite(async () => {
+        await resolveTraces(changed, (each) => told.push(each))
+        await options.onMore(told)
+      })
     return priced
   }
 
