@@ -220,3 +220,18 @@ test('resolver: what is priced while the ledger is away is priced when it is ask
   expect(await reprice()).toBe(1)
   expect(await cost()).toEqual([{ cost: 1 }])
 })
+
+test('resolver: a span that tells something else when it comes again supersedes itself, also when it was forgotten meanwhile', async () => {
+  const { clickhouse, resolver } = await open('retold')
+  const tellings = [1, 7].map((output) =>
+    factsOfSpan({ attributes: { ...chat, 'gen_ai.usage.output_tokens': output } }),
+  )
+  const said: number[] = []
+  for (const facts of [...tellings, ...tellings]) {
+    await storeFacts(clickhouse, facts)
+    await resolver.resolve(storedOf(facts), ({ resolved }) => said.push(resolved.generation))
+    await resolver.forget()
+  }
+  const [first, second] = [2 * revisionsMax, 4 * revisionsMax]
+  expect(said).toEqual([first, second, second, second])
+})

@@ -14,7 +14,7 @@ import type { RetentionClass } from '../config.ts'
 import type { Texts } from '../genai/estimate.ts'
 import { decodeFact, type Estimate, encodeFact, estimateFact, type Fact, linkFact } from '../genai/fact.ts'
 import type { PriceOf } from '../genai/price.ts'
-import { resolve, revisionsMax } from '../genai/resolve/resolve.ts'
+import { previewRevision, resolve, revisionsMax } from '../genai/resolve/resolve.ts'
 import { openRowBlocks, type RowBlocks } from '../genai/row-blocks.ts'
 import {
   type AnyRow,
@@ -505,7 +505,7 @@ export function openResolver(options: ResolverOptions): Resolver {
         for (const stored of added) addFact(all, stored)
         const links = traces.get(key)?.links ?? []
         const facts = [...all.values()].map(({ fact }) => fact)
-        return { tenantId, traceId, resolved: resolve([...facts, ...links], priceOf) }
+        return { tenantId, traceId, resolved: resolve([...facts, ...links], priceOf, previewRevision) }
       }),
     recallMissing: known.missingParents,
     run: async (signal) => {

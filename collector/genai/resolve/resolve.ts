@@ -13,6 +13,8 @@ import { findAroundTurns, isTurn, possibleTurnIds, type TurnParts, turnRow } fro
 
 /** A row with more facts supersedes every revision of one with fewer. 4 M facts of a trace fit into the column. */
 export const revisionsMax = 512
+/** Of what is said without what has to be looked up or counted: what is said with it supersedes it. */
+export const previewRevision = -1
 /** A link counts half: the fact of its span takes its place, and supersedes what was made with it. */
 const weightOfLink = revisionsMax
 const weightOfFact = 2 * revisionsMax
@@ -22,7 +24,7 @@ const weightOfFact = 2 * revisionsMax
  *  are not needed any more, and are superseded all the same. */
 export function resolve(facts: Iterable<Fact>, priceOf: PriceOf, revision = 0, generationMin = 0): Resolved {
   const trace = openTrace(facts)
-  const seen = trace.facts.reduce((sum, fact) => sum + (isLink(fact) ? weightOfLink : weightOfFact), revision)
+  const seen = trace.facts.reduce((sum, fact) => sum + weightOf(fact), revision + trace.retold * weightOfFact)
   const generation = seen < generationMin ? generationMin + 1 : seen
   const { calls, embeddings, repeated } = findCalls(trace)
   const { toolCalls, repeated: repeatedTools } = findToolCalls(trace)
@@ -54,6 +56,12 @@ export function resolve(facts: Iterable<Fact>, priceOf: PriceOf, revision = 0, g
     estimable: calls.flatMap(estimableOf),
     missingParents: missingParents(trace),
   }
+}
+
+/** What the collector counted itself follows from the facts, and may not be needed when there are more. */
+function weightOf(fact: Fact): number {
+  if (fact.says.kind === 'estimate') return 0
+  return isLink(fact) ? weightOfLink : weightOfFact
 }
 
 function byNode(a: ToolCall, b: ToolCall): number {

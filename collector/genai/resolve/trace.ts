@@ -27,6 +27,8 @@ export type Node = {
 
 export type Trace = {
   readonly facts: readonly Fact[]
+  /** How many more came of spans and log records that had told something else of themselves before. */
+  readonly retold: number
   /** Parents before children, else by start. */
   readonly nodes: readonly Node[]
   readonly nodeOf: ReadonlyMap<string, Node>
@@ -42,7 +44,7 @@ export type Place = {
 }
 
 export function openTrace(facts: Iterable<Fact>): Trace {
-  const sorted = uniqueFacts(facts)
+  const { sorted, retold } = uniqueFacts(facts)
   for (const fact of sorted)
     assert(
       fact.tenantId === sorted[0]?.tenantId && fact.traceId === sorted[0]?.traceId,
@@ -53,21 +55,28 @@ export function openTrace(facts: Iterable<Fact>): Trace {
   for (const spanId of bySpan.keys()) placeWithAncestors(spanId, bySpan, nodeOf)
   const nodes = [...nodeOf.values()].sort((a, b) => a.depth - b.depth || byStart(a, b))
   const kinds = new Set(sorted.map(({ says }) => says.kind))
-  return { facts: sorted, nodes, nodeOf, placeOf: openPlaces(sorted), has: (kind) => kinds.has(kind) }
+  return { facts: sorted, retold, nodes, nodeOf, placeOf: openPlaces(sorted), has: (kind) => kinds.has(kind) }
 }
 
 /** A fact delivered twice counts once. Should the two differ, the same one wins in every order: not the one that was made of a
  *  span whose own fact was not stored yet. */
-function uniqueFacts(facts: Iterable<Fact>): readonly Fact[] {
+function uniqueFacts(facts: Iterable<Fact>): { readonly sorted: readonly Fact[]; readonly retold: number } {
   const unique = new Map<string, Fact>()
+  const tellings = new Map<string, Set<string>>()
   for (const fact of facts) {
     const key = `${fact.spanId} ${fact.id}`
     const known = unique.get(key)
     if (known === undefined || saysMore(fact, known)) unique.set(key, fact)
+    if (known === undefined || isLink(known) || isLink(fact)) continue
+    const told = tellings.get(key) ?? new Set([encodeFact(known)])
+    tellings.set(key, told.add(encodeFact(fact)))
   }
-  return [...unique.values()].sort(
-    (a, b) => compare(a.startUnixNano, b.startUnixNano) || compare(a.spanId, b.spanId) || compare(a.id, b.id),
-  )
+  return {
+    sorted: [...unique.values()].sort(
+      (a, b) => compare(a.startUnixNano, b.startUnixNano) || compare(a.spanId, b.spanId) || compare(a.id, b.id),
+    ),
+    retold: [...tellings.values()].reduce((sum, { size }) => sum + size - 1, 0),
+  }
 }
 
 function saysMore(fact: Fact, known: Fact): boolean {
