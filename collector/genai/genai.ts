@@ -29,6 +29,8 @@ export type GenAiOptions = {
   readonly personal: PersonalOptions
   /** Other collectors may store parts of the same traces. */
   readonly isShared: boolean
+  /** The id of this collector's. */
+  readonly journal: string
   /** Told of what calls used, where that became known later. */
   readonly onCorrected: (events: readonly UsageEvent[]) => Promise<void>
   /** Calls that are new and whose price is not known. */
@@ -87,6 +89,7 @@ export function openGenAi(options: GenAiOptions): GenAi {
     onMore: (resolved) => options.onCorrected(resolved.flatMap(usageEventsOf)),
     onUnpriced: options.onUnpriced,
     isShared: options.isShared,
+    journal: options.journal,
     onMissing: (tenantId, spanIds) => {
       spanIds.forEach(awaited.add)
       elsewhere?.tell(tenantId, spanIds)
@@ -113,7 +116,10 @@ export function openGenAi(options: GenAiOptions): GenAi {
       await resolver.resolve(facts, (resolved) => events.push(...usageEventsOf(resolved)))
       return events
     },
-    recall: async () => (await resolver.recallMissing()).forEach(awaited.add),
+    recall: async () => {
+      for (const spanId of await resolver.recallMissing()) awaited.add(spanId)
+      await resolver.recallLooks()
+    },
     run: async (signal) => {
       await using _counting = estimates
       await Promise.all([resolver.run(signal), elsewhere?.run(signal)])

@@ -16,6 +16,12 @@ export type TraceTimes = TraceKey & { readonly fromUnixNano: bigint; readonly to
 export type StoredFact = TraceKey & { readonly text: string }
 /** The ids of spans that are not known of a trace. */
 export type AwaitingTrace = { readonly times: TraceTimes; readonly awaits: readonly string[] }
+/** One that a collector was about to look at once more when it ended. */
+export type UnsettledTrace = AwaitingTrace & {
+  readonly facts: number
+  /** Others have stored some of them. */
+  readonly isShared: boolean
+}
 export type KnownKey = TraceKey & { readonly key: RowKey; readonly generation: number }
 
 /** The facts of a segment. */
@@ -53,6 +59,8 @@ export type KnownFacts = {
   textsOf(tenantId: TenantId, hashes: readonly string[]): Promise<ReadonlyMap<string, string>>
   /** Parents that no fact stands for, of the last hours' facts. */
   missingParents(): Promise<readonly string[]>
+  /** The traces of what this journal brought last. */
+  unsettled(journal: string): Promise<readonly UnsettledTrace[]>
   /** The spans of these traces that one of them awaits. */
   spansOf(awaiting: readonly AwaitingTrace[]): Promise<readonly (TraceKey & { readonly spanId: string })[]>
   /** Every span of these traces, with its parent. */
@@ -70,6 +78,9 @@ const traceSpreadSeconds = 86_400
 /** Who starts anew waits for the parents of as many spans, of so long. */
 const awaitedMax = 100_000
 const awaitedSeconds = 7_200
+
+/** A second each, at most: more than a trace waits for its second look. */
+const unsettledSegments = 60
 
 export function openKnownFacts(
   clickhouse: Pick<ClickHouse, 'query'>,
@@ -150,9 +161,37 @@ export function openKnownFacts(
       const recent = `FROM ${nameOf(factsTable.name)} WHERE Timestamp > now() - toIntervalSecond(${awaitedSeconds})`
       const rows = await clickhouse.query<{ parent: string }>(
         `SELECT DISTINCT JSONExtractString(Fact, 'parentSpanId') AS parent ${recent}
-           AND parent != '' AND parent NOT IN (SELECT SpanId ${recent}) LIMIT ${awaitedMax}`,
+           AND parent != '' AND parent GLOBAL NOT IN (SELECT SpanId ${recent}) LIMIT ${awaitedMax}`,
       )
       return rows.map(({ parent }) => parent)
+    },
+    unsettled: async (journal) => {
+      const facts = nameOf(factsTable.name)
+      const recent = `Timestamp > now() - toIntervalSecond(${traceSpreadSeconds}) AND TraceId != ''`
+      const own = `${recent} AND startsWith(Segment, ${quoteText(`${journal}-`)})`
+      const rows = await clickhouse.query<
+        TraceKey &
+          Record<'from' | 'to', string> &
+          Record<'parents' | 'spans' | 'journals', readonly string[]> & { facts: number }
+      >(
+        `SELECT TenantId AS tenantId, TraceId AS traceId, toUInt32(uniqExact(SpanId, FactId)) AS facts,
+           toString(toUnixTimestamp64Nano(min(Timestamp))) AS from, toString(toUnixTimestamp64Nano(max(Timestamp))) AS to,
+           groupUniqArray(JSONExtractString(Fact, 'parentSpanId')) AS parents, groupUniqArray(SpanId) AS spans,
+           groupUniqArray(splitByChar('-', toString(Segment))[1]) AS journals
+         FROM ${facts} WHERE ${recent} AND (TenantId, TraceId) GLOBAL IN (
+           SELECT TenantId, TraceId FROM ${facts} WHERE ${own} AND Segment GLOBAL IN (
+             SELECT DISTINCT Segment FROM ${facts} WHERE ${own} ORDER BY Segment DESC LIMIT ${unsettledSegments}))
+         GROUP BY TenantId, TraceId`,
+      )
+      return rows.map(({ tenantId, traceId, from, to, parents, spans, journals, ...row }) => {
+        const known = new Set(spans).add('')
+        return {
+          times: { tenantId, traceId, fromUnixNano: BigInt(from), toUnixNano: BigInt(to) },
+          awaits: parents.filter((parent) => !known.has(parent)),
+          facts: row.facts,
+          isShared: journals.length > 1,
+        }
+      })
     },
     spansOf: async (awaiting) => {
       if (!hasTenants()) return []

@@ -235,3 +235,35 @@ test('resolver: a span that tells something else when it comes again supersedes 
   const [first, second] = [2 * revisionsMax, 4 * revisionsMax]
   expect(said).toEqual([first, second, second, second])
 })
+
+test('resolver: a second look that was left by a run before is made by the next', async () => {
+  const journal = 'bbbbbbbbbb'
+  const missing: string[] = []
+  const { clickhouse, resolver } = await open('unsettled', { journal: 'aaaaaaaaaa' })
+  const spans = ['1', '2'].map((id) => id.padStart(16, '0'))
+  const [calls, agent] = [
+    spans.map((spanId) => factsOfSpan({ spanId, parentSpanId: '0000000000000009', attributes: chat })),
+    factsOfSpan({
+      spanId: '0000000000000009',
+      parentSpanId: '000000000000000a',
+      attributes: { 'gen_ai.operation.name': 'invoke_agent', 'user.id': 'ada' },
+    }),
+  ]
+  const [first, second] = calls as [readonly Fact[], readonly Fact[]]
+  await storeFacts(clickhouse, first, 'aaaaaaaaaa-000000000001')
+  await resolver.resolve(storedOf(first), () => undefined)
+  await storeFacts(clickhouse, agent, `${journal}-000000000001`)
+  await storeFacts(clickhouse, second, 'aaaaaaaaaa-000000000002')
+  await resolver.resolve(storedOf(second), () => undefined)
+  const users = () => clickhouse.query('SELECT UserId AS user FROM unsettled.llm_calls ORDER BY SpanId')
+  expect(await users()).toEqual([{ user: '' }, { user: '' }])
+
+  const next = await open('unsettled', { journal: 'aaaaaaaaaa', onMissing: (_tenant, ids) => missing.push(...ids) })
+  await next.resolver.recallLooks()
+  const stop = new AbortController()
+  const running = next.resolver.run(stop.signal)
+  await vi.waitFor(async () => expect(await users()).toEqual([{ user: 'ada' }, { user: 'ada' }]), 10_000)
+  stop.abort()
+  await running
+  expect(missing).toContain('000000000000000a')
+})

@@ -50,6 +50,8 @@ export type ResolverOptions = {
   readonly bounds: ResolverBounds
   /** Other collectors may store parts of the same traces. */
   readonly isShared: boolean
+  /** The id of this collector's. */
+  readonly journal: string
   /** Told of traces that were found to have more facts, from another collector, or a price. */
   readonly onMore: (resolved: readonly ResolvedTrace[]) => Promise<void>
   /** Calls that are new and whose price is not known. */
@@ -79,6 +81,8 @@ export type Resolver = {
   preview(facts: readonly StoredFact[]): readonly ResolvedTrace[]
   /** The spans that an earlier run was waiting for. */
   recallMissing(): Promise<readonly string[]>
+  /** Takes up the second looks that an earlier run has left. */
+  recallLooks(): Promise<void>
   /** Looks again at traces that have gone quiet, where others may know more of them, until the signal. */
   run(signal: AbortSignal): Promise<void>
   /** What was taken out of the tables is not written again from memory: all of it is read back when it is needed. */
@@ -183,6 +187,10 @@ export function openResolver(options: ResolverOptions): Resolver {
       awaits: trace.written?.missingParents ?? [],
       touchedMs: now(),
     })
+    dropOldestLooks()
+  }
+
+  function dropOldestLooks(): void {
     for (const oldest of looks.keys()) {
       if (looks.size <= bounds.looksMax) return
       looks.delete(oldest)
@@ -479,6 +487,16 @@ export function openResolver(options: ResolverOptions): Resolver {
     forgetOldest()
   }
 
+  /** What was known of a trace that others have parts of is not known any more: it is resolved anew. */
+  async function recallLooks(): Promise<void> {
+    for (const { times, awaits, facts, isShared } of await known.unsettled(options.journal)) {
+      options.onMissing(times.tenantId, awaits)
+      const key = keyOfTrace(times)
+      if (!looks.has(key)) looks.set(key, { times, facts: isShared ? 0 : facts, awaits, touchedMs: now() })
+    }
+    dropOldestLooks()
+  }
+
   /** One at a time: both change what is remembered of a trace. */
   let turn: Promise<unknown> = Promise.resolve()
   function inTurn<Result>(work: () => Promise<Result>): Promise<Result> {
@@ -508,6 +526,9 @@ export function openResolver(options: ResolverOptions): Resolver {
         return { tenantId, traceId, resolved: resolve([...facts, ...links], priceOf, previewRevision) }
       }),
     recallMissing: known.missingParents,
+    recallLooks: async () => {
+      if (options.isShared) await recallLooks()
+    },
     run: async (signal) => {
       while (options.isShared) {
         await pause(bounds.checkMs, signal)

@@ -21,6 +21,7 @@ export function openTestResolver(
     now: Date.now,
     bounds: { rememberedBytesMax: 8 * 1024 * 1024, quietMs: 0, checkMs: 20, looksMax: 50_000 },
     isShared: false,
+    journal: 'aaaaaaaaaa',
     onMore: () => Promise.resolve(),
     onUnpriced: () => undefined,
     onMissing: () => undefined,
@@ -33,8 +34,9 @@ export function storedOf(facts: readonly Fact[]): readonly StoredFact[] {
   return facts.map((fact) => ({ tenantId: fact.tenantId, traceId: fact.traceId, text: encodeFact(fact) }))
 }
 
-export async function storeFacts(clickhouse: ClickHouse, facts: readonly Fact[]): Promise<void> {
+export async function storeFacts(clickhouse: ClickHouse, facts: readonly Fact[], Segment = ''): Promise<void> {
   const rows = facts.map((fact) => ({
+    Segment,
     TenantId: fact.tenantId,
     TraceId: fact.traceId,
     SpanId: fact.spanId,

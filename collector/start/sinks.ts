@@ -39,6 +39,7 @@ export function openSinks(start: Start, engines: Engines, journal: Journal, quot
     keepsRawContent: file.content?.keepRaw ?? false,
     personal: maskingOf(file).personal,
     isShared: config.clickhouseUrl !== undefined,
+    journal: journal.id,
     onCorrected: (events) => ledgerSink.correct(events),
     onUnpriced: (calls) => metrics.add('tallylight_unpriced_calls_total', {}, calls),
     onProblem: (message) => log.warn({ why: message }, 'rows of GenAI records could not be checked'),
