@@ -5,7 +5,7 @@ import type pg from 'pg'
 import type { GenAi } from '../genai/genai.ts'
 import type { Journal } from '../journal/journal.ts'
 import type { Ledger } from '../quota/ledger.ts'
-import { type Background, openBackground } from './background.ts'
+import { type Background, type Backgrounds, openBackground, openBackgrounds } from './background.ts'
 import { openRowErasure } from './erase-rows.ts'
 import { type Erasures, openErasures } from './erasures.ts'
 import { type Holds, openHolds } from './holds.ts'
@@ -22,7 +22,7 @@ export type Administration = {
   readonly retention: Retention
   readonly retentionRun: Background<Applied>
   readonly reprice: Reprice
-  readonly repriceRun: Background<Repriced>
+  readonly repriceRuns: Backgrounds<Repriced>
   /** Until the signal. */
   run(): Promise<void>
 }
@@ -82,7 +82,7 @@ export function openAdministration(options: {
     retention,
     retentionRun: openBackground(signal),
     reprice: openReprice({ clickhouse, targetOf, reprice: genai.resolver.reprice }),
-    repriceRun: openBackground(signal),
+    repriceRuns: openBackgrounds(signal),
     run: async () => {
       await Promise.all([erasures.run(signal), retention.run(signal)])
     },

@@ -31,7 +31,7 @@ const time = z.union([z.iso.datetime({ offset: true }), z.iso.date()])
 const repriceBody = z.strictObject({ tenant: tenantName.optional(), from: time.optional(), to: time.optional() })
 
 export function administrationRoutes(administration: AdministrationRoutes): Router {
-  const { erasures, holds, isTenantKnown, retention, retentionRun, reprice, repriceRun } = administration
+  const { erasures, holds, isTenantKnown, retention, retentionRun, reprice, repriceRuns } = administration
   const router = express.Router()
 
   /** Answers 404 itself: a slip in the name must not be proved erased, or thought held. */
@@ -128,17 +128,18 @@ export function administrationRoutes(administration: AdministrationRoutes): Rout
   router
     .route('/reprice')
     .get((_request, response) => {
-      response.json(repriceRun.state())
+      response.json(repriceRuns(ownTenant(response)).state())
     })
     .post((request, response) => {
       const asked = parse(repriceBody, request.body ?? {}, response)
       if (asked === undefined) return
       const tenantId = asked.tenant ?? ownTenant(response)
       const times = { fromUnixMs: unixMsOf(asked.from), toUnixMs: unixMsOf(asked.to) }
+      const run = repriceRuns(ownTenant(response))
       begun(
         response,
-        repriceRun,
-        repriceRun.begin((signal) => reprice({ tenantId, ...times }, signal)),
+        run,
+        run.begin((signal) => reprice({ tenantId, ...times }, signal)),
       )
     })
     .all(notAllowed('GET, HEAD, POST'))

@@ -3,7 +3,7 @@
 import { execFile } from 'node:child_process'
 import { fileURLToPath } from 'node:url'
 import { promisify } from 'node:util'
-import { afterAll, beforeAll, expect, test } from 'vitest'
+import { afterAll, beforeAll, expect, test, vi } from 'vitest'
 import { type CollectorProcess, startCollector } from '../collector-process.ts'
 
 const commandPath = fileURLToPath(new URL('../../collector/command-line.ts', import.meta.url))
@@ -211,6 +211,14 @@ test('tenants: an administrator of one tenant sees its own tenant, keys, holds a
   expect((await ask('GET', '/api/v1/erasures', key)).body).toEqual({ erasures: [] })
   expect((await ask('GET', '/api/v1/holds', collector.adminKey)).body).toMatchObject({ holds: [{ tenant: 'globex' }] })
   expect((await ask('POST', '/api/v1/keys', key, { tenant: 'acme', roles: ['ingest'] })).status).toBe(201)
+})
+
+test('tenants: what became of pricing again is told to who asked for it', async () => {
+  const globex = keys['globex admin']?.key
+  expect((await ask('POST', '/api/v1/reprice', globex, {})).status).toBe(202)
+  expect((await ask('GET', '/api/v1/reprice', keys['acme admin']?.key)).body).toEqual({ state: 'idle' })
+  expect((await ask('POST', '/api/v1/reprice', keys['acme admin']?.key, {})).status).toBe(202)
+  await vi.waitUntil(async () => (await ask('GET', '/api/v1/reprice', globex)).body.state === 'done')
 })
 
 test('tenants: to erase a user of one tenant leaves the user of the same name in the other', async () => {
