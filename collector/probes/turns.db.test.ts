@@ -70,6 +70,18 @@ test('turns: of two collectors one holds a name, and the other takes over when i
   await other.stop()
 })
 
+test('turns: a name that is given up and wanted anew at once, as by a probe whose interval was changed, is taken anew', async () => {
+  const held = new Set<string>()
+  const one = await startCollector('turns_anew', held)
+  const giveUp = one.want('changed')
+  await until(() => expect(one.events).toEqual(['took changed']))
+  held.delete('changed')
+  giveUp()
+  one.want('changed')
+  await until(() => expect(one.events).toEqual(['took changed', 'took changed']))
+  await one.stop()
+})
+
 test('turns: who loses the connection goes on, and stops when another has taken its place', async () => {
   const held = new Set<string>()
   const one = await startCollector('turns_lost', held)

@@ -31,12 +31,14 @@ export function openTurns(options: {
       locked.delete(name)
     }
     for (const [name, want] of wanted) {
-      if (locked.has(name)) continue
-      const { rows } = await client.query<{ got: boolean }>(
-        'select pg_try_advisory_lock(hashtextextended($1, 0)) as got',
-        [name],
-      )
-      if (rows[0]?.got === true) locked.add(name)
+      // It may be held since somebody wanted it who has given it up: a probe that was changed keeps its name.
+      if (!locked.has(name)) {
+        const { rows } = await client.query<{ got: boolean }>(
+          'select pg_try_advisory_lock(hashtextextended($1, 0)) as got',
+          [name],
+        )
+        if (rows[0]?.got === true) locked.add(name)
+      }
       if (want.isHeld === locked.has(name)) continue
       want.isHeld = locked.has(name)
       if (want.isHeld) want.taken()
