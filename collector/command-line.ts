@@ -36,9 +36,9 @@ Records
   tallylight hold list [--all]
   tallylight hold release ID
   tallylight retention apply [--dry-run]
-      gives what is stored already the retention that tallylight.json says now
+      gives what is stored already the retention of tallylight.json, after a restart of the collector with it
   tallylight reprice [--from TIME] [--to TIME] [--tenant NAME]
-      gives calls that had no price the one that is known by now
+      gives calls that had no price the one that is known by now; one of tallylight.json after a restart
 
 Examples
   tallylight doctor --grafana /etc/grafana/provisioning

@@ -17,7 +17,7 @@ export function renderPage(): string {
   const file = fieldsOf(fileJsonSchema(), '').map(({ path, schema }) => [
     code(path),
     allowedIn(schema),
-    schema.default ?? '',
+    schema.unset ?? '',
     schema.description ?? '',
   ])
   return `# Configuration
@@ -28,7 +28,8 @@ Environment, each name with the prefix \`TALLYLIGHT_\`; an unknown name with it 
 
 ${table(['name', 'default', 'what it is'], environment)}
 
-The file (\`tallylight.json\`); every field may be left out, an unknown one is refused:
+The file (\`tallylight.json\`); every field may be left out, an unknown one is refused. It is read at the start of the collector;
+\`quota.limits\` and \`probes\` also when it changes:
 
 ${table(['field', 'allowed', 'default', 'what it is'], file)}
 

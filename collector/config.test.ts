@@ -191,6 +191,12 @@ test('config: a tenant’s retention goes before the default, field by field, an
 test('config: CONFIG.md is what `npm run config:page` writes, names every setting, and its numbers are those in use', async () => {
   expect(await readFile(pagePath, 'utf8')).toBe(renderPage())
   for (const { name } of environmentNames) expect(renderPage()).toContain(`| \`${name}\``)
+  expect(
+    renderPage()
+      .split('\n')
+      .filter((line) => /^\|.*\| +\|$/.test(line)),
+  ).toEqual([])
+  expect(renderPage()).toMatch(/quota\.failure\.default` .*\| {"policy": "closed"} /)
   expect(renderPage()).toMatch(new RegExp(`journal\\.bytesMax\` .*\\| ${limits.journalBytesMax} `))
 })
 

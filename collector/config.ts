@@ -21,9 +21,10 @@ export const retentionDefaults = {
 /** What is kept for a time of its own: the three signals as they came, and what was made of them. */
 export type RetentionClass = keyof typeof retentionDefaults
 
-/** `default` is what holds when the field is left out; the page and the messages are made from this schema. */
+/** `unset` is what holds when the field is left out; the page and the messages are made from this schema. JSON Schema's own
+ *  `default` is left out of what is made into something else, as amounts are. */
 function described<Schema extends z.ZodType>(schema: Schema, why: string, unset = ''): z.ZodOptional<Schema> {
-  return schema.optional().meta({ description: why, default: unset })
+  return schema.optional().meta({ description: why, unset })
 }
 
 const days = z.int().min(1).max(3650)
@@ -142,7 +143,7 @@ const fileSchema = z.strictObject({
     .strictObject({
       default: described(contentPolicies, contentWhy, 'masked'),
       tenants: z
-        .record(tenantName, contentPolicies.meta({ description: contentWhy, default: 'content.default' }))
+        .record(tenantName, contentPolicies.meta({ description: contentWhy, unset: 'content.default' }))
         .optional(),
       keepRaw: described(
         z.boolean(),
@@ -187,11 +188,24 @@ const fileSchema = z.strictObject({
             'what a service is told while the ledger does not answer: `closed` (do not call), `open` (call), or `bounded` (call, within so much per collector and outage)',
             '{"policy": "closed"}',
           ),
-          tenants: z.record(tenantName, failurePolicy).optional(),
+          tenants: z
+            .record(
+              tenantName,
+              failurePolicy.meta({ description: 'the same for this tenant', unset: 'quota.failure.default' }),
+            )
+            .optional(),
         })
         .optional(),
       webhook: described(
-        z.strictObject({ url: z.url({ protocol: /^https?$/ }), secret: z.string().min(16) }),
+        z.strictObject({
+          url: z
+            .url({ protocol: /^https?$/ })
+            .meta({ description: 'is told of thresholds, at least once each, in order; goes with `secret`' }),
+          secret: z
+            .string()
+            .min(16)
+            .meta({ description: '16 characters or more; signs what is told (`Tallylight-Signature`)' }),
+        }),
         'is told of thresholds, at least once each, signed with the secret (`Tallylight-Signature`)',
       ),
       prices: described(
@@ -280,7 +294,7 @@ export function fileJsonSchema(): FileSchema {
 export type FileSchema = {
   readonly type?: string
   readonly description?: string
-  readonly default?: string
+  readonly unset?: string
   readonly minimum?: number
   readonly maximum?: number
   readonly enum?: readonly string[]

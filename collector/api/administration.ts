@@ -7,6 +7,7 @@ import { z } from 'zod'
 import type { Administration } from '../administration/administration.ts'
 import type { Background } from '../administration/background.ts'
 import type { Subject } from '../administration/subject.ts'
+import type { AppliedSetting } from '../changed-settings.ts'
 import type { TenantId } from '../receive/request.ts'
 import { identityOf, isForAllTenants, ownTenant, parse, tenantName, withoutNul } from './asking.ts'
 import { notAllowed, problem } from './problem.ts'
@@ -30,7 +31,11 @@ const dryRun = z.strictObject({ dryRun: z.boolean().default(false) })
 const time = z.union([z.iso.datetime({ offset: true }), z.iso.date()])
 const repriceBody = z.strictObject({ tenant: tenantName.optional(), from: time.optional(), to: time.optional() })
 
-export function administrationRoutes(administration: AdministrationRoutes): Router {
+/** `isSettingChanged`: the file says something else by now than what would be applied. */
+export function administrationRoutes(
+  administration: AdministrationRoutes,
+  isSettingChanged: (setting: AppliedSetting) => Promise<boolean>,
+): Router {
   const { erasures, holds, isTenantKnown, retention, retentionRun, reprice, repriceRuns } = administration
   const router = express.Router()
 
@@ -39,6 +44,18 @@ export function administrationRoutes(administration: AdministrationRoutes): Rout
     const isKnown = await isTenantKnown(tenant)
     if (!isKnown) problem(response, 404, `there is no tenant ${tenant}, and no record of one`)
     return isKnown
+  }
+
+  /** Answers 409 itself: records would be given what the file said before, and whoever changed it would think it done. */
+  async function isInForce(setting: AppliedSetting, response: Response): Promise<boolean> {
+    const isChanged = await isSettingChanged(setting)
+    if (isChanged)
+      problem(
+        response,
+        409,
+        `the file has another ${setting} than the collector has read at its start: restart it first`,
+      )
+    return !isChanged
   }
 
   router
@@ -114,7 +131,7 @@ export function administrationRoutes(administration: AdministrationRoutes): Rout
     })
     .post(async (request, response) => {
       const asked = parse(dryRun, request.body ?? {}, response)
-      if (asked === undefined || !isForAllTenants(response)) return
+      if (asked === undefined || !isForAllTenants(response) || !(await isInForce('retention', response))) return
       if (asked.dryRun)
         response.json({ dryRun: true, rows: await retention.apply('all', true, new AbortController().signal) })
       else
@@ -130,9 +147,9 @@ export function administrationRoutes(administration: AdministrationRoutes): Rout
     .get((_request, response) => {
       response.json(repriceRuns(ownTenant(response)).state())
     })
-    .post((request, response) => {
+    .post(async (request, response) => {
       const asked = parse(repriceBody, request.body ?? {}, response)
-      if (asked === undefined) return
+      if (asked === undefined || !(await isInForce('quota.prices', response))) return
       const tenantId = asked.tenant ?? ownTenant(response)
       const times = { fromUnixMs: unixMsOf(asked.from), toUnixMs: unixMsOf(asked.to) }
       const run = repriceRuns(ownTenant(response))

@@ -23,19 +23,19 @@ export const upstreamSchema = z
     url: z
       .url({ protocol: /^https?$/ })
       .refine((text) => isPlain(text), 'has no user, password, query or #')
-      .meta({ description: 'where /NAME/ leads; what stands behind the name in a path is added', default: '' }),
+      .meta({ description: 'where /NAME/ leads; what stands behind the name in a path is added' }),
     provider: z.string().min(1).max(100).optional().meta({
       description: 'who answers there, in OpenTelemetry’s spelling; needed where the host is not known',
-      default: 'by its host',
+      unset: 'by its host',
     }),
     takesUsageOption: z.boolean().optional().meta({
       description:
         'whether `stream_options.include_usage` is asked for where a caller did not; the caller does not see it',
-      default: 'by its host, or false',
+      unset: 'by its host, or false',
     }),
     sendsTrace: z.boolean().optional().meta({
       description: 'whether it gets `traceparent` of the call, for servers of your own; no upstream gets baggage',
-      default: 'false',
+      unset: 'false',
     }),
   })
   .superRefine(({ url, provider }, context) => {

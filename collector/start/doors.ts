@@ -2,6 +2,7 @@
 import { administrationRoutes } from '../api/administration.ts'
 import { openApi } from '../api/server.ts'
 import { openStatePage } from '../api/state.ts'
+import { isSettingChanged } from '../changed-settings.ts'
 import { limits } from '../limits.ts'
 import { renderPrometheus } from '../metrics.ts'
 import { startProxy } from '../proxy/start.ts'
@@ -82,7 +83,11 @@ export async function openDoors(
       missing,
       renderMetrics: () => renderPrometheus(metrics.read()),
       quota,
-      administration: [administrationRoutes(behind.sinks.administration)],
+      administration: [
+        administrationRoutes(behind.sinks.administration, (setting) =>
+          isSettingChanged(config.configPath, file, setting),
+        ),
+      ],
       statePage: openStatePage({ read: metrics.read, version, missing, clickhouse }),
       probe: async () => (await behind.canary.probe(loops.signal)) ?? { missing: ['the collector is stopping'] },
       log,

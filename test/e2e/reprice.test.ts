@@ -72,9 +72,10 @@ test('reprice: calls without a price are counted, get it when there is one, and 
   ])
   expect(await reprice(collector)).toEqual({ priced: 0, unpriced: 2 })
 
-  await collector.kill('SIGTERM')
   const price = { model: 'house-1', inputNanoUsdPerMillion: 2_000_000_000, outputNanoUsdPerMillion: 10_000_000_000 }
   await writeFile(configPath, JSON.stringify({ quota: { prices: [price] } }))
+  await expect(reprice(collector)).rejects.toThrow(/409: the file has another quota.prices .* restart it first/)
+  await collector.kill('SIGTERM')
   await collector.start()
   expect(await reprice(collector, '--to', '2020-01-01')).toEqual({ priced: 0, unpriced: 0 })
   expect(await reprice(collector)).toEqual({ priced: 1, unpriced: 1 })
