@@ -462,6 +462,21 @@ test('quota: of a line that was full it is told once that it is over, when one b
   expect(waitingThen).toEqual([0])
 })
 
+test('quota: a tenant that fills the line keeps no other from being booked, nor waiting behind it', async () => {
+  const { ledger } = await open('flood', [{ id: 'budget', measure: 'cost', amount: 100 }])
+  let isOtherBooked = false
+  const flood = Array.from({ length: 10_003 }, async (_, at) => {
+    const outcome = await ledger.run(reserve(`call ${at}`, 1, { isDry: true }))
+    return { kind: outcome.kind, isBehind: isOtherBooked }
+  })
+  const other = await ledger.run(reserve('call', 1, { tenant: parseTenantId('globex') as TenantId, isDry: true }))
+  isOtherBooked = true
+  expect(other.kind).toBe('done')
+  const outcomes = await Promise.all(flood)
+  expect(outcomes.filter(({ kind }) => kind === 'unavailable')).toHaveLength(3)
+  expect(outcomes.filter(({ isBehind }) => isBehind).length).toBeGreaterThan(9_000)
+})
+
 test('quota: an amount that no account can hold is refused alone, not with the steps beside it', async () => {
   const { ledger, pool } = await open('huge', [{ id: 'budget', measure: 'cost', amount: 100, overage: 'allow_debt' }])
   const ids = await Promise.all(['a', 'b', 'c'].map(async (callId) => idOf(await ledger.run(reserve(callId, 10)))))

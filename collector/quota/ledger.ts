@@ -1,7 +1,8 @@
-// The ledger as a service: steps that arrive together are booked in one transaction, in the order in which they came. What is
-// told as granted is committed first; when it is not known whether a commit happened, the step is `unavailable`, and asking
-// again with the same call id gives the first answer. Records of calls come in groups of their own, with the cursor of the
-// journal that they come from. One transaction runs at a time, so that a collector never waits for its own locks.
+// The ledger as a service: steps that arrive together are booked in one transaction, each tenant's in the order in which
+// they came. What is told as granted is committed first; when it is not known whether a commit happened, the step is
+// `unavailable`, and asking again with the same call id gives the first answer. Records of calls come in groups of their
+// own, with the cursor of the journal that they come from. One transaction runs at a time, so that a collector never waits
+// for its own locks.
 import { withConnection } from '@tallylight/storage/postgres/connection.ts'
 import {
   type Cursor,
@@ -18,6 +19,7 @@ import type pg from 'pg'
 import type { Log } from '../receive/admission.ts'
 import { type Batch, callIdsOf, expire, openBatch, take } from './batch.ts'
 import { openLimits } from './limits.ts'
+import { openLine } from './line.ts'
 import { type AlsoLocked, type MissingAccounts, openLocking } from './locking.ts'
 import { pause } from './pause.ts'
 import { changesOf, eventOfRow, limitOfRow, reservationOfRow } from './rows.ts'
@@ -60,8 +62,8 @@ const sweptPerBatchMax = 500
 const stepsReplannedMin = 100
 const sweepMs = 1_000
 const triesMax = 4
-/** Steps in line, a second's worth; who comes then is told at once. */
-const stepsWaitingMax = 10_000
+/** Steps in line, two seconds' worth, of which a tenant alone has half; who finds no room is told at once. */
+const stepsWaitingMax = 20_000
 /** A connection that was lost while it was idle, with a server that is back, fails at once. */
 const againMsMax = 250
 /** A call whose service has a clock that is ahead is booked before it ends, by that clock. */
@@ -93,7 +95,7 @@ export function openLedger(options: LedgerOptions): Ledger {
   let unanswered = 0
   const locking = openLocking()
   let limits = openLimits('', [])
-  let waiting: Waiting[] = []
+  const waiting = openLine<Waiting>(stepsWaitingMax)
   const groups: (() => Promise<void>)[] = []
   let isRunning = false
   let batches = 0
@@ -103,16 +105,15 @@ export function openLedger(options: LedgerOptions): Ledger {
   const plannedUntil = new WeakMap<pg.PoolClient, number>()
 
   function run(step: Step): Promise<StepOutcome> {
-    if (waiting.length >= stepsWaitingMax) {
+    const { promise, resolve } = Promise.withResolvers<StepOutcome>()
+    if (!waiting.push(step.tenant, { step, resolve })) {
       isAway = true
       isFull = true
       unanswered++
       return Promise.resolve(unavailable)
     }
-    return new Promise((resolve) => {
-      waiting.push({ step, resolve })
-      startRunning()
-    })
+    startRunning()
+    return promise
   }
 
   function startRunning(): void {
@@ -123,10 +124,9 @@ export function openLedger(options: LedgerOptions): Ledger {
   }
 
   async function runAll(): Promise<void> {
-    while (waiting.length > 0 || groups.length > 0) {
-      const taken = waiting.slice(0, stepsPerBatchMax)
-      waiting = waiting.slice(stepsPerBatchMax)
-      if (waiting.length === 0) isFull = false
+    while (waiting.count() > 0 || groups.length > 0) {
+      const taken = waiting.take(stepsPerBatchMax)
+      if (waiting.count() === 0) isFull = false
       if (taken.length > 0) {
         const outcomes = await runBatch(taken.map(({ step }) => step))
         for (const [at, { resolve }] of taken.entries()) resolve(outcomes[at] as StepOutcome)
@@ -160,9 +160,9 @@ export function openLedger(options: LedgerOptions): Ledger {
       const reason = codeOf(error) || String(error)
       if (!said.has(reason)) log.warn({ err: error, steps: steps.length }, couldNotBook)
       said.add(reason)
-      unanswered += steps.length + waiting.length
+      unanswered += steps.length + waiting.count()
       // Those who came meanwhile would wait for the same, each batch as long as this one.
-      for (const { resolve } of waiting.splice(0)) resolve(unavailable)
+      for (const { resolve } of waiting.take(stepsWaitingMax)) resolve(unavailable)
       return steps.map(() => unavailable)
     }
   }
@@ -380,7 +380,7 @@ export function openLedger(options: LedgerOptions): Ledger {
     sweep,
     watch,
     forget: locking.forget,
-    status: () => ({ waiting: waiting.length, batches, steps: stepsDone, failures }),
+    status: () => ({ waiting: waiting.count(), batches, steps: stepsDone, failures }),
   }
 }
 
