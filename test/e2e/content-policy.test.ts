@@ -1,6 +1,9 @@
 // What is kept of what users and models say, by tenant: as it is, without personal data, or not at all. Texts come back byte for
 // byte, are stored once however often they are sent, and what was taken out of the raw span is in the rows.
+import { once } from 'node:events'
 import { mkdtemp, rm, writeFile } from 'node:fs/promises'
+import { createServer } from 'node:http'
+import type { AddressInfo } from 'node:net'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { afterAll, beforeAll, expect, test } from 'vitest'
@@ -19,7 +22,10 @@ beforeAll(async () => {
   configPath = join(directory, 'tallylight.json')
   await writeFile(
     configPath,
-    JSON.stringify({ content: { tenants: { open: 'full', strict: 'metadata', severe: 'metadata' } } }),
+    JSON.stringify({
+      content: { tenants: { open: 'full', strict: 'metadata', severe: 'metadata', gateway: 'metadata' } },
+      proxy: { upstreams: { house: { url: await startUpstream(), provider: 'openai' } } },
+    }),
   )
   collector = stack.use(await startCollector({ TALLYLIGHT_CONFIG: configPath }))
   const made = await fetch(`http://127.0.0.1:${collector.ports().api}/api/v1/keys`, {
@@ -30,6 +36,25 @@ beforeAll(async () => {
   key = ((await made.json()) as { readonly key: string }).key
 }, 60_000)
 afterAll(() => stack.disposeAsync())
+
+/** Answers every call of a model. */
+async function startUpstream(): Promise<string> {
+  const server = createServer((request, response) => {
+    const choice = { index: 0, finish_reason: 'stop', message: { role: 'assistant', content: 'a proxied answer' } }
+    const usage = { prompt_tokens: 4, completion_tokens: 3, total_tokens: 7 }
+    request.resume().on('end', () => {
+      response.setHeader('Content-Type', 'application/json')
+      response.end(JSON.stringify({ id: 'c', object: 'chat.completion', model: 'gpt-4o', choices: [choice], usage }))
+    })
+  })
+  server.listen(0, '127.0.0.1')
+  await once(server, 'listening')
+  stack.defer(() => {
+    server.closeAllConnections()
+    server.close()
+  })
+  return `http://127.0.0.1:${(server.address() as AddressInfo).port}`
+}
 
 type Row = Readonly<Record<string, unknown>>
 
@@ -205,6 +230,34 @@ test('content: metadata only keeps sizes and counts, and no text anywhere', asyn
     )
     expect(row, table).toEqual({ found: 0 })
   }
+}, 60_000)
+
+test('content: a call through the proxy is kept by the policy of the tenant that a key for many names', async () => {
+  const made = await fetch(`http://127.0.0.1:${collector.ports().api}/api/v1/keys`, {
+    method: 'POST',
+    headers: { Authorization: `Bearer ${collector.adminKey}` },
+    body: JSON.stringify({ tenant: 'gateway', roles: ['ingest', 'quota'], manyTenants: true }),
+  })
+  const gateway = ((await made.json()) as { readonly key: string }).key
+  for (const named of ['open', 'strict', '']) {
+    const answer = await fetch(`http://127.0.0.1:${collector.ports().proxy}/house/v1/chat/completions`, {
+      method: 'POST',
+      headers: { 'Content-Type': 'application/json', 'X-Tallylight-Key': gateway, 'X-Tallylight-Tenant': named },
+      body: JSON.stringify({ model: 'gpt-4o', messages: [{ role: 'user', content: 'a proxied question' }] }),
+    })
+    expect(await answer.text()).toContain('a proxied answer')
+    expect(answer.status).toBe(200)
+  }
+  await collector.drained()
+  expect(
+    await collector.query(
+      `SELECT TenantId AS tenant, Content AS content FROM tallylight.messages
+       WHERE TraceId IN (SELECT TraceId FROM tallylight.llm_calls WHERE ServiceName = 'tallylight-proxy') ORDER BY tenant, content`,
+    ),
+  ).toEqual([
+    { tenant: 'open', content: 'a proxied answer' },
+    { tenant: 'open', content: 'a proxied question' },
+  ])
 }, 60_000)
 
 test('content: a stream that told no usage is counted from its texts, long ones too, and said to be an estimate', async () => {
