@@ -3,6 +3,7 @@ import { migrateClickHouse } from '@tallylight/storage/clickhouse/migrate.ts'
 import { type TargetTable, verifySchema } from '@tallylight/storage/clickhouse/schema.ts'
 import { startTestEngine, type TestEngine } from '@tallylight/storage/clickhouse/testing.ts'
 import { withConnection } from '@tallylight/storage/postgres/connection.ts'
+import { insertErasure } from '@tallylight/storage/postgres/erasures.ts'
 import { migratePostgres } from '@tallylight/storage/postgres/migrate.ts'
 import { startTestPostgres, type TestPostgres } from '@tallylight/storage/postgres/testing.ts'
 import type pg from 'pg'
@@ -228,6 +229,25 @@ test('erasures: one that its collector did not finish goes on when that is back,
 })
 
 const aHold = { ...ada, reason: 'a court asks' }
+
+test('erasures: one that cannot go on, for whatever reason, keeps none behind it from its end', async () => {
+  const store = await openStore('failing')
+  const stopping = new AbortController()
+  const one = store.collector('one', stopping.signal)
+  const stuck = {
+    kind: 'user',
+    name: 'eve',
+    salt: '',
+    name_hash: '',
+    requested_by: 'somebody',
+    journal: 'one',
+  } as const
+  await withConnection(store.database, (client) => insertErasure(client, { tenant: 'no name of one', ...stuck }))
+  const id = await begin(one)
+  expect(await ended(one, id)).toMatchObject({ state: 'done', erased: { otel_traces: 1 } })
+  expect(store.problems[0]).toContain('has no tenant or name any more')
+  stopping.abort()
+})
 
 test('erasures: a hold that is placed after facts went keeps every row, and learns of the erasure', async () => {
   const store = await openStore('held_first')

@@ -162,10 +162,16 @@ export function openErasures(options: ErasuresOptions): Erasures {
         underWay.delete(id)
         resume()
       }
-    for (const erasure of unfinished) {
-      await takeStep(erasure, signal)
-      if (erasure.journal === journal) await carryOn(erasure, signal)
-    }
+    const problems: unknown[] = []
+    for (const erasure of unfinished) await goOn(erasure, signal).catch((error: unknown) => problems.push(error))
+    if (problems.length > 0) throw problems[0]
+  }
+
+  /** One that cannot go on keeps nobody else's from it. */
+  async function goOn(erasure: ErasureRow, signal: AbortSignal): Promise<void> {
+    signal.throwIfAborted()
+    await takeStep(erasure, signal)
+    if (erasure.journal === journal) await carryOn(erasure, signal)
   }
 
   /** What every collector does in this state, once. */
