@@ -2,7 +2,7 @@
 // request and its response as JSON. A call of a tool is seen by client and server; neither says the server's name, so it is the
 // server's service. A ping is a health check.
 import { firstText, isObject, type JsonObject, objectOf, scalarText } from '../attributes.ts'
-import type { Failure, HealthStatus, Says } from '../fact.ts'
+import type { Content, Failure, HealthStatus, Says } from '../fact.ts'
 import { failureOf, isTimeout, statusOf } from '../failure.ts'
 import { contentIn, contentOfJson, type Reading } from '../reading.ts'
 import type { LiftedSpan } from '../record.ts'
@@ -57,12 +57,22 @@ function serverOf(span: LiftedSpan): string {
 function readTool(reading: Reading, span: LiftedSpan, failure: Failure | undefined): Says {
   const args = contentIn(reading, 'gen_ai.tool.call.arguments', 'mcp.tool.arguments', 'mcp.request.params')
   const result = contentIn(reading, 'gen_ai.tool.call.result', 'mcp.tool.result', 'mcp.response.value')
+  // Python's client writes the name of the tool only into the name of the span: `MCP send tools/call get_weather`.
+  const name =
+    firstText(span.attributes, 'gen_ai.tool.name', 'mcp.tool.name') || (/tools\/call (.+)$/.exec(span.name)?.[1] ?? '')
+  return toolOf(span, name, args, result, failure)
+}
+
+function toolOf(
+  span: LiftedSpan,
+  name: string,
+  args: Content | undefined,
+  result: Content | undefined,
+  failure: Failure | undefined,
+): Says {
   return {
     kind: 'tool',
-    // Python's client writes the name of the tool only into the name of the span: `MCP send tools/call get_weather`.
-    name:
-      firstText(span.attributes, 'gen_ai.tool.name', 'mcp.tool.name') ||
-      (/tools\/call (.+)$/.exec(span.name)?.[1] ?? ''),
+    name,
     callId: firstText(span.attributes, 'gen_ai.tool.call.id'),
     toolType: firstText(span.attributes, 'gen_ai.tool.type'),
     provider: '',
@@ -110,18 +120,7 @@ function readToolOfLogfire(
   const result = contentIn(reading, 'response')
   const isWhole = Object.keys(request).every((key) => key === 'method' || key === 'params')
   if (isWhole && Object.keys(params).every((key) => readParams.has(key))) reading.account.understood.add('request')
-  return {
-    kind: 'tool',
-    name: scalarText(params.name),
-    callId: '',
-    toolType: '',
-    provider: '',
-    mcp: sideOf(span),
-    mcpServer: serverOf(span),
-    ...(args === undefined ? {} : { arguments: args }),
-    ...(result === undefined ? {} : { result }),
-    status: statusOf(failure),
-  }
+  return toolOf(span, scalarText(params.name), args, result, failure)
 }
 
 /** The last two carry the trace. */
